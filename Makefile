@@ -1,0 +1,60 @@
+# r2box: `make` builds dist/r2box.  Needs Python 3.9 or newer and GNU make; the rest comes into .venv by itself.
+
+PYTHON ?= python3
+PREFIX ?= /usr/local
+DESTDIR ?=
+ARGS ?=
+
+bin := $(DESTDIR)$(PREFIX)/bin
+share := $(DESTDIR)$(PREFIX)/share/man
+venv := .venv/bin
+ready := .venv/.ready
+sources := $(shell find r2box -name '*.py') $(wildcard build/*.py) pyproject.toml LICENSE README.md
+
+.PHONY: all build demo test check install uninstall clean help
+
+all: build
+
+build: dist/r2box  ## build dist/r2box and a symlink beside it for every tool (also: plain `make`)
+
+demo: dist/r2box  ## link two nodes on this machine and show what can be done with them
+	@sh build/demo.sh
+
+test: dist/r2box $(ready)  ## run the tests (ARGS="-k wire" chooses some)
+	$(venv)/python -m pytest $(ARGS)
+
+check: $(ready)  ## lint and type-check
+	$(venv)/python -m ruff check
+	$(venv)/python -m mypy
+
+install: dist/r2box  ## install below PREFIX=/usr/local; DESTDIR= is put in front
+	mkdir -p "$(bin)"
+	$(PYTHON) dist/r2box --install "$(bin)"
+	@for page in man/*.[178]; do \
+		[ -e "$$page" ] || continue; \
+		mkdir -p "$(share)/man$${page##*.}" && install -m 644 "$$page" "$(share)/man$${page##*.}/" || exit 1; \
+	done
+
+uninstall:  ## remove what install has put there, and nothing else
+	@for file in "$(bin)"/*; do \
+		if [ "$$(readlink "$$file")" = r2box ]; then rm -f "$$file"; fi; \
+	done
+	rm -f "$(bin)/r2box"
+	@for page in man/*.[178]; do rm -f "$(share)/man$${page##*.}/$${page##*/}"; done
+
+clean:  ## remove everything that make has made, .venv too
+	rm -rf .venv dist .setuptools .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+dist/r2box: $(sources) $(ready)
+	@$(venv)/python build/make.py
+
+$(ready): pyproject.toml
+	@echo "making .venv with the tools that build and test (once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9) and "r2box: needs Python 3.9 or newer")'
+	@$(PYTHON) -m venv --clear .venv
+	@$(venv)/python -m pip --disable-pip-version-check install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,201 @@
+"""Build the one file that users copy: `dist/r2box`, and beside it its checksum and a symlink for every tool.
+
+    python build/make.py [DIRECTORY]        (DIRECTORY: where to put them, `dist` by default)
+
+Two steps.  `stage` lets shiv and pip resolve and install what goes in: this project and tomli.  `rewrite` turns
+shiv's archive into ours.  shiv's own launcher unpacks the archive below HOME before the first run, which fails
+where HOME is missing or read-only, and costs twice the start-up time; ours imports from the zip in place.
+
+The result depends on nothing but the sources, tomli, and the Python and zlib that build it: same source, same
+sha256, wherever and whenever it is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parent.parent
+SHEBANG = b"#!/usr/bin/env python3\n"
+LIMIT = 256 * 1024  # r2box is carried over slow links to small hosts, so its size is part of its contract
+EARLIEST = 315532800  # 1980-01-01, where the clock of the zip format starts
+
+# What becomes the project's wheel.  The build works on a copy of these, so that neither a leftover of an earlier
+# build gets in nor scratch files get out.
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "r2box")
+
+# tomli publishes compiled wheels too.  Ask for the one that runs on every Python from the oldest that we support,
+# and for tomli by name, because a newer Python that builds does not need it itself.
+PIP_ARGUMENTS = (
+    "--quiet --no-compile --no-build-isolation --python-version 3.9 --implementation py --abi none --platform any "
+    "--only-binary :all: tomli"
+).split()
+
+PACKAGES = ("r2box", "tomli")
+# An old Python never reads modules compiled by one that is new enough to have tomllib, and a new one needs no tomli.
+COMPILED_PACKAGES = ("r2box",) if sys.version_info >= (3, 11) else PACKAGES
+
+
+class BuildError(Exception):
+    """The build cannot go on; the text says why in one line."""
+
+
+def stage(root: Path, work: Path) -> Path:
+    """Have shiv put the project at `root` and tomli into an archive below `work`, and return its path."""
+    source = work / "source"
+    source.mkdir()
+    for name in SOURCES:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(root / name, source / name)
+    staged = work / "staged.pyz"
+    command = [sys.executable, "-m", "shiv", "--reproducible", "-e", "r2box.box:entry", "-o", str(staged)]
+    shiv = subprocess.run([*command, *PIP_ARGUMENTS, str(source)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if shiv.returncode:
+        sys.stderr.buffer.write(shiv.stdout)
+        raise BuildError(f"shiv failed with status {shiv.returncode}")
+    return staged
+
+
+def rewrite(staged: Path, target: Path) -> None:
+    """Write to `target` the program made of the modules that shiv put into `staged`."""
+    with tempfile.TemporaryDirectory(prefix="r2box-build-") as work:
+        tree = Path(work)
+        unpack(staged, tree)
+        shutil.copyfile(ROOT / "build" / "launcher.py", tree / "__main__.py")
+        for package in COMPILED_PACKAGES:
+            compile_modules(tree, package)
+        data = pack(tree)
+    if len(data) > LIMIT:
+        raise BuildError(f"{target.name} has {len(data)} bytes, {len(data) - LIMIT} more than it may have")
+    target.write_bytes(data)
+    target.chmod(0o755)
+
+
+def unpack(staged: Path, tree: Path) -> None:
+    """Extract the packages that we ship, with their licences, into `tree`."""
+    with zipfile.ZipFile(staged) as archive:
+        for name in archive.namelist():
+            kept = kept_name(PurePosixPath(name))
+            if kept is None:
+                continue
+            if kept.suffix in (".so", ".pyd"):
+                raise BuildError(f"{name} is compiled for one machine; r2box has to run on all")
+            path = tree / kept
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(name))
+    for package in PACKAGES:
+        for needed in ("__init__.py", "LICENSE"):
+            if not (tree / package / needed).exists():
+                raise BuildError(f"shiv has not staged {package}/{needed}")
+
+
+def kept_name(name: PurePosixPath) -> PurePosixPath | None:
+    """The name in our archive of an entry of shiv's, or None for what is not needed to run.
+
+    >>> kept_name(PurePosixPath("site-packages/tomli-2.0.dist-info/licenses/LICENSE"))
+    PurePosixPath('tomli/LICENSE')
+    """
+    if name.parts[0] != "site-packages" or len(name.parts) < 3:  # shiv's own modules, or a single file
+        return None
+    inside = name.relative_to("site-packages")
+    metadata = re.fullmatch(r"(\w+)-[^/]*\.dist-info", inside.parts[0])
+    if metadata:  # the licences ask to be carried along; nothing else in there is read
+        package = metadata[1]
+        return PurePosixPath(package, "LICENSE") if package in PACKAGES and name.stem == "LICENSE" else None
+    if inside.parts[0] not in PACKAGES or {"tests", "__pycache__"} & set(inside.parts):
+        return None
+    return None if name.suffix in (".pyc", ".pyi", ".typed") else inside
+
+
+def compile_modules(tree: Path, package: str) -> None:
+    """Put `module.pyc` beside each `module.py`, where zipimport looks first; another Python falls back to the source.
+
+    In a fresh interpreter without site-packages and with a fixed hash seed, because compiled code depends on the
+    order of sets and on which strings its interpreter already knew.  The path is cut down to `r2box/module.py`.
+    Unchecked, because the two lie in one file and cannot go apart.
+    """
+    command = [sys.executable, "-s", "-S", "-m", "compileall", "-q", "-f", "-b", "-o", "0", "-s", str(tree)]
+    command += ["--invalidation-mode", "unchecked-hash", str(tree / package)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    if subprocess.run(command, env={**environment, "PYTHONHASHSEED": "0"}).returncode:
+        raise BuildError(f"cannot compile {package}")
+
+
+def pack(tree: Path) -> bytes:
+    """The program: a shebang, then a zip of `tree` in which order, times and permissions are fixed."""
+    seconds = max(int(os.environ.get("SOURCE_DATE_EPOCH", EARLIEST)), EARLIEST)
+    data = io.BytesIO()
+    data.write(SHEBANG)
+    with zipfile.ZipFile(data, "w") as archive:
+        for path in sorted(tree.rglob("*")):
+            if path.is_file():
+                entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), time.gmtime(seconds)[:6])
+                entry.external_attr = 0o100644 << 16
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
+    return data.getvalue()
+
+
+def tool_names(program: Path) -> list[str]:
+    """The names that the program answers to, as it says itself: which also shows that it runs."""
+    answer = subprocess.run([sys.executable, str(program), "--list"], stdout=subprocess.PIPE, text=True)
+    names = [line.split()[0] for line in answer.stdout.splitlines() if line.strip()]
+    if answer.returncode or not names:
+        raise BuildError(f"`r2box --list` ended with status {answer.returncode} and {len(names)} names")
+    return [name for name in names if name != program.name]
+
+
+def put_in_place(program: Path, directory: Path) -> str:
+    """Move the finished program into `directory`, with its checksum and symlinks; return the checksum.
+
+    By renaming, so that at no time is there a file that is half written, and a running r2box keeps the one it has.
+    """
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()
+    checksum = program.with_suffix(".sha256")
+    checksum.write_text(f"{digest}  {program.name}\n", encoding="ascii")
+    names = tool_names(program)
+    for finished in (program, checksum):
+        finished.replace(directory / finished.name)
+    for old in directory.iterdir():
+        if old.is_symlink() and os.readlink(old) == program.name and old.name not in names:
+            old.unlink()
+    for name in names:
+        link = directory / name
+        if not (link.is_symlink() and os.readlink(link) == program.name):
+            link.unlink(missing_ok=True)
+            link.symlink_to(program.name)
+    return digest
+
+
+def build(directory: Path) -> str:
+    """Build everything into `directory`; return the one line that says what came out."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=directory) as work:
+        program = Path(work, "r2box")
+        rewrite(stage(ROOT, Path(work)), program)
+        size = program.stat().st_size
+        digest = put_in_place(program, directory)
+    return f"{directory / 'r2box'}  {size / 1024:.1f} KiB  sha256 {digest[:16]}"
+
+
+def main(argv: list[str]) -> int:
+    try:
+        print(build(Path(argv[1] if len(argv) > 1 else ROOT / "dist")))
+    except (BuildError, OSError) as error:
+        print(f"build/make.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,365 @@
+"""TOML text -> checked Config records.
+
+A file is refused as a whole, before anything starts, and with all its problems at once, one line each:
+
+    FILE: line N: TABLE KEY: what is wrong (the nearest right key)
+
+TABLES says which tables and keys exist, which are required, how each is checked and what it is for.  Checks, hints
+and the manual page all read it: a new key is a new row there and a slot in its record.
+
+Nothing here starts, binds or logs anything; only `load` opens a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import namedtuple
+
+from .errors import AddressError, ConfigError
+from .proto.route import check_address
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    # (table, number of its header from 0, key or None for the header itself) -> line; see TOP for what has no table
+    Lines = dict[tuple[str, int, "str | None"], int]
+
+# Bytes.  Room for ten thousand links; what is larger is a mistake, and parsing takes many times its size in memory.
+MAX_FILE = 1 << 20
+
+
+class ConfigFileError(ConfigError):
+    """A ConfigError with all `problems` of a file: a list of lines, at least one; `args[0]` is the first."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(problems[0])
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class Record:
+    """Named fields, equal to another record that says the same.
+
+    The last field tells where the record was written and is not compared: a link that has only moved down the file
+    must not be restarted by a reload.
+    """
+
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, slot) == getattr(other, slot) for slot in self.__slots__[:-1])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{slot}={getattr(self, slot)!r}' for slot in self.__slots__)})"
+
+
+class Conn(Record):
+    """A link: its transport `cmd`, the only neighbour to accept (None: any), the line of its header (None: unknown)."""
+
+    __slots__ = ("addr", "cmd", "line")
+
+    def __init__(self, addr: str | None, cmd: str, line: int | None = None) -> None:
+        self.addr, self.cmd, self.line = addr, cmd, line
+
+
+class Serve(Record):
+    """A service: its `name`, its transport `cmd`, the patterns of origins to `allow` (empty: everyone), its line."""
+
+    __slots__ = ("name", "cmd", "allow", "line")
+
+    def __init__(self, name: str, cmd: str, allow: list[str], line: int | None = None) -> None:
+        self.name, self.cmd, self.allow, self.line = name, cmd, allow, line
+
+
+class Config(Record):
+    """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links and services, its path.
+
+    What a reload adds or removes is every Conn and Serve of one Config that is not in the list of the other.
+    """
+
+    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "path")
+
+    def __init__(
+        self, addr: str, socket: str | None, cmd: str | None, conns: list[Conn], serves: list[Serve], path: str
+    ) -> None:
+        self.addr, self.socket, self.cmd = addr, socket, cmd
+        self.conns, self.serves, self.path = conns, serves, path
+
+
+# Checks of one value: (value, directory of the file) -> the value to use, or ValueError with the reason.
+
+
+def _text(value: object, base: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {_kind(value)}")
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if "\0" in value:  # no path and no argument of a program can hold one
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+def _address(value: object, base: str) -> str:
+    return check_address(_text(value, base))
+
+
+def _path(value: object, base: str) -> str:
+    path = os.path.expanduser(_text(value, base))
+    if path.startswith("~"):
+        raise ValueError(f"there is no home directory for {path.partition('/')[0]}")
+    return os.path.join(base, path)
+
+
+def _transport(value: object, base: str) -> str:
+    if _text(value, base).strip() == "-":
+        raise ValueError("- would be the stdio of the manager, which has none to give")
+    return _text(value, base)
+
+
+def _patterns(value: object, base: str) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of text, not {_kind(value)}")
+    for number, item in enumerate(value, 1):
+        try:
+            _text(item, base)
+        except ValueError as error:
+            raise ValueError(f"item {number} {error}") from None
+    return value
+
+
+def service_name(cmd: str) -> str:
+    """The service name that a command gets by default: `/usr/sbin/sshd -i` -> `sshd`.  AddressError if it has none."""
+    word = (cmd.split() or [""])[0]
+    if "://" in word:
+        raise AddressError("a scheme:// has no base name")
+    if set("'\"\\=") & set(word):  # quoted blanks, or an assignment: the shell's first word is another
+        raise AddressError("its first word is not the plain name of a program")
+    return check_address(word.rpartition("/")[2])
+
+
+# The header tells how many there may be: exactly one [table], any number of [[table]].  `keys` is {name: Key}.
+Table = namedtuple("Table", "header help keys")
+# `required` is True, False, or a function that makes the value from cmd where it is not written.
+Key = namedtuple("Key", "required check help")
+
+TABLES = {
+    "self": Table("[self]", "The node itself.", {
+        "addr": Key(True, _address, "The address of the node."),
+        "socket": Key(False, _path, "Its control socket. ~ and ~user are expanded; a relative path starts at the "
+            "directory of the file. By default the one that every tool uses."),
+        "cmd": Key(False, _transport, "The transport that a tunnel to the node itself gets. By default none."),
+    }),
+    "conn": Table("[[conn]]", "A link to keep up.", {
+        "addr": Key(False, _address, "The only neighbour to accept on this link. By default any."),
+        "cmd": Key(True, _transport, "The transport: a command line for sh -c, or scheme://..."),
+    }),
+    "serve": Table("[[serve]]", "A service to offer.", {
+        "name": Key(service_name, _address, "The name of the service. By default the base name of the first word of "
+            "cmd; required where that is no name, as for scheme://..."),
+        "cmd": Key(True, _transport, "The transport of each tunnel: a command line for sh -c, or scheme://..."),
+        "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
+    }),
+}  # fmt: skip
+
+
+def load(path: str) -> Config:
+    """Read and check the file at `path`, at most MAX_FILE bytes of UTF-8.  ConfigFileError says all that is wrong."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+        base = os.path.dirname(os.path.abspath(path))
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise ConfigFileError([f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]) from None
+    if len(data) > MAX_FILE:
+        raise ConfigFileError([f"{path}: larger than {MAX_FILE >> 20} MiB, which no configuration is: a wrong file?"])
+    try:
+        text = data.decode("utf-8-sig")  # some editors put the mark in front; TOML has no use for it
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise ConfigFileError([f"{path}: line {line}: not UTF-8: byte 0x{byte:02x}"]) from None
+    return parse_config(text, path, base)
+
+
+def parse_config(text: str, name: str, base: str = "") -> Config:
+    """Check the TOML `text` of the file `name`; relative paths in it start at the directory `base`.
+
+    ConfigFileError says all that is wrong, and nothing else is raised, whatever the text.
+    """
+    try:
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and int() of too many digits
+        what = "brackets are nested too deep" if isinstance(error, RecursionError) else _one_line(str(error))
+        at = re.fullmatch(r"(.*) \(at (line \d+, column \d+)\)", what)
+        raise ConfigFileError([f"{name}: {at[2]}: not TOML: {at[1]}" if at else f"{name}: not TOML: {what}"]) from None
+    check = _Checker(data, name, base, find_lines(text))
+    own, conns, serves = (check.table(table) for table in TABLES)
+    check.strangers()
+    check.twins("conn", "addr", conns)
+    check.twins("serve", "name", serves)
+    if check.problems:  # in the order of the file; those without a line come last
+        raise ConfigFileError([what for _, what in sorted(check.problems, key=lambda problem: problem[0])])
+    return Config(
+        own[0]["addr"],
+        own[0].get("socket"),
+        own[0].get("cmd"),
+        [Conn(it.get("addr"), it["cmd"], it["line"]) for it in conns],
+        [Serve(it["name"], it["cmd"], it.get("allow", []), it["line"]) for it in serves],
+        name,
+    )
+
+
+class _Checker:
+    """Checks the `data` of one file and gathers its `problems`, each with the line to sort it by."""
+
+    def __init__(self, data: dict[str, Any], name: str, base: str, lines: Lines) -> None:
+        self.data, self.name, self.base, self.lines = data, name, base, lines
+        self.problems: list[tuple[int, str]] = []
+
+    def say(self, line: int | None, what: str) -> None:
+        where = f"line {line}: " if line else ""
+        self.problems.append((line or sys.maxsize, f"{self.name}: {where}{_one_line(what)}"))
+
+    def table(self, table: str) -> list[dict[str, Any]]:
+        """Check all of one table.  Return its records, less what is wrong."""
+        value, header = self.data.get(table), TABLES[table].header
+        many, form = header.startswith("[["), _form(table, value)
+        if value is None and not many:
+            self.say(None, f"{header}: missing")
+        elif value is not None and form != header:
+            line = self.lines.get((table, 0, None)) or self.lines.get(("", TOP, table))
+            self.say(line, f"{form}: must be written {header}, as there {'may be several' if many else 'is only one'}")
+        records = value if isinstance(value, list) else [value]
+        return [self.record(table, n, raw) for n, raw in enumerate(records)] if form != table else []
+
+    def record(self, table: str, n: int, raw: dict[str, Any]) -> dict[str, Any]:
+        keys, where = TABLES[table].keys, self.where(table, n)
+        checked: dict[str, Any] = {"line": self.lines.get((table, n, None)), "written": raw}
+        for key, value in raw.items():
+            try:
+                if key not in keys:
+                    raise ValueError(f"unknown key{_hint(key, {name: name for name in keys})}")
+                checked[key] = keys[key].check(value, self.base)
+            except ValueError as error:
+                self.say(self.lines.get((table, n, key)), f"{where} {_bare(key)}: {error}")
+        for key, row in keys.items():
+            if key in raw or not row.required or (row.required is not True and "cmd" not in checked):
+                continue
+            why = "missing"
+            if row.required is not True:
+                try:
+                    checked[key] = row.required(checked["cmd"])
+                    continue
+                except AddressError as error:
+                    why = f"missing, and cmd gives none: {error}"
+            # The header's line tells which of many tables it is; the only [self] needs none.
+            self.say(checked["line"] if isinstance(self.data[table], list) else None, f"{where} {key}: {why}")
+        return checked
+
+    def where(self, table: str, n: int) -> str:
+        return f"[[{table}]] number {n + 1}:" if isinstance(self.data[table], list) else f"[{table}]"
+
+    def strangers(self) -> None:
+        """Refuse what is no table of a configuration."""
+        headers = {name: table.header for name, table in TABLES.items()}
+        for key in (key for key in self.data if key not in TABLES):
+            line = self.lines.get((key, 0, None)) or self.lines.get(("", TOP, key))
+            form = _form(_bare(key), self.data[key])
+            homes = [headers[name] for name in TABLES if key in TABLES[name].keys]
+            if form.startswith("["):
+                self.say(line, f"{form}: unknown table{_hint(key, headers)}")
+            else:
+                self.say(line, f"{form}: outside any table" + (f" (it belongs in {homes[0]})" if homes else ""))
+
+    def twins(self, table: str, key: str, records: list[dict[str, Any]]) -> None:
+        """Refuse a second record with the same `key`: the daemon would refuse it, or never reach it."""
+        seen: dict[str, str] = {}
+        for n, record in enumerate(records):
+            at = key if key in record["written"] else "cmd"  # a name may have been made from cmd
+            line, value = self.lines.get((table, n, at)), record.get(key)
+            if value in seen:
+                self.say(line, f'{self.where(table, n)} {at}: "{value}" is already the {key} of {seen[value]}')
+            elif value is not None:
+                seen[value] = f"[[{table}]] number {n + 1}" + (f" (line {line})" if line else "")
+
+
+# In place of a header's number: above the first header, and under one that `find_lines` cannot read, as [a.b].
+TOP, UNREAD = -1, -2
+
+# A string, a comment, or what lies between them.
+_TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\])*?"{3,5}|"(?:\\.|[^"\\])*"|'''
+    r"""'{3}.*?'{3,5}|'[^']*'|#[^\n]*|[^"'#\[\]{}\n]+|.""",
+    re.DOTALL,
+)
+_HEAD = re.compile(r"""[ \t]*(\[{0,2})(?:[ \t]*(?:"([^"\\\n]*)"|'([^'\n]*)'|([A-Za-z0-9_-]+))[ \t]*(?=[]=]))?""")
+
+
+def find_lines(text: str) -> Lines:
+    """Find the line, from 1, of each plain `[table]`, `[[table]]` and `key =` of a valid TOML text.
+
+    tomllib tells the line of a syntax error but not that of a key.  What is not plain (inline tables, dotted keys,
+    escapes in names) is left out, as no line is better than a wrong one.
+    """
+    lines: Lines = {}
+    numbers: dict[str, int] = {}
+    table, number, depth, start, line, next_line = "", TOP, 0, 0, 1, 1
+    for token in _TOKEN.finditer(text + "\n"):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        next_line += token[0].count("\n")
+        if token[0] != "\n" or depth:
+            continue
+        head = _HEAD.match(text, start)  # it matches anything; its last group is the key, if it can be read
+        assert head is not None
+        assert head.lastindex is not None
+        key = head[head.lastindex] if head.lastindex > 1 else None
+        if key is not None and head[1]:
+            table, number = key, numbers.get(key, -1) + 1
+            numbers[table] = number
+            lines[table, number, None] = line
+        elif key is not None:
+            lines[table, number, key] = line
+        elif head[1]:
+            number = UNREAD
+            if "\\" in text[start : token.start()]:  # it may be any table: none that follows can be numbered
+                return {}
+        start, line = token.end(), next_line
+    return lines
+
+
+def _form(name: str, value: object) -> str:
+    """How a value of the top is written: `[name]`, `[[name]]`, or `name` for what is no table."""
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return f"[[{name}]]"
+    return f"[{name}]" if isinstance(value, dict) else name
+
+
+def _kind(value: object) -> str:
+    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+    return "a table" if isinstance(value, dict) else words.get(type(value), "a date or time")
+
+
+def _bare(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key) else repr(key[:64])
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _hint(word: str, choices: dict[str, str]) -> str:
+    import difflib  # rarely needed
+
+    near = difflib.get_close_matches(word[:64].lower(), choices, 1)
+    return f" (did you mean {choices[near[0]]}?)" if near else f" (there are {', '.join(choices.values())})"

@@ -1,0 +1,202 @@
+"""A non-blocking pipe of bytes over whatever descriptors carry it.
+
+One descriptor or two (one to read, one to write), sockets or anything else.  O_NONBLOCK belongs to the open file, which
+others may share (a terminal and the shell, two programs on one pipe), so it is never set on what is not ours alone:
+sockets are read and written with MSG_DONTWAIT; a pipe or terminal is opened anew through /proc/self/fd, which gives an
+open file of our own; where that cannot be, reads follow a poll and writes are at most PIPE_BUF, which a pipe that polls
+as writable takes without blocking (POSIX, write(2)).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+
+MAX_PASSENGERS = 16  # descriptors in one message; SCM_MAX_FD is 253
+_ANCILLARY = socket.CMSG_SPACE(MAX_PASSENGERS * array.array("i").itemsize)
+_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_PIPE_BUF = getattr(select, "PIPE_BUF", 512)
+
+
+class End:
+    """One direction, or both, on one descriptor.  Owns it."""
+
+    __slots__ = ("_careful", "fd", "sock")
+
+    def __init__(self, fd: int) -> None:
+        self.sock: socket.socket | None = None
+        self._careful = False  # O_NONBLOCK is not ours to set
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            self.sock = socket.socket(fileno=fd)
+        elif os.get_blocking(fd) and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            fd = self._own(fd)
+        self.fd = fd
+
+    def _own(self, fd: int) -> int:
+        import fcntl
+
+        access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        try:
+            own = os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            self._careful = True
+            return fd
+        os.close(fd)
+        return own
+
+    def _ready(self, event: int) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, event)
+        return bool(poll.poll(0))
+
+    def read(self, limit: int) -> bytes | None:
+        """Up to `limit` bytes; b"" at the end; None if there is nothing now.  OSError as read(2)."""
+        try:
+            if self.sock is not None:
+                return self.sock.recv(limit, socket.MSG_DONTWAIT)
+            if self._careful and not self._ready(select.POLLIN):
+                return None
+            return os.read(self.fd, limit)
+        except BlockingIOError:
+            return None
+
+    def read_with_passengers(self, limit: int) -> tuple[bytes | None, tuple[int, ...]]:
+        """The same for a UNIX socket, and the descriptors that came along; they are close-on-exec."""
+        assert self.sock is not None
+        try:
+            data, ancillary, flags, _ = self.sock.recvmsg(limit, _ANCILLARY, socket.MSG_DONTWAIT | _CLOEXEC)
+        except BlockingIOError:
+            return None, ()
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        if flags & socket.MSG_CTRUNC:  # the kernel has dropped some: nothing that follows can be trusted
+            for fd in fds:
+                os.close(fd)
+            raise OSError("descriptors were lost on the control socket (is the limit of open files reached?)")
+        return data, tuple(fds)
+
+    def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
+        """Write what fits now and return how many bytes that was; 0: nothing fits.  OSError as write(2)."""
+        try:
+            if self.sock is not None:
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passengers))] if passengers else []
+                return self.sock.sendmsg(buffers, ancillary, _FLAGS)
+            if self._careful:
+                if not self._ready(select.POLLOUT):
+                    return 0
+                return os.write(self.fd, memoryview(buffers[0])[:_PIPE_BUF])
+            return os.writev(self.fd, buffers)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            os.close(self.fd)
+
+
+class Channel:
+    """Both directions.  `read_fd` and `write_fd` are the same for a socket."""
+
+    __slots__ = ("_read", "_write")
+
+    def __init__(self, read_fd: int, write_fd: int | None = None) -> None:
+        self._read: End | None = End(read_fd)
+        self._write: End | None = self._read if write_fd is None or write_fd == read_fd else End(write_fd)
+
+    @property
+    def read_fd(self) -> int:
+        """-1 once reading is closed."""
+        return self._read.fd if self._read else -1
+
+    @property
+    def write_fd(self) -> int:
+        """-1 once writing is closed."""
+        return self._write.fd if self._write else -1
+
+    @property
+    def sock(self) -> socket.socket | None:
+        """The socket, if one carries both directions."""
+        return self._read.sock if self._read and self._read is self._write else None
+
+    def read(self, limit: int) -> bytes | None:
+        assert self._read is not None
+        return self._read.read(limit)
+
+    def read_with_passengers(self, limit: int) -> tuple[bytes | None, tuple[int, ...]]:
+        assert self._read is not None
+        return self._read.read_with_passengers(limit)
+
+    def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
+        assert self._write is not None
+        return self._write.write(buffers, passengers)
+
+    def close_write(self) -> None:
+        """No more bytes will be written: the other side reads to the end."""
+        end, self._write = self._write, None
+        if end is not None:
+            self._half_close(end, socket.SHUT_WR, last=end is not self._read)
+
+    def close_read(self) -> None:
+        """No more bytes will be read: the other side cannot write any more."""
+        end, self._read = self._read, None
+        if end is not None:
+            self._half_close(end, socket.SHUT_RD, last=end is not self._write)
+
+    @staticmethod
+    def _half_close(end: End, how: int, last: bool) -> None:
+        if end.sock is not None:
+            try:
+                end.sock.shutdown(how)  # also where another process holds the same socket
+            except OSError:
+                pass  # not connected any more: as good as shut
+        if last:
+            end.close()
+
+    def close(self) -> None:
+        """Close what is open.  Safe to call again."""
+        read, write, self._read, self._write = self._read, self._write, None, None
+        for end in {read, write} - {None}:
+            assert end is not None
+            end.close()
+
+    def reset(self) -> None:
+        """Close so that a TCP neighbour sees a failure (RST), not an end."""
+        import struct
+
+        sock = self.sock
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+
+def adopt(descriptors: tuple[int, ...]) -> Channel:
+    """A channel over one descriptor, or two (to read, to write)."""
+    return Channel(descriptors[0], descriptors[1] if len(descriptors) > 1 else None)
+
+
+def socketpair() -> tuple[int, int]:
+    """Two descriptors, joined by the kernel, close-on-exec."""
+    a, b = socket.socketpair()
+    return a.detach(), b.detach()
+
+
+def same_socket(one: int, other: int) -> bool:
+    """Whether both descriptors are the same socket."""
+    a, b = os.fstat(one), os.fstat(other)
+    return stat.S_ISSOCK(a.st_mode) and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)

@@ -1,0 +1,151 @@
+"""The other end of the control socket: what every tool but r2d uses to ask the daemon for something."""
+
+from __future__ import annotations
+
+import os
+
+from .. import __version__
+from ..errors import DaemonError, RefusedError, WireError
+from ..proto import body as say
+from ..proto.link import Link, Me
+from ..proto.route import Message
+from ..proto.wire import CLIENT
+from . import socketfile
+from .channel import Channel
+from .driver import Driver, Group
+from .loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..proto.stream import Stream
+
+    Answer = Callable[[say.Body, tuple[int, ...]], None]
+
+
+class Client:
+    """A connection to the daemon over `fd`, a UNIX socket.
+
+    `ready()` is called when the daemon has answered; `gone(why)` once, when it is not there any more.  Events that
+    belong to no request of ours go to `event(body, descriptors)`, which owns the descriptors.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        fd: int,
+        *,
+        ready: Callable[[], None],
+        gone: Callable[[str], None],
+        event: Answer | None = None,
+    ) -> None:
+        self.loop = loop
+        self.address = ""  # the daemon's, once ready
+        self._ready = ready
+        self._gone = gone
+        self._event = event
+        self._answers: dict[int, Answer] = {}
+        self._last = 0
+        self._driver: Driver | None = None
+        me = Me("", b"", role=CLIENT, software=f"r2box {__version__}")
+        self.link = Link(self, me, loop.now(), local=True)
+        self._driver = Driver(Group(loop), self.link, Channel(fd), loop, lambda: None)
+
+    def request(
+        self,
+        kind: int,
+        answer: Answer,
+        path: tuple[str, ...] = (),
+        descriptors: tuple[int, ...] = (),
+        **fields: Any,
+    ) -> int:
+        """Ask the node at `path` for something.  `answer(body, descriptors)` is called with every body that comes back
+        under this request's id (an answer, then perhaps events) until `forget(id)`.  Returns the id.
+
+        `descriptors` are given away.
+        """
+        self._last += 1
+        self._answers[self._last] = answer
+        self.send(kind, self._last, path, descriptors, **fields)
+        return self._last
+
+    def send(
+        self, kind: int, id: int, path: tuple[str, ...] = (), descriptors: tuple[int, ...] = (), **fields: Any
+    ) -> None:
+        """Say something that has no answer of its own."""
+        if not self.link.message(Message(path, (), say.encode_body(kind, id, **fields)), descriptors):
+            for fd in descriptors:
+                os.close(fd)
+
+    def forget(self, id: int) -> None:
+        self._answers.pop(id, None)
+
+    def close(self) -> None:
+        """Part from the daemon: what hangs on this client there ends with it."""
+        self._gone = lambda why: None
+        self.link.close("")
+
+    # -- what the link says (Owner) --------------------------------------------------------------------------------
+
+    def link_hello(self, link: Link) -> None:
+        self.address = link.address
+        link.accept()
+
+    def link_up(self, link: Link) -> None:
+        self._ready()
+
+    def link_down(self, link: Link, reason: str) -> None:
+        self._gone(reason)
+
+    def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
+        body = say.decode_body(message.body)
+        answer = self._answers.get(body.id) if body.kind not in (say.INCOMING, say.HANGUP) else self._event
+        if answer is not None:
+            answer(body, descriptors)
+            return
+        for fd in descriptors:
+            os.close(fd)
+
+    def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
+        raise WireError("an OPEN for a client")
+
+    def link_alive(self, link: Link) -> None:
+        return
+
+    def link_wake(self, link: Link) -> None:
+        if self._driver is not None:
+            self._driver.wake()
+
+
+def ask(path: str, steps: Callable[[Client, Callable[[], None]], None]) -> None:
+    """Run a loop for a tool that only asks questions: `steps(client, done)` starts when the daemon has answered.
+
+    DaemonError if there is no daemon, or if it goes away before done() was called.
+    """
+    loop = Loop()
+    state = {"over": False, "why": "it said nothing"}
+
+    def gone(why: str) -> None:
+        state["why"] = why
+        loop.stop()
+
+    def done() -> None:
+        state["over"] = True
+        loop.stop()
+
+    client = Client(loop, socketfile.connect(path).detach(), ready=lambda: steps(client, done), gone=gone)
+    try:
+        loop.run()
+    finally:
+        loop.close()
+    if not state["over"]:
+        raise DaemonError(f"{path}: the daemon went away: {state['why']}")
+
+
+def checked(body: say.Body) -> say.Body:
+    """`body`, or RefusedError with what it says if it is an error."""
+    if body.kind == say.ERROR:
+        raise RefusedError(body["text"])
+    return body

@@ -1,0 +1,202 @@
+"""One proto Link on one Channel: reads feed it, writes drain it, a timer ticks it.
+
+Writing is pulled: `Link.produce` is asked for more only when everything it gave before has been written, so nothing
+queues up here but one write.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..proto.link import DOWN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..proto.link import Link
+    from ..proto.wire import Buffer
+    from .channel import Channel
+    from .loop import Loop, Timer
+
+READ_SIZE = 1 << 18  # 256 KiB: larger reads do not make a copy cheaper, smaller ones cost more calls
+ROUNDS = 8  # writes in a row before others get their turn
+FAREWELL = 2.0  # seconds for the last bytes of a link that has ended
+
+
+class Group:
+    """Links that are flushed together: after one was read from, all that this made ready to send, at once."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: list[Driver] = []
+
+    def add(self, driver: Driver) -> None:
+        if not self._waiting:
+            self._loop.soon(self.flush)
+        self._waiting.append(driver)
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for driver in waiting:
+            driver.flush()
+
+
+class Driver:
+    """Owns `channel`.  `done()` is called once, when the link is down and the channel closed."""
+
+    def __init__(self, group: Group, link: Link, channel: Channel, loop: Loop, done: Callable[[], None]) -> None:
+        self.group = group
+        self.loop = loop
+        self.link = link
+        self.channel = channel
+        self.paused = False  # read nothing more: the daemon is ending
+        self._done = done
+        self._out: list[Buffer] = []
+        self._passengers: tuple[int, ...] = ()
+        self._writable = True  # as far as is known
+        self._scheduled = False
+        self._timer: Timer | None = None
+        self._due = 0.0
+        self._farewell: Timer | None = None
+        self._closed = False
+        self._tick()
+        self.wake()
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            if self.link.is_local:
+                data, passengers = self.channel.read_with_passengers(READ_SIZE)
+            else:
+                data, passengers = self.channel.read(READ_SIZE), ()
+        except OSError as error:
+            self._broken(error.strerror or str(error))
+            return
+        if data is None:
+            return
+        if not data:
+            self._broken("")
+            return
+        self.link.receive(data, self.loop.now(), passengers)
+        self.group.flush()  # before what could not be sent is copied
+        self.link.settle()
+
+    def _broken(self, why: str) -> None:
+        self.link.eof(why)
+        self._close()
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """The link has something to send: do so at the end of this round of the loop."""
+        if not self._scheduled and self._writable and not self._closed:
+            self._scheduled = True
+            self.group.add(self)
+
+    def flush(self) -> None:
+        """Write what there is, as far as it goes."""
+        self._scheduled = False
+        if self._closed:
+            return
+        try:
+            self._writable = self._write()
+        except OSError as error:
+            self._broken(error.strerror or str(error))
+            return
+        if self._closed:
+            return
+        if self.link.state == DOWN:
+            self._wave()
+        elif 0 < self.link.deadline() < self._due:
+            self._tick()
+        if not self._closed:
+            self._watch()
+
+    def _write(self) -> bool:
+        """Write until nothing is left or nothing fits; False if nothing fits."""
+        for _ in range(ROUNDS):
+            if not self._out:
+                self._out, self._passengers = self.link.produce(self.loop.now())
+                if not self._out:
+                    return True
+            written = self.channel.write(self._out, self._passengers)
+            if not written:
+                return False
+            self._give_away(self._passengers)
+            self._passengers = ()
+            self._out = _drop(self._out, written)
+        self._scheduled = True
+        self.group.add(self)
+        return True
+
+    @staticmethod
+    def _give_away(passengers: tuple[int, ...]) -> None:
+        for fd in passengers:
+            os.close(fd)
+
+    def _watch(self) -> None:
+        listen = not (self.link.is_backlogged or self.paused or self.link.state == DOWN)
+        read = self._readable if listen else None
+        write = None if self._writable else self._unblocked
+        if self.channel.read_fd == self.channel.write_fd:
+            self.loop.watch(self.channel.read_fd, read, write)
+        else:
+            self.loop.watch(self.channel.read_fd, read)
+            self.loop.watch(self.channel.write_fd, None, write)
+
+    def _unblocked(self) -> None:
+        self._writable = True
+        self.flush()
+
+    # -- time and the end ----------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.link.tick(self.loop.now())
+        self._due = self.link.deadline()
+        if self._due and not self._closed:
+            self._timer = self.loop.later(self._due - self.loop.now(), self._tick)
+
+    def pause(self) -> None:
+        """Read nothing more."""
+        self.paused = True
+        if not self._closed:
+            self._watch()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything has been written."""
+        return self._closed or not (self._out or self.link.has_output)
+
+    def _wave(self) -> None:
+        """The link is down: write its last bytes, but do not wait long for a neighbour that does not read."""
+        if self._writable and not self._out and not self.link.has_output:
+            self._close()
+        elif self._farewell is None:
+            self._farewell = self.loop.later(FAREWELL, self._close)
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for timer in (self._timer, self._farewell):
+            if timer is not None:
+                timer.cancel()
+        for fd in {self.channel.read_fd, self.channel.write_fd}:
+            self.loop.watch(fd)
+        self._give_away(self._passengers)
+        self._give_away(self.link.abandon())
+        self.channel.close()
+        self._done()
+
+
+def _drop(buffers: list[Buffer], written: int) -> list[Buffer]:
+    """What is left of `buffers` after `written` bytes."""
+    for number, buffer in enumerate(buffers):
+        if written < len(buffer):
+            return [memoryview(buffer)[written:], *buffers[number + 1 :]]
+        written -= len(buffer)
+    return []

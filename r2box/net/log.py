@@ -1,0 +1,50 @@
+"""Words for people, on stderr, never waiting for it.
+
+A line is at most PIPE_BUF bytes and is written only when stderr can take it at once: a blocked terminal or a journal
+that hangs must not stop a daemon.  What is lost is counted and said with the next line that gets through.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+ERROR, WARNING, INFO, DEBUG = range(-1, 3)
+_MAX_LINE = getattr(select, "PIPE_BUF", 512)
+
+
+class Log:
+    """`level` is how much is said: 0 for warnings, 1 for what happens, 2 for each tunnel, -1 for errors only."""
+
+    def __init__(self, name: str, level: int = WARNING) -> None:
+        self.name = name
+        self.level = level
+        self._lost = 0
+        self._poll = select.poll()
+        self._poll.register(2, select.POLLOUT)
+
+    def error(self, text: str) -> None:
+        self._say(ERROR, text)
+
+    def warning(self, text: str) -> None:
+        self._say(WARNING, text)
+
+    def info(self, text: str) -> None:
+        self._say(INFO, text)
+
+    def debug(self, text: str) -> None:
+        self._say(DEBUG, text)
+
+    def _say(self, level: int, text: str) -> None:
+        if level > self.level:
+            return
+        if not self._poll.poll(0):
+            self._lost += 1
+            return
+        lost, self._lost = self._lost, 0
+        note = f" ({lost} lines before this one were lost)" if lost else ""
+        line = f"{self.name}: {text}{note}".encode("utf-8", "replace")[: _MAX_LINE - 1] + b"\n"
+        try:
+            os.write(2, line)
+        except OSError:
+            self._lost = lost + 1  # stderr is closed: there is nobody to tell

@@ -1,0 +1,225 @@
+"""The one event loop: descriptors, timers, signals and children, in one thread, under every tool.
+
+`run()` sleeps until something happens and calls what was registered for it.  Nothing in a callback may block.
+
+    watch(fd, read, write)   call read() when fd can be read, write() when it can be written; None: do not
+    soon(fn)                 call fn() once, after what is happening now
+    later(seconds, fn)       call fn() once; the Timer that comes back can be cancelled
+    on_signal(number, fn)    call fn() in the loop, not in the signal handler
+    on_exit(pid, fn)         call fn(status) when the child has ended; status as `os.waitstatus_to_exitcode` has it
+    thread(work, done)       for what cannot but block (a name look-up): done(result or exception) comes back here
+
+Descriptors that epoll refuses (regular files, /dev/null) are always ready, as POSIX has it for select.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import selectors
+import signal
+import time
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    Callback = Callable[[], None]
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Timer:
+    """A call that will be made.  `cancel()` may be called at any time, more than once."""
+
+    __slots__ = ("_fn", "_when")
+
+    def __init__(self, when: float, fn: Callback) -> None:
+        self._when = when
+        self._fn: Callback | None = fn
+
+    def cancel(self) -> None:
+        self._fn = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return self._when < other._when
+
+
+class Loop:
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._watched: dict[int, tuple[Callback | None, Callback | None]] = {}
+        self._always: dict[int, tuple[Callback | None, Callback | None]] = {}
+        self._timers: list[Timer] = []
+        self._soon: deque[Callback] = deque()
+        self._signals: dict[int, Callback] = {}
+        self._wakeup: tuple[int, int] | None = None  # signals and threads write to [1]
+        self._old_handlers: dict[int, Any] = {}
+        self._exits: dict[int, Callable[[int], None]] = {}  # children without a pidfd
+        self._running = False
+        self.failed: Callable[[BaseException], None] | None = None  # for what a callback raises; None: let it out
+
+    @staticmethod
+    def now() -> float:
+        """Seconds; never goes backwards."""
+        return time.monotonic()
+
+    # -- descriptors ---------------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, read: Callback | None = None, write: Callback | None = None) -> None:
+        """Register, change, or (with neither callback) forget `fd`.  Forget it before it is closed.  -1 is ignored."""
+        events = (READ if read else 0) | (WRITE if write else 0)
+        known = self._watched.get(fd)
+        if known == (read, write):
+            return
+        if not events:
+            if self._watched.pop(fd, None) and not self._always.pop(fd, None):
+                self._selector.unregister(fd)
+            return
+        self._watched[fd] = (read, write)
+        if fd in self._always:
+            self._always[fd] = (read, write)
+        elif known is not None:
+            self._selector.modify(fd, events)
+        else:
+            try:
+                self._selector.register(fd, events)
+            except PermissionError:
+                self._always[fd] = (read, write)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def soon(self, fn: Callback) -> None:
+        self._soon.append(fn)
+
+    def later(self, seconds: float, fn: Callback) -> Timer:
+        timer = Timer(self.now() + seconds, fn)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def _timeout(self) -> float | None:
+        while self._timers and self._timers[0]._fn is None:
+            heapq.heappop(self._timers)
+        if self._soon or self._always:
+            return 0
+        return max(0.0, self._timers[0]._when - self.now()) if self._timers else None
+
+    def _run_timers(self) -> None:
+        now = self.now()
+        while self._timers and self._timers[0]._when <= now:
+            fn = heapq.heappop(self._timers)._fn
+            if fn is not None:
+                self._call(fn)
+
+    # -- signals and threads -------------------------------------------------------------------------------------
+
+    def on_signal(self, number: int, fn: Callback) -> None:
+        self._wakeup_pipe()
+        self._signals[number] = fn
+        self._old_handlers.setdefault(number, signal.signal(number, self._handler))
+        signal.siginterrupt(number, False)
+
+    @staticmethod
+    def _handler(number: int, frame: FrameType | None) -> None:
+        """Python writes the number to the wakeup descriptor; the rest happens in the loop."""
+
+    def _wakeup_pipe(self) -> int:
+        if self._wakeup is None:
+            self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+            self.watch(self._wakeup[0], self._woken)
+        return self._wakeup[1]
+
+    def _woken(self) -> None:
+        assert self._wakeup is not None
+        for number in set(os.read(self._wakeup[0], 4096)):
+            if number in self._signals:
+                self._signals[number]()
+
+    def thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Run `work` in a thread and `done` with what it returned or raised in the loop."""
+        import threading
+
+        wakeup = self._wakeup_pipe()
+
+        def run() -> None:
+            try:
+                result: Any = work()
+            except Exception as error:
+                result = error
+            self._soon.append(lambda: done(result))
+            os.write(wakeup, b"\0")
+
+        threading.Thread(target=run, daemon=True).start()
+
+    # -- children ------------------------------------------------------------------------------------------------
+
+    def on_exit(self, pid: int, fn: Callable[[int], None]) -> None:
+        """Call `fn` when the child `pid` has ended, with its exit status, or minus the signal that killed it."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            self._exits[pid] = fn
+            self.on_signal(signal.SIGCHLD, self._reap)
+            self.soon(self._reap)  # it may have ended before the handler was there
+            return
+
+        def ended() -> None:
+            self.watch(pidfd)
+            os.close(pidfd)
+            fn(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+        self.watch(pidfd, ended)
+
+    def _reap(self) -> None:
+        for pid in list(self._exits):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                self._exits.pop(pid)(os.waitstatus_to_exitcode(status))
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until `stop()`."""
+        self._running = True
+        while self._running:
+            ready = self._selector.select(self._timeout())
+            for key, events in ready:
+                self._notify(key.fd, events)
+            for fd in list(self._always):
+                self._notify(fd, READ | WRITE)
+            self._run_timers()
+            for _ in range(len(self._soon)):
+                self._call(self._soon.popleft())
+
+    def _notify(self, fd: int, events: int) -> None:
+        """Call what is wanted for `fd` now; an earlier callback of this round may have changed that."""
+        for which, event in ((0, READ), (1, WRITE)):
+            fn = self._watched.get(fd, (None, None))[which]
+            if fn is not None and events & event:
+                self._call(fn)
+
+    def _call(self, fn: Callback) -> None:
+        try:
+            fn()
+        except Exception as error:
+            if self.failed is None:
+                raise
+            self.failed(error)
+
+    def stop(self) -> None:
+        """Return from `run` when the present round is done."""
+        self._running = False
+
+    def close(self) -> None:
+        """Give everything back: descriptors, and signals to their former handlers."""
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(-1)
+            for fd in self._wakeup:
+                os.close(fd)
+        self._selector.close()

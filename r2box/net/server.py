@@ -1,0 +1,167 @@
+"""The server of one service: runs a command, or makes a connection, for each tunnel that the daemon announces."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from ..errors import R2Error, RefusedError, TransportError
+from ..proto import body as say
+from ..proto.address import SERVICE, format_path
+from ..proto.outcome import FAILED, Outcome
+from . import child
+from .client import checked
+from .transport import COMMAND, TCP, Dial, Transport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .client import Client
+    from .log import Log
+    from .loop import Loop
+
+PROVIDES, SINGLE, APART = range(3)  # as the daemon has them
+MAX_RUNNING = 8192  # programs at once: beyond, a host is not helped by one more
+
+
+def check_service(transport: Transport) -> Transport:
+    """`transport` if it can stand behind a service; TransportError if not."""
+    if transport.kind not in (COMMAND, TCP):
+        raise TransportError(f"{transport}: cannot be served: give a command or tcp://HOST:PORT")
+    return transport
+
+
+def service_name(transport: Transport) -> str:
+    """The name of a service that was given none: the base name of its command.  RefusedError if it has none."""
+    if transport.kind != COMMAND:
+        raise RefusedError(f"{transport}: a service that is no command needs a name (-n NAME)")
+    return child.base_name(transport.text)
+
+
+class Server:
+    """Offers `transport` as `name` ("" for the node's own command) over `client`.
+
+    `client` must give its events to `event`.  `ready()` is called when the service is offered, `failed(error)` if it
+    cannot be.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        name: str,
+        transport: Transport,
+        ready: Callable[[], None],
+        failed: Callable[[R2Error], None],
+        allow: tuple[str, ...] = (),
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self.name = name
+        self.transport = check_service(transport)
+        self._ready = ready
+        self._failed = failed
+        self._allow = allow
+        self._client: Client | None = None
+        self._running: dict[int, int] = {}  # tunnel: process
+        self._dials: dict[int, Dial] = {}
+        self._done: Callable[[], None] | None = None
+
+    def offer(self, client: Client) -> None:
+        """Ask the daemon behind `client` to announce the service."""
+        self._client = client
+        client.request(
+            say.SERVE,
+            self._answered,
+            name=self.name,
+            runs=APART if self.transport.kind == COMMAND else PROVIDES,
+            allow=tuple(pattern.encode() for pattern in self._allow),
+            detail=self.transport.text[:200],
+        )
+
+    def _answered(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        try:
+            checked(body)
+        except RefusedError as error:
+            self._failed(error)
+            return
+        self._ready()
+
+    def event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        """INCOMING or HANGUP."""
+        try:
+            if body.kind == say.INCOMING:
+                self._incoming(body, descriptors)
+            elif body.kind == say.HANGUP:
+                self._hang_up(body.id, body["text"])
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def _incoming(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        origin = format_path(body["origin"])
+        self._log.debug(f"{self.name or 'cmd'}: a tunnel from {origin}")
+        if self.transport.kind != COMMAND:
+            self._dials[body.id] = Dial(self._loop, self.transport, lambda got: self._dialled(body.id, got))
+            return
+        if len(self._running) >= MAX_RUNNING:
+            self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: {MAX_RUNNING} programs run already"))
+            return
+        try:
+            pid = child.start(
+                self.transport.text,
+                descriptors[0],
+                descriptors[-1],
+                environment={"R2_ORIGIN": origin, "R2_SERVICE": self.name, "R2_NODE": body["node"]},
+                own_session=True,
+            )
+        except OSError as error:
+            self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: cannot be started: {error.strerror}"))
+            return
+        self._running[body.id] = pid
+        self._send(say.STARTED, body.id)
+        self._loop.on_exit(pid, lambda status: self._ended(body.id, status))
+
+    def _ended(self, id: int, status: int) -> None:
+        del self._running[id]
+        self._exited(id, Outcome(signal=-status) if status < 0 else Outcome(status=status))
+        if self._done is not None and not self._running:
+            self._done()
+
+    def _dialled(self, id: int, got: int | TransportError) -> None:
+        del self._dials[id]
+        if isinstance(got, int):
+            self._send(say.STARTED, id, (got,))
+        else:
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {got}"))
+
+    def _exited(self, id: int, outcome: Outcome) -> None:
+        if not outcome.is_clean or outcome.status:
+            self._log.info(f"{self.name or 'cmd'}: {outcome.describe()}")
+        self._send(say.EXITED, id, **outcome.fields())
+
+    def _send(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: object) -> None:
+        assert self._client is not None
+        self._client.send(kind, id, (), descriptors, **fields)
+
+    def _hang_up(self, id: int, why: str) -> None:
+        dial = self._dials.pop(id, None)
+        if dial is not None:
+            dial.cancel()
+            self._exited(id, Outcome(FAILED, why))
+        elif id in self._running:
+            self._log.debug(f"{self.name or 'cmd'}: hanging up: {why}")
+            child.hang_up(self._running[id])
+
+    def end(self, done: Callable[[], None]) -> None:
+        """Hang up on everything that runs; done() when all of it has ended."""
+        for dial in self._dials.values():
+            dial.cancel()
+        for pid in self._running.values():
+            child.hang_up(pid)
+            child.hang_up(pid, signal.SIGCONT)
+        if self._running:
+            self._done = done
+        else:
+            done()

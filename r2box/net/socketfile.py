@@ -1,0 +1,110 @@
+"""The control socket's file: where it is, who may use it, and who owns it when two daemons want it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from ..errors import DaemonError
+
+MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
+
+
+def default_path() -> str:
+    """`R2_SOCKET`, else this user's place: /run for root, the run-time directory, or the state directory."""
+    given = os.environ.get("R2_SOCKET")
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return "/run/r2.sock"
+    runtime = f"/run/user/{os.geteuid()}"
+    if os.path.isdir(runtime):
+        return f"{runtime}/r2.sock"
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return f"{state}/r2/r2.sock"
+
+
+def connect(path: str) -> socket.socket:
+    """A connection to the daemon at `path`.  DaemonError, with what to do, if there is none."""
+    _check_length(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK):
+            why = {errno.ENOENT: "there is no such socket", errno.ENOTSOCK: "this is not a socket"}.get(
+                error.errno, "nobody listens at this socket"
+            )
+            raise DaemonError(f"{path}: no daemon: {why} (start one with: r2d -s {path} ADDRESS)") from None
+        raise DaemonError(f"{path}: {error.strerror}") from None
+    return sock
+
+
+def listen(path: str) -> socket.socket:
+    """The listening control socket at `path`, mode 0600.  A stale file is taken over; a live daemon is not.
+
+    Missing directories are made for their owner only.  DaemonError if the place is taken, or unsafe.
+    """
+    import fcntl
+
+    _check_length(path)
+    folder = os.path.dirname(path) or "."
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DaemonError(f"{folder}: {error.strerror}") from None
+    try:
+        mode = os.fstat(lock).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise DaemonError(f"{folder}: everybody may write here, so anybody could take the socket's place")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two daemons that start at once look one after the other
+        _make_way(path)
+        return _bind(path)
+    finally:
+        os.close(lock)
+
+
+def _make_way(path: str) -> None:
+    """Remove a socket file that nobody listens at."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise DaemonError(f"{path}: this exists and is not a socket; it is left alone")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its queue is full: it lives
+        except OSError as error:
+            raise DaemonError(f"{path}: {error.strerror}") from None
+    raise DaemonError(f"{path}: a daemon is already running here")
+
+
+def _bind(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        sock.bind(path)
+        sock.listen(128)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise DaemonError(f"{path}: {error.strerror}") from None
+    finally:
+        os.umask(old)
+    return sock
+
+
+def _check_length(path: str) -> None:
+    size = len(os.fsencode(path))
+    if size > MAX_PATH:
+        raise DaemonError(f"{path}: {size} bytes; the path of a socket has at most {MAX_PATH}")

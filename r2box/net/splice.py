@@ -1,0 +1,108 @@
+"""Copying between two pairs of descriptors, for a tunnel whose end cannot be handed over."""
+
+from __future__ import annotations
+
+import os
+
+from .channel import End
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .loop import Loop
+
+    Ended = Callable[[str], None]
+
+SIZE = 1 << 18  # bytes read at once, and all that is held
+
+
+class Pump:
+    """One direction, from `source` to `target`; it owns both.
+
+    `ended(why)` is called once: "" when the source is at its end and all is written, "target" when the target takes no
+    more, else the error of the source.  The target is closed by `close_target`, so that the caller decides when the
+    end is passed on.
+    """
+
+    def __init__(self, loop: Loop, source: int, target: int, ended: Ended) -> None:
+        self._loop = loop
+        self._source = End(source)
+        self._target = End(target)
+        self._ended: Ended | None = ended
+        self._left: bytes | memoryview = b""
+        self._at_end = False  # of the source
+        self._until_empty = False
+        self._watch()
+
+    def finish(self) -> None:
+        """Nothing more will come: end as soon as the source has nothing left to read."""
+        self._until_empty = True
+        if self._ended is not None and not self._left:
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = self._source.read(SIZE)
+        except ConnectionResetError:
+            data = b""  # a UNIX socket whose other end was closed with bytes unread
+        except OSError as error:
+            self._end(f"reading failed: {error.strerror}")
+            return
+        if data:
+            self._left = data
+            self._write()
+        elif data is not None or self._until_empty:
+            self._end("")
+
+    def _write(self) -> None:
+        try:
+            written = self._target.write([self._left])
+        except OSError:
+            self._end("target")
+            return
+        self._left = memoryview(self._left)[written:] if written < len(self._left) else b""
+        if not self._left and self._until_empty:
+            self._loop.soon(self._read_on)
+        self._watch()
+
+    def _read_on(self) -> None:
+        if self._ended is not None and not self._left:
+            self._read()
+
+    def _watch(self) -> None:
+        if self._ended is None:
+            return
+        self._loop.watch(self._source.fd, None if self._left else self._read)
+        self._loop.watch(self._target.fd, None, self._write if self._left else None)
+
+    def _end(self, why: str) -> None:
+        ended, self._ended = self._ended, None
+        if ended is None:
+            return
+        self._loop.watch(self._source.fd)
+        self._loop.watch(self._target.fd)
+        self._source.close()
+        ended(why)
+
+    def close_target(self) -> None:
+        """Pass the end of the stream on."""
+        if self._target.sock is not None:
+            import socket
+
+            try:
+                self._target.sock.shutdown(socket.SHUT_WR)  # also where another process holds it
+            except OSError:
+                pass  # not connected any more: as good as shut
+        self._target.close()
+
+
+def take_stdio() -> tuple[int, int]:
+    """Our stdin and stdout as descriptors to give away; /dev/null is put in their places, so that an end of theirs is
+    heard when the one who gets them closes them."""
+    taken = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    return taken

@@ -1,0 +1,98 @@
+"""What messages say: the table of requests, answers and events.
+
+A body is ``kind (varint) id (varint) fields``.  A request's kind is below 0x40 and its answer carries the same id, so
+a client may have many on the way; answers and events have kinds from 0x40 up and are never answered, which is what
+keeps two nodes from answering each other's errors for ever.
+
+PING and LIST may come from anywhere.  The others are between a daemon and the clients on its own control socket, and
+the descriptors that they speak of travel beside them.
+"""
+
+from __future__ import annotations
+
+from ..errors import WireError
+from .wire import MAX_CONTROL, Fields, decode_varint, encode_varint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PING = 0x01  # answer with PONG and the same data
+LIST = 0x02  # what are you connected to?
+TUNNEL = 0x03  # open a tunnel to `target`; the answer is OPENED, with its descriptors
+ATTACH = 0x04  # the descriptors beside this are a transport: make a link of it
+SERVE = 0x05  # offer a service; tunnels to it come as INCOMING
+STARTED = 0x06  # to INCOMING: it runs (with a descriptor if the server made one)
+EXITED = 0x07  # to INCOMING: it ended, or could not be started
+STATUS = 0x08  # how are your links and tunnels?
+
+ANSWER = 0x40  # from here on: answers and events
+PONG = 0x40
+LISTING = 0x41
+OPENED = 0x42
+ENDED = 0x43  # a tunnel or a link is over
+LINKED = 0x44  # the transport of ATTACH has become a link
+DONE = 0x45  # an answer with nothing more to say
+INCOMING = 0x46  # to a server: a tunnel for it, with the descriptors for its program
+HANGUP = 0x47  # to a server: the tunnel failed; end its program
+ERROR = 0x48  # the request failed
+
+_OUTCOME = {"code": (1, "uint"), "status": (2, "uint"), "signal": (3, "uint"), "text": (4, "text")}
+
+BODIES = {
+    PING: Fields("PING", data=(1, "bytes")),
+    LIST: Fields("LIST", clients=(1, "uint"), start=(2, "uint")),
+    TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), detached=(3, "uint")),
+    ATTACH: Fields("ATTACH", address=(1, "text"), transport=(2, "text")),
+    SERVE: Fields("SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text")),
+    STARTED: Fields("STARTED"),
+    EXITED: Fields("EXITED", **_OUTCOME),
+    STATUS: Fields("STATUS"),
+    PONG: Fields("PONG", data=(1, "bytes")),
+    LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),
+    OPENED: Fields("OPENED"),
+    ENDED: Fields("ENDED", **_OUTCOME),
+    LINKED: Fields("LINKED", address=(1, "text")),
+    DONE: Fields("DONE"),
+    INCOMING: Fields("INCOMING", service=(1, "text"), origin=(2, "path"), node=(3, "text")),
+    HANGUP: Fields("HANGUP", text=(1, "text")),
+    ERROR: Fields("ERROR", code=(1, "uint"), text=(2, "text")),
+}
+
+# One line of a LISTING: kind is "node", "service" or "client".
+ENTRY = Fields("entry", kind=(1, "text"), name=(2, "text"), detail=(3, "text"))
+
+MAX_LISTING = MAX_CONTROL // 2  # a page of a listing; the next one is asked for with `start`
+
+
+class Body:
+    """One decoded body.  `values` has every field of its kind."""
+
+    __slots__ = ("id", "kind", "values")
+
+    def __init__(self, kind: int, id: int, values: dict[str, Any]) -> None:
+        self.kind = kind
+        self.id = id
+        self.values = values
+
+    def __getitem__(self, field: str) -> Any:
+        return self.values[field]
+
+    @property
+    def is_request(self) -> bool:
+        return self.kind < ANSWER
+
+
+def encode_body(kind: int, id: int, **values: Any) -> bytes:
+    """The bytes of a body; `values` are fields of its kind in `BODIES`."""
+    return encode_varint(kind) + encode_varint(id) + BODIES[kind].encode(**values)
+
+
+def decode_body(data: bytes) -> Body:
+    """The body in `data`.  WireError if it is none; a request of an unknown kind is kept, with no fields."""
+    kind, at = decode_varint(data, 0, len(data))
+    id_, at = decode_varint(data, at, len(data)) if at > 0 else (0, -1)
+    if at < 0:
+        raise WireError("a message that is cut off")
+    layout = BODIES.get(kind)
+    return Body(kind, id_, layout.decode(data[at:]) if layout else {})

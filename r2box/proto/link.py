@@ -1,0 +1,448 @@
+"""One neighbour: hello, keepalive, frames in and out, whose turn it is.
+
+A link begins with HELLO from both sides at once.  Each checks the other's and answers READY; the link is up when READY
+has gone both ways, so a refusal (a wrong address, no common version) is heard before anybody calls the link up.  It
+ends with BYE and a reason, or when the transport does.
+
+Sending is asked for, never pushed: `produce()` gives the next bytes when the transport can take them.  Control frames
+go first.  Then the streams that have something to send and credit take turns; each is pulled for at most a quantum,
+so no stream waits for more than one quantum of every other.  (Deficit round robin needs its deficits for packets that
+cannot be cut; a byte stream always fits its quantum exactly.)
+
+The backlog of control frames is bounded by what causes it: streams are bounded in number, and while the backlog is
+above `MAX_BACKLOG` the neighbour is not listened to (`is_backlogged`) and messages for it are turned away.
+
+`now` is seconds on any clock that does not go backwards.  What the neighbour does wrong ends the link with an event;
+nothing is raised.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..errors import WireError
+from . import wire
+from .address import check_address
+from .outcome import LOST, Outcome
+from .route import decode_message, encode_message
+from .stream import Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from .route import Message
+    from .wire import Buffer
+
+    class Owner(Protocol):
+        """Who a link reports to: a Node, or the client at the other end of a control socket."""
+
+        def link_up(self, link: Link) -> None: ...
+        def link_down(self, link: Link, reason: str) -> None: ...
+        def link_hello(self, link: Link) -> None: ...
+        def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None: ...
+        def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None: ...
+        def link_alive(self, link: Link) -> None: ...
+        def link_wake(self, link: Link) -> None: ...
+
+
+HELLO_TIMEOUT = 10.0  # seconds for both hellos: a person waits for this
+KEEPALIVE = 15.0  # seconds of silence after which the neighbour is asked
+MISSES = 3  # unanswered questions that make it dead
+MAX_STREAMS = 16384  # at once on a link: 10,000 tunnels, and their windows at the least size still fit in memory
+BUDGET = 1 << 26  # 64 MiB: what all neighbours' streams on one link may have sent and we not passed on
+MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
+QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
+ALONE = 1 << 18  # and when none does
+MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
+JOIN = 1 << 10  # payloads up to this size are joined with their header
+
+HELLO_WAIT, READY_WAIT, UP, DOWN = range(4)
+
+
+class Me:
+    """What this side says of itself in its hello."""
+
+    __slots__ = ("address", "instance", "role", "software")
+
+    def __init__(self, address: str, instance: bytes, role: int = wire.NODE, software: str = "") -> None:
+        self.address = address
+        self.instance = instance
+        self.role = role
+        self.software = software
+
+
+class Link:
+    """The protocol with one neighbour, over bytes that somebody else carries.
+
+    `expect` is the only address that the neighbour may have (None: any).  `local` says that this is a
+    control socket, between a daemon and a client of it; descriptors pass there.
+    """
+
+    def __init__(
+        self, owner: Owner, me: Me, now: float, *, expect: str | None = None, local: bool = False
+    ) -> None:
+        self.owner = owner
+        self.me = me
+        self.now = now
+        self.expect = expect
+        self.is_local = local
+        self.state = HELLO_WAIT
+        self.address = ""  # the neighbour's, once it is known
+        self.peer: dict[str, Any] = {}  # its hello
+        self.reason = ""  # why the link is down
+        self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
+        self.granted = 0  # bytes that neighbours' streams may send or have here
+        self.rtt = 0.0  # seconds, smoothed; 0 while unknown
+        self.received = 0  # bytes, for the statistics
+        self.sent = 0
+        self._decoder = wire.Decoder()
+        self._control: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._backlog = 0
+        self._ring: deque[Stream] = deque()
+        self._passengers: deque[int] = deque()  # descriptors that came in and whose message has not
+        self._free_labels: list[int] = []
+        self._next_label = 1
+        self._unsettled: list[Stream] = []
+        self._heard_at = now
+        self._asked_at = -1.0  # when the PING that has no answer yet was sent
+        self._misses = 0
+        self._wait_until = now + HELLO_TIMEOUT  # for the hello, or for the answer to a probe
+        self._said_hello = False
+        self._ready_sent = self._ready_received = False
+        self.start()
+
+    # -- the beginning -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        payload = wire.HELLO_FIELDS.encode(
+            oldest=wire.OLDEST, newest=wire.VERSION, address=self.me.address, instance=self.me.instance,
+            role=self.me.role, descriptors=int(self.is_local), software=self.me.software,
+        )  # fmt: skip
+        self._queue(wire.MAGIC + wire.encode_frame(wire.HELLO, 0, payload))
+
+    def _on_hello(self, payload: Buffer) -> None:
+        if self.state != HELLO_WAIT:
+            raise WireError("a second hello")
+        hello = self.peer = wire.HELLO_FIELDS.decode(payload)
+        wire.agree_version(hello["oldest"], hello["newest"])
+        if hello["role"] == wire.NODE:
+            try:
+                self.address = check_address(hello["address"])
+            except ValueError as error:
+                raise WireError(f"the neighbour's hello: {error}") from None
+            if hello["instance"] == self.me.instance:
+                raise WireError(f"a link from {self.address} to itself")
+            if self.expect and self.address != self.expect:
+                raise WireError(f"expected {self.expect}, but the neighbour is {self.address}")
+            if self.address == self.me.address:
+                raise WireError(f"the neighbour has the same address as this node: {self.address}")
+        self.state = READY_WAIT
+        self.owner.link_hello(self)
+
+    def accept(self) -> None:
+        """The owner takes the neighbour (its answer to `link_hello`)."""
+        if self.state == READY_WAIT and not self._ready_sent:
+            self._ready_sent = True
+            self.control(wire.READY)
+            self._maybe_up()
+
+    def _on_ready(self, payload: Buffer) -> None:
+        if self.state != READY_WAIT or self._ready_received:
+            raise WireError("a READY that nobody waits for")
+        self._ready_received = True
+        self._maybe_up()
+
+    def _maybe_up(self) -> None:
+        if self._ready_sent and self._ready_received:
+            self.state = UP
+            self._wait_until = 0.0
+            if self.peer["role"] == wire.NODE and self.me.role == wire.NODE:
+                self._ask()
+            self.owner.link_up(self)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def close(self, reason: str) -> None:
+        """End the link and tell the neighbour why.  What `produce` still gives should be sent."""
+        if self.state != DOWN:
+            self.control(wire.BYE, 0, wire.BYE_FIELDS.encode(text=wire.shorten(reason)))
+            self._down(reason)
+
+    def eof(self, why: str = "") -> None:
+        """The transport has ended."""
+        self._down(why or ("closed without a farewell" if self.state == UP else "closed before its hello was complete"))
+
+    def _on_bye(self, payload: Buffer) -> None:
+        text = wire.BYE_FIELDS.decode(payload)["text"]
+        self._down(f"{self.address or 'the neighbour'} ended it: {text}" if text else "")
+
+    def _down(self, reason: str) -> None:
+        if self.state == DOWN:
+            return
+        self.state = DOWN
+        self.reason = reason
+        self._ring.clear()
+        streams, self.streams = list(self.streams.values()), {}
+        lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
+        for stream in streams:
+            stream.on_lost(lost)
+        self.owner.link_wake(self)
+        self.owner.link_down(self, reason)
+
+    # -- bytes in ------------------------------------------------------------------------------------------------
+
+    def receive(self, data: Buffer, now: float, descriptors: tuple[int, ...] = ()) -> None:
+        """Bytes from the neighbour, with the descriptors that came beside them.  `settle` must follow before the
+        buffer of `data` is used again."""
+        self.now = self._heard_at = now
+        self._misses = 0
+        self.received += len(data)
+        self._passengers.extend(descriptors)
+        if self.state == UP and self._wait_until:
+            self._wait_until = 0.0
+            self.owner.link_alive(self)
+        try:
+            for kind, route, payload in self._decoder.feed(data):
+                if self.state == DOWN:
+                    return
+                self._dispatch(kind, route, payload)
+        except WireError as error:
+            self.close(str(error))
+
+    def _dispatch(self, kind: int, route: int, payload: memoryview) -> None:
+        if self.state != UP and kind not in (wire.HELLO, wire.READY, wire.BYE):
+            raise WireError(f"a {wire.FRAMES[kind][0]} frame before the link is up")
+        if not route:
+            _LINK_FRAMES[kind](self, payload)
+        elif kind == wire.OPEN:
+            self._on_open(route, payload)
+        else:
+            stream = self.streams.get(route)
+            if stream is None:
+                raise WireError(f"a {wire.FRAMES[kind][0]} frame on a route that is not open")
+            if kind == wire.DATA:
+                if not stream.close_sent:
+                    stream.on_data(payload)
+                    self._unsettled.append(stream)
+            elif kind == wire.CLOSE or not stream.close_sent:
+                _STREAM_FRAMES[kind](stream, payload)
+
+    def settle(self) -> None:
+        """Make the streams keep copies of what they could not pass on yet."""
+        for stream in self._unsettled:
+            stream.inbox.settle()
+        self._unsettled.clear()
+
+    def _on_open(self, route: int, payload: Buffer) -> None:
+        if route & 1:
+            raise WireError("an OPEN with a label of the receiver's")
+        if route in self.streams:
+            raise WireError("an OPEN on a label that is in use")
+        if len(self.streams) >= MAX_STREAMS:
+            raise WireError(f"more than {MAX_STREAMS} routes")
+        fields = wire.OPEN_FIELDS.decode(payload)
+        stream = self.streams[route] = Stream(self, route, route | 1, opened_here=False)
+        stream.on_window(fields["window"])
+        self.owner.link_open(self, stream, fields)
+
+    def _on_message(self, payload: Buffer) -> None:
+        message, count = decode_message(payload)
+        if count > len(self._passengers):
+            raise WireError(f"a message with {count} descriptors, of which {len(self._passengers)} came")
+        self.owner.link_message(self, message, tuple(self._passengers.popleft() for _ in range(count)))
+
+    def _on_ping(self, payload: Buffer) -> None:
+        self.control(wire.PONG, 0, bytes(payload))
+
+    def _on_pong(self, payload: Buffer) -> None:
+        if self._asked_at >= 0:
+            took = self.now - self._asked_at
+            self.rtt = took if not self.rtt else self.rtt + (took - self.rtt) / 8  # RFC 6298's gain
+            self._asked_at = -1.0
+
+    # -- bytes out -----------------------------------------------------------------------------------------------
+
+    def control(self, kind: int, route: int = 0, payload: bytes = b"") -> None:
+        """Queue a frame that goes before all data."""
+        if self.state != DOWN:
+            self._queue(wire.encode_frame(kind, route, payload))
+
+    def message(self, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
+        """Queue a message; the descriptors go along and are the link's from now on.  False: there is no room."""
+        if self.state != UP or self.is_backlogged:
+            return False
+        payload = encode_message(message, len(descriptors))
+        if len(payload) > wire.MAX_CONTROL:
+            return False
+        self._queue(wire.encode_frame(wire.MESSAGE, 0, payload), descriptors)
+        return True
+
+    def _queue(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        self._control.append((frame, descriptors))
+        self._backlog += len(frame)
+        self.owner.link_wake(self)
+
+    @property
+    def is_backlogged(self) -> bool:
+        """Whether the neighbour does not read what we have to say to it."""
+        return self._backlog > MAX_BACKLOG
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._control or self._ring)
+
+    def schedule(self, stream: Stream) -> None:
+        """`stream` has something to send, and credit."""
+        stream.queued = True
+        self._ring.append(stream)
+        self.owner.link_wake(self)
+
+    def produce(self, now: float) -> tuple[list[Buffer], tuple[int, ...]]:
+        """The next bytes to write, about a quantum of data, and the descriptors that go with their first byte."""
+        self.now = now
+        out: list[Buffer] = []
+        descriptors: tuple[int, ...] = ()
+        while self._control:
+            frame, passengers = self._control[0]
+            if passengers and out:
+                return self._count(out), descriptors
+            descriptors = descriptors or passengers
+            self._control.popleft()
+            self._backlog -= len(frame)
+            out.append(frame)
+            if len(out) >= MAX_BUFFERS:
+                return self._count(out), descriptors
+        size = 0
+        limit = ALONE if len(self._ring) == 1 else 4 * QUANTUM
+        while self._ring and size < limit and len(out) < MAX_BUFFERS - 3:
+            size += self._turn(self._ring.popleft(), out, limit if not self._ring else QUANTUM)
+        while self._control and not self._control[0][1] and len(out) < MAX_BUFFERS:
+            # what the turns caused: credit for the streams that were pulled
+            frame, _ = self._control.popleft()
+            self._backlog -= len(frame)
+            out.append(frame)
+        return self._count(out), descriptors
+
+    def _count(self, out: list[Buffer]) -> list[Buffer]:
+        self.sent += sum(map(len, out))
+        return out
+
+    def _turn(self, stream: Stream, out: list[Buffer], quantum: int) -> int:
+        """Let one stream send; return the bytes of payload."""
+        stream.queued = False
+        if stream.fin_sent or stream.close_sent:
+            return 0
+        far = stream.far
+        data = far.pull(min(quantum, stream.credit))
+        size = len(data) if data else 0
+        if data:
+            stream.credit -= size
+            header = wire.encode_header(wire.DATA, stream.route, size)
+            if size <= JOIN:
+                out.append(header + data)
+            else:
+                out.append(header)
+                out.append(data)
+        elif data is not None:
+            stream.fin_sent = True
+            out.append(wire.encode_frame(wire.FIN, stream.route))
+            while far.more():
+                far.pull(QUANTUM)
+            return 0
+        stream.far_ready = far.more()
+        if stream.far_ready and stream.credit and not stream.queued and not stream.close_sent:
+            stream.queued = True
+            self._ring.append(stream)
+        return size
+
+    def abandon(self) -> tuple[int, ...]:
+        """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
+        left = [descriptor for _, descriptors in self._control for descriptor in descriptors]
+        left.extend(self._passengers)
+        self._control.clear()
+        self._passengers.clear()
+        return tuple(left)
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    def open(self, payload_fields: dict[str, Any]) -> Stream | None:
+        """A new route to this neighbour, with the fields of its OPEN but the window; None if there are too many."""
+        if self.state != UP or len(self.streams) >= MAX_STREAMS:
+            return None
+        if self._free_labels:
+            label = self._free_labels.pop()
+        else:
+            label, self._next_label = self._next_label, self._next_label + 1
+        stream = Stream(self, label << 1 | 1, label << 1, opened_here=True)
+        self.streams[stream.key] = stream
+        self.control(wire.OPEN, stream.route, wire.OPEN_FIELDS.encode(**payload_fields, window=stream.first_grant()))
+        return stream
+
+    def release(self, stream: Stream) -> None:
+        """Both sides have said CLOSE: the label may be used again."""
+        if self.streams.pop(stream.key, None) is not None and stream.opened_here:
+            self._free_labels.append(stream.key >> 1)
+
+    def grant(self, wanted: int, least: int) -> int:
+        """How much of `wanted` bytes of credit the budget allows, but at least `least`."""
+        size = max(min(wanted, BUDGET - self.granted), min(least, wanted), 0)
+        self.granted += size
+        return size
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float:
+        """When `tick` must be called next (seconds on the caller's clock); 0 if it need not be."""
+        if self.state == DOWN:
+            return 0.0
+        if self._wait_until:
+            return self._wait_until
+        if self.state != UP or self.peer["role"] != wire.NODE or self.me.role != wire.NODE:
+            return 0.0
+        return self._heard_at + KEEPALIVE * (self._misses + 1)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self.now = now
+        due = self.deadline()
+        if not due or now < due:
+            return
+        if self.state != UP:
+            self.close(f"no hello within {HELLO_TIMEOUT:.0f} s: is there an r2 at the other end?")
+        elif self._wait_until:
+            self.close("no answer to a probe, and the neighbour has connected again")
+        elif self._misses >= MISSES:
+            self.close(f"no sign of life for {now - self._heard_at:.0f} s")
+        else:
+            self._misses += 1
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asked_at = self.now
+        self.control(wire.PING, 0, b"\x00" * 8)
+
+    def probe(self, now: float, patience: float) -> None:
+        """Be sure within `patience` seconds that the neighbour is there, or end the link."""
+        self.now = now
+        if not self._wait_until:
+            self._wait_until = now + patience
+            self._ask()
+
+
+_LINK_FRAMES: dict[int, Callable[[Link, Buffer], None]] = {
+    wire.HELLO: Link._on_hello,
+    wire.READY: Link._on_ready,
+    wire.BYE: Link._on_bye,
+    wire.PING: Link._on_ping,
+    wire.PONG: Link._on_pong,
+    wire.MESSAGE: Link._on_message,
+}
+_STREAM_FRAMES: dict[int, Callable[[Stream, Buffer], None]] = {
+    wire.ACCEPT: Stream.on_accept,
+    wire.CREDIT: Stream.on_credit,
+    wire.FIN: Stream.on_fin,
+    wire.STOP: Stream.on_stop,
+    wire.CLOSE: Stream.on_close,
+}

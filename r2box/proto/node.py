@@ -1,0 +1,306 @@
+"""One node's state: its links, its clients, its services, and how a path is resolved.
+
+A Node owns Links and is told by them what neighbours want.  It joins streams to streams and answers what any node
+answers (PING, LIST); what needs descriptors or programs goes to its `host`: the daemon, or a test's mesh.
+
+How a path is resolved, in this order: empty, the node itself; its own address, stripped; a neighbour or a client,
+which gets the rest; `service/NAME`, or NAME with nothing after it, a service here; else an error that names the
+address, this node, and what it does know.
+
+A second link to an address that is already linked: the first link is asked for a sign of life while the newcomer
+waits.  If it answers, the newcomer is refused; if not, it is taken for dead and the newcomer takes its place.  So a
+neighbour that lost its connection without a farewell is back within `PROBE` seconds, and nobody can push a living
+neighbour out by using its name.
+"""
+
+from __future__ import annotations
+
+from ..errors import RefusedError, WireError
+from . import body as say
+from .address import CHILD, MAX_HOPS, SERVICE, format_path
+from .link import Link, Me
+from .outcome import FAILED, REFUSED, UNKNOWN, Outcome
+from .route import Message, hop
+from .wire import CLIENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Protocol
+
+    from .stream import End, Stream
+
+    class Host(Protocol):
+        """What a node needs done for it."""
+
+        def up(self, link: Link) -> None: ...
+        def down(self, link: Link, reason: str) -> None: ...
+        def wake(self, link: Link) -> None: ...
+        def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None: ...
+        def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None: ...
+        def discard(self, descriptors: tuple[int, ...]) -> None: ...
+
+
+PROBE = 3.0  # seconds for an old link to show that it lives
+NAMED = 8  # names that an error message lists
+MAX_SERVICES = 4096  # offered at once by one node
+
+
+class Service:
+    """A service of this node.  `owner` is whatever the host wants to find it by."""
+
+    __slots__ = ("allow", "detail", "name", "owner", "runs")
+
+    def __init__(
+        self, name: str, owner: Any, *, runs: bool = True, allow: tuple[str, ...] = (), detail: str = ""
+    ) -> None:
+        self.name = name  # "" for the node's own command
+        self.owner = owner
+        self.runs = runs  # a program is run for each tunnel; else the server gives a descriptor of its own
+        self.allow = allow
+        self.detail = detail
+
+
+class Node:
+    """The node `me.address`.  It is the `Owner` of its links."""
+
+    def __init__(self, me: Me, host: Host) -> None:
+        self.me = me
+        self.host = host
+        self.links: dict[str, Link] = {}  # neighbours by address
+        self.clients: dict[str, Link] = {}  # by virtual address: child/1
+        self.services: dict[str, Service] = {}
+        self._newcomers: dict[str, Link] = {}  # links that wait for the probe of an older one
+        self._last_client = 0
+
+    @property
+    def address(self) -> str:
+        return self.me.address
+
+    # -- links (the Owner interface) -------------------------------------------------------------------------------
+
+    def link_hello(self, link: Link) -> None:
+        if link.peer["role"] == CLIENT:
+            if not link.is_local:
+                raise WireError("a client where a node was expected")
+            self._last_client += 1
+            link.address = f"{CHILD}{self._last_client}"
+            link.accept()
+            return
+        if link.is_local:
+            raise WireError("a node on the control socket: use r2 connect")
+        if link.address in self._newcomers:
+            raise WireError(f"{self.address} is already linked to {link.address}")
+        old = self.links.get(link.address)
+        if old is None:
+            link.accept()
+        else:
+            self._newcomers[link.address] = link
+            old.probe(link.now, PROBE)
+
+    def link_alive(self, link: Link) -> None:
+        newcomer = self._newcomers.pop(link.address, None)
+        if newcomer is not None:
+            newcomer.close(f"{self.address} is already linked to {link.address}")
+
+    def link_up(self, link: Link) -> None:
+        (self.clients if link.is_local else self.links)[link.address] = link
+        self.host.up(link)
+
+    def link_down(self, link: Link, reason: str) -> None:
+        table = self.clients if link.is_local else self.links
+        if table.get(link.address) is link:
+            del table[link.address]
+        if self._newcomers.get(link.address) is link:
+            del self._newcomers[link.address]
+        self.host.down(link, reason)
+        if link.address not in table and link.address in self._newcomers:
+            self._newcomers.pop(link.address).accept()
+
+    def link_wake(self, link: Link) -> None:
+        self.host.wake(link)
+
+    # -- resolving -------------------------------------------------------------------------------------------------
+
+    def resolve(self, path: tuple[str, ...]) -> tuple[Link | Service | None, tuple[str, ...]]:
+        """What `path` leads to, and the rest of the path as that one is to see it.
+
+        A Link gets the rest (its own address is still at the head, for `hop` to strip); a Service has no rest; None
+        is this node itself.  RefusedError, with the reason for people, if it leads nowhere.
+        """
+        while path and path[0] == self.address:
+            path = path[1:]
+        if not path:
+            return None, ()
+        head = path[0]
+        link = self.links.get(head) or self.clients.get(head)
+        if link is not None:
+            return link, path
+        name = head[len(SERVICE) :] if head.startswith(SERVICE) else head
+        if len(path) == 1 and name in self.services:
+            return self.services[name], ()
+        if name in self.services:
+            raise RefusedError(f"{self.address}: {head} is a service, and nothing lies behind it: {format_path(path)}")
+        raise RefusedError(f"{self.address}: does not know {head} ({self._known()})")
+
+    def _known(self) -> str:
+        names = [*self.links, *(SERVICE + name for name in self.services if name)]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return f"it knows {', '.join(names[:NAMED])}{more}" if names else "it knows no other node and no service"
+
+    # -- tunnels ---------------------------------------------------------------------------------------------------
+
+    def open(self, n0: str, wish: Message, far: End) -> Stream:
+        """Route what n0 wishes for one step on: a stream to the neighbour at the head of `wish.path`, joined to `far`.
+
+        RefusedError if that is no neighbour, or if its link is full.
+        """
+        link, path = self.resolve(wish.path)
+        if not isinstance(link, Link) or link.is_local:
+            raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
+        _, onward = hop(n0, Message(path, wish.origin, wish.body))
+        stream = link.open({"path": onward.path, "origin": onward.origin})
+        if stream is None:
+            raise RefusedError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")
+        stream.far = far
+        return stream
+
+    def itself(self) -> Service:
+        """What a tunnel to the node itself reaches; RefusedError if there is nothing."""
+        if "" not in self.services:
+            raise RefusedError(f"{self.address}: has no command of its own ([self] cmd)")
+        return self.services[""]
+
+    def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
+        wish = Message(fields["path"], fields["origin"], b"")
+        origin = wish.came_from(link.address).origin
+        try:
+            if link.is_local:
+                raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
+            if len(wish.path) + len(origin) > MAX_HOPS:
+                raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            target, _ = self.resolve(wish.path)
+            if isinstance(target, Link):
+                stream.far = self.open(link.address, wish, stream)
+                return
+            service = target or self.itself()
+        except RefusedError as error:
+            stream.close(Outcome(UNKNOWN, str(error)))
+            return
+        if not is_allowed(service.allow, origin):
+            stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} is not for {format_path(origin)}"))
+            return
+        self.host.offer(service, stream, origin)
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
+        if descriptors and not link.is_local:
+            self.host.discard(descriptors)
+            descriptors = ()
+        came = message.came_from(link.address)
+        try:
+            if len(came.origin) + len(came.path) > MAX_HOPS:
+                raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            target, path = self.resolve(message.path)
+            if isinstance(target, Service):
+                raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
+            if isinstance(target, Link):
+                _, onward = hop(link.address, Message(path, message.origin, message.body))
+                self.host.discard(descriptors)
+                if not target.message(onward):
+                    raise RefusedError(f"{self.address}: too much waits for {target.address} already")
+                return
+        except RefusedError as error:
+            self.host.discard(descriptors)
+            self._bounce(link, came, str(error))
+            return
+        self._deliver(link, came, descriptors)
+
+    def _deliver(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
+        """A message for this node itself."""
+        try:
+            body = say.decode_body(message.body)
+        except WireError as error:
+            self.host.discard(descriptors)
+            self._bounce(link, message, f"{self.address}: {error}")
+            return
+        if body.kind == say.PING:
+            self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
+        elif body.kind == say.LIST:
+            self._answer(link, message, self._list(body))
+        elif link.is_local and len(message.origin) == 1:
+            self.host.request(link, body, descriptors)
+            return
+        elif body.is_request:
+            self._bounce(link, message, f"{self.address}: does not do that for others")
+        self.host.discard(descriptors)
+
+    def _answer(self, link: Link, message: Message, answer: bytes) -> None:
+        """Send `answer` back the way that `message` came.  A neighbour that does not read gets none."""
+        link.message(Message(message.origin[1:], (), answer))
+
+    def _bounce(self, link: Link, message: Message, text: str) -> None:
+        """Tell the sender that its request failed.  Answers are never answered."""
+        try:
+            body = say.decode_body(message.body)
+        except WireError:
+            return
+        if body.is_request:
+            self._answer(link, message, say.encode_body(say.ERROR, body.id, code=FAILED, text=text[:900]))
+
+    def _list(self, body: say.Body) -> bytes:
+        entries: list[bytes] = []
+        size, start, after = 0, body["start"], 0
+        for number, (kind, name, detail) in enumerate(self.entries(bool(body["clients"]))):
+            if number < start:
+                continue
+            entry = say.ENTRY.encode(kind=kind, name=name, detail=detail[:256])
+            size += len(entry) + 4
+            if size > say.MAX_LISTING:
+                after = number
+                break
+            entries.append(entry)
+        return say.encode_body(say.LISTING, body.id, entries=tuple(entries), next=after, address=self.address)
+
+    def entries(self, clients: bool) -> Iterator[tuple[str, str, str]]:
+        """What this node is connected to: (kind, name, detail)."""
+        for address in sorted(self.links):
+            yield "node", address, ""
+        for name in sorted(self.services):
+            if name:
+                yield "service", SERVICE + name, self.services[name].detail
+        if clients:
+            for address, link in sorted(self.clients.items(), key=lambda item: int(item[0][len(CHILD) :])):
+                yield "client", address, link.peer["software"]
+
+    # -- services --------------------------------------------------------------------------------------------------
+
+    def add_service(self, service: Service) -> None:
+        """RefusedError if the name is taken."""
+        if service.name in self.services:
+            raise RefusedError(f"{self.address}: {SERVICE}{service.name} is already offered")
+        if len(self.services) >= MAX_SERVICES:
+            raise RefusedError(f"{self.address}: offers {MAX_SERVICES} services already")
+        self.services[service.name] = service
+
+    def remove_services(self, owner: Any) -> list[str]:
+        """Withdraw all services of `owner`; return their names."""
+        names = [name for name, service in self.services.items() if service.owner is owner]
+        for name in names:
+            del self.services[name]
+        return names
+
+
+def is_allowed(allow: tuple[str, ...], origin: tuple[str, ...]) -> bool:
+    """Whether a tunnel from `origin` (nearest first) may use a service for `allow`.
+
+    Each pattern is a path from here, with the wildcards `*` and `?` of the shell; it matches the whole trail, or the
+    nearest steps of it, which are what this node itself can vouch for.  No pattern: everyone may.
+    """
+    if not allow:
+        return True
+    from fnmatch import fnmatchcase
+
+    trails = [format_path(origin[: length + 1]) for length in range(len(origin))]
+    return any(fnmatchcase(trail, pattern) for pattern in allow for trail in trails)

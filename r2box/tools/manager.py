@@ -1,0 +1,280 @@
+"""r2dm: run a node from a TOML file, in one process: the daemon, its links and its services.
+
+Links and services are clients of the daemon like any other, over socketpairs instead of the control socket, so each
+stands and falls by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from .. import config as files
+from ..command import QUIET, VERBOSE, Command, Option
+from ..errors import FAILED, OK, ConfigError, R2Error, UsageError
+from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.channel import socketpair
+from ..net.client import Client
+from ..net.connector import Connector
+from ..net.daemon import Daemon
+from ..net.log import INFO, Log
+from ..net.loop import Loop
+from ..net.server import Server
+from ..net.socketfile import default_path
+from ..net.transport import parse_transport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..command import Args
+    from ..config import Config, Conn, Serve
+    from ..net.loop import Timer
+
+COMMAND = Command(
+    "r2dm",
+    "run a node from a configuration file",
+    options=[
+        Option(("-f", "--file"), "the configuration", "CONFIG"),
+        Option(("--check",), "only say whether the configuration is right", kind="flag"),
+        VERBOSE,
+        QUIET,
+    ],
+    common=False,
+    section=8,
+    description=(
+        "One process runs the daemon, keeps the links of [[conn]] up, and serves what [[serve]] names.  A link that "
+        "ends is made again, first after 100 ms, then less and less often, at least every 30 s.\n\n"
+        "SIGHUP reads the file again: links and services that were added or removed there are started or ended, and "
+        "the others are left alone.  SIGTERM and SIGINT end the node in good order."
+    ),
+    examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
+    statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the file is wrong, or the socket is taken"), ("2", "wrong usage")],
+    seealso=["r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)"],
+)
+
+FIRST_DELAY = 0.1  # seconds before a link is made again
+LAST_DELAY = 30.0  # and at most, after many failures
+STEADY = 10.0  # seconds that a link must last for its failures to be forgotten
+END_TIME = 5.0  # seconds for everything to end in good order
+
+
+def main(args: Args) -> int:
+    if not args.file:
+        raise UsageError("missing -f CONFIG")
+    config = files.load(args.file)
+    check_transports(config)
+    if args.check:
+        print(f"{args.file}: {config.addr}: {len(config.conns)} links, {len(config.serves)} services: right")
+        return OK
+    level = INFO if not args.quiet and not args.verbose else args.verbose + 1 - 2 * args.quiet
+    return Manager(config, args.file, Log("r2dm", level)).run()
+
+
+def check_transports(config: Config) -> None:
+    """ConfigError if a `cmd` spells no transport."""
+    problems = []
+    for table, entries in (("conn", config.conns), ("serve", config.serves)):
+        for number, entry in enumerate(entries, 1):
+            try:
+                parse_transport(entry.cmd)
+            except R2Error as error:
+                line = f"line {entry.line}: " if entry.line else ""
+                problems.append(f"{config.path}: {line}[[{table}]] number {number}: cmd: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+class _Part:
+    """A link or a service: something with a connection to the daemon of its own."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self.loop = manager.loop
+        self.ended = False
+
+    def connect(self, ready: Callable[[], None]) -> Client:
+        ours, theirs = socketpair()
+        self.manager.daemon.adopt_client(theirs)
+        return Client(self.loop, ours, ready=ready, gone=lambda why: None, event=self.event)
+
+    def event(self, body: object, descriptors: tuple[int, ...]) -> None:
+        """Only services have events."""
+        for fd in descriptors:
+            os.close(fd)
+
+
+class _Link(_Part):
+    """One [[conn]]: made again whenever it ends."""
+
+    def __init__(self, manager: Manager, conn: Conn) -> None:
+        super().__init__(manager)
+        self.transport = parse_transport(conn.cmd)
+        self.addr = conn.addr or ""
+        self._name = self.addr or conn.cmd
+        self._delay = FIRST_DELAY
+        self._last = ""  # what was said last, so that it is not said at every attempt
+        self._since = 0.0
+        self._timer: Timer | None = None
+        self._connector: Connector | None = None
+        self._done: Callable[[], None] | None = None
+        self._client = self.connect(self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        self._since = 0.0
+        self._connector = Connector(
+            self.loop, self.manager.log, self._client, self.transport, self.manager.path, self.addr, self._linked, self._over
+        )
+        try:
+            self._connector.start()
+        except OSError as error:
+            self._over(error.strerror or str(error), False)
+
+    def _linked(self, address: str) -> None:
+        self._since = self._since or self.loop.now()
+        self._last = ""
+
+    def _over(self, why: str, linked: bool) -> None:
+        self._connector = None
+        if self.ended:
+            if self._done is not None:
+                self._done()
+            return
+        if linked and self.loop.now() - self._since >= STEADY:
+            self._delay = FIRST_DELAY
+        jitter = 0.75 + os.urandom(1)[0] / 512  # so that many that failed together do not come back together
+        if why and why != self._last:
+            self.manager.log.warning(f"{self._name}: {why}; trying again")
+            self._last = why
+        self._timer = self.loop.later(self._delay * jitter, self._start)
+        self._delay = min(2 * self._delay, LAST_DELAY)
+
+    def end(self, done: Callable[[], None]) -> None:
+        self.ended = True
+        self._done = done
+        self._client.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connector is not None:
+            self._connector.end()
+        else:
+            done()
+
+
+class _Service(_Part):
+    """One [[serve]], or [self] cmd with the name ""."""
+
+    def __init__(self, manager: Manager, name: str, cmd: str, allow: tuple[str, ...] = ()) -> None:
+        super().__init__(manager)
+        self._server = Server(self.loop, manager.log, name, parse_transport(cmd), lambda: None, self._failed, allow)
+        self._client = self.connect(lambda: self._server.offer(self._client))
+
+    def event(self, body: object, descriptors: tuple[int, ...]) -> None:
+        self._server.event(body, descriptors)  # type: ignore[arg-type]
+
+    def _failed(self, error: R2Error) -> None:
+        self.manager.log.error(f"service {self._server.name}: {error}")
+
+    def end(self, done: Callable[[], None]) -> None:
+        self.ended = True
+        self._client.close()
+        self._server.end(done)
+
+
+class Manager:
+    """A node and everything in its file."""
+
+    def __init__(self, config: Config, file: str, log: Log) -> None:
+        self.loop = Loop()
+        self.log = log
+        self.path = config.socket or default_path()
+        self._file = file
+        self._config = config
+        self._links: list[tuple[Conn, _Link]] = []
+        self._services: list[tuple[Serve, _Service]] = []
+        self._itself: _Service | None = None
+        self._status = OK
+        self._ending = False
+        self.loop.failed = self._report_bug
+        self.daemon = Daemon(self.loop, config.addr, log, self.loop.stop)
+
+    def run(self) -> int:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.daemon.listen(self.path)
+        self._start(self._config.cmd, self._config.conns, self._config.serves)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.on_signal(number, self._end)
+        self.loop.on_signal(signal.SIGHUP, self._reload)
+        self.loop.run()
+        return self._status
+
+    def _start(self, cmd: str | None, conns: list[Conn], serves: list[Serve]) -> None:
+        if cmd:
+            self._itself = _Service(self, "", cmd)
+        self._services += [(serve, _Service(self, serve.name, serve.cmd, tuple(serve.allow))) for serve in serves]
+        self._links += [(conn, _Link(self, conn)) for conn in conns]
+
+    def _reload(self) -> None:
+        """Read the file again.  A file that is wrong changes nothing."""
+        try:
+            new = files.load(self._file)
+            check_transports(new)
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                self.log.error(f"not reloaded: {line}")
+            return
+        old, self._config = self._config, new
+        if new.addr != old.addr or (new.socket or default_path()) != self.path:
+            self.log.warning(f"{self._file}: a new addr or socket takes a restart")
+        cmd = None
+        if new.cmd != old.cmd:
+            if self._itself is not None:
+                self._itself.end(_nothing)
+                self._itself = None
+            cmd = new.cmd
+        for entry, link in [pair for pair in self._links if pair[0] not in new.conns]:
+            link.end(_nothing)
+            self._links.remove((entry, link))
+        for serve, service in [pair for pair in self._services if pair[0] not in new.serves]:
+            service.end(_nothing)
+            self._services.remove((serve, service))
+        kept_conns, kept_serves = [pair[0] for pair in self._links], [pair[0] for pair in self._services]
+        # In the next round: the daemon must have seen the ends of the old ones before it can take the new.
+        conns = [conn for conn in new.conns if conn not in kept_conns]
+        serves = [serve for serve in new.serves if serve not in kept_serves]
+        self.loop.later(0.05, lambda: self._start(cmd, conns, serves))
+        self.log.info(f"{self._file}: read again: {len(conns)} new links, {len(serves)} new services")
+
+    def _end(self) -> None:
+        if self._ending:
+            return
+        self._ending = True
+        self.loop.later(END_TIME, self.loop.stop)
+        parts = [part for _, part in [*self._links, *self._services]] + ([self._itself] if self._itself else [])
+        waiting = [len(parts) + 1]
+
+        def one_less() -> None:
+            waiting[0] -= 1
+            if not waiting[0]:
+                self.daemon.end()
+
+        for part in parts:
+            part.end(one_less)
+        one_less()
+
+    def _report_bug(self, error: BaseException) -> None:
+        import traceback
+
+        self.log.error("internal error: " + " | ".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        self._status = FAILED
+        if os.environ.get("R2_DEBUG"):
+            sys.exit(FAILED)
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,65 @@
+"""r2d: one node, in the foreground."""
+
+from __future__ import annotations
+
+import signal
+
+from ..command import QUIET, SOCKET, VERBOSE, Argument, Command
+from ..errors import OK
+from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.daemon import Daemon
+from ..net.log import INFO, Log
+from ..net.loop import Loop
+from ..net.socketfile import default_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..command import Args
+
+COMMAND = Command(
+    "r2d",
+    "run a node in the foreground",
+    arguments=[Argument("ADDRESS", "the node's address: letters, digits and . _ : = + @ -")],
+    options=[VERBOSE, QUIET, SOCKET],
+    common=False,
+    section=8,
+    description=(
+        "The daemon is the node: it keeps the links to its neighbours, the services that are offered on this host, and "
+        "the tunnels that cross it.  Other tools reach it at its control socket; the socket's file has mode 0600, so "
+        "only its owner can.\n\n"
+        "A stale socket file is taken over; a live daemon's is not.  On SIGTERM or SIGINT the daemon passes on what it "
+        "has accepted, tells its neighbours and clients, removes the socket and exits."
+    ),
+    examples=[("r2d alice", "run the node alice at the default socket")],
+    statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the socket is taken or unsafe"), ("2", "wrong usage")],
+    seealso=["r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2dm(8)", "r2-protocol(7)"],
+)
+
+
+def main(args: Args) -> int:
+    raise_file_limit()
+    loop = Loop()
+    log = Log("r2d", INFO if not args.quiet and not args.verbose else args.verbose + 1 - 2 * args.quiet)
+    loop.failed = lambda error: report_bug(log, error)
+    daemon = Daemon(loop, args.address, log, loop.stop)
+    daemon.listen(args.socket or default_path())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.on_signal(number, daemon.end)
+    loop.run()
+    loop.close()
+    return OK
+
+
+def raise_file_limit() -> None:
+    """Allow as many descriptors as the system lets us: each tunnel that crosses the node takes one."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def report_bug(log: Log, error: BaseException) -> None:
+    """A callback failed: say where.  One broken tunnel must not take the daemon and all the others with it."""
+    import traceback
+
+    log.error("internal error: " + " | ".join(traceback.format_exception(type(error), error, error.__traceback__)[-3:]))

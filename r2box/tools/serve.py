@@ -1,0 +1,82 @@
+"""r2-serve: offer a service."""
+
+from __future__ import annotations
+
+import signal
+
+from ..command import Argument, Command, Option
+from ..errors import FAILED, OK, R2Error, UsageError
+from ..net import socketfile
+from ..net.client import Client
+from ..net.log import INFO, Log
+from ..net.loop import Loop
+from ..net.server import Server, service_name
+from ..net.transport import parse_transport
+from ..proto.address import SERVICE, check_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..command import Args
+
+COMMAND = Command(
+    "r2-serve",
+    "offer a program as a service of the local node",
+    arguments=[Argument("TRANSPORT", "a command, run once for each tunnel, or tcp://HOST:PORT, connected to")],
+    options=[
+        Option(("-n", "--name"), "the service's name; without it the base name of the command", "NAME"),
+        Option(("--allow",), "only tunnels whose origin matches PATTERN", "PATTERN", kind="list"),
+    ],
+    aliases=["r2 serve"],
+    description=(
+        "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
+        "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
+        "node first), R2_SERVICE and R2_NODE.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
+        "The service is offered until r2-serve ends.  PATTERN is the origin as R2_ORIGIN has it, or its first steps, "
+        "with the shell's * and ?."
+    ),
+    examples=[('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"), ("r2 serve -n web tcp://[::1]:80", "")],
+    statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the daemon refused or went away"), ("2", "wrong usage")],
+    seealso=["r2(1)", "r2d(8)", "r2-tunnel(1)"],
+)
+
+
+def main(args: Args) -> int:
+    if args.target:
+        raise UsageError("a service is offered by the local node: -t has no meaning here")
+    transport = parse_transport(args.transport)
+    name = check_address(args.name if args.name is not None else service_name(transport))
+    path = args.socket or socketfile.default_path()
+    log = Log("r2-serve", INFO if not args.quiet and not args.verbose else args.verbose + 1 - 2 * args.quiet)
+    loop = Loop()
+    result = {"status": OK, "ending": False}
+
+    def ready() -> None:
+        log.info(f"{client.address + ': ' if client.address else ''}offering {SERVICE}{name}")
+
+    def failed(error: R2Error) -> None:
+        log.error(str(error))
+        result["status"] = FAILED
+        stop()
+
+    def gone(why: str) -> None:
+        if not result["ending"]:
+            log.error(f"{path}: the daemon went away: {why}")
+            result["status"] = FAILED
+            stop()
+
+    def stop() -> None:
+        result["ending"] = True
+        server.end(loop.stop)
+
+    server = Server(loop, log, name, transport, ready, failed, tuple(args.allow))
+    client = Client(
+        loop,
+        socketfile.connect(path).detach(),
+        ready=lambda: server.offer(client),
+        gone=gone,
+        event=server.event,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.on_signal(number, stop)
+    loop.run()
+    return result["status"]

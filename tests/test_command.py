@@ -1,0 +1,517 @@
+"""What a user notices of the command line: how words are read, what errors say, help, man pages, completions."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r2box.command import (
+    COMMON,
+    SOCKET,
+    VERBOSE,
+    Argument,
+    Command,
+    Option,
+    closest,
+    parse,
+    parse_leading,
+    render_completion,
+    render_help,
+    render_man,
+)
+from r2box.errors import UsageError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+LS = Command(
+    "r2 ls",
+    "list what the target node is connected to",
+    options=(
+        Option(("-l", "--long"), "one line with all that is known of each", kind="flag"),
+        Option(("-a", "--all"), "clients too", kind="flag"),
+        Option(("-R", "--recursive"), "the whole network, with the path to each", kind="flag"),
+        Option(("--json",), "print JSON", kind="flag"),
+        Option(("-c", "--count"), "stop after so many", metavar="N", kind="int"),
+        Option(("-i", "--interval"), "seconds between two looks", metavar="S", kind="float", default=1.5),
+        Option(("--secret-door",), "not for everybody", hidden=True),
+    ),
+    description='Prints one name per line. Don\'t expect "quotes" or \\e or ~/x; -t may be repeated.\n\n'
+    ".Dd is not a date here. 'Tis caf\u00e9.",
+    examples=(
+        ("r2 -s ~/.local/alice.sock -t bob ls", "what bob is connected to"),
+        (".x '-a' \\\n  | No", "Two lines."),
+    ),
+    statuses=(("0", "done"), (">0", "it failed"), ("128+N", "No such signal"), ("No", ".x")),
+    seealso=("r2(1)", "r2-protocol(7)", "r2d(8)"),
+)
+CONNECT = Command(
+    "r2-connect",
+    "make a link",
+    arguments=(Argument("TRANSPORT", "what carries the link's bytes"),),
+    options=(
+        Option(("-n", "--node"), "the neighbour's address", metavar="ADDRESS"),
+        Option(("--allow",), "who may", metavar="PATTERN", kind="list", default=("*",)),
+    ),
+    aliases=("r2 connect",),
+)
+R2 = Command("r2", "work with a node", arguments=(Argument("COMMAND", "a command and its words", rest=True),))
+R2D = Command("r2d", "run a node", (Argument("ADDRESS", "its address"),), (VERBOSE, SOCKET), common=False, section=8)
+SSH = Command(
+    "r2-ssh",
+    "ssh to a node",
+    arguments=(Argument("NODE", "the node"), Argument("ARGUMENT", "for ssh", required=False, rest=True)),
+)
+ALL = [R2, LS, CONNECT, R2D, SSH]
+
+
+def peer(name: str, optional: bool = False) -> str:
+    """The path of another program; the test is skipped without it, or fails where peers are required."""
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("R2BOX_REQUIRE_PEERS") == "1" and not optional:
+            pytest.fail(f"{name} is required and not installed")
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+# ---- reading a command line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-v", "-v", "-q", "-s", "S", "-t", "a", "-t", "b"],
+        ["-vvq", "-sS", "-ta", "-tb"],
+        ["-vvqsS", "-t", "a", "--target=b"],
+        ["--verbose", "--verbose", "--quiet", "--socket=S", "--target", "a", "--target", "b"],
+        ["-qvvs", "S", "--target", "a", "-tb", "--"],
+    ],
+)
+def test_every_gnu_spelling_means_the_same(words: list[str]) -> None:
+    args = parse(LS, words)
+    assert (args.verbose, args.quiet, args.socket, args.target) == (2, True, "S", ["a", "b"])
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    args = parse(LS, [])
+    assert (args.verbose, args.quiet, args.socket, args.target, args.count) == (0, False, None, [], None)
+    assert (args.interval, args.long, args.help, args.version) == (1.5, False, False, False)
+    assert "interval" not in args
+    assert "interval" in parse(LS, ["-i", "1.5"])
+
+
+def test_an_undeclared_attribute_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="sockte"):
+        parse(LS, []).sockte  # noqa: B018
+    assert copy.deepcopy(parse(LS, ["-l"])) == parse(LS, ["-l"])
+
+
+def test_lists_are_not_shared_between_results() -> None:
+    parse(LS, []).target.append("x")
+    parse(CONNECT, ["-"]).allow.append("x")
+    assert parse(LS, []).target == []
+    assert parse(CONNECT, ["-"]).allow == ["*"]
+    assert parse(CONNECT, ["-", "--allow", "bob"]).allow == ["bob"]
+
+
+@pytest.mark.parametrize(
+    ("words", "transport", "node"),
+    [
+        (["-"], "-", None),
+        (["cmd", "-n", "bob"], "cmd", "bob"),
+        (["-n", "bob", "cmd"], "cmd", "bob"),
+        (["-n", "-x", "cmd"], "cmd", "-x"),
+        (["-n", "bob", "--", "-n"], "-n", "bob"),
+        (["--node=", ""], "", ""),
+        (["--node=a=b", "cmd"], "cmd", "a=b"),
+        (["-n", "--", "cmd"], "cmd", "--"),
+    ],
+)
+def test_options_mix_with_arguments(words: list[str], transport: str, node: str) -> None:
+    args = parse(CONNECT, words)
+    assert (args.transport, args.node) == (transport, node)
+
+
+@pytest.mark.parametrize(
+    ("words", "node", "rest", "verbose"),
+    [
+        (["bob"], "bob", [], 0),
+        (["-v", "bob", "-v", "-L", "1:h:2", "--", "--help"], "bob", ["-v", "-L", "1:h:2", "--", "--help"], 1),
+        (["--", "bob", "-v"], "bob", ["-v"], 0),
+        (["bob", "--", "-v"], "bob", ["--", "-v"], 0),
+    ],
+)
+def test_rest_is_untouched(words: list[str], node: str, rest: list[str], verbose: int) -> None:
+    args = parse(SSH, words)
+    assert (args.node, args.argument, args.verbose) == (node, rest, verbose)
+
+
+def test_rest_alone_begins_at_the_first_plain_word() -> None:
+    args = parse(R2, ["-v", "ls", "-v", "--bogus"])
+    assert (args.verbose, args.command) == (1, ["ls", "-v", "--bogus"])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "text"),
+    [
+        (LS, ["--sockte", "x"], "unknown option --sockte (did you mean --socket?)"),
+        (LS, ["--sockte=x"], "unknown option --sockte (did you mean --socket?)"),
+        (LS, ["--sock", "x"], "unknown option --sock (did you mean --socket?)"),  # prefixes are not options
+        (LS, ["-json"], "unknown option -j (did you mean --json?)"),
+        (LS, ["--zzzzzz"], "unknown option --zzzzzz"),
+        (LS, ["--secret-doors"], "unknown option --secret-doors"),  # hidden ones are not suggested
+        (LS, ["-vX"], "unknown option -X"),
+        (LS, ["-v-q"], "unknown option -- in -v-q"),
+        (LS, ["-\n"], "unknown option '-\\n'"),
+        (LS, ["-s"], "option -s needs a SOCKET"),
+        (LS, ["-vs"], "option -s needs a SOCKET"),
+        (LS, ["--socket"], "option --socket needs a SOCKET"),
+        (CONNECT, ["-n"], "option -n needs an ADDRESS"),
+        (LS, ["--long=yes"], "option --long takes no value"),
+        (LS, ["--long="], "option --long takes no value"),
+        (CONNECT, [], "missing TRANSPORT"),
+        (R2, ["-v"], "missing COMMAND"),
+        (LS, ["x"], "unexpected argument 'x'"),
+        (CONNECT, ["a", "b"], "unexpected argument 'b'"),
+        (R2D, ["-t", "x", "a"], "unknown option -t"),
+        *((LS, ["-c", text], f"option -c: {text!r} is not a whole number") for text in ("x", "", "1.5", "1_0", " 1")),
+        *((LS, ["-c", text], f"option -c: {text!r} is not a whole number") for text in ("+-1", "0x1", "\u0661")),
+        *((LS, ["-i", text], f"option -i: {text!r} is not a number") for text in ("x", "nan", "inf", "1e999")),
+        *((LS, ["-i", text], f"option -i: {text!r} is not a number") for text in ("1_0", "1 ", "\u0661", "")),
+    ],
+)
+def test_a_wrong_command_line_is_explained(command: Command, words: list[str], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(command, words)
+    assert str(caught.value) == text
+    assert caught.value.status == 2
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0), ("-5", -5), ("+7", 7), ("123456789", 123456789)])
+def test_whole_numbers(text: str, number: int) -> None:
+    assert parse(LS, ["-c", text]).count == parse(LS, [f"-c{text}"]).count == number
+
+
+@pytest.mark.parametrize(("text", "number"), [("0", 0.0), (".25", 0.25), ("1e3", 1000.0), ("-2", -2.0)])
+def test_numbers(text: str, number: float) -> None:
+    assert parse(LS, ["-i", text]).interval == number
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["-vh"], ["a", "b", "--help"], ["--help", "--bogus"]])
+def test_help_complains_of_nothing_else(words: list[str]) -> None:
+    assert parse(CONNECT, words).help is True
+
+
+def test_version_complains_of_nothing_else() -> None:
+    args = parse(CONNECT, ["--version"])
+    assert (args.version, args.help, args.transport) == (True, False, None)
+
+
+def test_a_bundle_may_be_long() -> None:
+    assert parse(LS, ["-" + "v" * 5000]).verbose == 5000
+
+
+# ---- options in front of the subcommand
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [
+        (["-s", "X", "-t", "bob", "ls", "-l"], ["ls", "-l"]),
+        (["-sX", "--target=bob", "--", "-l"], ["-l"]),
+        (["-s", "X", "-tbob", "-", "-v"], ["-", "-v"]),
+        (["-s", "X", "-t", "bob"], []),
+    ],
+)
+def test_leading_options_stop_at_the_command(words: list[str], rest: list[str]) -> None:
+    lead, left = parse_leading(COMMON, words)
+    assert (lead.socket, lead.target, left) == ("X", ["bob"], rest)
+
+
+def test_leading_options_carry_over() -> None:
+    lead, rest = parse_leading(COMMON, ["-v", "-s", "X", "-t", "a", "ls", "-vv", "-s", "Y", "-t", "b"])
+    args = parse(LS, rest[1:], lead)
+    assert (args.verbose, args.socket, args.target, args.interval) == (3, "Y", ["a", "b"], 1.5)
+    assert parse(LS, [], lead).socket == "X"
+    assert lead.target == ["a"]  # reading the rest has not changed the lead
+
+
+def test_leading_help_reaches_the_command() -> None:
+    lead, rest = parse_leading(COMMON, ["--help", "connect"])
+    assert lead.help
+    assert rest == ["connect"]
+    assert parse(CONNECT, rest[1:], lead).help
+
+
+def test_a_leading_option_is_never_dropped_in_silence() -> None:
+    lead, _ = parse_leading(COMMON, ["-t", "bob"])
+    with pytest.raises(UsageError, match="r2d has no option --target"):
+        parse(R2D, ["alice"], lead)
+
+
+def test_leading_mistakes_are_explained() -> None:
+    with pytest.raises(UsageError, match=r"unknown option --targte \(did you mean --target\?\)"):
+        parse_leading(COMMON, ["--targte", "x"])
+
+
+# ---- any order and spelling
+
+
+@st.composite
+def spellings(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Two command lines for `r2 ls`-like words that mean the same, spelled and shuffled differently."""
+    words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
+    chosen: list[tuple[str, str, str | None]] = [("-v", "--verbose", None)] * draw(st.integers(0, 3))
+    chosen += draw(st.sampled_from([[], [("-q", "--quiet", None)]]))
+    for short, long in (("-s", "--socket"), ("-n", "--node")):
+        chosen += [(short, long, draw(words))] * draw(st.integers(0, 1))
+    targets = draw(st.lists(words, max_size=3))
+    plain = draw(words.filter(lambda word: not word.startswith("-") or word == "-"))
+
+    def spell() -> list[str]:
+        units = draw(st.permutations(chosen + [("-t", "--target", "")] * len(targets)))
+        place = draw(st.integers(0, len(units)))
+        left, bundle = iter(targets), "-"
+        line: list[str] = []
+        for at in range(len(units) + 1):
+            if at == place:
+                line, bundle = [*line, *([bundle] if bundle != "-" else []), plain], "-"
+            if at == len(units):
+                break
+            short, long, value = units[at]
+            if short == "-t":
+                value = next(left)
+            ways = ["short", "long", "bundle"] if value is None else ["equals", "long", "short", "bundle"]
+            way = draw(st.sampled_from(ways + ["joined"] * bool(value)))
+            if way == "bundle":
+                bundle += short[1]
+                if value is not None:
+                    line, bundle = [*line, bundle, value], "-"
+                continue
+            line, bundle = [*line, *([bundle] if bundle != "-" else [])], "-"
+            if way == "joined":
+                line += [short + str(value)]
+            elif way == "equals":
+                line += [f"{long}={value}"]
+            else:
+                line += [long if way == "long" else short, *([] if value is None else [value])]
+        return [*line, *([bundle] if bundle != "-" else [])]
+
+    return spell(), spell()
+
+
+@given(spellings())
+def test_order_and_spelling_do_not_matter(pair: tuple[list[str], list[str]]) -> None:
+    assert parse(CONNECT, pair[0]) == parse(CONNECT, pair[1])
+
+
+@given(st.lists(st.one_of(st.text(max_size=6), st.sampled_from(["-v", "-s", "--", "-t", "--socket=", "-vq", "-"]))))
+def test_any_words_give_a_result_or_a_usage_error(words: list[str]) -> None:
+    try:
+        parse(CONNECT, words)
+    except UsageError as error:
+        assert len(str(error).splitlines()) == 1  # noqa: PT017
+
+
+# ---- declarations
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"options": (Option(("-s", "--size"), "conflicts with --socket"),)},
+        {"options": (Option(("-x",), "one", dest="quiet"),)},
+        {"arguments": (Argument("TARGET", "conflicts with --target"),)},
+        {"arguments": (Argument("A", "rest", rest=True), Argument("B", "after it"))},
+    ],
+)
+def test_a_contradictory_declaration_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="x: "):
+        Command("x", "a command", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no such kind"):
+        Option(("-x",), "help", kind="bool")
+
+
+@pytest.mark.parametrize(("word", "answer"), [("conect", " (did you mean connect?)"), ("qqq", ""), ("", "")])
+def test_closest(word: str, answer: str) -> None:
+    assert closest(word, ["connect", "serve", "tunnel"]) == answer
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.name)
+def test_help_fits_a_screen_and_shows_every_option(command: Command) -> None:
+    text = render_help(command, ALL)
+    lines = text.split("\n")
+    assert text.startswith(f"usage: {command.name} ")
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert not any(line != line.rstrip() for line in lines)
+    for option in command.shown:
+        assert all(flag in text for flag in option.flags)
+    assert "secret" not in text
+    for argument in command.arguments:
+        assert argument.name in lines[0] + lines[1]
+
+
+def test_help_in_full() -> None:
+    assert render_help(R2D) == (
+        "usage: r2d [-v]... [-s SOCKET] ADDRESS\n"
+        "\n"
+        "Run a node.\n"
+        "\n"
+        "  ADDRESS                its address\n"
+        "\n"
+        "  -v, --verbose          say more on stderr; -vv says still more\n"
+        "  -s, --socket SOCKET    the daemon's control socket\n"
+        "  -h, --help, --version  show this help, or the version\n"
+    )
+
+
+def test_help_lists_subcommands_defaults_and_one_example() -> None:
+    assert "  connect                make a link\n" in render_help(R2, ALL)
+    text = render_help(LS)
+    assert "seconds between two looks (default 1.5)" in text
+    assert text.endswith("example: r2 -s ~/.local/alice.sock -t bob ls\n         what bob is connected to\n")
+    assert "   or: r2 connect ..." in render_help(CONNECT)
+
+
+# ---- man pages
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.name)
+def test_man_page_is_clean_mdoc(command: Command) -> None:
+    page = render_man(command, "0.1", "2025-02-03", ALL)
+    lint = subprocess.run(
+        [peer("mandoc"), "-T", "lint", "-W", "warning"], input=page, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert (lint.stdout + lint.stderr, lint.returncode) == ("", 0)
+
+
+def test_man_page_says_what_was_declared() -> None:
+    page = render_man(LS, "0.1", "2025-02-03", ALL)
+    shown = subprocess.run(
+        [peer("mandoc"), "-T", "utf8", "-O", "width=78"], input=page, capture_output=True, text=True, encoding="utf-8"
+    ).stdout
+    while "\b" in shown:  # bold and underlined letters are overstruck
+        at = shown.index("\b")
+        shown = shown[: at - 1] + shown[at + 1 :]
+    assert "           .x '-a' \\\n             | No\n" in shown  # examples keep their lines and blanks
+    shown = " ".join(shown.split())
+    for text in (
+        "R2-LS(1)",
+        "February 3, 2025",
+        "r2 ls \u2013 list what the target node is connected to",
+        "r2 ls [-laRq] [--json] [-c N] [-i S] [-v]... [-s SOCKET] [-t TARGET]...",
+        'Don\'t expect "quotes" or \\e or ~/x; -t may be repeated.',
+        ".Dd is not a date here.",
+        "'Tis café.",
+        "-i, --interval S",
+        "128+N",
+        "No such signal",
+        "what bob is connected to: r2 -s ~/.local/alice.sock -t bob ls Two lines: .x",
+        "r2(1), r2-protocol(7), r2d(8)",
+    ):
+        assert text in shown
+    assert "secret" not in shown
+
+
+def test_man_page_section_and_date() -> None:
+    assert ".Dt R2D 8\n" in render_man(R2D, "0.1", "2025-02-03")
+    with pytest.raises(ValueError, match="yesterday"):
+        render_man(R2D, "0.1", "yesterday")
+
+
+# ---- completions
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_valid_shell(shell: str, tmp_path: pathlib.Path) -> None:
+    for commands in (ALL, [R2D]):
+        script = tmp_path / "script"
+        script.write_text(render_completion(shell, commands, "r2 ls"), encoding="utf-8")
+        checked = subprocess.run([peer(shell, shell != "bash"), "-n", str(script)], capture_output=True, text=True)
+        assert (checked.stderr, checked.returncode) == ("", 0)
+
+
+def test_completion_for_an_unknown_shell() -> None:
+    with pytest.raises(UsageError, match="bash, zsh, fish"):
+        render_completion("tcsh", ALL, "r2 ls")
+
+
+def complete(tmp_path: pathlib.Path, *words: str) -> tuple[list[str], str]:
+    """What bash offers for the last of `words`, and how the live names were asked for."""
+    live = tmp_path / "r2"
+    hostile = "b;$(touch owned)"
+    live.write_text(f"#!/bin/sh\necho \"$@\" >>asked\necho noise >&2\nprintf 'alice\\nbob\\n%s\\n' '{hostile}'\n")
+    live.chmod(0o755)
+    script = render_completion("bash", ALL, f"{live} ls")
+    script += '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _r2box "$1"; printf "%s\\n" "${COMPREPLY[@]}"\n'
+    run = subprocess.run(
+        [peer("bash"), "-c", script, "bash", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": "/home/u"},
+    )
+    assert run.stderr == ""
+    assert not (tmp_path / "owned").exists()
+    asked = tmp_path / "asked"
+    return run.stdout.split(), asked.read_text().rstrip("\n") if asked.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("words", "offers"),
+    [
+        (["r2", "c"], ["connect"]),
+        (["r2", "-s", "/x", "-t", "bob", "l"], ["ls"]),
+        (["r2", "--socket", "=", "/x", "-v", "l"], ["ls"]),
+        (["r2", "ls", "--r"], ["--recursive"]),
+        (["r2", "-t", "ls", "connect", "--n"], ["--node"]),
+        (["/usr/bin/r2-connect", "--al"], ["--allow"]),
+        (["r2d", "--s"], ["--socket"]),
+        (["r2d", "--t"], []),
+        (["r2", "ls", "--sec"], []),
+        (["r2", "-s", ""], []),  # file names, which bash completes by itself
+        (["r2dm", "-f", ""], []),
+    ],
+)
+def test_bash_completes_words(words: list[str], offers: list[str], tmp_path: pathlib.Path) -> None:
+    assert complete(tmp_path, *words) == (offers, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "offers", "asked"),
+    [
+        (["r2", "-t", ""], ["alice", "bob"], "ls"),
+        (["r2", "ls", "--target", "b"], ["bob"], "ls"),
+        (["r2", "ls", "--target", "=", "a"], ["alice"], "ls"),
+        (["r2", "-s", "~/x", "-t", "a", "-t", ""], ["alice", "bob"], "ls -s /home/u/x -t a"),
+        (["r2", "-t", "carl/a"], ["carl/alice"], "ls\nls -t carl"),
+    ],
+)
+def test_bash_completes_live_targets(words: list[str], offers: list[str], asked: str, tmp_path: pathlib.Path) -> None:
+    assert complete(tmp_path, *words) == (offers, asked)
+
+
+# ---- start-up
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    show = "import sys; before = set(sys.modules); import r2box.command; print(*sorted(set(sys.modules) - before))"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {show}"
+    run = subprocess.run([sys.executable, "-S", "-I", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"argparse", "dataclasses", "typing", "enum", "re", "shutil", "textwrap", "collections", "collections.abc"}
+    heavy |= {"difflib", "shlex", "datetime", "functools", "inspect", "subprocess", "logging"}
+    loaded = set(run.stdout.split())
+    assert "r2box.command" in loaded
+    assert not loaded & heavy

@@ -1,0 +1,557 @@
+"""A configuration file, as its user meets it: what is accepted, and what is said of what is not."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from r2box import config
+from r2box.config import Config, ConfigFileError, Conn, Serve, find_lines, load, parse_config, service_name
+from r2box.errors import AddressError, ConfigError
+
+ALICE = """\
+[self]
+addr = "alice"
+socket = "/home/user/.local/r2/alice.sock"
+cmd = "echo hello from alice"
+
+[[conn]]
+addr = "bob"
+cmd = "socat tcp-l:47210,fork,reuseaddr exec:-"
+"""
+BOB = """\
+[self]
+addr = "bob"
+socket = "/home/user/.local/r2/bob.sock"
+cmd = "echo Hello, I'm bob"
+
+[[conn]]
+addr = "alice"
+cmd = "socat tcp:127.0.0.1:47210 -"
+"""
+SELF = '[self]\naddr = "alice"\n'
+
+
+def parse(text: str) -> Config:
+    return parse_config(text, "alice.toml")
+
+
+def problems(text: str) -> list[str]:
+    """The problems of a text, each without the name of the file that all must start with."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    error = caught.value
+    assert isinstance(error, ConfigFileError)
+    assert error.args[0] == error.problems[0]
+    assert str(error) == "\n".join(error.problems)
+    assert all(problem.startswith("alice.toml: ") and problem.isprintable() for problem in error.problems)
+    return [problem[len("alice.toml: ") :] for problem in error.problems]
+
+
+# What is accepted
+
+
+def test_alice_and_bob_of_the_overview() -> None:
+    assert parse(ALICE) == Config(
+        "alice",
+        "/home/user/.local/r2/alice.sock",
+        "echo hello from alice",
+        [Conn("bob", "socat tcp-l:47210,fork,reuseaddr exec:-")],
+        [],
+        "",
+    )
+    bob = parse(BOB)
+    assert (bob.addr, bob.cmd, bob.path) == ("bob", "echo Hello, I'm bob", "alice.toml")
+    assert [(conn.addr, conn.cmd, conn.line) for conn in bob.conns] == [("alice", "socat tcp:127.0.0.1:47210 -", 6)]
+
+
+def test_the_least_file() -> None:
+    least = parse(SELF)
+    assert (least.addr, least.socket, least.cmd, least.conns, least.serves) == ("alice", None, None, [], [])
+
+
+def test_all_keys_and_the_defaults_of_a_service() -> None:
+    text = SELF + (
+        '[[conn]]\ncmd = "tcp://bob:1"\n'
+        '[[serve]]\ncmd = "/usr/sbin/sshd -i"\n'
+        '[[serve]]\nname = "web"\ncmd = "tcp://127.0.0.1:80"\nallow = ["bob", "carl/*"]\n'
+    )
+    found = parse(text)
+    assert found.conns == [Conn(None, "tcp://bob:1")]
+    assert found.serves == [
+        Serve("sshd", "/usr/sbin/sshd -i", []),
+        Serve("web", "tcp://127.0.0.1:80", ["bob", "carl/*"]),
+    ]
+    assert [serve.line for serve in found.serves] == [5, 7]
+
+
+def test_other_spellings_of_the_same_file() -> None:
+    inline = 'self = {addr = "alice"}\nconn = [{cmd = "a"}, {addr = "b", cmd = "c"}]\n'
+    dotted = 'self.addr = "alice"\n[[conn]]\ncmd = "a"\n[["conn"]]\r\n\'addr\' = "b"\r\ncmd = """\\\n  c"""\n'
+    assert parse(inline) == parse(dotted)
+    assert parse(SELF) == parse("serve = []\nconn = []\n" + SELF)
+
+
+@pytest.mark.parametrize(
+    ("cmd", "name"), [("/usr/sbin/sshd -i", "sshd"), ("ioshd", "ioshd"), ("  ~/bin/x.py\t-v", "x.py"), ("a&&b c", None)]
+)
+def test_service_name_is_the_base_name_of_the_first_word(cmd: str, name: str | None) -> None:
+    if name:
+        assert service_name(cmd) == name
+    else:
+        with pytest.raises(AddressError):
+            service_name(cmd)
+
+
+@pytest.mark.parametrize(
+    "cmd",
+    ["tcp://127.0.0.1:22", '"/opt/my tools/x"', "A=/b/c sshd", "/usr/bin/", "/bin/service", "", " ", "a\\ b", "$(x)"],
+)
+def test_no_service_name_is_guessed(cmd: str) -> None:
+    with pytest.raises(AddressError):
+        service_name(cmd)
+
+
+def test_socket_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    user = pwd.getpwuid(os.getuid())
+
+    def socket(text: str) -> str | None:
+        return parse_config(f"{SELF}socket = '{text}'", "alice.toml", "/etc/r2").socket
+
+    assert socket("/run/a.sock") == "/run/a.sock"
+    assert socket("~/a.sock") == "/home/alice/a.sock"
+    assert socket(f"~{user.pw_name}/a.sock") == os.path.join(user.pw_dir, "a.sock")
+    assert socket("run/a.sock") == "/etc/r2/run/a.sock"
+    assert problems(SELF + "socket = '~no-such-user/x'") == [
+        "line 3: [self] socket: there is no home directory for ~no-such-user"
+    ]
+
+
+# What a reload sees
+
+
+def test_a_reload_can_tell_what_changed() -> None:
+    old = parse(ALICE + '[[serve]]\ncmd = "sshd -i"\n')
+    moved = parse("# a comment\n\n" + ALICE + '\n[[serve]]\nname = "sshd"\ncmd = "sshd -i"\n')
+    assert old == moved
+    assert old.conns[0].line != moved.conns[0].line
+    new = parse(BOB + '[[serve]]\ncmd = "sshd -i"\nallow = ["bob"]\n')
+    assert old != new
+    assert [conn for conn in new.conns if conn not in old.conns] == new.conns
+    assert [serve for serve in old.serves if serve not in new.serves] == old.serves
+    assert Conn("a", "b") != Conn("a", "c")
+    assert Conn("a", "b") != Conn(None, "b")
+    assert Conn("a", "b") != ("a", "b")
+    assert Serve("a", "b", []) != Serve("a", "b", ["x"])
+    assert Serve("a", "b", []) != Serve("c", "b", [])
+
+
+def test_records_can_be_read_in_a_log() -> None:
+    assert repr(Conn("bob", "x", 3)) == "Conn(addr='bob', cmd='x', line=3)"
+    assert repr(Serve("a", "b", [])) == "Serve(name='a', cmd='b', allow=[], line=None)"
+    assert repr(parse(SELF)).startswith("Config(addr='alice', socket=None,")
+
+
+# What is refused, and in which words
+
+REFUSED = {
+    "a misspelled key": (
+        '\n# alice\n[self]\nadr = "alice"\n',
+        ["line 4: [self] adr: unknown key (did you mean addr?)", "[self] addr: missing"],
+    ),
+    "a key far from any": (
+        SELF + "colour = 1",
+        ["line 3: [self] colour: unknown key (there are addr, socket, cmd)"],
+    ),
+    "a key of another table": (
+        SELF + '[[conn]]\nname = "x"\ncmd = "y"',
+        ["line 4: [[conn]] number 1: name: unknown key (there are addr, cmd)"],
+    ),
+    "a key that needs quotes": (
+        SELF + '"a\\tb" = 1',
+        ["[self] 'a\\tb': unknown key (there are addr, socket, cmd)"],
+    ),
+    "nothing at all": ("", ["[self]: missing"]),
+    "no address": ('[self]\ncmd = "x"', ["[self] addr: missing"]),
+    "an address with a slash": ('[self]\naddr = "a/b"', ["line 2: [self] addr: ..."]),
+    "an address beyond ASCII": ('[self]\naddr = "ä"', ["line 2: [self] addr: ..."]),
+    "a long address": (f'[self]\naddr = "{"a" * 65}"', ["line 2: [self] addr: ..."]),
+    "a long address with a line end": (f'[self]\naddr = "\\n{"a" * 65}"', ["line 2: [self] addr: ..."]),
+    "a reserved address": ('[self]\naddr = "service"', ["line 2: [self] addr: ..."]),
+    "an address of blanks": ('[self]\naddr = " "', ["line 2: [self] addr: must not be empty"]),
+    "a whole number": (
+        SELF + '\n[[conn]]\ncmd = "x"\n\n\n[[conn]]\ncmd = 3\n',
+        ["line 9: [[conn]] number 2: cmd: must be text, not a whole number"],
+    ),
+    "a number": ("[self]\naddr = 1.5", ["line 2: [self] addr: must be text, not a number"]),
+    "a boolean": ("[self]\naddr = true", ["line 2: [self] addr: must be text, not true or false"]),
+    "a date": ("[self]\naddr = 1979-05-27", ["line 2: [self] addr: must be text, not a date or time"]),
+    "a list": ('[self]\naddr = ["a"]', ["line 2: [self] addr: must be text, not a list"]),
+    "a table": ('[self.addr]\nx = "a"', ["[self] addr: must be text, not a table"]),
+    "an empty command": (SELF + 'cmd = ""', ["line 3: [self] cmd: must not be empty"]),
+    "a NUL in a command": (SELF + 'cmd = "a\\u0000"', ["line 3: [self] cmd: must not hold a NUL character"]),
+    "stdio for a link": (
+        SELF + '[[conn]]\ncmd = "-"',
+        ["line 4: [[conn]] number 1: cmd: - would be the stdio of the manager, which has none to give"],
+    ),
+    "no command": (
+        SELF + '[[conn]]\ncmd = "x"\n[[conn]]\naddr = "bob"',
+        ["line 5: [[conn]] number 2: cmd: missing"],
+    ),
+    "a service without a command": (SELF + '[[serve]]\nname = "x"', ["line 3: [[serve]] number 1: cmd: missing"]),
+    "a service without a name": (
+        SELF + '[[serve]]\ncmd = "tcp://127.0.0.1:22"',
+        ["line 3: [[serve]] number 1: name: missing, and cmd gives none: a scheme:// has no base name"],
+    ),
+    "patterns as text": (
+        SELF + '[[serve]]\ncmd = "x"\nallow = "bob"',
+        ["line 5: [[serve]] number 1: allow: must be a list of text, not text"],
+    ),
+    "a pattern that is none": (
+        SELF + '[[serve]]\ncmd = "x"\nallow = [\n"bob",\n1]',
+        ["line 5: [[serve]] number 1: allow: item 2 must be text, not a whole number"],
+    ),
+    "the same name twice": (
+        SELF + '\n\n\n\n[[serve]]\nname = "web"\ncmd = "x"\n[[serve]]\nname = "web"\ncmd = "y"',
+        ['line 11: [[serve]] number 2: name: "web" is already the name of [[serve]] number 1 (line 8)'],
+    ),
+    "the same name twice, once from the command": (
+        SELF + '[[serve]]\nname = "web"\ncmd = "x"\n[[serve]]\ncmd = "/bin/web"',
+        ['line 7: [[serve]] number 2: cmd: "web" is already the name of [[serve]] number 1 (line 4)'],
+    ),
+    "the same neighbour twice": (
+        SELF + '[[conn]]\naddr = "bob"\ncmd = "x"\n[[conn]]\ncmd = "y"\n[[conn]]\ncmd = "z"\naddr = "bob"',
+        ['line 10: [[conn]] number 3: addr: "bob" is already the addr of [[conn]] number 1 (line 4)'],
+    ),
+    "the same neighbour twice, in one line": (
+        'conn = [{addr = "b", cmd = "x"}, {addr = "b", cmd = "y"}]\n' + SELF,
+        ['[[conn]] number 2: addr: "b" is already the addr of [[conn]] number 1'],
+    ),
+    "a misspelled table": (
+        SELF + "[[con]]\nx = 1\n[[con]]",
+        ["line 3: [[con]]: unknown table (did you mean [[conn]]?)"],
+    ),
+    "a table far from any": ("[x]\n" + SELF, ["line 1: [x]: unknown table (there are [self], [[conn]], [[serve]])"]),
+    "a link in single brackets": (
+        SELF + '[conn]\ncmd = ""',
+        [
+            "line 3: [conn]: must be written [[conn]], as there may be several",
+            "line 4: [conn] cmd: must not be empty",
+        ],
+    ),
+    "self in double brackets": (
+        '[[self]]\naddr = "a"',
+        ["line 1: [[self]]: must be written [self], as there is only one"],
+    ),
+    "a link that is no table": (
+        "conn = 3\n" + SELF,
+        ["line 1: conn: must be written [[conn]], as there may be several"],
+    ),
+    "a link that is no table, and a table without a name": (
+        'conn = 3\n[""]\nconn = 4\n' + SELF,
+        [
+            "line 1: conn: must be written [[conn]], as there may be several",
+            "line 2: ['']: unknown table (there are [self], [[conn]], [[serve]])",
+        ],
+    ),
+    "links that are no tables": (
+        'conn = ["socat - x"]\n' + SELF,
+        ["line 1: conn: must be written [[conn]], as there may be several"],
+    ),
+    "a key above all tables": (
+        'addr = "alice"',
+        ["line 1: addr: outside any table (it belongs in [self])", "[self]: missing"],
+    ),
+    "a stray key": ("x = 1\n" + SELF, ["line 1: x: outside any table"]),
+    "no TOML": ("[self]\n\naddr = \n", ["line 3, column 8: not TOML: Invalid value"]),
+    "a cut file": ("[self]\naddr = ", ["not TOML: Invalid value (at end of document)"]),
+    "a key twice": (SELF + 'addr = "b"\n', ["line 3, column 11: not TOML: ..."]),
+    "a NUL": ("[self]\n# \0\n", ["line 2, column 3: not TOML: Found invalid character '\\x00'"]),
+    "brackets without end": ("a = " + "[" * 100000, ["not TOML: brackets are nested too deep"]),
+    "many digits": ("a = " + "9" * 5000 + "\n" + SELF, ["..."]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case: str) -> None:
+    text, expected = REFUSED[case]
+    found = problems(text)
+    assert len(found) == len(expected)
+    for line, pattern in zip(found, expected):
+        # "..." stands for words that are another module's
+        assert line == pattern or (pattern.endswith("...") and line.startswith(pattern[:-3]) and line > pattern[:-3])
+
+
+def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
+    text = "[[serv]]\nx = 1\n[[conn]]\nadr = 1\ncmd = 2\n[self]\nsocket = 1\n[[conn]]\n"
+    assert problems(text) == [
+        "line 1: [[serv]]: unknown table (did you mean [[serve]]?)",
+        "line 4: [[conn]] number 1: adr: unknown key (did you mean addr?)",
+        "line 5: [[conn]] number 1: cmd: must be text, not a whole number",
+        "line 7: [self] socket: must be text, not a whole number",
+        "line 8: [[conn]] number 2: cmd: missing",
+        "[self] addr: missing",
+    ]
+
+
+def test_the_name_of_the_file_is_told_as_it_was_given() -> None:
+    for name in ("\\1\\g<0>.toml", "a b.toml", "../x"):
+        for text in ("a = 1\nb =\n", "[[self]]"):
+            with pytest.raises(ConfigFileError, match="^" + re.escape(name) + ": line "):
+                parse_config(text, name)
+
+
+# Files
+
+
+def load_error(path: object) -> str:
+    with pytest.raises(ConfigFileError) as caught:
+        load(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value)[len(f"{path}: ") :]
+
+
+def test_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "alice.toml").write_bytes(b"\xef\xbb\xbf" + SELF.replace("\n", "\r\n").encode() + b'socket = "a.sock"')
+    monkeypatch.chdir(tmp_path)
+    found = load("alice.toml")
+    assert (found.addr, found.path, found.socket) == ("alice", "alice.toml", str(tmp_path / "a.sock"))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert load_error(tmp_path / "none.toml") == "cannot be read: No such file or directory"
+    assert load_error(tmp_path) == "cannot be read: Is a directory"
+    assert load_error("a\0b").startswith("cannot be read: ")
+    assert load_error("").startswith("cannot be read: ")
+
+
+def test_a_file_of_somebody_else(tmp_path: Path) -> None:
+    path = tmp_path / "secret.toml"
+    path.write_text(SELF)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read everything
+    try:
+        assert load_error(path) == "cannot be read: Permission denied"
+    finally:
+        os.seteuid(user)
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(SELF.encode() + b'cmd = "\xff"')
+    assert load_error(path) == "line 3: not UTF-8: byte 0xff"
+    path.write_bytes(b"\xef\xbb\xbf[self]\n\n\xe4")
+    assert load_error(path) == "line 3: not UTF-8: byte 0xe4"
+    path.write_bytes(SELF.encode("utf-16-le"))
+    assert load_error(path).startswith("line 1, column 2: not TOML: ")
+
+
+def test_the_limit_of_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(SELF + "#" * (config.MAX_FILE - len(SELF)))
+    assert load(str(path)).addr == "alice"
+    path.write_text(SELF + "#" * (config.MAX_FILE - len(SELF) + 1))
+    assert load_error(path) == "larger than 1 MiB, which no configuration is: a wrong file?"
+    assert load_error("/dev/zero").startswith("larger than 1 MiB")
+
+
+# Lines
+
+
+@pytest.mark.parametrize(
+    "decoy",
+    [
+        'x = """\n[[conn]]\ncmd = 1\n"""',
+        "x = '''\n[[conn]]\ncmd = 1'''''",
+        'x = """""""\ny = """a\n[[conn]]\n"""',
+        "x = '''''''\ny = '''a\n[[conn]]\n'''",
+        'x = [\n["conn"],\n[["conn"]],\n]',
+        'x = """a\\"""\n[[conn]]\n"""""',
+        'x = ["]", \'[\', # [\n"""\n]""", [\n1]]',
+        'x = "#" # "',
+        "x = \"\"\ny = ''",
+        "x.cmd = 1\nx.addr = 2",
+        "[conn.x]\ncmd = 3",
+        '[conn."a\\nb"]' + "\ncmd = 3",
+        "[x]\ncmd = 3\n[[x.y]]\ncmd = 4",
+    ],
+)
+def test_lines_are_not_taken_in_by(decoy: str) -> None:
+    text = f"{SELF}[[conn]]\ncmd = 1\n{decoy}\n[[conn]]\n  cmd\t= 2"
+    found = [problem for problem in problems(text) if "cmd: must be text" in problem and "[[conn]]" in problem]
+    lines = ["", ""] if "\\nb" in decoy else ["line 4: ", f"line {len(text.splitlines())}: "]
+    assert found == [
+        f"{lines[0]}[[conn]] number 1: cmd: must be text, not a whole number",
+        f"{lines[1]}[[conn]] number 2: cmd: must be text, not a whole number",
+    ]
+
+
+def test_a_table_whose_header_cannot_be_read_gets_no_line() -> None:
+    text = f'{SELF}[["c\\u006fnn"]]\ncmd = 1\n[[conn]]\ncmd = 2'
+    assert problems(text) == [
+        "[[conn]] number 1: cmd: must be text, not a whole number",
+        "[[conn]] number 2: cmd: must be text, not a whole number",
+    ]
+
+
+BLANK = st.sampled_from(["", " ", "\t"])
+COMMENT = st.sampled_from(["", " # [[conn]]", '#"""', "# '''", "\r"])
+VALUE = st.sampled_from(
+    [
+        "1",
+        '"a # b"',
+        "'\"'",
+        '"\\""',
+        '"""\n[self]\nk1 = "1"\n"""',
+        "'''\n[[conn]]\n'''''",
+        "[\n 1, # ]\n]",
+        '["]", []]',
+        "{a = 1}",
+    ]
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[str, dict[str, int | None]]:
+    """A valid text whose every key is different, and the line of each plain key of [self], [[conn]] and [[serve]]."""
+    text = ""
+    lines: dict[str, int | None] = {}
+    headers = draw(st.lists(st.sampled_from(["[[conn]]", "[[serve]]", "[ [x] ]", "[[conn.sub]]", "[x.y]"]), max_size=6))
+    headers.insert(draw(st.integers(0, len(headers))), "[self]")
+    for number, header in enumerate(headers):
+        if header == "[ [x] ]":
+            header = "[[ 'x' ]]"
+        elif header == "[x.y]":
+            header = f"[y.z{number}]"
+        if header == "[[conn.sub]]" and "[[conn]]" not in headers[:number]:
+            continue
+        text += draw(BLANK) + header + draw(COMMENT) + "\n"
+        for key in range(draw(st.integers(0, 3))):
+            name = f"k{number}x{key}"
+            form = draw(st.sampled_from(["{}", "'{}'", '"{}"', "{}.dotted"]))
+            if header in ("[self]", "[[conn]]", "[[serve]]"):
+                lines[name] = None if "dotted" in form else text.count("\n") + 1
+            text += (
+                draw(BLANK) + form.format(name) + draw(BLANK) + "=" + draw(BLANK) + draw(VALUE) + draw(COMMENT) + "\n"
+            )
+    return text, lines
+
+
+@given(documents())
+def test_every_plain_key_is_found_in_its_line_and_no_other_is(document: tuple[str, dict[str, int | None]]) -> None:
+    text, lines = document
+    found: dict[str, int | None] = dict.fromkeys(lines)
+    for problem in problems(text):
+        match = re.search(r"^(?:line (\d+): )?\[.* (k\d+x\d+): unknown key", problem)
+        if match:
+            found[match[2]] = int(match[1]) if match[1] else None
+    assert found == lines
+
+
+def check_lines(text: str) -> None:
+    """Whatever the text: nothing but a ConfigFileError, and a line that it names holds the key or the table."""
+    try:
+        assert isinstance(parse(text), Config)
+    except ConfigFileError as error:
+        for problem in error.problems:
+            match = re.search(r"line (\d+): (?:\[+([^]]+)\]+:? ?(?:number \d+: )?)?(?:('[^']*'|[\w-]+): )?", problem)
+            if match and "not TOML" not in problem:
+                line = text.split("\n")[int(match[1]) - 1]
+                held = match[2] if "missing" in problem or not match[3] else match[3]
+                assert held
+                assert held.strip("'") in line
+
+
+WORDS = (
+    "[self]\n|[[conn]]\n|[[serve]]\n|[conn]\n|[[con]]\n|[[self]]\n|[self.x]\n|[x]\n|"
+    "addr|socket|cmd|name|allow|adr| = |=|.|,|\n|\r\n|"
+    '"|"""|\'|\'\'\'|{|}|[|]|#|\\|\\n|\\u0000|"bob"|"alice"|"-"|"~x/y"|'
+    '"tcp://x"|"sshd -i"|1|1.5|true|[]|["x"]|1979-05-27|é|\0| '
+)
+PIECES = st.sampled_from(WORDS.split("|"))
+SOUP = st.lists(PIECES | st.text(max_size=3), max_size=40).map("".join)
+SCALARS = st.sampled_from(
+    ['"bob"', '""', '"a/b"', "'-'", '"/x/sshd -i"', '"t://"', "1", "1.5", "true", "1979-05-27", '"\\u0000"']
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | st.dictionaries(st.sampled_from(["addr", "cmd", "name", "allow", "x"]), inner, max_size=3).map(
+            lambda items: "{" + ", ".join(f"{key} = {value}" for key, value in items.items()) + "}"
+        )
+    ),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["addr", "socket", "cmd", "name", "allow", "adr", "commands", '"a b"', '""', "'line'", "written"]
+)
+HEADERS = st.sampled_from(
+    ["[[conn]]", "[[serve]]", '[["conn"]]', "[[con]]", "[serve.x]", "[[self]]", "[conn]", "[self]", '[""]']
+)
+BODIES = st.dictionaries(KEYS, VALUES, max_size=5).map(
+    lambda body: [f"{key} = {value}\n" for key, value in body.items()]
+)
+FILES = st.tuples(
+    st.dictionaries(st.sampled_from(["conn", "serve", "addr", "x"]), VALUES, max_size=1),
+    st.lists(st.tuples(HEADERS, BODIES), max_size=6),
+).map(
+    lambda file: (
+        "".join(f"{key} = {value}\n" for key, value in file[0].items())
+        + "".join(f"{header}\n{''.join(body)}" for header, body in file[1])
+    )
+)
+
+
+@given(SOUP | FILES | FILES.map((SELF + "{}").format))
+@settings(max_examples=600)
+@example(SELF + '"" = 1\n[[conn]]\n"" = 1')
+@example('conn = 3\n[""]\nconn = 1\nx = 1')
+@example('x = {a = 1}\n[self]\naddr = "\ud800"')
+@example('[self]\nsocket = "\ud800"\n')
+@example("[self]\nsocket = '~\ud800/x'\n")
+def test_nothing_but_config_error_and_no_wrong_line(text: str) -> None:
+    check_lines(text)
+
+
+@given(st.binary(max_size=64) | SOUP.map(lambda text: text.encode("utf-8", "replace")))
+def test_load_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(data)
+    found: list[str] = []
+    try:
+        load(str(path))
+    except ConfigFileError as error:
+        found = error.problems
+    assert all(problem.startswith(f"{path}: ") for problem in found)
+
+
+def test_find_lines_of_nothing() -> None:
+    assert find_lines("") == {}
+    assert find_lines("\n\n# x\n") == {}
+
+
+def test_the_table_can_be_made_into_a_manual_page() -> None:
+    for name, table in config.TABLES.items():
+        assert table.header in (f"[{name}]", f"[[{name}]]")
+        assert table.help.endswith(".")
+        for key in table.keys.values():
+            assert callable(key.check)
+            assert key.help.isprintable()
+            assert key.help.endswith((".", "..."))
+
+
+def test_what_is_rarely_needed_is_not_loaded() -> None:
+    code = "import sys, r2box.config; print('difflib' in sys.modules, 'dataclasses' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
