@@ -223,7 +223,7 @@ def _install(folder: str, force: bool) -> int:
 
 
 def _man(name: str, force: bool) -> int:
-    from .command import render_man
+    from .manual import render_man
 
     place = TOOLS.get(name) or WORDS.get(name.removeprefix("r2-") if sys.version_info >= (3, 9) else name)
     if place is None:
@@ -234,7 +234,7 @@ def _man(name: str, force: bool) -> int:
 
 
 def _completion(shell: str, force: bool) -> int:
-    from .command import render_completion
+    from .manual import render_completion
 
     print(render_completion(shell, all_commands()), end="")
     return OK

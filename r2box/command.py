@@ -1,7 +1,7 @@
 """One declaration of every command: parsing, `--help`, man page and completions all come from it.
 
 A tool declares a `Command` made of `Option` and `Argument` records.  `parse` reads a command line by it the way
-GNU programs do, `render_help` and `render_man` describe it, `render_completion` teaches it to a shell.  Nothing
+GNU programs do, `render_help` describes it; `manual` makes the man page and teaches it to a shell.  Nothing
 about the command line is written down twice, so the page cannot promise an option that the parser lacks.
 
 This module is imported by every start of every tool, which is why it is not argparse (6 ms of imports) and why
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEFAULTS: dict[str, object] = {"flag": False, "count": 0, "text": None, "int": None, "float": None, "list": ()}
-_SHELLS = ("bash", "zsh", "fish")
 
 
 class Option:
@@ -241,7 +240,7 @@ def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
         given[option.dest] = number
 
 
-def _synopsis(command: Command) -> list[tuple[str, str, bool, bool]]:
+def synopsis(command: Command) -> list[tuple[str, str, bool, bool]]:
     """The parts of a usage line: (flags, metavar, may be left out, may be repeated).  Plain flags share one part."""
     shown = [option for option in command.shown if option not in STANDARD]
     letters = "".join(o.flags[0][1] for o in shown if o.kind == "flag" and len(o.flags[0]) == 2)
@@ -261,14 +260,14 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
         return made or [start.rstrip()]
 
     parts = []
-    for flag, metavar, optional, repeated in _synopsis(command):
+    for flag, metavar, optional, repeated in synopsis(command):
         text = f"{flag} {metavar}".strip().replace(" ", "\xa0")  # a blank that must not become a line break
         parts.append((f"[{text}]" if optional else text) + "..." * repeated)
     lines = [line.replace("\xa0", " ") for line in wrap(" ".join(parts), f"usage: {command.name} ")]
     lines += [f"   or: {alias} ..." for alias in command.aliases]
     lines += ["", *wrap(command.summary[:1].upper() + command.summary[1:] + ".")]
     groups = [[(argument.name, argument.help) for argument in command.arguments]]
-    groups += [[(word, sub.summary) for word, sub in _subcommands(command.name, commands)], []]
+    groups += [[(word, sub.summary) for word, sub in subcommands(command.name, commands)], []]
     for option in command.shown:
         left = " " * 4 * option.flags[0].startswith("--") + ", ".join(option.flags)
         groups[-1] += [(f"{left} {option.metavar}".rstrip(), option.text)] * (option not in STANDARD)
@@ -283,170 +282,6 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _subcommands(name: str, commands: Iterable[Command]) -> list[tuple[str, Command]]:
+def subcommands(name: str, commands: Iterable[Command]) -> list[tuple[str, Command]]:
     names = [(full.split(), command) for command in commands for full in (command.name, *command.aliases)]
     return [(words[1], command) for words, command in names if words[0] == name and len(words) == 2]
-
-
-def _roff(text: str, code: bool = False) -> str:
-    """`text` as roff prints it unchanged; `code`, as words that are options always are, so that it can be pasted."""
-    signs = {"\\": "\\e", '"': "\\(dq", "~": "\\(ti"}
-    signs.update({"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha"} if code else {})
-    made = [signs.get(c, c) if c < "\x7f" else f"\\[u{ord(c):04X}]" for c in text]
-    for at, c in enumerate(text if not code else ""):
-        if c == "-" and (at == 0 or text[at - 1] in " -('/"):
-            made[at] = "\\-"
-    return "\\&" * text.startswith((".", "'")) + "".join(made)
-
-
-def _words(text: str) -> str:
-    """`text` as the arguments of a macro: `\\&` keeps roff from seeing a macro or punctuation in a short word."""
-    return " ".join("\\&" * (len(word) < 4 and not word.isupper()) + _roff(word, True) for word in text.split())
-
-
-def render_man(command: Command, version: str, date: str, commands: Sequence[Command] = ()) -> str:
-    """The page as mdoc(7).  `commands` are the subcommands to list, if any.
-
-    `date` is YYYY-MM-DD; raises ValueError if it is not.
-    """
-    import datetime
-    import re
-    import textwrap
-
-    def prose(text: str) -> list[str]:
-        sentences = re.split(r"(?<=[.!?])\s+(?=[^a-z])", text.strip())  # mdoc wants each to begin a line
-        return [_roff(line) for s in sentences for line in textwrap.wrap(s, 76, break_on_hyphens=False)]
-
-    def listing(rows: Iterable[tuple[str, str]]) -> list[str]:
-        return [".Bl -tag -width Ds", *(line for head, text in rows for line in (".It " + head, *prose(text))), ".El"]
-
-    day = datetime.date.fromisoformat(date)
-    lines = [f".Dd {day:%B} {day.day}, {day.year}"]
-    lines += [f".Dt {command.name.replace(' ', '-').upper()} {command.section}", f".Os r2box {version}", ".Sh NAME"]
-    names = [f'.Nm "{_roff(name, True)}"' for name in (command.name, *command.aliases)]
-    lines += [*(name + " ," for name in names[:-1]), names[-1], f".Nd {_words(command.summary)}"]
-    lines += [".Sh SYNOPSIS", names[0]]
-    for flag, metavar, optional, repeated in _synopsis(command):
-        text = f"Fl {_roff(flag[1:], True)} " * bool(flag) + f"Ar {_words(metavar)}" * bool(metavar)
-        lines.append(f".{'Oo ' * optional}{text.rstrip()}{' Oc' * optional}{' Ns ...' * repeated}")
-    description = command.description or command.summary[:1].upper() + command.summary[1:] + "."
-    parts = [prose(paragraph) for paragraph in description.split("\n\n")]
-    flags = [(" , ".join(f"Fl {_roff(flag[1:], True)}" for flag in o.flags), o) for o in command.shown]
-    for title, rows in (
-        ("arguments", [(f"Ar {_words(a.name)}", a.help) for a in command.arguments]),
-        ("commands", [(f"Cm {_words(word)}", sub.summary) for word, sub in _subcommands(command.name, commands)]),
-        ("options", [(left + f" Ar {_words(o.metavar)}" * bool(o.metavar), o.text) for left, o in flags]),
-    ):
-        parts += [[f"The {title} are:", *listing(rows)]] if rows else []
-    for place, part in enumerate(parts):
-        lines += [".Pp" if place else ".Sh DESCRIPTION", *part]
-    if command.statuses:
-        lines += [".Sh EXIT STATUS", *listing([(_words(status), text) for status, text in command.statuses])]
-    for place, (line, text) in enumerate(command.examples):
-        lines += [".Pp" if place else ".Sh EXAMPLES", *prose(text.rstrip(".") + ":")]
-        lines += [".Bd -literal -offset indent", *(_roff(part, True) for part in line.split("\n")), ".Ed"]
-    pages = [page.rstrip(")").partition("(") for page in command.seealso]
-    pages.sort(key=lambda page: (page[2], page[0]))
-    lines += [".Sh SEE ALSO"] * bool(pages)
-    lines += [" ,\n".join(f".Xr {_roff(name, True)} {section or 1}" for name, _, section in pages)] * bool(pages)
-    return "\n".join(lines) + "\n"
-
-
-# One function of each script prints the candidates, each with a tab and what it does; the rest fits them to the shell.
-# Names that come from the network are never evaluated (as `compgen -W` would), and bash is given none that it would
-# have to quote.
-_SH = """\
-_r2box_candidates() {
-    local prev=$1 cur=$2 tool=$3 way; way=(); shift 3
-    while (($#)); do
-        case $1 in
-            -s|--socket|-t|--target) (($# > 1)) && way+=("$1" "${2/#\\~/$HOME}") && shift ;;
-            -*) ;;
-            *) case $tool in @GROUPS@) tool="$tool $1" ;; esac ;;
-        esac
-        shift
-    done
-    case $prev in
-        -s|--socket|-f|--file) return ;;
-        -t|--target) @LIVE@ "${way[@]}" 2>/dev/null
-            [[ $cur == */* ]] && @LIVE@ "${way[@]}" -t "${cur%/*}" 2>/dev/null | sed "s|^|${cur%/*}/|"
-            return ;;
-    esac
-@TABLE@
-}
-"""
-_BASH = """\
-_r2box() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} word words=()
-    [[ $cur == = ]] && cur=
-    [[ $prev == = ]] && prev=${COMP_WORDS[COMP_CWORD-2]}
-    [[ $prev == -t || $prev == --target ]] && compopt +o default 2>/dev/null
-    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do [[ $word != = ]] && words+=("$word"); done
-    COMPREPLY=()
-    while IFS=$'\\t' read -r word _; do
-        [[ $word == "$cur"* && $word != *[!A-Za-z0-9._:=+@/-]* ]] && COMPREPLY+=("$word")
-    done < <(_r2box_candidates "$prev" "$cur" "${1##*/}" "${words[@]}")
-}
-complete -o default -F _r2box @PROGRAMS@
-"""
-_ZSH = """\
-_r2box() {
-    local cur=${words[CURRENT]} prev=${words[CURRENT-1]} found
-    [[ $cur == --*=* ]] && prev=${cur%%=*} cur=${cur#*=} && compset -P '*='
-    found=("${(@f)$(_r2box_candidates "$prev" "$cur" "${words[1]:t}" "${(@)words[2,CURRENT-1]}")}")
-    found=("${(@)${(@)found//:/\\\\:}/$'\\t'/:}")
-    if [[ -n $found ]]; then _describe r2box found; else _files; fi
-}
-if [[ ${funcstack[1]} == _r2box ]]; then _r2box "$@"; else compdef _r2box @PROGRAMS@; fi
-"""
-_FISH = """\
-function __r2box
-    set -l words (commandline -opc)
-    set -l cur (commandline -ct)
-    set -l tool (string replace -r '.*/' '' -- $words[1])
-    set -l prev $words[-1]
-    set -e words[1]
-    contains -- $prev -s --socket -t --target; and set -e words[-1]
-    argparse -i s/socket= t/target=+ -- $words 2>/dev/null
-    if contains -- $prev -t --target
-        @LIVE@ -s$_flag_s -t$_flag_t 2>/dev/null
-        set -l path (string match -r '^(.*)/' -- $cur)[2]
-        and string replace -r '^' $path/ -- (@LIVE@ -s$_flag_s -t$_flag_t -t$path 2>/dev/null)
-        return
-    end
-    set -l command (string match -v -- '-*' $argv)[1]
-    contains -- $tool @GROUPS@; and set tool (string join ' ' $tool $command)
-    contains -- $prev -s --socket -f --file; or not contains -- $tool @GROUPS@; and __fish_complete_path $cur
-@TABLE@
-end
-for program in @PROGRAMS@; complete -c $program -f -a '(__r2box)'; end
-"""
-
-
-def render_completion(shell: str, commands: Sequence[Command], live: str = "r2 ls") -> str:
-    """The completion script for bash, zsh or fish.  Raises UsageError for another shell.
-
-    `live` is the command that prints what can follow in a path, one name per line; it gets the -s and -t typed so
-    far, and its errors are not shown.
-    """
-    if shell not in _SHELLS:
-        raise UsageError(f"no completion for shell {shell!r}; there is {', '.join(_SHELLS)}")
-    from shlex import quote
-
-    names = [name for command in commands for name in (command.name, *command.aliases)]
-    programs = list(dict.fromkeys(name.split()[0] for name in names))
-    groups = [program for program in programs if _subcommands(program, commands)]
-    table = [([group], [(word, sub.summary) for word, sub in _subcommands(group, commands)]) for group in groups]
-    for command in commands:
-        flags = [(flag, option.help) for option in command.shown for flag in option.flags]
-        table.append(([command.name, *command.aliases], flags))
-    between, form = "|", "    case $tool in {}) printf '%s\\n' {} ;; esac"
-    if shell == "fish":
-        between, form = " ", "    switch $tool; case {}; printf '%s\\n' {}; end"
-    lines = []
-    for names, rows in table:
-        shown = " ".join(quote(f"{word}\t{text}".replace("\\", "")) for word, text in rows)
-        lines.append(form.format(between.join(map(quote, names)), shown))
-    text = {"bash": _SH + _BASH, "zsh": "#compdef @PROGRAMS@\n" + _SH + _ZSH, "fish": _FISH}[shell]
-    text = text.replace("@GROUPS@", between.join(map(quote, groups or [""]))).replace("@TABLE@", "\n".join(lines))
-    return text.replace("@PROGRAMS@", " ".join(map(quote, programs))).replace("@LIVE@", live)

@@ -17,8 +17,10 @@ import re
 import sys
 from collections import namedtuple
 
-from .errors import AddressError, ConfigError
-from .proto.route import check_address
+from .errors import AddressError, ConfigError, TransportError
+from .net.child import service_name
+from .net.transport import parse_transport
+from .proto.address import check_address
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,9 +125,14 @@ def _path(value: object, base: str) -> str:
 
 
 def _transport(value: object, base: str) -> str:
-    if _text(value, base).strip() == "-":
+    text = _text(value, base)
+    if text.strip() == "-":
         raise ValueError("- would be the stdio of the manager, which has none to give")
-    return _text(value, base)
+    try:
+        parse_transport(text)
+    except TransportError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 def _patterns(value: object, base: str) -> list[str]:
@@ -137,16 +144,6 @@ def _patterns(value: object, base: str) -> list[str]:
         except ValueError as error:
             raise ValueError(f"item {number} {error}") from None
     return value
-
-
-def service_name(cmd: str) -> str:
-    """The service name that a command gets by default: `/usr/sbin/sshd -i` -> `sshd`.  AddressError if it has none."""
-    word = (cmd.split() or [""])[0]
-    if "://" in word:
-        raise AddressError("a scheme:// has no base name")
-    if set("'\"\\=") & set(word):  # quoted blanks, or an assignment: the shell's first word is another
-        raise AddressError("its first word is not the plain name of a program")
-    return check_address(word.rpartition("/")[2])
 
 
 # The header tells how many there may be: exactly one [table], any number of [[table]].  `keys` is {name: Key}.

@@ -134,6 +134,11 @@ class Channel:
         """The socket, if one carries both directions."""
         return self._read.sock if self._read and self._read is self._write else None
 
+    @property
+    def is_unix(self) -> bool:
+        """Whether what is read comes over a UNIX socket."""
+        return self._read is not None and self._read.sock is not None and self._read.sock.family == socket.AF_UNIX
+
     def read(self, limit: int) -> bytes | None:
         assert self._read is not None
         return self._read.read(limit)

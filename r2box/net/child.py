@@ -10,15 +10,20 @@ from __future__ import annotations
 import os
 import signal
 
+from ..errors import AddressError
+from ..proto.address import check_address
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 SHELL = "/bin/sh"
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 # Words that are files too, but that the shell does itself and a little differently.
 _BUILTINS = frozenset(("echo", "printf", "test", "[", "kill", "pwd", "true", "false", "time", "cd", "read", "ulimit"))
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-")
+_COMPOUND = frozenset(";&|<>(){}\n")  # not one program, as far as can be seen
 _RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
 
 
@@ -50,10 +55,23 @@ def with_quotes_closed(command: str) -> str:
     return command
 
 
-def base_name(command: str) -> str:
-    """The name of the program that `command` runs, without its folder: what a service is called by default."""
-    words = command.split(None, 1)
-    return os.path.basename(words[0]) if words else ""
+def service_name(cmd: str) -> str:
+    """The service name that a command gets by default: `/usr/sbin/sshd -i` -> `sshd`.  AddressError if it has none."""
+    word = (cmd.split() or [""])[0]
+    if "://" in word:
+        raise AddressError("a scheme:// has no base name")
+    if set("'\"\\=") & set(word):  # quoted blanks, or an assignment: the shell's first word is another
+        raise AddressError("its first word is not the plain name of a program")
+    return check_address(word.rpartition("/")[2])
+
+
+def shell_line(command: str) -> str:
+    """What is given to the shell for `command`.
+
+    A single program takes the shell's place (exec): one process less, and signals and statuses are the program's own.
+    """
+    line = with_full_path(with_quotes_closed(command))
+    return f"exec {line}" if line.startswith("/") and not set(line) & _COMPOUND else line
 
 
 def start(
@@ -70,46 +88,40 @@ def start(
     all of it.  OSError if it cannot be started.
     """
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+    return _spawn(shell_line(command), actions, {**os.environ, **(environment or {})}, own_session)
+
+
+def start_leashed(command: str) -> tuple[int, int]:
+    """Run `command` with no input, and our stderr as its output; return its process id and its leash.
+
+    For a command that listens: nothing else would tell it that its daemon is gone, and it would keep the port.  The
+    leash is a descriptor; when it is closed, by us or by our death, the command and all that it started is terminated.
+    (The shell keeps a reader on the other end of that pipe, in the same session.)
+    """
+    end, leash = os.pipe()
+    null = os.open(os.devnull, os.O_RDONLY)
+    watcher = "{ read _ <&3; kill -TERM 0; } &\nexec 3<&-\n"
+    actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, 2, 1), (os.POSIX_SPAWN_DUP2, end, 3)]
+    try:
+        return _spawn(watcher + shell_line(command), actions, dict(os.environ), own_session=True), leash
+    except OSError:
+        os.close(leash)
+        raise
+    finally:
+        os.close(end)
+        os.close(null)
+
+
+def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_session: bool) -> int:
     return os.posix_spawn(
         SHELL,
-        [SHELL, "-c", with_full_path(with_quotes_closed(command))],
-        {**os.environ, **(environment or {})},
+        [SHELL, "-c", line],
+        environment,
         file_actions=actions,
         setsigmask=[],
         setsigdef=_RESET,
         setsid=own_session,
     )
-
-
-def start_tied(command: str) -> int:
-    """Run `command` with no input and our stdout and stderr, to be terminated when this process dies in any way.
-
-    For a command that listens: nothing else would tell it that its daemon is gone, and it would keep the port.
-    (PR_SET_PDEATHSIG, prctl(2); elsewhere than on Linux the command is only ended by an orderly end of ours.)
-    """
-    import ctypes
-
-    try:
-        prctl = ctypes.CDLL(None).prctl
-    except (OSError, AttributeError):
-        prctl = None
-    line = with_full_path(with_quotes_closed(command))
-    null = os.open(os.devnull, os.O_RDONLY)
-    pid = os.fork()
-    if pid:
-        os.close(null)
-        return pid
-    try:
-        if prctl is not None:
-            prctl(1, signal.SIGTERM, 0, 0, 0)
-        os.setsid()
-        os.dup2(null, 0)
-        os.dup2(2, 1)
-        for number in _RESET:
-            signal.signal(number, signal.SIG_DFL)
-        os.execv(SHELL, [SHELL, "-c", line])
-    finally:
-        os._exit(127)
 
 
 def hang_up(pid: int, number: int = signal.SIGHUP) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Answer = Callable[[say.Body, tuple[int, ...]], None]
 
 
+_FROM_AFAR = (say.PONG, say.LISTING, say.ERROR)  # what a node that is not our daemon may say to us
+
+
 class Client:
     """A connection to the daemon over `fd`, a UNIX socket.
 
@@ -101,6 +104,8 @@ class Client:
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         body = say.decode_body(message.body)
+        if message.origin and body.kind not in _FROM_AFAR:
+            return  # only our own daemon may speak of descriptors
         answer = self._answers.get(body.id) if body.kind not in (say.INCOMING, say.HANGUP) else self._event
         if answer is not None:
             answer(body, descriptors)

@@ -62,6 +62,7 @@ class Connector:
         self._on_linked = linked
         self._on_ended = ended
         self._pid = 0  # of the command, while it runs
+        self._leash = -1  # of a command that starts links; closing it ends the command
         self._was_linked = False
         self._link_over: str | None = None  # why the link ended
         self._exit = ""  # how the command ended, in words
@@ -100,7 +101,7 @@ class Connector:
         words += ["-n", self._expect] if self._expect else []
         command = fill_place(self._transport.text, [*words, "-"])
         self._log.debug(f"starting: {command}")
-        self._pid = child.start_tied(command)
+        self._pid, self._leash = child.start_leashed(command)
         self._link_over = ""
         self._loop.on_exit(self._pid, self._exited)
 
@@ -143,12 +144,13 @@ class Connector:
             return
         self._link_over = why
         if not self._pid:
-            self._over(why)
+            self._over("; ".join(filter(None, (why, self._exit))))
         else:
             self._timer = self._loop.later(EXIT_TIME, self._terminate)
 
     def _exited(self, status: int) -> None:
         self._pid = 0
+        self._let_go()
         if self._timer is not None:
             self._timer.cancel()
         if status:
@@ -159,8 +161,15 @@ class Connector:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
+    def _let_go(self) -> None:
+        if self._leash >= 0:
+            os.close(self._leash)
+            self._leash = -1
+
     def _terminate(self) -> None:
-        if self._pid:
+        if self._leash >= 0:
+            self._let_go()
+        elif self._pid:
             os.kill(self._pid, signal.SIGTERM)
 
     def _over(self, why: str) -> None:

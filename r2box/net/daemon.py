@@ -199,8 +199,8 @@ class Daemon:
             if client is not None:
                 self._forget(client)
             return
-        name = link.address or "a neighbour"
-        if not self._ending:
+        if link.was_up or link not in self._reports:  # what never was a link is told to who tried
+            name = link.address or "a neighbour"
             self.log.info(f"{self.node.address}: the link to {name} has ended{': ' + reason if reason else ''}")
         if link in self._reports:
             client, id_ = self._reports.pop(link)
@@ -233,7 +233,7 @@ class Daemon:
 
     def _forget(self, client: _Client) -> None:
         """A client is gone, and all that hung on it goes too."""
-        for name in self.node.remove_services(client):
+        for name in filter(None, self.node.remove_services(client)):
             self.log.info(f"{self.node.address}: {SERVICE}{name} is no longer offered")
         for link in list(client.attached.values()):
             self._reports.pop(link, None)
@@ -423,7 +423,8 @@ class Relay:
         else:
             stream.far = _Early(self)
         self.incoming = _Incoming(service.owner, self._started, self._exited)
-        daemon.log.debug(f"{daemon.node.address}: a tunnel from {format_path(origin)} to {SERVICE}{service.name}")
+        name = SERVICE + service.name if service.name else "this node"
+        daemon.log.debug(f"{daemon.node.address}: a tunnel from {format_path(origin)} to {name}")
         daemon._announce(self.incoming, service, origin, theirs)
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
@@ -511,6 +512,14 @@ def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         close_all((a, b))
         raise
     return (a, c), (d, b)
+
+
+def raise_file_limit() -> None:
+    """Allow as many descriptors as the system lets us: each tunnel that crosses the node takes one."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def close_all(descriptors: tuple[int, ...]) -> None:

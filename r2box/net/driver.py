@@ -71,6 +71,10 @@ class Driver:
                 data, passengers = self.channel.read_with_passengers(READ_SIZE)
             else:
                 data, passengers = self.channel.read(READ_SIZE), ()
+        except ConnectionResetError as error:
+            # A UNIX socket says so when its other end was closed with bytes unread; that is an end like any other.
+            self._broken("" if self.channel.is_unix else error.strerror or str(error))
+            return
         except OSError as error:
             self._broken(error.strerror or str(error))
             return

@@ -85,7 +85,7 @@ class Endpoint:
             try:
                 data = self.channel.read(limit)
             except OSError as error:
-                if error.errno != errno.ECONNRESET or self._kind == SOCKET:
+                if error.errno != errno.ECONNRESET or not self.channel.is_unix:
                     self._full = False
                     self._finish(Outcome(FAILED, f"reading failed: {error.strerror}"))
                     return None

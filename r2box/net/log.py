@@ -23,6 +23,13 @@ class Log:
         self._poll = select.poll()
         self._poll.register(2, select.POLLOUT)
 
+    def bug(self, error: BaseException) -> None:
+        """What should not have been raised: say where.  One broken tunnel must not take all the others with it."""
+        import traceback
+
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        self._say(ERROR, "internal error: " + " | ".join(" ".join(line.split()) for line in lines[-3:]))
+
     def error(self, text: str) -> None:
         self._say(ERROR, text)
 

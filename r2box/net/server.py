@@ -32,13 +32,6 @@ def check_service(transport: Transport) -> Transport:
     return transport
 
 
-def service_name(transport: Transport) -> str:
-    """The name of a service that was given none: the base name of its command.  RefusedError if it has none."""
-    if transport.kind != COMMAND:
-        raise RefusedError(f"{transport}: a service that is no command needs a name (-n NAME)")
-    return child.base_name(transport.text)
-
-
 class Server:
     """Offers `transport` as `name` ("" for the node's own command) over `client`.
 

@@ -92,6 +92,7 @@ class Link:
         self.address = ""  # the neighbour's, once it is known
         self.peer: dict[str, Any] = {}  # its hello
         self.reason = ""  # why the link is down
+        self.was_up = False
         self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
         self.granted = 0  # bytes that neighbours' streams may send or have here
         self.rtt = 0.0  # seconds, smoothed; 0 while unknown
@@ -157,6 +158,7 @@ class Link:
     def _maybe_up(self) -> None:
         if self._ready_sent and self._ready_received:
             self.state = UP
+            self.was_up = True
             self._wait_until = 0.0
             if self.peer["role"] == wire.NODE and self.me.role == wire.NODE:
                 self._ask()

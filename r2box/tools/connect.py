@@ -65,11 +65,17 @@ def main(args: Args) -> int:
             result["status"] = FAILED
             stop()
 
+    def ready() -> None:
+        try:
+            connector.start()
+        except OSError as error:
+            ended(error.strerror or str(error), False)
+
     def stop() -> None:
         client.close()
         connector.end()
 
-    client = Client(loop, socketfile.connect(path).detach(), ready=lambda: connector.start(), gone=gone)
+    client = Client(loop, socketfile.connect(path).detach(), ready=ready, gone=gone)
     connector = Connector(loop, log, client, transport, path, expect, linked, ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(number, stop)

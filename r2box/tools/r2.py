@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..command import Command, Option
+from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, RefusedError, UsageError
 from ..net import socketfile
 from ..net.client import Client, ask
@@ -25,6 +25,7 @@ JSON = Option(("--json",), "as JSON, one object a line", kind="flag")
 R2 = Command(
     "r2",
     "talk to the local node, and through it to others",
+    arguments=[Argument("COMMAND", "one of the commands, with its own options and arguments", rest=True)],
     description=(
         "The options below come before the command.  -t names the node or service that is meant, as the way to it: "
         "-t carl -t bob -t sshd is the same as -t carl/bob/sshd; without it the local node is meant.\n\n"
@@ -44,7 +45,7 @@ LS = Command(
         Option(("-R", "--recursive"), "the whole network, with the way to each", kind="flag"),
         JSON,
     ],
-    examples=[("r2 -t bob ls", "the neighbours and services of bob")],
+    examples=[("r2 ls -R", "every node that can be reached, with the way to each")],
     statuses=[("0", "done"), ("1", "the node cannot be reached"), ("2", "wrong usage")],
     seealso=["r2(1)"],
 )

@@ -7,7 +7,7 @@ import signal
 from ..command import QUIET, SOCKET, VERBOSE, Argument, Command
 from ..errors import OK
 from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
-from ..net.daemon import Daemon
+from ..net.daemon import Daemon, raise_file_limit
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.socketfile import default_path
@@ -39,8 +39,8 @@ COMMAND = Command(
 def main(args: Args) -> int:
     raise_file_limit()
     loop = Loop()
-    log = Log("r2d", INFO if not args.quiet and not args.verbose else args.verbose + 1 - 2 * args.quiet)
-    loop.failed = lambda error: report_bug(log, error)
+    log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
+    loop.failed = log.bug
     daemon = Daemon(loop, args.address, log, loop.stop)
     daemon.listen(args.socket or default_path())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -49,17 +49,3 @@ def main(args: Args) -> int:
     loop.close()
     return OK
 
-
-def raise_file_limit() -> None:
-    """Allow as many descriptors as the system lets us: each tunnel that crosses the node takes one."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def report_bug(log: Log, error: BaseException) -> None:
-    """A callback failed: say where.  One broken tunnel must not take the daemon and all the others with it."""
-    import traceback
-
-    log.error("internal error: " + " | ".join(traceback.format_exception(type(error), error, error.__traceback__)[-3:]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 
 from ..command import Argument, Command, Option
-from ..errors import FAILED, OK, R2Error, UsageError
+from ..errors import FAILED, OK, AddressError, R2Error, UsageError
 from ..net import socketfile
+from ..net.child import service_name
 from ..net.client import Client
 from ..net.log import INFO, Log
 from ..net.loop import Loop
-from ..net.server import Server, service_name
+from ..net.server import Server
 from ..net.transport import parse_transport
 from ..proto.address import SERVICE, check_address
 
@@ -40,13 +41,20 @@ COMMAND = Command(
 )
 
 
+def _default_name(text: str) -> str:
+    try:
+        return service_name(text)
+    except AddressError as error:
+        raise UsageError(f"{text}: give the service a name (-n NAME): {error}") from None
+
+
 def main(args: Args) -> int:
     if args.target:
         raise UsageError("a service is offered by the local node: -t has no meaning here")
     transport = parse_transport(args.transport)
-    name = check_address(args.name if args.name is not None else service_name(transport))
+    name = check_address(args.name if args.name is not None else _default_name(args.transport))
     path = args.socket or socketfile.default_path()
-    log = Log("r2-serve", INFO if not args.quiet and not args.verbose else args.verbose + 1 - 2 * args.quiet)
+    log = Log("r2-serve", INFO + args.verbose - 2 * args.quiet)
     loop = Loop()
     result = {"status": OK, "ending": False}
 

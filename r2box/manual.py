@@ -1,0 +1,258 @@
+"""The man pages and the completions, from the declarations in `command`.
+
+Nothing that runs a tool needs this: `r2box --man`, `r2box --completion` and the recipe that writes man/ do.
+`render_man` makes a page of one command; `page` and what it is built from also serve the pages of other things.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import textwrap
+from shlex import quote
+
+from .command import Command, Option, subcommands, synopsis
+from .errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SHELLS = ("bash", "zsh", "fish")
+
+# ---- mdoc(7): each function returns lines, or a part of one
+
+
+def roff(text: str, code: bool = False) -> str:
+    """`text` as roff prints it unchanged; `code`, as words that are options always are, so that it can be pasted."""
+    signs = {"\\": "\\e", '"': "\\(dq", "~": "\\(ti"}
+    signs.update({"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha"} if code else {})
+    made = [signs.get(c, c) if c < "\x7f" else f"\\[u{ord(c):04X}]" for c in text]
+    for at, c in enumerate(text if not code else ""):
+        if c == "-" and (at == 0 or text[at - 1] in " -('/"):
+            made[at] = "\\-"
+    return "\\&" * text.startswith((".", "'")) + "".join(made)
+
+
+def words(text: str) -> str:
+    """`text` as the arguments of a macro: `\\&` keeps roff from seeing a macro or punctuation in a short word."""
+    return " ".join("\\&" * (len(word) < 4 and not word.isupper()) + roff(word, True) for word in text.split())
+
+
+def prose(text: str) -> list[str]:
+    """One paragraph.  mdoc wants each sentence to begin a line."""
+    sentences = re.split(r"(?<=[.!?])\s+(?=[^a-z])", text.strip())
+    return [roff(line) for s in sentences for line in textwrap.wrap(s, 76, break_on_hyphens=False)]
+
+
+def listing(rows: Iterable[tuple[str, list[str]]]) -> list[str]:
+    """A list of tagged paragraphs: (macros of the tag, lines of the text)."""
+    return [".Bl -tag -width Ds", *(line for head, text in rows for line in (".It " + head, *text)), ".El"]
+
+
+def literal(text: str) -> list[str]:
+    """Lines to type or to put into a file, as they are."""
+    return [".Bd -literal -offset indent", *(roff(line, True) for line in text.split("\n")), ".Ed"]
+
+
+def examples(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """The section of (what to type, what it does)."""
+    lines = [".Sh EXAMPLES"] * bool(rows)
+    for place, (line, text) in enumerate(rows):
+        lines += [*([".Pp"] * bool(place)), *prose(text.rstrip(".") + ":")] if text else []
+        lines += literal(line)
+    return lines
+
+
+def see_also(names: Iterable[str]) -> list[str]:
+    """The section of other pages, from texts such as "r2d(8)", in the order that mdoc wants."""
+    pages = sorted((name.rstrip(")").partition("(") for name in names), key=lambda page: (page[2], page[0]))
+    return [".Sh SEE ALSO", " ,\n".join(f".Xr {roff(n, True)} {section or 1}" for n, _, section in pages)] * bool(pages)
+
+
+def page(title: str, section: int, version: str, date: str, names: Sequence[str], summary: str) -> list[str]:
+    """The top of a page: `names` are what it describes.  Raises ValueError if `date` is not YYYY-MM-DD."""
+    day = datetime.date.fromisoformat(date)
+    lines = [f".Dd {day:%B} {day.day}, {day.year}", f".Dt {title.upper()} {section}", f".Os r2box {version}"]
+    shown = [_name(name) for name in names]
+    return [*lines, ".Sh NAME", *(name + " ," for name in shown[:-1]), shown[-1], f".Nd {words(summary)}"]
+
+
+# ---- the page of a command
+
+
+def render_man(command: Command, version: str, date: str, commands: Sequence[Command] = ()) -> str:
+    """The page as mdoc(7).  `commands` are the subcommands: those that have no page of their own are described here.
+
+    `date` is YYYY-MM-DD; raises ValueError if it is not.
+    """
+    names = (command.name, *command.aliases)
+    lines = page(command.name.replace(" ", "-"), command.section, version, date, names, command.summary)
+    lines += [".Sh SYNOPSIS", _name(command.name), *("." + part for part in _usage(command))]
+    below = subcommands(command.name, commands)
+    parts = _paragraphs(command)
+    for title, rows in (
+        ("arguments", [(f"Ar {words(a.name)}", prose(a.help)) for a in command.arguments]),
+        ("commands", [(f"Cm {words(word)}", _pointer(command, word, sub)) for word, sub in below]),
+        ("options", _options(command.shown)),
+    ):
+        parts += [[f"The {title} are:", *listing(rows)]] if rows else []
+    lines += _section(".Sh DESCRIPTION", parts)
+    described = [sub for word, sub in below if sub.name == f"{command.name} {word}"]
+    lines += [line for sub in described for line in _subcommand(sub)]
+    if command.statuses:
+        lines += [".Sh EXIT STATUS", *listing([(words(status), prose(text)) for status, text in command.statuses])]
+    lines += examples([row for each in (command, *described) for row in each.examples])
+    return "\n".join(lines + see_also(command.seealso)) + "\n"
+
+
+def _name(name: str) -> str:
+    return f'.Nm "{roff(name, True)}"'
+
+
+def _usage(command: Command) -> list[str]:
+    """What follows the name in a synopsis, as macros."""
+    made = []
+    for flag, metavar, optional, repeated in synopsis(command):
+        text = f"Fl {roff(flag[1:], True)} " * bool(flag) + f"Ar {words(metavar)}" * bool(metavar)
+        made.append(f"{'Oo ' * optional}{text.rstrip()}{' Oc' * optional}{' Ns ...' * repeated}")
+    return made
+
+
+def _paragraphs(command: Command) -> list[list[str]]:
+    text = command.description or command.summary[:1].upper() + command.summary[1:] + "."
+    return [prose(paragraph) for paragraph in text.split("\n\n")]
+
+
+def _section(head: str, parts: Sequence[list[str]]) -> list[str]:
+    return [line for place, part in enumerate(parts) for line in (".Pp" if place else head, *part)]
+
+
+def _options(options: Iterable[Option]) -> list[tuple[str, list[str]]]:
+    rows = []
+    for option in options:
+        flags = " , ".join(f"Fl {roff(flag[1:], True)}" for flag in option.flags)
+        rows.append((flags + f" Ar {words(option.metavar)}" * bool(option.metavar), prose(option.text)))
+    return rows
+
+
+def _pointer(command: Command, word: str, sub: Command) -> list[str]:
+    """A subcommand in the list of all: what it does, and where that is told if not on this page."""
+    text = prose(sub.summary)
+    if sub.name != f"{command.name} {word}":
+        text += [f".Pq see Xr {roff(sub.name, True)} {sub.section}"]
+    return text
+
+
+def _subcommand(sub: Command) -> list[str]:
+    """A subcommand that has no page of its own.  The options that all of them have are told above."""
+    bare = Command(sub.name, sub.summary, sub.arguments, sub.own, common=False)
+    parts = [[_name(sub.name), *("." + part for part in _usage(bare))]]
+    rows = [(f"Ar {words(a.name)}", prose(a.help)) for a in sub.arguments]
+    rows += _options(option for option in sub.own if not option.hidden)
+    parts += _paragraphs(sub)
+    parts[-1] += listing(rows) if rows else []
+    if sub.statuses:
+        told = "; ".join(f"{status}, {text}" for status, text in sub.statuses)
+        parts.append(prose(f"Exit status: {told}."))
+    return _section(f".Ss {words(sub.name)}", parts)
+
+
+# ---- completions
+
+# One function of each script prints the candidates, each with a tab and what it does; the rest fits them to the shell.
+# Names that come from the network are never evaluated (as `compgen -W` would), and bash is given none that it would
+# have to quote.
+_SH = """\
+_r2box_candidates() {
+    local prev=$1 cur=$2 tool=$3 way; way=(); shift 3
+    while (($#)); do
+        case $1 in
+            -s|--socket|-t|--target) (($# > 1)) && way+=("$1" "${2/#\\~/$HOME}") && shift ;;
+            -*) ;;
+            *) case $tool in @GROUPS@) tool="$tool $1" ;; esac ;;
+        esac
+        shift
+    done
+    case $prev in
+        -s|--socket|-f|--file) return ;;
+        -t|--target) @LIVE@ "${way[@]}" 2>/dev/null
+            [[ $cur == */* ]] && @LIVE@ "${way[@]}" -t "${cur%/*}" 2>/dev/null | sed "s|^|${cur%/*}/|"
+            return ;;
+    esac
+@TABLE@
+}
+"""
+_BASH = """\
+_r2box() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} word words=()
+    [[ $cur == = ]] && cur=
+    [[ $prev == = ]] && prev=${COMP_WORDS[COMP_CWORD-2]}
+    [[ $prev == -t || $prev == --target ]] && compopt +o default 2>/dev/null
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do [[ $word != = ]] && words+=("$word"); done
+    COMPREPLY=()
+    while IFS=$'\\t' read -r word _; do
+        [[ $word == "$cur"* && $word != *[!A-Za-z0-9._:=+@/-]* ]] && COMPREPLY+=("$word")
+    done < <(_r2box_candidates "$prev" "$cur" "${1##*/}" "${words[@]}")
+}
+complete -o default -F _r2box @PROGRAMS@
+"""
+_ZSH = """\
+_r2box() {
+    local cur=${words[CURRENT]} prev=${words[CURRENT-1]} found
+    [[ $cur == --*=* ]] && prev=${cur%%=*} cur=${cur#*=} && compset -P '*='
+    found=("${(@f)$(_r2box_candidates "$prev" "$cur" "${words[1]:t}" "${(@)words[2,CURRENT-1]}")}")
+    found=("${(@)${(@)found//:/\\\\:}/$'\\t'/:}")
+    if [[ -n $found ]]; then _describe r2box found; else _files; fi
+}
+if [[ ${funcstack[1]} == _r2box ]]; then _r2box "$@"; else compdef _r2box @PROGRAMS@; fi
+"""
+_FISH = """\
+function __r2box
+    set -l words (commandline -opc)
+    set -l cur (commandline -ct)
+    set -l tool (string replace -r '.*/' '' -- $words[1])
+    set -l prev $words[-1]
+    set -e words[1]
+    contains -- $prev -s --socket -t --target; and set -e words[-1]
+    argparse -i s/socket= t/target=+ -- $words 2>/dev/null
+    if contains -- $prev -t --target
+        @LIVE@ -s$_flag_s -t$_flag_t 2>/dev/null
+        set -l path (string match -r '^(.*)/' -- $cur)[2]
+        and string replace -r '^' $path/ -- (@LIVE@ -s$_flag_s -t$_flag_t -t$path 2>/dev/null)
+        return
+    end
+    set -l command (string match -v -- '-*' $argv)[1]
+    contains -- $tool @GROUPS@; and set tool (string join ' ' $tool $command)
+    contains -- $prev -s --socket -f --file; or not contains -- $tool @GROUPS@; and __fish_complete_path $cur
+@TABLE@
+end
+for program in @PROGRAMS@; complete -c $program -f -a '(__r2box)'; end
+"""
+
+
+def render_completion(shell: str, commands: Sequence[Command], live: str = "r2 ls") -> str:
+    """The completion script for bash, zsh or fish.  Raises UsageError for another shell.
+
+    `live` is the command that prints what can follow in a path, one name per line; it gets the -s and -t typed so
+    far, and its errors are not shown.
+    """
+    if shell not in _SHELLS:
+        raise UsageError(f"no completion for shell {shell!r}; there is {', '.join(_SHELLS)}")
+    names = [name for command in commands for name in (command.name, *command.aliases)]
+    programs = list(dict.fromkeys(name.split()[0] for name in names))
+    groups = [program for program in programs if subcommands(program, commands)]
+    table = [([group], [(word, sub.summary) for word, sub in subcommands(group, commands)]) for group in groups]
+    for command in commands:
+        flags = [(flag, option.help) for option in command.shown for flag in option.flags]
+        table.append(([command.name, *command.aliases], flags))
+    between, form = "|", "    case $tool in {}) printf '%s\\n' {} ;; esac"
+    if shell == "fish":
+        between, form = " ", "    switch $tool; case {}; printf '%s\\n' {}; end"
+    lines = []
+    for names, rows in table:
+        shown = " ".join(quote(f"{word}\t{text}".replace("\\", "")) for word, text in rows)
+        lines.append(form.format(between.join(map(quote, names)), shown))
+    text = {"bash": _SH + _BASH, "zsh": "#compdef @PROGRAMS@\n" + _SH + _ZSH, "fish": _FISH}[shell]
+    text = text.replace("@GROUPS@", between.join(map(quote, groups or [""]))).replace("@TABLE@", "\n".join(lines))
+    return text.replace("@PROGRAMS@", " ".join(map(quote, programs))).replace("@LIVE@", live)
