@@ -144,6 +144,8 @@ def _run(name: str, words: list[str]) -> int:
         name = f"r2-{word}"
     command, run = load(place)
     try:
+        if command.arguments and command.arguments[0].rest and words[:1] not in (["--help"], ["--version"]):
+            words = ["--", *words]  # all of them belong to the program behind the tool
         args = parse(command, words, lead)
         if args.help or args.version:
             print(render_help(command) if args.help else f"{name} (r2box) {__version__}\n", end="")

@@ -50,7 +50,7 @@ COMMAND = Command(
     ),
     examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "a wrong file, or a taken socket"), ("2", "wrong usage")],
-    seealso=["r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)"],
+    seealso=["r2.toml(5)", "r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)"],
 )
 
 FIRST_DELAY = 0.1  # seconds before a link is made again

@@ -21,13 +21,14 @@ COMMAND = Command(
     description=(
         "Runs ssh with a ProxyCommand that tunnels to the service sshd of NODE, under the host alias r2/NODE, so that "
         "its keys are remembered by that name.  NODE may be a path such as carl/bob.  All ssh options are passed on; "
-        "scp and sftp use it with -S r2-ssh.\n\nThe daemon is found by -s before the other arguments, or R2_SOCKET."
+        "scp and sftp use it with -S r2-ssh.\n\nThe daemon is the one of R2_SOCKET, or the default one."
     ),
     examples=[
         ("r2-ssh bob uptime", "run a command on the node bob"),
         ("scp -S r2-ssh file bob:", "copy a file there"),
     ],
     statuses=[("ssh's", "which passes on the command's"), ("255", "the connection failed")],
+    common=False,
     seealso=["ssh(1)", "r2(1)", "r2-serve(1)"],
 )
 
@@ -63,13 +64,13 @@ def main(args: Args) -> int:
         raise UsageError(f"{node}: name the node; its service sshd is meant")
     import shlex
 
-    proxy = [*own_command(), "r2-tunnel", "-s", args.socket or socketfile.default_path()]
+    proxy = [*own_command(), "r2-tunnel", "-s", socketfile.default_path()]
     for step in (*path, SERVICE + "sshd"):
         proxy += ["-t", step]
     line = " ".join(shlex.quote(word).replace("%", "%%") for word in [*proxy, "-"])
     words[at] = f"{user}{separator}r2/{node}"
     try:
-        os.execvp("ssh", ["ssh", "-o", f"ProxyCommand=exec {line}", *words])
+        os.execvp("ssh", ["ssh", "-o", f"ProxyCommand={line}", *words])
     except FileNotFoundError:
         import sys
 

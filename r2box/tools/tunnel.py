@@ -81,6 +81,7 @@ class Tunnel:
         self._output: Pump | None = None  # from the tunnel to us
         self._output_done = True
         self._pumps: list[Pump] = []
+        self._is_over = False
         self._exit = OWN_FAILURE
 
     def run(self) -> int:
@@ -178,8 +179,9 @@ class Tunnel:
         self._maybe_over()
 
     def _maybe_over(self) -> None:
-        if self._outcome is None or not self._output_done or self._pid:
+        if self._is_over or self._outcome is None or not self._output_done or self._pid:
             return
+        self._is_over = True
         words = self._outcome.describe()
         if words:
             said = self._log.info if self._outcome.is_clean and self._status is not None else self._log.error
