@@ -17,7 +17,7 @@ import re
 import sys
 from collections import namedtuple
 
-from .errors import AddressError, ConfigError, TransportError
+from .errors import AddressError, ConfigError, UsageError
 from .net.child import service_name
 from .net.transport import parse_transport
 from .proto.address import check_address
@@ -130,7 +130,7 @@ def _transport(value: object, base: str) -> str:
         raise ValueError("- would be the stdio of the manager, which has none to give")
     try:
         parse_transport(text)
-    except TransportError as error:
+    except UsageError as error:
         raise ValueError(str(error)) from None
     return text
 

@@ -71,7 +71,24 @@ def shell_line(command: str) -> str:
     A single program takes the shell's place (exec): one process less, and signals and statuses are the program's own.
     """
     line = with_full_path(with_quotes_closed(command))
-    return f"exec {line}" if line.startswith("/") and not set(line) & _COMPOUND else line
+    return f"exec {line}" if line.startswith("/") and _is_one_program(line) else line
+
+
+def _is_one_program(line: str) -> bool:
+    """Whether nothing outside the quotes of `line` makes more than one program of it."""
+    quote, escaped = "", False
+    for character in line:
+        if escaped:
+            escaped = False
+        elif character == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in _COMPOUND:
+            return False
+    return True
 
 
 def start(

@@ -7,7 +7,7 @@ import os
 from .. import __version__
 from ..errors import DaemonError, RefusedError, WireError
 from ..proto import body as say
-from ..proto.link import Link, Me
+from ..proto.link import UP, Link, Me
 from ..proto.route import Message
 from ..proto.wire import CLIENT
 from . import socketfile
@@ -85,8 +85,21 @@ class Client:
     def forget(self, id: int) -> None:
         self._answers.pop(id, None)
 
+    def leave(self, done: Callable[[], None]) -> None:
+        """Part from the daemon; done() when all that hung on this client there has ended."""
+
+        def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
+            self.close()
+            done()
+
+        if self.link.state != UP:
+            self.loop.soon(done)
+            return
+        self._gone = lambda why: done()
+        self.request(say.LEAVE, answered)
+
     def close(self) -> None:
-        """Part from the daemon: what hangs on this client there ends with it."""
+        """Part from the daemon at once: what hangs on this client there ends when it notices."""
         self._gone = lambda why: None
         self.link.close("")
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ..proto.stream import Stream
     from .log import Log
-    from .loop import Loop
+    from .loop import Loop, Timer
 
 HANGUP_TIME = 5.0  # seconds that a program has to end after its tunnel failed, before it sees the end of its input
 DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
@@ -128,6 +128,7 @@ class Daemon:
         self._listener: socket.socket | None = None
         self._path = ""
         self._ending = False
+        self._drain_timer: Timer | None = None
         self._spare = os.open(os.devnull, os.O_RDONLY)  # given up for a moment to answer when none are left
 
     # -- the control socket --------------------------------------------------------------------------------------
@@ -244,6 +245,11 @@ class Daemon:
             channel.close()
         for incoming in list(client.incoming.values()):
             incoming.end(Outcome(LOST, f"{self.node.address}: the server of this service went away"))
+
+    def _on_leave(self, client: _Client, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        close_all(descriptors)
+        self._forget(client)
+        client.say(say.DONE, body.id)
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -385,14 +391,23 @@ class Daemon:
             os.unlink(self._path)
         for driver in self._drivers.values():
             driver.pause()
-        self._drain(self.loop.now() + DRAIN_TIME)
+            driver.idle = self._maybe_drained
+        for end in self._endpoints:
+            end.idle = self._maybe_drained
+        self._drain_timer = self.loop.later(DRAIN_TIME, self._drained)
+        self._maybe_drained()
 
-    def _drain(self, deadline: float) -> None:
-        busy = any(not driver.is_idle for driver in self._drivers.values())
-        busy = busy or any(end.is_writing for end in self._endpoints)
-        if busy and self.loop.now() < deadline:
-            self.loop.later(0.02, lambda: self._drain(deadline))
+    def _maybe_drained(self) -> None:
+        if all(driver.is_idle for driver in self._drivers.values()):
+            if not any(end.is_writing for end in self._endpoints):
+                self._drained()
+
+    def _drained(self) -> None:
+        """Nothing that was accepted is left here, or nobody takes it: part from everybody."""
+        if self._drain_timer is None:
             return
+        self._drain_timer.cancel()
+        self._drain_timer = None
         for link in sorted(self._drivers, key=lambda link: link.is_local):  # clients hear of their tunnels first
             link.close(f"{self.node.address} is shutting down")
         if not self._drivers:
@@ -528,6 +543,7 @@ def close_all(descriptors: tuple[int, ...]) -> None:
 
 
 _REQUESTS: dict[int, Callable[[Daemon, _Client, say.Body, tuple[int, ...]], None]] = {
+    say.LEAVE: Daemon._on_leave,
     say.ATTACH: Daemon._on_attach,
     say.SERVE: Daemon._on_serve,
     say.STARTED: Daemon._on_started,

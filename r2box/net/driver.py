@@ -55,6 +55,8 @@ class Driver:
         self._out: list[Buffer] = []
         self._passengers: tuple[int, ...] = ()
         self._writable = True  # as far as is known
+        self._deaf = False  # the other side takes nothing more; what it said is still read
+        self.idle: Callable[[], None] | None = None  # called when everything has been written
         self._scheduled = False
         self._timer: Timer | None = None
         self._due = 0.0
@@ -106,9 +108,11 @@ class Driver:
             return
         try:
             self._writable = self._write()
-        except OSError as error:
-            self._broken(error.strerror or str(error))
-            return
+        except OSError:
+            # Why it takes nothing more is in what it said last, or in how it ends: read on.
+            self._deaf = True
+            self._writable = False
+            self._out = []
         if self._closed:
             return
         if self.link.state == DOWN:
@@ -117,6 +121,8 @@ class Driver:
             self._tick()
         if not self._closed:
             self._watch()
+        if self.idle is not None and self.is_idle:
+            self.idle()
 
     def _write(self) -> bool:
         """Write until nothing is left or nothing fits; False if nothing fits."""
@@ -143,7 +149,7 @@ class Driver:
     def _watch(self) -> None:
         listen = not (self.link.is_backlogged or self.paused or self.link.state == DOWN)
         read = self._readable if listen else None
-        write = None if self._writable else self._unblocked
+        write = None if self._writable or self._deaf else self._unblocked
         if self.channel.read_fd == self.channel.write_fd:
             self.loop.watch(self.channel.read_fd, read, write)
         else:
@@ -173,11 +179,11 @@ class Driver:
     @property
     def is_idle(self) -> bool:
         """Whether everything has been written."""
-        return self._closed or not (self._out or self.link.has_output)
+        return self._closed or self._deaf or not (self._out or self.link.has_output)
 
     def _wave(self) -> None:
         """The link is down: write its last bytes, but do not wait long for a neighbour that does not read."""
-        if self._writable and not self._out and not self.link.has_output:
+        if self._deaf or (self._writable and not self._out and not self.link.has_output):
             self._close()
         elif self._farewell is None:
             self._farewell = self.loop.later(FAREWELL, self._close)

@@ -60,6 +60,7 @@ class Endpoint:
         self._write_ended = False  # FIN has come and gone to the descriptor
         self._ending: Outcome | None = None  # the stream is over, but not all of it is written yet
         self.is_over = False
+        self.idle: Callable[[], None] | None = None  # called when everything has been written
 
     def join(self, stream: Stream) -> None:
         """The stream of this tunnel.  Reading starts with `begin`."""
@@ -175,6 +176,8 @@ class Endpoint:
         self._watch()
         if self._ending is not None and not self._left:
             self._over(self._ending)
+        if self.idle is not None and not self._left:
+            self.idle()
 
     def _end_of_input(self) -> None:
         self._write_ended = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from ..errors import R2Error, RefusedError, TransportError
+from ..errors import R2Error, RefusedError, UsageError
 from ..proto import body as say
 from ..proto.address import SERVICE, format_path
 from ..proto.outcome import FAILED, Outcome
@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..errors import TransportError
     from .client import Client
     from .log import Log
     from .loop import Loop
@@ -26,9 +27,9 @@ MAX_RUNNING = 8192  # programs at once: beyond, a host is not helped by one more
 
 
 def check_service(transport: Transport) -> Transport:
-    """`transport` if it can stand behind a service; TransportError if not."""
+    """`transport` if it can stand behind a service; UsageError if not."""
     if transport.kind not in (COMMAND, TCP):
-        raise TransportError(f"{transport}: cannot be served: give a command or tcp://HOST:PORT")
+        raise UsageError(f"{transport}: cannot be served: give a command or tcp://HOST:PORT")
     return transport
 
 

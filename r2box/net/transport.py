@@ -15,7 +15,7 @@ import errno
 import os
 import socket
 
-from ..errors import TransportError
+from ..errors import TransportError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Transport:
 
 
 def parse_transport(text: str) -> Transport:
-    """The transport that `text` spells.  TransportError that says what is wrong with which part."""
+    """The transport that `text` spells.  UsageError that says what is wrong with which part."""
     if not text.strip():
-        raise TransportError("an empty TRANSPORT: give a command, - or tcp://HOST:PORT")
+        raise UsageError("an empty TRANSPORT: give a command, - or tcp://HOST:PORT")
     if text == "-":
         return Transport(text, STDIO)
     scheme, separator, rest = text.partition("://")
@@ -60,7 +60,7 @@ def parse_transport(text: str) -> Transport:
             from ..command import closest
 
             known = ", ".join(f"{name}://" for name in SCHEMES)
-            raise TransportError(f"{text}: no transport {scheme}://{closest(scheme, SCHEMES)}; there are {known}")
+            raise UsageError(f"{text}: no transport {scheme}://{closest(scheme, SCHEMES)}; there are {known}")
         return Transport(text, scheme, *_host_and_port(text, rest))
     return Transport(text, STARTER if find_place(text) else COMMAND)
 
@@ -68,13 +68,13 @@ def parse_transport(text: str) -> Transport:
 def _host_and_port(text: str, rest: str) -> tuple[str, int]:
     host, colon, digits = rest.rpartition(":")
     if not colon or not digits:
-        raise TransportError(f"{text}: the port is missing: {rest or 'HOST'}:PORT")
+        raise UsageError(f"{text}: the port is missing: {rest or 'HOST'}:PORT")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise TransportError(f"{text}: an IPv6 address is written in brackets: [{host}]:{digits}")
+        raise UsageError(f"{text}: an IPv6 address is written in brackets: [{host}]:{digits}")
     if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65536):
-        raise TransportError(f"{text}: {digits!r} is not a port (1 to 65535)")
+        raise UsageError(f"{text}: {digits!r} is not a port (1 to 65535)")
     return host, int(digits)
 
 
@@ -153,7 +153,7 @@ def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], pass
         try:
             return socket.getaddrinfo(host, transport.port, type=socket.SOCK_STREAM, flags=flags)
         except OSError as error:
-            return TransportError(f"{transport}: {error.strerror or error}")
+            return TransportError(error.strerror or str(error))
 
     try:
         numbers = socket.getaddrinfo(
@@ -176,7 +176,7 @@ class Dial:
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
         self._cancelled = False
-        self._last = TransportError(f"{transport}: no address")
+        self._last = TransportError("the host has no address")
         resolve(loop, transport, self._found)
 
     def _found(self, addresses: Any) -> None:
@@ -226,7 +226,7 @@ class Dial:
     def _failed(self, code: int) -> None:
         if self._sock is not None:
             self._release().close()
-        self._last = TransportError(f"{self._transport}: {os.strerror(code)}")
+        self._last = TransportError(os.strerror(code))
         self._next()
 
     def cancel(self) -> None:
@@ -281,8 +281,7 @@ class Listener:
             self._socks.append(sock)
             self._loop.watch(sock.fileno(), lambda sock=sock: self._accept(sock))  # type: ignore[misc]
         if not self._socks:
-            why = problem.strerror if problem else "no address"
-            self._failed(TransportError(f"{self._transport}: {why}"))
+            self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
 
     def _accept(self, sock: socket.socket) -> None:
         try:

@@ -24,7 +24,7 @@ ATTACH = 0x04  # the descriptors beside this are a transport: make a link of it
 SERVE = 0x05  # offer a service; tunnels to it come as INCOMING
 STARTED = 0x06  # to INCOMING: it runs (with a descriptor if the server made one)
 EXITED = 0x07  # to INCOMING: it ended, or could not be started
-STATUS = 0x08  # how are your links and tunnels?
+LEAVE = 0x08  # end all that hangs on me; DONE when it has
 
 ANSWER = 0x40  # from here on: answers and events
 PONG = 0x40
@@ -47,7 +47,7 @@ BODIES = {
     SERVE: Fields("SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text")),
     STARTED: Fields("STARTED"),
     EXITED: Fields("EXITED", **_OUTCOME),
-    STATUS: Fields("STATUS"),
+    LEAVE: Fields("LEAVE"),
     PONG: Fields("PONG", data=(1, "bytes")),
     LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),
     OPENED: Fields("OPENED"),

@@ -277,8 +277,8 @@ class Decoder:
         start = len(MAGIC) - self._expect
         size = min(self._expect, len(view))
         if view[:size] != MAGIC[start : start + size]:
-            said = (MAGIC[:start] + bytes(view[:40])).split(b"\n", 1)[0][:40]
-            raise WireError(f"not an r2 neighbour: it began with {said!r}"[:120])
+            said = (MAGIC[:start] + bytes(view[:40])).split(b"\n", 1)[0].rstrip(b"\r")[:40]
+            raise WireError(f"not an r2 neighbour: it began with {said.decode('latin-1')!a}")
         self._expect -= size
         return size
 

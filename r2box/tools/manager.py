@@ -148,13 +148,15 @@ class _Link(_Part):
     def end(self, done: Callable[[], None]) -> None:
         self.ended = True
         self._done = done
-        self._client.close()
         if self._timer is not None:
             self._timer.cancel()
+        self._client.leave(self._left)
+
+    def _left(self) -> None:
         if self._connector is not None:
             self._connector.end()
-        else:
-            done()
+        elif self._done is not None:
+            self._done()
 
 
 class _Service(_Part):
@@ -173,8 +175,7 @@ class _Service(_Part):
 
     def end(self, done: Callable[[], None]) -> None:
         self.ended = True
-        self._client.close()
-        self._server.end(done)
+        self._client.leave(lambda: self._server.end(done))
 
 
 class Manager:
@@ -191,7 +192,7 @@ class Manager:
         self._itself: _Service | None = None
         self._ending = False
         self.loop.failed = log.bug
-        self.daemon = Daemon(self.loop, config.addr, log, self.loop.stop)
+        self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended)
 
     def run(self) -> int:
         raise_file_limit()
@@ -220,42 +221,50 @@ class Manager:
         old, self._config = self._config, new
         if new.addr != old.addr or (new.socket or default_path()) != self.path:
             self.log.warning(f"{self._file}: a new addr or socket takes a restart")
+        gone: list[_Part] = [part for entry, part in self._links if entry not in new.conns]
+        gone += [part for entry, part in self._services if entry not in new.serves]
         cmd = None
         if new.cmd != old.cmd:
-            if self._itself is not None:
-                self._itself.end(_nothing)
-                self._itself = None
             cmd = new.cmd
-        for entry, link in [pair for pair in self._links if pair[0] not in new.conns]:
-            link.end(_nothing)
-            self._links.remove((entry, link))
-        for serve, service in [pair for pair in self._services if pair[0] not in new.serves]:
-            service.end(_nothing)
-            self._services.remove((serve, service))
-        kept_conns, kept_serves = [pair[0] for pair in self._links], [pair[0] for pair in self._services]
-        # In the next round: the daemon must have seen the ends of the old ones before it can take the new.
-        conns = [conn for conn in new.conns if conn not in kept_conns]
-        serves = [serve for serve in new.serves if serve not in kept_serves]
-        self.loop.later(0.05, lambda: self._start(cmd, conns, serves))
-        self.log.info(f"{self._file}: read again: {len(conns)} new links, {len(serves)} new services")
+            gone += [self._itself] if self._itself else []
+            self._itself = None
+        self._links = [pair for pair in self._links if pair[0] in new.conns]
+        self._services = [pair for pair in self._services if pair[0] in new.serves]
+        conns = [conn for conn in new.conns if conn not in old.conns]
+        serves = [serve for serve in new.serves if serve not in old.serves]
+        self.log.info(f"{self._file}: read again: {len(gone)} parts end, {len(conns) + len(serves)} are new")
+        end_all(gone, lambda: self._start(cmd, conns, serves))
 
     def _end(self) -> None:
+        """The daemon first, so that neighbours hear it from the node itself; then what ran for it."""
         if self._ending:
             return
         self._ending = True
         self.loop.later(END_TIME, self.loop.stop)
-        parts = [part for _, part in [*self._links, *self._services]] + ([self._itself] if self._itself else [])
-        waiting = [len(parts) + 1]
+        for part in self._parts():
+            part.ended = True
+        self.daemon.end()
 
-        def one_less() -> None:
-            waiting[0] -= 1
-            if not waiting[0]:
-                self.daemon.end()
+    def _daemon_ended(self) -> None:
+        end_all(self._parts(), self.loop.stop)
 
-        for part in parts:
-            part.end(one_less)
-        one_less()
+    def _parts(self) -> list[_Part]:
+        parts: list[_Part] = [part for _, part in self._links]
+        parts += [part for _, part in self._services]
+        return parts + ([self._itself] if self._itself else [])
 
 
-def _nothing() -> None:
-    return
+def end_all(parts: list[_Part], done: Callable[[], None]) -> None:
+    """End `parts`; done() when all of them have."""
+    waiting = len(parts)
+
+    def one_less() -> None:
+        nonlocal waiting
+        waiting -= 1
+        if not waiting:
+            done()
+
+    if not parts:
+        done()
+    for part in parts:
+        part.end(one_less)

@@ -6,7 +6,7 @@ import os
 import signal
 
 from ..command import Argument, Command
-from ..errors import OWN_FAILURE, SIGNALLED, R2Error, TransportError
+from ..errors import OWN_FAILURE, SIGNALLED, R2Error, UsageError
 from ..net import child, socketfile
 from ..net.client import Client
 from ..net.log import Log
@@ -21,6 +21,7 @@ from ..proto.outcome import Outcome, make_outcome
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..command import Args
+    from ..errors import TransportError
 
 COMMAND = Command(
     "r2-tunnel",
@@ -53,7 +54,7 @@ BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 def main(args: Args) -> int:
     transport = parse_transport(args.transport)
     if transport.kind not in (STDIO, RUN, TCP):
-        raise TransportError(f"{transport}: cannot be the end of a tunnel")
+        raise UsageError(f"{transport}: cannot be the end of a tunnel")
     path = join_targets(args.target)
     try:
         return Tunnel(args, transport, path).run()
@@ -113,7 +114,7 @@ class Tunnel:
             if isinstance(got, int):
                 self._splice(descriptors, got, os.dup(got))
             else:
-                self._fail(str(got))
+                self._fail(f"{self._transport}: {got}")
 
         Dial(self._loop, self._transport, opened)
 
