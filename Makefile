@@ -11,7 +11,7 @@ venv := .venv/bin
 ready := .venv/.ready
 sources := $(shell find r2box -name '*.py') $(wildcard build/*.py) pyproject.toml LICENSE README.md
 
-.PHONY: all build demo test check install uninstall clean help
+.PHONY: all build demo test check pages install uninstall clean help
 
 all: build
 
@@ -27,10 +27,13 @@ check: $(ready)  ## lint and type-check
 	$(venv)/python -m ruff check
 	$(venv)/python -m mypy
 
+pages: $(ready)  ## write the generated pages in man/ anew
+	@$(venv)/python build/pages.py
+
 install: dist/r2box  ## install below PREFIX=/usr/local; DESTDIR= is put in front
 	mkdir -p "$(bin)"
 	$(PYTHON) dist/r2box --install "$(bin)"
-	@for page in man/*.[178]; do \
+	@for page in man/*.[1578]; do \
 		[ -e "$$page" ] || continue; \
 		mkdir -p "$(share)/man$${page##*.}" && install -m 644 "$$page" "$(share)/man$${page##*.}/" || exit 1; \
 	done
@@ -40,7 +43,7 @@ uninstall:  ## remove what install has put there, and nothing else
 		if [ "$$(readlink "$$file")" = r2box ]; then rm -f "$$file"; fi; \
 	done
 	rm -f "$(bin)/r2box"
-	@for page in man/*.[178]; do rm -f "$(share)/man$${page##*.}/$${page##*/}"; done
+	@for page in man/*.[1578]; do rm -f "$(share)/man$${page##*.}/$${page##*/}"; done
 
 clean:  ## remove everything that make has made, .venv too
 	rm -rf .venv dist .setuptools .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

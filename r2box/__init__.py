@@ -1,6 +1,25 @@
 """r2box: programs joined to programs, on one machine and across many, by one rule.
 
     r2 f n0 (RouteTo n1 msg) = f n1 (RoutedFrom n0 msg)
+
+In the order of reading; imports run the same way, and `proto` never imports `net`:
+
+    errors      what can go wrong, and the exit statuses
+    proto/      the protocol, pure: no descriptor, no clock, no randomness
+        address, wire, body   names; frames and messages as bytes
+        route, stream         the rule; one end of a tunnel
+        outcome               how a tunnel ended
+        link, node            one neighbour; all that a node knows
+    net/        the only descriptors, clocks, signals and processes
+        loop, channel, driver      the event loop; bytes in and out; a link on them
+        endpoint, exchange, daemon the local ends of tunnels; who is given them; a node
+        client, connector, server  what tools do at that socket: ask, make links, offer services
+        transport, shell, child    what carries bytes: TCP, or a command line and its process
+        splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
+    config      a TOML file as checked records
+    command     words as options, and --help; manual: man pages and completions
+    tools/      one module for each command
+    box         from the name it was called by to the tool
 """
 
 __version__ = "0.1.0"

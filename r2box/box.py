@@ -98,6 +98,9 @@ def _open_standard_descriptors() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # Python has noticed too
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def _guarded(name: str, run: Callable[[], int]) -> int:

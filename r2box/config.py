@@ -18,7 +18,7 @@ import sys
 from collections import namedtuple
 
 from .errors import AddressError, ConfigError, UsageError
-from .net.child import service_name
+from .net.shell import service_name
 from .net.transport import parse_transport
 from .proto.address import check_address
 

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     Answer = Callable[[say.Body, tuple[int, ...]], None]
 
 
-_FROM_AFAR = (say.PONG, say.LISTING, say.ERROR)  # what a node that is not our daemon may say to us
-
-
 class Client:
     """A connection to the daemon over `fd`, a UNIX socket.
 
@@ -49,7 +46,7 @@ class Client:
         self._ready = ready
         self._gone = gone
         self._event = event
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, tuple[Answer, tuple[str, ...]]] = {}
         self._last = 0
         self._driver: Driver | None = None
         me = Me("", b"", role=CLIENT, software=f"r2box {__version__}")
@@ -70,7 +67,7 @@ class Client:
         `descriptors` are given away.
         """
         self._last += 1
-        self._answers[self._last] = answer
+        self._answers[self._last] = (answer, path)
         self.send(kind, self._last, path, descriptors, **fields)
         return self._last
 
@@ -117,10 +114,14 @@ class Client:
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         body = say.decode_body(message.body)
-        if message.origin and body.kind not in _FROM_AFAR:
-            return  # only our own daemon may speak of descriptors
-        answer = self._answers.get(body.id) if body.kind not in (say.INCOMING, say.HANGUP) else self._event
-        if answer is not None:
+        if body.kind in (say.INCOMING, say.HANGUP):
+            answer, path = self._event, ()
+        else:
+            answer, path = self._answers.get(body.id, (None, ()))
+        # An answer comes from a node that was asked, or from one on the way to it; nobody else can slip one in.
+        while path and path[0] == self.address:
+            path = path[1:]
+        if answer is not None and message.origin == path[: len(message.origin)]:
             answer(body, descriptors)
             return
         for fd in descriptors:

@@ -104,6 +104,21 @@ def _bind(path: str) -> socket.socket:
     return sock
 
 
+def identity(path: str) -> tuple[int, int]:
+    """Which file it is that is at `path` now."""
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
+def remove(path: str, which: tuple[int, int]) -> None:
+    """Remove the socket file at `path`, if it still is the one that `identity` told of."""
+    try:
+        if identity(path) == which:
+            os.unlink(path)
+    except FileNotFoundError:
+        return  # somebody was faster
+
+
 def _check_length(path: str) -> None:
     size = len(os.fsencode(path))
     if size > MAX_PATH:

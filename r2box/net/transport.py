@@ -16,6 +16,7 @@ import os
 import socket
 
 from ..errors import TransportError, UsageError
+from .shell import quote, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,37 +103,20 @@ def fill_place(command: str, words: list[str]) -> str:
     place = find_place(command)
     assert place is not None
     before, after = command[: place[0]], command[place[1] :]
-    import shlex
-
     if command[place[0] : place[1]] == PLACE and not before.endswith(("'", '"')):
-        return before + " ".join(map(shlex.quote, words)) + after
+        return before + " ".join(map(quote, words)) + after
     if command[place[0] : place[1]] == PLACE:
-        line = " ".join(map(shlex.quote, words))
+        line = " ".join(map(quote, words))
     else:
         line = " ".join("".join("\\" + c if c in " \\,:!'\"()[]{}" else c for c in word) for word in words)
-    quote = _open_quote(before)
-    if quote == "'":
+    inside = scan(before)[1]
+    if inside == "'":
         line = line.replace("'", "'\\''")
-    elif quote == '"':
+    elif inside == '"':
         line = "".join("\\" + c if c in '\\"$`' else c for c in line)
     else:
-        line = shlex.quote(line)
+        line = quote(line)
     return before + line + after
-
-
-def _open_quote(text: str) -> str:
-    """The quote that is open at the end of `text`, as the shell reads it; "" if none is."""
-    quote, escaped = "", False
-    for character in text:
-        if escaped:
-            escaped = False
-        elif character == "\\" and quote != "'":
-            escaped = True
-        elif quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-    return quote
 
 
 # -- TCP ------------------------------------------------------------------------------------------------------------

@@ -50,9 +50,10 @@ if TYPE_CHECKING:
 HELLO_TIMEOUT = 10.0  # seconds for both hellos: a person waits for this
 KEEPALIVE = 15.0  # seconds of silence after which the neighbour is asked
 MISSES = 3  # unanswered questions that make it dead
-MAX_STREAMS = 16384  # at once on a link: 10,000 tunnels, and their windows at the least size still fit in memory
+MAX_STREAMS = 16384  # at once on a link before we open no more: 10,000 tunnels, and their windows at the least size still fit in memory
 BUDGET = 1 << 26  # 64 MiB: what all neighbours' streams on one link may have sent and we not passed on
 MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
+FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of small ones is seen as what it is
 QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
 ALONE = 1 << 18  # and when none does
 MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
@@ -110,7 +111,6 @@ class Link:
         self._asked_at = -1.0  # when the PING that has no answer yet was sent
         self._misses = 0
         self._wait_until = now + HELLO_TIMEOUT  # for the hello, or for the answer to a probe
-        self._said_hello = False
         self._ready_sent = self._ready_received = False
         self.start()
 
@@ -139,6 +139,8 @@ class Link:
                 raise WireError(f"expected {self.expect}, but the neighbour is {self.address}")
             if self.address == self.me.address:
                 raise WireError(f"the neighbour has the same address as this node: {self.address}")
+        elif hello["role"] != wire.CLIENT:
+            raise WireError(f"the neighbour is of an unknown kind: {hello['role']}")
         self.state = READY_WAIT
         self.owner.link_hello(self)
 
@@ -196,8 +198,7 @@ class Link:
     # -- bytes in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: Buffer, now: float, descriptors: tuple[int, ...] = ()) -> None:
-        """Bytes from the neighbour, with the descriptors that came beside them.  `settle` must follow before the
-        buffer of `data` is used again."""
+        """Bytes from the neighbour, and the descriptors beside them.  `settle` must come before `data` changes."""
         self.now = self._heard_at = now
         self._misses = 0
         self.received += len(data)
@@ -242,8 +243,8 @@ class Link:
             raise WireError("an OPEN with a label of the receiver's")
         if route in self.streams:
             raise WireError("an OPEN on a label that is in use")
-        if len(self.streams) >= MAX_STREAMS:
-            raise WireError(f"more than {MAX_STREAMS} routes")
+        if len(self.streams) >= 2 * MAX_STREAMS:  # twice: both sides may open their last ones at the same time
+            raise WireError(f"more than {2 * MAX_STREAMS} routes")
         fields = wire.OPEN_FIELDS.decode(payload)
         stream = self.streams[route] = Stream(self, route, route | 1, opened_here=False)
         stream.on_window(fields["window"])
@@ -283,7 +284,7 @@ class Link:
 
     def _queue(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
         self._control.append((frame, descriptors))
-        self._backlog += len(frame)
+        self._backlog += len(frame) + FRAME_COST
         self.owner.link_wake(self)
 
     @property
@@ -312,7 +313,7 @@ class Link:
                 return self._count(out), descriptors
             descriptors = descriptors or passengers
             self._control.popleft()
-            self._backlog -= len(frame)
+            self._backlog -= len(frame) + FRAME_COST
             out.append(frame)
             if len(out) >= MAX_BUFFERS:
                 return self._count(out), descriptors
@@ -323,7 +324,7 @@ class Link:
         while self._control and not self._control[0][1] and len(out) < MAX_BUFFERS:
             # what the turns caused: credit for the streams that were pulled
             frame, _ = self._control.popleft()
-            self._backlog -= len(frame)
+            self._backlog -= len(frame) + FRAME_COST
             out.append(frame)
         return self._count(out), descriptors
 
@@ -345,8 +346,7 @@ class Link:
             if size <= JOIN:
                 out.append(header + data)
             else:
-                out.append(header)
-                out.append(data)
+                out.extend((header, data))
         elif data is not None:
             stream.fin_sent = True
             out.append(wire.encode_frame(wire.FIN, stream.route))

@@ -10,7 +10,8 @@ address, this node, and what it does know.
 A second link to an address that is already linked: the first link is asked for a sign of life while the newcomer
 waits.  If it answers, the newcomer is refused; if not, it is taken for dead and the newcomer takes its place.  So a
 neighbour that lost its connection without a farewell is back within `PROBE` seconds, and nobody can push a living
-neighbour out by using its name.
+neighbour out by using its name.  Two nodes that connect to each other at the same moment may find both links up before
+either was there to be asked: then the node with the greater instance closes its second one, and the other lets it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 from ..errors import RefusedError, WireError
 from . import body as say
 from .address import CHILD, MAX_HOPS, SERVICE, format_path
-from .link import Link, Me
+from .link import UP, Link, Me
 from .outcome import FAILED, REFUSED, UNKNOWN, Outcome
 from .route import Message, hop
 from .wire import CLIENT
@@ -104,7 +105,14 @@ class Node:
             newcomer.close(f"{self.address} is already linked to {link.address}")
 
     def link_up(self, link: Link) -> None:
-        (self.clients if link.is_local else self.links)[link.address] = link
+        table = self.clients if link.is_local else self.links
+        if link.address not in table:
+            table[link.address] = link
+        elif self.me.instance > link.peer["instance"]:
+            link.close(f"{self.address} is already linked to {link.address}")
+            return
+        else:
+            self._newcomers[link.address] = link
         self.host.up(link)
 
     def link_down(self, link: Link, reason: str) -> None:
@@ -115,7 +123,11 @@ class Node:
             del self._newcomers[link.address]
         self.host.down(link, reason)
         if link.address not in table and link.address in self._newcomers:
-            self._newcomers.pop(link.address).accept()
+            newcomer = self._newcomers.pop(link.address)
+            if newcomer.state == UP:
+                table[link.address] = newcomer
+            else:
+                newcomer.accept()
 
     def link_wake(self, link: Link) -> None:
         self.host.wake(link)
@@ -179,6 +191,8 @@ class Node:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
             if len(wish.path) + len(origin) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            if fields["mode"]:
+                raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
             target, _ = self.resolve(wish.path)
             if isinstance(target, Link):
                 stream.far = self.open(link.address, wish, stream)
@@ -206,6 +220,8 @@ class Node:
             if isinstance(target, Service):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
             if isinstance(target, Link):
+                if target.is_local and is_request(message.body):
+                    raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
                 _, onward = hop(link.address, Message(path, message.origin, message.body))
                 self.host.discard(descriptors)
                 if not target.message(onward):
@@ -242,12 +258,9 @@ class Node:
 
     def _bounce(self, link: Link, message: Message, text: str) -> None:
         """Tell the sender that its request failed.  Answers are never answered."""
-        try:
-            body = say.decode_body(message.body)
-        except WireError:
-            return
-        if body.is_request:
-            self._answer(link, message, say.encode_body(say.ERROR, body.id, code=FAILED, text=text[:900]))
+        if is_request(message.body):
+            id_ = say.decode_body(message.body).id
+            self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900]))
 
     def _list(self, body: say.Body) -> bytes:
         entries: list[bytes] = []
@@ -290,6 +303,14 @@ class Node:
         for name in names:
             del self.services[name]
         return names
+
+
+def is_request(body: bytes) -> bool:
+    """Whether `body` asks for an answer; False too if it says nothing that can be understood."""
+    try:
+        return say.decode_body(body).is_request
+    except WireError:
+        return False
 
 
 def is_allowed(allow: tuple[str, ...], origin: tuple[str, ...]) -> bool:

@@ -56,27 +56,30 @@ COALESCE = 1 << 14  # small pieces in a queue are joined up to this size, so tha
 class ByteQueue:
     """A first-in first-out queue of bytes, in the pieces they came in."""
 
-    __slots__ = ("_pieces", "size")
+    __slots__ = ("_fresh", "_pieces", "size")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes | bytearray | memoryview] = deque()
+        self._fresh = 0  # pieces appended since `settle`; they may have been taken meanwhile
         self.size = 0
 
     def append(self, data: Buffer) -> None:
         """Add `data` without a copy; it must not change until `settle` was called."""
         self._pieces.append(data)
+        self._fresh += 1
         self.size += len(data)
 
     def settle(self) -> None:
-        """Copy what is still here of the last `append`, so that its buffer is free."""
-        if not self._pieces or not isinstance(self._pieces[-1], memoryview):
-            return
-        data = self._pieces.pop()
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, bytearray) and len(last) + len(data) <= COALESCE:
-            last += data
-        else:
-            self._pieces.append(bytearray(data) if len(data) < COALESCE else bytes(data))
+        """Copy what is still here of each `append` since the last call, so that its buffer is free."""
+        pieces = self._pieces
+        fresh = [pieces.pop() for _ in range(min(self._fresh, len(pieces)))]
+        self._fresh = 0
+        for data in reversed(fresh):
+            last = pieces[-1] if pieces else None
+            if isinstance(last, bytearray) and len(last) + len(data) <= COALESCE:
+                last += data
+            else:
+                pieces.append(bytearray(data) if len(data) < COALESCE else bytes(data))
 
     def take(self, limit: int) -> Buffer:
         """Remove and return 1 to `limit` bytes.  IndexError if there are none."""

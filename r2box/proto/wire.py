@@ -175,6 +175,7 @@ class Fields:
     def decode(self, payload: Buffer) -> dict[str, Any]:
         """Every field of the layout with its value or default.  WireError if `payload` is not fields."""
         values = dict(self._defaults)
+        lists: dict[str, list[bytes]] = {}  # of the repeated fields: joining tuples one by one would be quadratic
         data = bytes(payload)
         at, end = 0, len(data)
         while at < end:
@@ -185,8 +186,13 @@ class Fields:
             if tag in self._by_tag:
                 field, _, _, decode, repeated = self._by_tag[tag]
                 value = decode(data[at : at + size])
-                values[field] = (*values[field], value) if repeated else value
+                if repeated:
+                    lists.setdefault(field, []).append(value)
+                else:
+                    values[field] = value
             at += size
+        for field, items in lists.items():
+            values[field] = tuple(items)
         return values
 
 

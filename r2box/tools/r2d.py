@@ -43,8 +43,9 @@ def main(args: Args) -> int:
     loop.failed = log.bug
     daemon = Daemon(loop, args.address, log, loop.stop)
     daemon.listen(args.socket or default_path())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.on_signal(number, daemon.end)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants it so
+            loop.on_signal(number, daemon.end)
     loop.run()
     loop.close()
     return OK

@@ -7,11 +7,11 @@ import signal
 from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, AddressError, R2Error, UsageError
 from ..net import socketfile
-from ..net.child import service_name
 from ..net.client import Client
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.server import Server
+from ..net.shell import service_name
 from ..net.transport import parse_transport
 from ..proto.address import SERVICE, check_address
 

@@ -8,6 +8,7 @@ from ..command import Argument, Command
 from ..errors import NOT_FOUND, OWN_FAILURE, UsageError
 from ..net import socketfile
 from ..net.connector import own_command
+from ..net.shell import quote
 from ..proto.address import SERVICE, parse_path
 
 TYPE_CHECKING = False
@@ -62,12 +63,10 @@ def main(args: Args) -> int:
     path = parse_path(node)
     if path[-1].startswith(SERVICE):
         raise UsageError(f"{node}: name the node; its service sshd is meant")
-    import shlex
-
     proxy = [*own_command(), "r2-tunnel", "-s", socketfile.default_path()]
     for step in (*path, SERVICE + "sshd"):
         proxy += ["-t", step]
-    line = " ".join(shlex.quote(word).replace("%", "%%") for word in [*proxy, "-"])
+    line = " ".join(quote(word).replace("%", "%%") for word in [*proxy, "-"])
     words[at] = f"{user}{separator}r2/{node}"
     try:
         os.execvp("ssh", ["ssh", "-o", f"ProxyCommand={line}", *words])

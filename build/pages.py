@@ -1,0 +1,128 @@
+"""Write the manual pages of the tools and of the configuration file into `man/`, from their declarations.
+
+    python build/pages.py [DIRECTORY]        (DIRECTORY: where to put them, `man` by default)
+
+The pages are checked in, so that a checkout can be read and installed without running anything; a test says when
+they are no longer what the declarations give.  r2-protocol.7 is written by hand and left alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from r2box import __version__, box, config, manual  # noqa: E402
+from r2box.command import Argument, Command, Option  # noqa: E402
+
+# What r2box does under its own name is no tool in the box, so its page is declared here.
+BOX = Command(
+    "r2box",
+    "the one file that holds every tool of r2",
+    arguments=[
+        Argument("TOOL", "the name of a tool", required=False),
+        Argument("ARGUMENT", "what is for the tool", required=False, rest=True),
+    ],
+    options=[
+        Option(("--list",), "print the names of all tools", kind="flag"),
+        Option(("--install",), "copy r2box into DIR and put a symlink for every tool beside it", "DIR"),
+        Option(("--force",), "with --install: replace a file of the same name that is not r2box's", kind="flag"),
+        Option(("--man",), "print the manual page of TOOL as mdoc(7)", "TOOL"),
+        Option(("--completion",), "print a completion script for SHELL: bash, zsh or fish", "SHELL"),
+    ],
+    description=(
+        "r2box joins programs on one machine and programs on machines far away.  A node is run by r2d(8), or from a "
+        "file by r2dm(8); r2-connect(1) links two nodes over anything that carries bytes; r2-serve(1) offers a program "
+        "as a service; r2-tunnel(1) joins a program to a service, through as many nodes as it takes.\n\n"
+        "All of them are one file.  It acts as the tool by whose name it is called (a symlink), or as TOOL, its first "
+        "argument.  It needs Python 3.9 or newer and nothing else."
+    ),
+    examples=[
+        ("r2box --install ~/.local/bin", "have every tool on PATH"),
+        ("r2box r2d alice", "run a tool without a symlink"),
+        ("r2box --man r2d | man -l -", "read a page where none is installed"),
+        ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
+    ],
+    statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
+    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "r2d(8)", "r2dm(8)"],
+    common=False,
+)
+
+# How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
+KINDS = {
+    "_address": "an address",
+    "_path": "a path",
+    "_text": "a text",
+    "_transport": "a transport",
+    "_patterns": "a list of patterns",
+}
+
+CONFIG_TEXT = (
+    "A node that r2dm(8) runs is described by a file in TOML: UTF-8, at most {limit} MiB, by custom "
+    "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are texts, and patterns a list of texts.  "
+    "A file with a mistake is refused as a whole, before anything starts, and every mistake in it is named with its "
+    "line.",
+    "The address of a node, or the name of a service, is 1 to 64 letters, digits and signs out of ._:=+@-.  The words "
+    "service and child are not addresses.",
+    "A transport is a command line for sh -c, or one of the built-in ones, such as tcp://HOST:PORT and "
+    "tcp-listen://HOST:PORT.  In the cmd of a link, a lone dash behind exec: or system:, or the word -%, is replaced "
+    "by the command that links to this node, with its full path.",
+    "A pattern is compared with the origin of a tunnel, the way back to who opened it, nearest node first.  It is the "
+    "whole origin or its first steps, and may hold the shell's * and ?.",
+)
+
+CONFIG_EXAMPLES = (
+    (
+        '[self]\naddr = "alice"\nsocket = "/home/user/.local/r2/alice.sock"\ncmd = "echo hello from alice"\n\n'
+        '[[conn]]\naddr = "bob"\ncmd = "socat tcp-l:47210,fork,reuseaddr exec:-"',
+        "The node alice, which greets whoever tunnels to it and takes links from bob over TCP",
+    ),
+    (
+        '[self]\naddr = "bob"\n\n[[conn]]\naddr = "alice"\ncmd = "tcp://127.0.0.1:47210"\n\n'
+        '[[serve]]\nname = "sshd"\ncmd = "/usr/sbin/sshd -i"\nallow = ["alice"]',
+        "The node bob, which links to alice without any other program and lets alice log in",
+    ),
+)
+
+
+def config_page(date: str) -> str:
+    """r2.toml(5), from the tables of `config`."""
+    lines = manual.page("r2.toml", 5, __version__, date, ["r2.toml"], "the configuration file of an r2 node")
+    limit = config.MAX_FILE >> 20
+    parts = [manual.prose(text.format(limit=limit)) for text in CONFIG_TEXT]
+    lines += [line for place, part in enumerate(parts) for line in (".Pp" if place else ".Sh DESCRIPTION", *part)]
+    for table in config.TABLES.values():
+        many = "There may be any number of these tables." if table.header.startswith("[[") else "Exactly one."
+        rows = []
+        for name, key in table.keys.items():
+            need = "required" if key.required is True else "optional"
+            rows.append((f"Cm {manual.words(name)}", [*manual.prose(f"({KINDS[key.check.__name__]}, {need})"),
+                                                      *manual.prose(key.help)]))  # fmt: skip
+        lines += [f".Ss {table.header}", *manual.prose(f"{table.help} {many}"), *manual.listing(rows)]
+    lines += manual.examples(CONFIG_EXAMPLES)
+    lines += manual.see_also(["r2box(1)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2dm(8)"])
+    return "\n".join(lines) + "\n"
+
+
+def render_all(date: str = box.MAN_DATE) -> dict[str, str]:
+    """Every generated page: file name -> text."""
+    below = [box.load(place)[0] for place in box.WORDS.values()]
+    pages = {"r2.toml.5": config_page(date)}
+    for command in (BOX, *(box.load(place)[0] for place in box.TOOLS.values())):
+        commands = below if command.name == "r2" else []
+        pages[f"{command.name}.{command.section}"] = manual.render_man(command, __version__, date, commands)
+    return dict(sorted(pages.items()))
+
+
+def main(argv: list[str]) -> int:
+    folder = Path(argv[1]) if len(argv) > 1 else ROOT / "man"
+    for name, text in render_all().items():
+        (folder / name).write_text(text, encoding="ascii")
+        print(folder / name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

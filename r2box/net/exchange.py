@@ -1,0 +1,363 @@
+"""The exchange: how tunnels reach the services and clients of this node, with their descriptors.
+
+    Guest      one program on the control socket, and all that goes when it goes
+    _Tunnel    a tunnel that a guest asked for
+    _Incoming  a tunnel that a server was told of, and what to do when the server answers
+    _Relay     a tunnel from a neighbour to a service here, whose bytes this daemon moves
+
+A tunnel between a guest and a service of the same daemon is made of socketpairs of which each gets its ends: its bytes
+never come here.  What must cross a link is read and written by an `Endpoint`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import RefusedError
+from ..proto import body as say
+from ..proto.address import SERVICE, check_address, format_path
+from ..proto.link import Link
+from ..proto.node import Node, Service, is_allowed
+from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
+from ..proto.route import Message
+from . import endpoint as ends
+from .channel import Channel, adopt, socketpair
+from .endpoint import Endpoint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..proto.stream import Stream
+    from .log import Log
+    from .loop import Loop
+
+HANGUP_TIME = 5.0  # seconds that a program has to end after its tunnel failed, before it sees the end of its input
+PROVIDES, SINGLE, APART = range(3)  # a server makes the descriptor itself; wants one; wants stdin and stdout apart
+
+
+class Guest:
+    """A program on the control socket."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.is_gone = False
+        self.attached: dict[int, Link] = {}
+        self.tunnels: dict[int, _Tunnel] = {}
+        self.incoming: dict[int, _Incoming] = {}
+        self.failed: list[Channel] = []  # of tunnels that failed, held open until the guest has gone
+        self._last = 0
+
+    def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:
+        """Send a body; `descriptors` are given away.  False if the guest does not read."""
+        if self.link.message(Message((), (), say.encode_body(kind, id, **fields)), descriptors):
+            return True
+        close_all(descriptors)
+        return False
+
+    def fail(self, id: int, text: str) -> None:
+        self.say(say.ERROR, id, text=text)
+
+    def next_id(self) -> int:
+        self._last += 1
+        return self._last
+
+
+class _Tunnel:
+    """A tunnel that `guest` asked for, under the id of its request."""
+
+    def __init__(self, guest: Guest, id: int) -> None:
+        self.guest = guest
+        self.id = id
+        self.opened = False
+        self.cancel: Callable[[], None] = lambda: None  # its guest went away
+
+    def open(self, descriptors: tuple[int, ...]) -> None:
+        self.opened = True
+        self.guest.say(say.OPENED, self.id, descriptors)
+
+    def end(self, outcome: Outcome) -> None:
+        self.guest.tunnels.pop(self.id, None)
+        if self.opened:
+            self.guest.say(say.ENDED, self.id, **outcome.fields())
+        else:
+            self.guest.say(say.ERROR, self.id, code=outcome.code, text=outcome.describe() or "it ended at once")
+
+
+class _Incoming:
+    """A tunnel for a service of `server`, from its announcement to the exit of its program."""
+
+    def __init__(
+        self, server: Guest, started: Callable[[tuple[int, ...]], None], exited: Callable[[Outcome], None]
+    ) -> None:
+        self.server = server
+        self.id = server.next_id()
+        self.started = started
+        self.exited = exited
+        server.incoming[self.id] = self
+
+    def hang_up(self, text: str) -> None:
+        if self.id in self.server.incoming:
+            self.server.say(say.HANGUP, self.id, text=text)
+
+    def end(self, outcome: Outcome) -> None:
+        if self.server.incoming.pop(self.id, None) is not None:
+            self.exited(outcome)
+
+
+class Exchange:
+    """All tunnels and services of the guests of `node`."""
+
+    def __init__(self, loop: Loop, log: Log, node: Node) -> None:
+        self.loop = loop
+        self.log = log
+        self.node = node
+        self.endpoints: set[Endpoint] = set()
+        self.is_closed = False  # no new tunnels: the daemon is ending
+
+    def forget(self, guest: Guest) -> None:
+        """A guest is gone, and its tunnels and services go too."""
+        for name in filter(None, self.node.remove_services(guest)):
+            self.log.info(f"{self.node.address}: {SERVICE}{name} is no longer offered")
+        for tunnel in list(guest.tunnels.values()):
+            tunnel.cancel()
+        for channel in guest.failed:
+            channel.close()
+        for incoming in list(guest.incoming.values()):
+            incoming.end(Outcome(LOST, f"{self.node.address}: the server of this service went away"))
+
+    # -- services ------------------------------------------------------------------------------------------------
+
+    def on_serve(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        name = check_address(body["name"]) if body["name"] else ""
+        allow = tuple(pattern.decode("utf-8", "replace") for pattern in body["allow"])
+        self.node.add_service(Service(name, guest, runs=body["runs"], allow=allow, detail=body["detail"]))
+        if name:
+            self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
+        guest.say(say.DONE, body.id)
+
+    def announce(self, incoming: _Incoming, service: Service, origin: tuple[str, ...], fds: tuple[int, ...]) -> bool:
+        told = incoming.server.say(
+            say.INCOMING, incoming.id, fds, service=service.name, origin=origin, node=self.node.address
+        )
+        if not told:
+            incoming.end(Outcome(BUSY, f"{self.node.address}: the server of {SERVICE}{service.name} does not answer"))
+        return told
+
+    def on_started(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        incoming = guest.incoming.get(body.id)
+        if incoming is None:
+            close_all(descriptors)
+        else:
+            incoming.started(descriptors)
+
+    def on_exited(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        if body.id in guest.incoming:
+            guest.incoming[body.id].end(make_outcome(body))
+
+    def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
+        """A tunnel from a neighbour for a service here."""
+        mine: tuple[int, ...] = ()
+        theirs: tuple[int, ...] = ()
+        try:
+            mine, theirs = make_pairs(service.runs)
+        except OSError as error:
+            stream.close(Outcome(BUSY, f"{self.node.address}: {error.strerror}"))
+            return
+        _Relay(self, service, stream, origin, mine, theirs)
+
+    # -- tunnels -------------------------------------------------------------------------------------------------
+
+    def on_tunnel(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        target, _ = self.node.resolve(body["target"])
+        if self.is_closed:
+            raise RefusedError(f"{self.node.address}: is shutting down")
+        tunnel = _Tunnel(guest, body.id)
+        if isinstance(target, Link):
+            self._tunnel_over(tunnel, body)
+            return
+        service = target or self.node.itself()
+        if not is_allowed(service.allow, (guest.link.address,)):
+            raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
+        self._tunnel_here(tunnel, service, bool(body["apart"]))
+
+    def _tunnel_over(self, tunnel: _Tunnel, body: say.Body) -> None:
+        """Over a link: this daemon relays."""
+        mine, theirs = make_pairs(APART if body["apart"] else SINGLE)
+        guest = tunnel.guest
+        waiting = [theirs]
+
+        def accepted() -> None:
+            tunnel.open(waiting.pop())
+            end.begin()
+
+        def closed(outcome: Outcome) -> None:
+            if waiting:
+                close_all(waiting.pop())
+            self.endpoints.discard(end)
+            tunnel.end(outcome)
+            if outcome.is_clean or guest.is_gone:
+                end.channel.close()
+            else:  # the client hears of the failure before it sees the end of the stream
+                self.loop.later(HANGUP_TIME, end.channel.close)
+                guest.failed.append(end.channel)
+
+        end = Endpoint(self.loop, adopt(mine), closed, accepted)
+        try:
+            stream = self.node.open(guest.link.address, Message(body["target"], (), b""), end)
+        except RefusedError:
+            close_all(waiting.pop())
+            end.channel.close()
+            raise
+        end.join(stream)
+        self.endpoints.add(end)
+        if body["detached"]:
+            return
+        guest.tunnels[tunnel.id] = tunnel
+        tunnel.cancel = lambda: end.abandon(Outcome(GONE, f"{self.node.address}: the client went away"))
+        self.log.debug(f"{self.node.address}: a tunnel from {guest.link.address} to {format_path(body['target'])}")
+
+    def _tunnel_here(self, tunnel: _Tunnel, service: Service, apart: bool) -> None:
+        """To a service of this daemon: each side gets its ends, and the bytes go between them without us."""
+        server: Guest = service.owner
+        mine, theirs = make_pairs(min(service.runs, APART if apart else SINGLE))
+
+        def started(descriptors: tuple[int, ...]) -> None:
+            tunnel.open(mine or descriptors)
+            if not mine:
+                incoming.end(Outcome())  # nobody will tell of its end: it is the socket's
+
+        def exited(outcome: Outcome) -> None:
+            if not tunnel.opened:
+                close_all(mine)
+            tunnel.end(outcome)
+
+        incoming = _Incoming(server, started, exited)
+        tunnel.guest.tunnels[tunnel.id] = tunnel
+        tunnel.cancel = lambda: incoming.hang_up("the client went away")
+        self.announce(incoming, service, (tunnel.guest.link.address,), theirs)
+
+
+class _Relay:
+    """A tunnel from a neighbour to a service here: its stream, our ends of its descriptors, and its server."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        service: Service,
+        stream: Stream,
+        origin: tuple[str, ...],
+        mine: tuple[int, ...],
+        theirs: tuple[int, ...],
+    ) -> None:
+        self.exchange = exchange
+        self.stream = stream
+        self.end: Endpoint | None = None
+        if mine:
+            self._make_end(mine, ends.PROGRAM if service.runs == APART else ends.SOCKET)
+        else:
+            stream.far = _Early(self)
+        self.incoming = _Incoming(service.owner, self._started, self._exited)
+        name = SERVICE + service.name if service.name else "this node"
+        exchange.log.debug(f"{exchange.node.address}: a tunnel from {format_path(origin)} to {name}")
+        exchange.announce(self.incoming, service, origin, theirs)
+
+    def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
+        self.end = Endpoint(self.exchange.loop, adopt(fds), self._closed, kind=kind)
+        self.exchange.endpoints.add(self.end)
+        self.end.join(self.stream)
+        self.stream.far = self.end
+
+    def _started(self, descriptors: tuple[int, ...]) -> None:
+        if self.stream.close_received:
+            close_all(descriptors)  # the far end was faster
+            return
+        if self.end is None:
+            if not descriptors:
+                self.incoming.end(Outcome(REFUSED, f"{self.exchange.node.address}: the server gave no descriptor"))
+                return
+            self._make_end(descriptors, ends.SOCKET)
+            self.incoming.server.incoming.pop(self.incoming.id, None)
+        assert self.end is not None
+        self.stream.accept()
+        self.end.begin()
+
+    def _exited(self, outcome: Outcome) -> None:
+        if self.end is None:
+            self.stream.close(outcome)
+        elif not self.end.is_over:
+            self.end.exited(outcome)
+        else:
+            self.end.channel.close()
+
+    def _closed(self, outcome: Outcome) -> None:
+        """The tunnel is over.  After a failure the program is told before it sees the end of its input."""
+        assert self.end is not None
+        self.exchange.endpoints.discard(self.end)
+        if outcome.is_clean or self.incoming.id not in self.incoming.server.incoming:
+            (self.end.channel.close if outcome.is_clean else self.end.channel.reset)()
+            self.incoming.server.incoming.pop(self.incoming.id, None)
+        else:
+            self.hang_up(outcome.describe())
+            self.exchange.loop.later(HANGUP_TIME, self.end.channel.close)
+
+    def hang_up(self, text: str) -> None:
+        self.incoming.hang_up(text)
+
+
+class _Early:
+    """The far end of a stream while its server makes the descriptor: nothing can flow yet."""
+
+    def __init__(self, relay: _Relay) -> None:
+        self._relay = relay
+
+    def readable(self) -> None:
+        return
+
+    def pull(self, limit: int) -> None:
+        return
+
+    def more(self) -> bool:
+        return False
+
+    def stop(self) -> None:
+        return
+
+    def accept(self) -> None:
+        return
+
+    def close(self, outcome: Outcome) -> None:
+        self._relay.hang_up(outcome.describe())
+
+
+def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The descriptors of a tunnel, as (ours, theirs); of each, to read and to write.  OSError if none are left.
+
+    PROVIDES: none.  SINGLE: one that does both.  APART: one for each direction, so that a program can close its
+    output and go on reading.
+    """
+    if how == PROVIDES:
+        return (), ()
+    a, b = socketpair()
+    if how == SINGLE:
+        return (a,), (b,)
+    try:
+        c, d = socketpair()
+    except OSError:
+        close_all((a, b))
+        raise
+    return (a, c), (d, b)
+
+
+def close_all(descriptors: tuple[int, ...]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+REQUESTS: dict[int, Callable[[Exchange, Guest, say.Body, tuple[int, ...]], None]] = {
+    say.SERVE: Exchange.on_serve,
+    say.STARTED: Exchange.on_started,
+    say.EXITED: Exchange.on_exited,
+    say.TUNNEL: Exchange.on_tunnel,
+}
