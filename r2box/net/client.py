@@ -114,8 +114,9 @@ class Client:
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         body = say.decode_body(message.body)
+        path: tuple[str, ...] = ()
         if body.kind in (say.INCOMING, say.HANGUP):
-            answer, path = self._event, ()
+            answer = self._event
         else:
             answer, path = self._answers.get(body.id, (None, ()))
         # An answer comes from a node that was asked, or from one on the way to it; nobody else can slip one in.

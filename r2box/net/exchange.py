@@ -20,6 +20,7 @@ from ..proto.link import Link
 from ..proto.node import Node, Service, is_allowed
 from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
 from ..proto.route import Message
+from ..proto.stream import Nobody
 from . import endpoint as ends
 from .channel import Channel, adopt, socketpair
 from .endpoint import Endpoint
@@ -46,7 +47,7 @@ class Guest:
         self.attached: dict[int, Link] = {}
         self.tunnels: dict[int, _Tunnel] = {}
         self.incoming: dict[int, _Incoming] = {}
-        self.failed: list[Channel] = []  # of tunnels that failed, held open until the guest has gone
+        self.failed: set[Channel] = set()  # of tunnels that failed
         self._last = 0
 
     def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:
@@ -58,6 +59,17 @@ class Guest:
 
     def fail(self, id: int, text: str) -> None:
         self.say(say.ERROR, id, text=text)
+
+    def hold(self, channel: Channel, loop: Loop) -> None:
+        """Keep the channel of a tunnel that failed open, so that the guest hears of the failure before it sees the end
+        of the stream; until it has gone, or for `HANGUP_TIME`."""
+
+        def let_go() -> None:
+            self.failed.discard(channel)
+            channel.close()
+
+        self.failed.add(channel)
+        loop.later(HANGUP_TIME, let_go)
 
     def next_id(self) -> int:
         self._last += 1
@@ -158,6 +170,9 @@ class Exchange:
 
     def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
         """A tunnel from a neighbour for a service here."""
+        if self.is_closed:
+            stream.close(Outcome(REFUSED, f"{self.node.address}: is shutting down"))
+            return
         mine: tuple[int, ...] = ()
         theirs: tuple[int, ...] = ()
         try:
@@ -193,15 +208,13 @@ class Exchange:
             end.begin()
 
         def closed(outcome: Outcome) -> None:
-            if waiting:
-                close_all(waiting.pop())
             self.endpoints.discard(end)
             tunnel.end(outcome)
-            if outcome.is_clean or guest.is_gone:
+            if waiting or outcome.is_clean or guest.is_gone:
+                close_all(waiting.pop() if waiting else ())
                 end.channel.close()
-            else:  # the client hears of the failure before it sees the end of the stream
-                self.loop.later(HANGUP_TIME, end.channel.close)
-                guest.failed.append(end.channel)
+            else:
+                guest.hold(end.channel, self.loop)
 
         end = Endpoint(self.loop, adopt(mine), closed, accepted)
         try:
@@ -224,7 +237,10 @@ class Exchange:
         mine, theirs = make_pairs(min(service.runs, APART if apart else SINGLE))
 
         def started(descriptors: tuple[int, ...]) -> None:
-            tunnel.open(mine or descriptors)
+            if tunnel.opened or mine:
+                close_all(descriptors)
+            if not tunnel.opened:
+                tunnel.open(mine or descriptors)
             if not mine:
                 incoming.end(Outcome())  # nobody will tell of its end: it is the socket's
 
@@ -270,8 +286,9 @@ class _Relay:
         self.stream.far = self.end
 
     def _started(self, descriptors: tuple[int, ...]) -> None:
+        if self.stream.close_received or self.end is not None:
+            close_all(descriptors)  # the far end was faster, or the server has a descriptor of ours already
         if self.stream.close_received:
-            close_all(descriptors)  # the far end was faster
             return
         if self.end is None:
             if not descriptors:
@@ -299,36 +316,18 @@ class _Relay:
             (self.end.channel.close if outcome.is_clean else self.end.channel.reset)()
             self.incoming.server.incoming.pop(self.incoming.id, None)
         else:
-            self.hang_up(outcome.describe())
+            self.incoming.hang_up(outcome.describe())
             self.exchange.loop.later(HANGUP_TIME, self.end.channel.close)
 
-    def hang_up(self, text: str) -> None:
-        self.incoming.hang_up(text)
 
-
-class _Early:
+class _Early(Nobody):
     """The far end of a stream while its server makes the descriptor: nothing can flow yet."""
 
     def __init__(self, relay: _Relay) -> None:
         self._relay = relay
 
-    def readable(self) -> None:
-        return
-
-    def pull(self, limit: int) -> None:
-        return
-
-    def more(self) -> bool:
-        return False
-
-    def stop(self) -> None:
-        return
-
-    def accept(self) -> None:
-        return
-
     def close(self, outcome: Outcome) -> None:
-        self._relay.hang_up(outcome.describe())
+        self._relay.incoming.hang_up(outcome.describe())
 
 
 def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

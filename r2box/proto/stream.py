@@ -97,7 +97,7 @@ class ByteQueue:
         self.size = 0
 
 
-class _Nobody:
+class Nobody:
     """The far end of a stream whose far end is gone: swallows everything."""
 
     def readable(self) -> None:
@@ -119,7 +119,7 @@ class _Nobody:
         return
 
 
-NOBODY = _Nobody()
+NOBODY = Nobody()
 
 
 class Stream:
