@@ -9,7 +9,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         address, wire, body   names; frames and messages as bytes
         route, stream         the rule; one end of a tunnel
         outcome               how a tunnel ended
-        link, node            one neighbour; all that a node knows
+        outbox, link, node    what goes out next; one neighbour; all that a node knows
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
         endpoint, exchange, daemon the local ends of tunnels; who is given them; a node

@@ -23,11 +23,10 @@ from r2box.command import (
     closest,
     parse,
     parse_leading,
-    render_completion,
     render_help,
-    render_man,
 )
 from r2box.errors import UsageError
+from r2box.manual import render_completion, render_man
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -511,7 +510,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {show}"
     run = subprocess.run([sys.executable, "-S", "-I", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"argparse", "dataclasses", "typing", "enum", "re", "shutil", "textwrap", "collections", "collections.abc"}
-    heavy |= {"difflib", "shlex", "datetime", "functools", "inspect", "subprocess", "logging"}
+    heavy |= {"difflib", "shlex", "datetime", "functools", "inspect", "subprocess", "logging", "r2box.manual"}
     loaded = set(run.stdout.split())
     assert "r2box.command" in loaded
     assert not loaded & heavy

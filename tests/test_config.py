@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r2box import config
-from r2box.config import Config, ConfigFileError, Conn, Serve, find_lines, load, parse_config, service_name
+from r2box.config import Config, ConfigFileError, Conn, Serve, find_lines, load, parse_config
 from r2box.errors import AddressError, ConfigError
+from r2box.net.shell import service_name
 
 ALICE = """\
 [self]

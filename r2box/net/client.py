@@ -98,7 +98,7 @@ class Client:
     def close(self) -> None:
         """Part from the daemon at once: what hangs on this client there ends when it notices."""
         self._gone = lambda why: None
-        self.link.close("")
+        self.link.close("", orderly=True)
 
     # -- what the link says (Owner) --------------------------------------------------------------------------------
 

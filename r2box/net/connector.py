@@ -137,8 +137,10 @@ class Connector:
             self._on_linked(body["address"])
             return
         self._client.forget(body.id)
-        failed = body.kind == say.ERROR or body["code"] != ENDED
-        why = (body["text"] or "the link ended") if failed else ""
+        why = body["text"] or "the link ended"
+        if body.kind == say.ENDED and body["code"] == ENDED:
+            self._log.info(f"{self._transport}: {why}")
+            why = ""
         if self._listener is not None:
             if why:
                 self._log.warning(f"{self._transport}: {why}")

@@ -131,7 +131,7 @@ class Daemon:
         if link in self._reports:
             guest, id_ = self._reports.pop(link)
             guest.attached.pop(id_, None)
-            guest.say(say.ENDED, id_, code=LOST if reason else ENDED, text=reason)
+            guest.say(say.ENDED, id_, code=ENDED if link.is_orderly else LOST, text=reason)
 
     def wake(self, link: Link) -> None:
         driver = self._drivers.get(link)
@@ -170,7 +170,7 @@ class Daemon:
         """A client is gone, and all that hung on it goes too."""
         for link in list(guest.attached.values()):
             self._reports.pop(link, None)
-            link.close("its r2 connect has ended")
+            link.close("its r2 connect has ended", orderly=True)
         self.exchange.forget(guest)
 
     def _on_leave(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
@@ -226,7 +226,7 @@ class Daemon:
         self._drain_timer.cancel()
         self._drain_timer = None
         for link in sorted(self._drivers, key=lambda link: link.is_local):  # clients hear of their tunnels first
-            link.close(f"{self.node.address} is shutting down")
+            link.close(f"{self.node.address} is shutting down", orderly=True)
         if not self._drivers:
             self._finish()
 

@@ -132,7 +132,8 @@ class Server:
 
     def _exited(self, id: int, outcome: Outcome) -> None:
         if not outcome.is_clean or outcome.status:
-            self._log.info(f"{self.name or 'cmd'}: {outcome.describe()}")
+            # Many programs end so when their line is cut (sshd: 255); who opened the tunnel is told in any case.
+            self._log.debug(f"{self.name or 'cmd'}: {outcome.describe()}")
         self._send(say.EXITED, id, **outcome.fields())
 
     def _send(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: object) -> None:

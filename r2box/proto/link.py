@@ -1,16 +1,11 @@
-"""One neighbour: hello, keepalive, frames in and out, whose turn it is.
+"""One neighbour: hello, keepalive, frames in and out.
 
 A link begins with HELLO from both sides at once.  Each checks the other's and answers READY; the link is up when READY
 has gone both ways, so a refusal (a wrong address, no common version) is heard before anybody calls the link up.  It
 ends with BYE and a reason, or when the transport does.
 
-Sending is asked for, never pushed: `produce()` gives the next bytes when the transport can take them.  Control frames
-go first.  Then the streams that have something to send and credit take turns; each is pulled for at most a quantum,
-so no stream waits for more than one quantum of every other.  (Deficit round robin needs its deficits for packets that
-cannot be cut; a byte stream always fits its quantum exactly.)
-
-The backlog of control frames is bounded by what causes it: streams are bounded in number, and while the backlog is
-above `MAX_BACKLOG` the neighbour is not listened to (`is_backlogged`) and messages for it are turned away.
+Sending is asked for, never pushed: `produce()` gives the next bytes when the transport can take them, in the order
+that `Outbox` decides.
 
 `now` is seconds on any clock that does not go backwards.  What the neighbour does wrong ends the link with an event;
 nothing is raised.
@@ -23,6 +18,7 @@ from collections import deque
 from ..errors import WireError
 from . import wire
 from .address import check_address
+from .outbox import QUANTUM, Outbox
 from .outcome import LOST, Outcome
 from .route import decode_message, encode_message
 from .stream import Stream
@@ -50,14 +46,8 @@ if TYPE_CHECKING:
 HELLO_TIMEOUT = 10.0  # seconds for both hellos: a person waits for this
 KEEPALIVE = 15.0  # seconds of silence after which the neighbour is asked
 MISSES = 3  # unanswered questions that make it dead
-MAX_STREAMS = 16384  # at once on a link before we open no more: 10,000 tunnels, and their windows at the least size still fit in memory
+MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels, and windows of the least size still fit in memory
 BUDGET = 1 << 26  # 64 MiB: what all neighbours' streams on one link may have sent and we not passed on
-MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
-FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of small ones is seen as what it is
-QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
-ALONE = 1 << 18  # and when none does
-MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
-JOIN = 1 << 10  # payloads up to this size are joined with their header
 
 HELLO_WAIT, READY_WAIT, UP, DOWN = range(4)
 
@@ -94,15 +84,14 @@ class Link:
         self.peer: dict[str, Any] = {}  # its hello
         self.reason = ""  # why the link is down
         self.was_up = False
+        self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
         self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
         self.granted = 0  # bytes that neighbours' streams may send or have here
         self.rtt = 0.0  # seconds, smoothed; 0 while unknown
         self.received = 0  # bytes, for the statistics
         self.sent = 0
         self._decoder = wire.Decoder()
-        self._control: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._backlog = 0
-        self._ring: deque[Stream] = deque()
+        self._outbox = Outbox()
         self._passengers: deque[int] = deque()  # descriptors that came in and whose message has not
         self._free_labels: list[int] = []
         self._next_label = 1
@@ -168,10 +157,13 @@ class Link:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def close(self, reason: str) -> None:
-        """End the link and tell the neighbour why.  What `produce` still gives should be sent."""
+    def close(self, reason: str, *, orderly: bool = False) -> None:
+        """End the link and tell the neighbour why, and whether all is well.  What `produce` still gives should be
+        sent."""
         if self.state != DOWN:
-            self.control(wire.BYE, 0, wire.BYE_FIELDS.encode(text=wire.shorten(reason)))
+            self.is_orderly = orderly
+            code = 0 if orderly else wire.FAULT
+            self.control(wire.BYE, 0, wire.BYE_FIELDS.encode(code=code, text=wire.shorten(reason)))
             self._down(reason)
 
     def eof(self, why: str = "") -> None:
@@ -179,7 +171,9 @@ class Link:
         self._down(why or ("closed without a farewell" if self.state == UP else "closed before its hello was complete"))
 
     def _on_bye(self, payload: Buffer) -> None:
-        text = wire.BYE_FIELDS.decode(payload)["text"]
+        fields = wire.BYE_FIELDS.decode(payload)
+        text = fields["text"]
+        self.is_orderly = not fields["code"]
         self._down(f"{self.address or 'the neighbour'} ended it: {text}" if text else "")
 
     def _down(self, reason: str) -> None:
@@ -187,7 +181,7 @@ class Link:
             return
         self.state = DOWN
         self.reason = reason
-        self._ring.clear()
+        self._outbox.drop_streams()
         streams, self.streams = list(self.streams.values()), {}
         lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
         for stream in streams:
@@ -283,89 +277,40 @@ class Link:
         return True
 
     def _queue(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
-        self._control.append((frame, descriptors))
-        self._backlog += len(frame) + FRAME_COST
+        self._outbox.put(frame, descriptors)
         self.owner.link_wake(self)
 
     @property
     def is_backlogged(self) -> bool:
         """Whether the neighbour does not read what we have to say to it."""
-        return self._backlog > MAX_BACKLOG
+        return self._outbox.is_backlogged
+
+    @property
+    def backlog(self) -> int:
+        """What waits to be sent beside data, in bytes."""
+        return self._outbox.backlog
 
     @property
     def has_output(self) -> bool:
-        return bool(self._control or self._ring)
+        return self._outbox.has_output
 
     def schedule(self, stream: Stream) -> None:
         """`stream` has something to send, and credit."""
-        stream.queued = True
-        self._ring.append(stream)
+        self._outbox.schedule(stream)
         self.owner.link_wake(self)
 
     def produce(self, now: float) -> tuple[list[Buffer], tuple[int, ...]]:
         """The next bytes to write, about a quantum of data, and the descriptors that go with their first byte."""
         self.now = now
-        out: list[Buffer] = []
-        descriptors: tuple[int, ...] = ()
-        while self._control:
-            frame, passengers = self._control[0]
-            if passengers and out:
-                return self._count(out), descriptors
-            descriptors = descriptors or passengers
-            self._control.popleft()
-            self._backlog -= len(frame) + FRAME_COST
-            out.append(frame)
-            if len(out) >= MAX_BUFFERS:
-                return self._count(out), descriptors
-        size = 0
-        limit = ALONE if len(self._ring) == 1 else 4 * QUANTUM
-        while self._ring and size < limit and len(out) < MAX_BUFFERS - 3:
-            size += self._turn(self._ring.popleft(), out, limit if not self._ring else QUANTUM)
-        while self._control and not self._control[0][1] and len(out) < MAX_BUFFERS:
-            # what the turns caused: credit for the streams that were pulled
-            frame, _ = self._control.popleft()
-            self._backlog -= len(frame) + FRAME_COST
-            out.append(frame)
-        return self._count(out), descriptors
-
-    def _count(self, out: list[Buffer]) -> list[Buffer]:
+        out, descriptors = self._outbox.produce()
         self.sent += sum(map(len, out))
-        return out
-
-    def _turn(self, stream: Stream, out: list[Buffer], quantum: int) -> int:
-        """Let one stream send; return the bytes of payload."""
-        stream.queued = False
-        if stream.fin_sent or stream.close_sent:
-            return 0
-        far = stream.far
-        data = far.pull(min(quantum, stream.credit))
-        size = len(data) if data else 0
-        if data:
-            stream.credit -= size
-            header = wire.encode_header(wire.DATA, stream.route, size)
-            if size <= JOIN:
-                out.append(header + data)
-            else:
-                out.extend((header, data))
-        elif data is not None:
-            stream.fin_sent = True
-            out.append(wire.encode_frame(wire.FIN, stream.route))
-            while far.more():
-                far.pull(QUANTUM)
-            return 0
-        stream.far_ready = far.more()
-        if stream.far_ready and stream.credit and not stream.queued and not stream.close_sent:
-            stream.queued = True
-            self._ring.append(stream)
-        return size
+        return out, descriptors
 
     def abandon(self) -> tuple[int, ...]:
         """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
-        left = [descriptor for _, descriptors in self._control for descriptor in descriptors]
-        left.extend(self._passengers)
-        self._control.clear()
+        left = (*self._outbox.abandon(), *self._passengers)
         self._passengers.clear()
-        return tuple(left)
+        return left
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -388,8 +333,9 @@ class Link:
             self._free_labels.append(stream.key >> 1)
 
     def grant(self, wanted: int, least: int) -> int:
-        """How much of `wanted` bytes of credit the budget allows, but at least `least`."""
-        size = max(min(wanted, BUDGET - self.granted), min(least, wanted), 0)
+        """How much of `wanted` bytes of credit the budget allows; `least` if that is too little to be worth a frame."""
+        size = min(wanted, BUDGET - self.granted)
+        size = size if size >= QUANTUM else least
         self.granted += size
         return size
 

@@ -156,7 +156,7 @@ class Node:
         raise RefusedError(f"{self.address}: does not know {head} ({self._known()})")
 
     def _known(self) -> str:
-        names = [*self.links, *(SERVICE + name for name in self.services if name)]
+        names = [*sorted(self.links), *(SERVICE + name for name in sorted(self.services) if name)]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return f"it knows {', '.join(names[:NAMED])}{more}" if names else "it knows no other node and no service"
 

@@ -320,7 +320,7 @@ class Stream:
             self._round, self._round_at = 0, self.link.now
         held = self.allowance + self.inbox.size
         if self.window - held >= self.window // 4:
-            more = self.link.grant(self.window - held, LEAST_WINDOW - held)
+            more = self.link.grant(self.window - held, LEAST_WINDOW - held if held <= LEAST_WINDOW // 2 else 0)
             if more > 0:
                 self.allowance += more
                 self.link.control(CREDIT, self.route, encode_varint(more))

@@ -208,6 +208,7 @@ HELLO_FIELDS = Fields(
 )
 NODE, CLIENT = 0, 1
 
+FAULT = 1  # code of a BYE: something was wrong; 0 is a farewell in good order
 BYE_FIELDS = Fields("BYE", code=(1, "uint"), text=(2, "text"))
 MESSAGE_FIELDS = Fields("MESSAGE", path=(1, "path"), origin=(2, "path"), body=(3, "bytes"), descriptors=(4, "uint"))
 OPEN_FIELDS = Fields("OPEN", path=(1, "path"), origin=(2, "path"), window=(3, "uint"), mode=(4, "uint"))

@@ -1,0 +1,110 @@
+"""What goes out on a link next: control frames first, then whose turn it is.
+
+The streams that have something to send and credit take turns; each is pulled for at most a quantum, so no stream waits
+for more than one quantum of every other.  (Deficit round robin needs its deficits for packets that cannot be cut; a
+byte stream always fits its quantum exactly.)  A stream that is alone may send more at once.
+
+The backlog of control frames is bounded by what causes it: streams are bounded in number, and while the backlog is
+above `MAX_BACKLOG` the neighbour is not listened to and messages for it are turned away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .stream import Stream
+    from .wire import Buffer
+
+MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
+FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of small ones is seen as what it is
+QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
+ALONE = 1 << 18  # and when none does
+ROUND = 4 * QUANTUM  # of one produce(), when there are several
+MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
+JOIN = 1 << 10  # payloads up to this size are joined with their header
+
+
+class Outbox:
+    """What one link has to send."""
+
+    def __init__(self) -> None:
+        self._control: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self.backlog = 0
+        self._ring: deque[Stream] = deque()
+
+    def put(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        """Queue a frame that goes before all data, with the descriptors that go along."""
+        self._control.append((frame, descriptors))
+        self.backlog += len(frame) + FRAME_COST
+
+    def schedule(self, stream: Stream) -> None:
+        """`stream` has something to send, and credit."""
+        stream.queued = True
+        self._ring.append(stream)
+
+    def drop_streams(self) -> None:
+        self._ring.clear()
+
+    @property
+    def is_backlogged(self) -> bool:
+        return self.backlog > MAX_BACKLOG
+
+    @property
+    def has_output(self) -> bool:
+        return bool(self._control or self._ring)
+
+    def produce(self) -> tuple[list[Buffer], tuple[int, ...]]:
+        """The next bytes to write, and the descriptors that go with their first byte."""
+        out: list[Buffer] = []
+        descriptors = self._control[0][1] if self._control else ()
+        self._take_control(out)
+        size = 0
+        limit = ALONE if len(self._ring) == 1 else ROUND
+        # A turn adds at most three buffers.
+        while self._ring and size < limit and len(out) < MAX_BUFFERS - 3 and not self._control:
+            size += self._turn(self._ring.popleft(), out, QUANTUM if self._ring else limit)
+        self._take_control(out)  # what the turns caused
+        return out, descriptors
+
+    def _take_control(self, out: list[Buffer]) -> None:
+        """Move control frames to `out`, up to the next one with descriptors: those go with a write's first byte."""
+        while self._control and len(out) < MAX_BUFFERS and not (out and self._control[0][1]):
+            frame, _ = self._control.popleft()
+            self.backlog -= len(frame) + FRAME_COST
+            out.append(frame)
+
+    def _turn(self, stream: Stream, out: list[Buffer], quantum: int) -> int:
+        """Let one stream send; return the bytes of payload."""
+        stream.queued = False
+        if stream.fin_sent or stream.close_sent:
+            return 0
+        far = stream.far
+        data = far.pull(min(quantum, stream.credit))
+        size = len(data) if data else 0
+        if data:
+            stream.credit -= size
+            header = wire.encode_header(wire.DATA, stream.route, size)
+            if size <= JOIN:
+                out.append(header + data)
+            else:
+                out.extend((header, data))
+        elif data is not None:
+            stream.fin_sent = True
+            out.append(wire.encode_frame(wire.FIN, stream.route))
+            while far.more():
+                far.pull(QUANTUM)
+            return 0
+        stream.far_ready = far.more()
+        if stream.far_ready and stream.credit and not stream.queued and not stream.close_sent:
+            self.schedule(stream)
+        return size
+
+    def abandon(self) -> tuple[int, ...]:
+        """Descriptors that were to go out and never will."""
+        left = tuple(descriptor for _, descriptors in self._control for descriptor in descriptors)
+        self._control.clear()
+        return left

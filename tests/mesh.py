@@ -1,0 +1,436 @@
+"""A network in memory, on a virtual clock: whole Nodes, and not one descriptor.
+
+    mesh = Mesh(seed=1)
+    alice, bob = mesh.station("alice"), mesh.station("bob")
+    mesh.join(alice, bob, latency=0.01, slices=True)
+    bob.serve("echo", lambda program: program.echo())
+    client = alice.tunnel("bob/echo", b"hello")
+    mesh.idle()
+    assert client.sink == b"hello"
+
+A Station is a Node with the little that a host must do for it.  A Port is the driver of one Link; two make a Wire,
+which takes `capacity` bytes in `latency` seconds (so its speed is their quotient), cuts them into random slices if it
+should, and can be cut, or frozen so that neither side hears of it.  A Program is an end of a tunnel: bytes to write,
+bytes read.  A Console is a client on a station's control socket.  Everything happens in one order, which depends on
+nothing but the seed.
+
+While it runs the mesh watches what must always hold: a stream holds no more than its window; what a link has granted is
+what its streams may send or hold; a buffer that bytes came in is overwritten as soon as it may be.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from random import Random
+from typing import TYPE_CHECKING, Any, Callable
+
+from r2box.proto import body as say
+from r2box.proto.address import parse_path
+from r2box.proto.link import DOWN, UP, Link, Me
+from r2box.proto.node import Node, Service
+from r2box.proto.outcome import ENDED, Outcome
+from r2box.proto.route import Message
+from r2box.proto.stream import NOBODY, Stream
+from r2box.proto.wire import CLIENT
+
+if TYPE_CHECKING:
+    from r2box.proto.stream import End
+
+MAX_EVENTS = 2_000_000  # a mesh that does more than this goes round in circles
+
+
+class Mesh:
+    """The clock, the order of events, and everything that lives in it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = Random(seed)
+        self.now = 1000.0
+        self.stations: dict[str, Station] = {}
+        self.ports: list[Port] = []
+        self._woken: list[Port] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._serial = itertools.count()
+
+    def station(self, address: str) -> Station:
+        """A new node.  One of the same address takes the place of the old, as after a restart."""
+        self.stations[address] = Station(self, address)
+        return self.stations[address]
+
+    def line(self, *addresses: str, **options: Any) -> list[Station]:
+        """Nodes in a row, each linked to the next, with all links up."""
+        stations = [self.station(address) for address in addresses]
+        for a, b in zip(stations, stations[1:]):
+            self.join(a, b, **options)
+        self.idle()
+        return stations
+
+    def join(self, a: Station, b: Station, *, expect: str | None = None, **options: Any) -> Wire:
+        """A wire between two stations; `expect` is whom `a` wants to find."""
+        wire = Wire(self, **options)
+        wire.connect(Link(a.node, a.node.me, self.now, expect=expect), a.ports)
+        wire.connect(Link(b.node, b.node.me, self.now), b.ports)
+        return wire
+
+    # -- the order of events ---------------------------------------------------------------------------------------
+
+    def later(self, delay: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + delay, next(self._serial), what))
+
+    def wake(self, port: Port) -> None:
+        if port not in self._woken:
+            if not self._woken:
+                self.later(0, self.flush)
+            self._woken.append(port)
+
+    def flush(self) -> None:
+        woken, self._woken = self._woken, []
+        for port in woken:
+            port.flush()
+
+    def _step(self) -> None:
+        self.now, serial, what = heapq.heappop(self._events)
+        assert serial < MAX_EVENTS, "the mesh does not come to rest"
+        what()
+
+    def idle(self) -> None:
+        """Run until nothing is on its way.  Nobody waits for a keepalive or a deadline."""
+        while self._events:
+            self._step()
+
+    def run(self, seconds: float) -> None:
+        """Run for so long, with everything that falls due."""
+        end = self.now + seconds
+        while True:
+            tick = min((port.link.deadline() or end + 1 for port in self.ports), default=end + 1)
+            event = self._events[0][0] if self._events else end + 1
+            if min(tick, event) > end:
+                self.now = end
+                return
+            if event <= tick:
+                self._step()
+                continue
+            self.now = max(self.now, tick)
+            for port in list(self.ports):
+                port.link.tick(self.now)
+            self.flush()
+
+    def check_closed(self) -> None:
+        """Nothing is left of any tunnel."""
+        for port in self.ports:
+            link = port.link
+            assert (link.streams, link.granted, link.backlog) == ({}, 0, 0), f"{link.me.address}-{link.address}"
+
+
+class Station:
+    """A Node and its host."""
+
+    def __init__(self, mesh: Mesh, address: str) -> None:
+        self.mesh = mesh
+        self.address = address
+        self.node = Node(Me(address, mesh.random.getrandbits(128).to_bytes(16, "big"), software="mesh"), self)
+        self.ports: dict[Link, Port] = {}
+        self.log: list[str] = []  # "up bob", "down bob: why"
+        self.programs: list[Program] = []  # what ran here for a tunnel
+
+    def serve(self, name: str, begin: Callable[[Program], None], allow: tuple[str, ...] = ()) -> None:
+        """Offer a service; `begin` sets up the program of each tunnel."""
+        self.node.add_service(Service(name, begin, allow=allow))
+
+    def tunnel(self, path: str, data: bytes = b"", *, ends: bool = True) -> Program:
+        """Open a tunnel, with `data` to write, and after it the end if it `ends`.  RefusedError if this node knows."""
+        program = Program(self.mesh)
+        program.write(data)
+        program.ends = ends
+        program.stream = self.node.open("child/1", Message(parse_path(path), (), b""), program)
+        return program
+
+    def console(self) -> Console:
+        """A client on the control socket, connected."""
+        console = Console(self.mesh)
+        wire = Wire(self.mesh, latency=0.0)
+        wire.connect(Link(self.node, self.node.me, self.mesh.now, local=True), self.ports)
+        wire.connect(console.link, console.ports)
+        self.mesh.idle()
+        return console
+
+    def link(self, address: str) -> Link:
+        return self.node.links[address]
+
+    # -- the Host interface ------------------------------------------------------------------------------------------
+
+    def up(self, link: Link) -> None:
+        self.log.append(f"up {link.address}")
+
+    def down(self, link: Link, reason: str) -> None:
+        self.log.append(f"down {link.address}: {reason}")
+
+    def wake(self, link: Link) -> None:
+        if link in self.ports:
+            self.mesh.wake(self.ports[link])
+
+    def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
+        program = Program(self.mesh)
+        program.origin = origin
+        program.stream, stream.far = stream, program
+        self.programs.append(program)
+        service.owner(program)
+        stream.accept()
+
+    def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        self.log.append(f"request {body.kind:#x} from {link.address}")
+
+    def discard(self, descriptors: tuple[int, ...]) -> None:
+        assert not descriptors, "no descriptor exists here"
+
+
+class Program:
+    """One end of a tunnel, in memory."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.stream: Stream | End = NOBODY
+        self.origin: tuple[str, ...] = ()
+        self.wrote = bytearray()  # all that was ever written; `_sent` of it has been pulled
+        self.sink = bytearray()  # all that came
+        self.ends = False  # after what was written comes the end
+        self.reads = True
+        self.accepted = self.eof = self.stopped = self.is_over = False
+        self.outcome: Outcome | None = None  # how the far end ended it
+        self.on_data: Callable[[bytes], None] = lambda data: None
+        self.on_eof: Callable[[], None] = lambda: None
+        self._sent = 0
+        self._eof_sent = False
+        self._exit: Outcome | None = None
+
+    # what tests do with it
+
+    def write(self, data: bytes) -> None:
+        if not self.stopped and not self.ends:
+            self.wrote += data
+        self.stream.readable()
+
+    def end(self) -> None:
+        """No more will be written."""
+        self.ends = True
+        self.stream.readable()
+
+    def exit(self, status: int = 0, text: str = "") -> None:
+        """What was written, its end, and then this outcome."""
+        self._exit = Outcome(ENDED, text, status)
+        self.end()
+        self._maybe_exit()
+
+    def abort(self, outcome: Outcome) -> None:
+        """End at once, whatever is on its way."""
+        stream, self.stream, self.is_over = self.stream, NOBODY, True
+        stream.close(outcome)
+
+    def stop_reading(self) -> None:
+        self.reads = False
+        self.stream.stop()
+
+    def read(self) -> None:
+        """Read all there is, and from now on."""
+        self.reads = True
+        self.readable()
+
+    def echo(self) -> None:
+        """Write what was read, end when it ends, exit with 0."""
+        self.on_data, self.on_eof = self.write, self.exit
+
+    @property
+    def unsent(self) -> int:
+        return len(self.wrote) - self._sent
+
+    # the End interface
+
+    def readable(self) -> None:
+        while self.reads and not self.is_over:
+            data = self.stream.pull(1 << 16)
+            if data is None:
+                return
+            if len(data):
+                assert not self.eof, "bytes after the end"
+                self.sink += data
+                self.on_data(bytes(data))
+            else:
+                assert not self.eof, "two ends"
+                self.eof = True
+                self.on_eof()
+
+    def pull(self, limit: int) -> bytes | None:
+        assert limit > 0
+        data = bytes(self.wrote[self._sent : self._sent + limit])
+        self._sent += len(data)
+        if data:
+            return data
+        if not self.ends or self._eof_sent:
+            return None
+        self._eof_sent = True
+        self.mesh.later(0, self._maybe_exit)
+        return b""
+
+    def more(self) -> bool:
+        return not self.stopped and (self.unsent > 0 or (self.ends and not self._eof_sent))
+
+    def stop(self) -> None:
+        self.stopped = self.ends = self._eof_sent = True
+        self._maybe_exit()
+
+    def accept(self) -> None:
+        assert not self.accepted
+        self.accepted = True
+        self.stream.readable()
+
+    def close(self, outcome: Outcome) -> None:
+        assert not self.is_over, "two ends of one tunnel"
+        self.stream, self.outcome, self.is_over = NOBODY, outcome, True
+
+    def _maybe_exit(self) -> None:
+        if self._exit is not None and self._eof_sent and not self.is_over:
+            self.abort(self._exit)
+
+
+class Wire:
+    """Two Ports and the bytes between them."""
+
+    def __init__(self, mesh: Mesh, *, latency: float = 0.01, capacity: int = 1 << 16, slices: bool = False) -> None:
+        self.mesh = mesh
+        self.latency = latency
+        self.capacity = capacity  # bytes that are on their way, each way
+        self.slices = slices
+        self.is_cut = False
+        self.ports: list[Port] = []
+
+    def connect(self, link: Link, ports: dict[Link, Port]) -> None:
+        port = ports[link] = Port(self, link)
+        self.ports.append(port)
+        self.mesh.ports.append(port)
+        self.mesh.wake(port)
+
+    def cut(self) -> None:
+        """What is on its way is lost, and both sides see the end."""
+        self.freeze()
+        for port in self.ports:
+            port.link.eof()
+
+    def freeze(self) -> None:
+        """Nothing gets through any more, and nobody is told."""
+        self.is_cut = True
+
+
+class Port:
+    """One side of a wire: takes bytes from its Link as far as the wire has room, and hands it those that arrive."""
+
+    def __init__(self, wire: Wire, link: Link) -> None:
+        self.wire = wire
+        self.mesh = wire.mesh
+        self.link = link
+        self.out = bytearray()  # produced, not yet on the wire
+        self.flying = 0  # bytes that have not been read at the other side
+        self.arrived: deque[bytes] = deque()
+        self.is_deaf = False  # a neighbour that reads nothing
+        self.hung_up = False
+
+    @property
+    def peer(self) -> Port:
+        return self.wire.ports[self.wire.ports[0] is self]
+
+    @property
+    def listens(self) -> bool:
+        return not (self.is_deaf or self.link.is_backlogged or self.link.state == DOWN)
+
+    def flush(self) -> None:
+        if self.wire.is_cut or len(self.wire.ports) < 2:
+            return
+        while self.flying <= self.wire.capacity // 2:  # as a socket is writable again when half of it is free
+            if not self.out:
+                buffers, _ = self.link.produce(self.mesh.now)
+                self.out = bytearray().join(buffers)
+                if not self.out:
+                    break
+            chunk = bytes(self.out[: self.wire.capacity - self.flying])
+            del self.out[: len(chunk)]
+            self.flying += len(chunk)
+            self.mesh.later(self.wire.latency, lambda chunk=chunk: self.peer.arrive(chunk))  # type: ignore[misc]
+        if self.link.state == DOWN and not self.out and not self.hung_up:
+            self.hung_up = True
+            self.mesh.later(self.wire.latency, self.peer.link.eof)
+        if self.arrived:
+            self.mesh.later(0, self.read)
+
+    def arrive(self, chunk: bytes) -> None:
+        while chunk and not self.wire.is_cut:
+            size = self.mesh.random.randint(1, len(chunk)) if self.wire.slices else len(chunk)
+            self.arrived.append(chunk[:size])
+            chunk = chunk[size:]
+        self.read()
+
+    def read(self) -> None:
+        while self.arrived and (self.listens or self.link.state == DOWN):
+            buffer = bytearray(self.arrived.popleft())
+            self.peer.flying -= len(buffer)
+            self.mesh.wake(self.peer)
+            self.link.receive(buffer, self.mesh.now)
+            self.mesh.flush()
+            self.link.settle()
+            buffer[:] = b"\xee" * len(buffer)  # it is not the link's any more
+            self._check()
+
+    def _check(self) -> None:
+        link = self.link
+        held = 0
+        for stream in link.streams.values():
+            size = stream.allowance + stream.inbox.size
+            assert size <= stream.window, f"{link.me.address}: {size} bytes granted, the window is {stream.window}"
+            held += size
+        assert link.state != UP or held <= link.granted, f"{link.me.address}: {held} held, {link.granted} accounted for"
+
+
+class Console:
+    """A client of one station.  It is the `Owner` of its link."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.ports: dict[Link, Port] = {}
+        self.answers: dict[int, say.Body] = {}
+        self._last = 0
+        self.link = Link(self, Me("", b"", CLIENT), mesh.now, local=True)
+
+    def send(self, path: str, kind: int, **values: Any) -> int:
+        """Send a request; the id of its answer."""
+        self._last += 1
+        assert self.link.message(Message(parse_path(path), (), say.encode_body(kind, self._last, **values)))
+        return self._last
+
+    def ask(self, path: str, kind: int, **values: Any) -> say.Body:
+        """Send a request and return what is answered."""
+        number = self.send(path, kind, **values)
+        self.mesh.idle()
+        return self.answers.pop(number)
+
+    def link_up(self, link: Link) -> None:
+        return
+
+    def link_down(self, link: Link, reason: str) -> None:
+        return
+
+    def link_hello(self, link: Link) -> None:
+        link.accept()
+
+    def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
+        body = say.decode_body(message.body)
+        assert body.id not in self.answers, "a second answer"
+        self.answers[body.id] = body
+
+    def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
+        raise AssertionError("nobody opens a route to a client")
+
+    def link_alive(self, link: Link) -> None:
+        return
+
+    def link_wake(self, link: Link) -> None:
+        if link in self.ports:
+            self.mesh.wake(self.ports[link])

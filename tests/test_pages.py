@@ -1,0 +1,70 @@
+"""The manual: the pages that are checked in are those that the declarations give, and mandoc finds no fault in any."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pages
+import pytest
+
+from r2box import box, config, manual
+
+MAN = Path(__file__).resolve().parent.parent / "man"
+GENERATED = pages.render_all()
+CHECKED_IN = sorted(path.name for path in MAN.iterdir())
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_the_checked_in_page_is_the_generated_one(name: str) -> None:
+    assert (MAN / name).is_file(), "run `make pages`"
+    assert (MAN / name).read_text(encoding="utf-8") == GENERATED[name], "run `make pages`"
+
+
+def test_every_tool_has_a_page_and_no_page_is_left_over() -> None:
+    assert {name.rpartition(".")[0] for name in GENERATED} == {*box.TOOLS, "r2box", "r2.toml"}
+    assert set(CHECKED_IN) - set(GENERATED) <= {"r2-protocol.7"}
+
+
+@pytest.mark.parametrize("name", CHECKED_IN)
+def test_mandoc_finds_no_fault(name: str) -> None:
+    if shutil.which("mandoc") is None:
+        if os.environ.get("R2BOX_REQUIRE_PEERS") == "1":
+            pytest.fail("mandoc is required and not installed")
+        pytest.skip("mandoc is not installed")
+    lint = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", str(MAN / name)], capture_output=True, text=True, timeout=60
+    )
+    assert (lint.stdout + lint.stderr, lint.returncode) == ("", 0)
+
+
+def test_the_page_of_r2_describes_what_has_no_page_of_its_own() -> None:
+    text = GENERATED["r2.1"]
+    for word, place in box.WORDS.items():
+        command = box.load(place)[0]
+        if command.name == f"r2 {word}":
+            below = text.partition(f"\n.Ss {manual.words(command.name)}\n")[2].partition("\n.S")[0]
+            assert below
+            assert all(f".It Fl {option.flags[0][1:]} " in below for option in command.own if option.flags[0][1] != "-")
+        else:
+            assert f".Pq see Xr {command.name} {command.section}\n".replace("-", "\\-") in text
+
+
+def test_the_page_of_the_configuration_has_every_key() -> None:
+    text = GENERATED["r2.toml.5"]
+    for table in config.TABLES.values():
+        below = text.partition(f"\n.Ss {table.header}\n")[2].partition("\n.S")[0]
+        for name in table.keys:
+            assert f"\n.It Cm {manual.words(name)}\n" in below
+
+
+@pytest.mark.parametrize("example", pages.CONFIG_EXAMPLES, ids=lambda example: example[1].split(",")[0])
+def test_the_examples_of_the_page_are_right(example: tuple[str, str]) -> None:
+    assert config.parse_config(example[0], "example.toml").addr in ("alice", "bob")
+
+
+def test_the_recipe_writes_all_pages(tmp_path: Path) -> None:
+    assert pages.main(["pages.py", str(tmp_path)]) == 0
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == GENERATED
