@@ -54,6 +54,10 @@ class RefusedError(DaemonError):
     """A node on the way said no: an unknown name, a refused tunnel.  The text names the node that said it."""
 
 
+class BusyError(RefusedError):
+    """A node on the way could not: a limit is reached.  Later it may."""
+
+
 class WireError(R2Error):
     """Bytes that are not the protocol.
 

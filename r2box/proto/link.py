@@ -122,6 +122,8 @@ class Link:
                 self.address = check_address(hello["address"])
             except ValueError as error:
                 raise WireError(f"the neighbour's hello: {error}") from None
+            if len(hello["instance"]) != 16:
+                raise WireError("the neighbour's hello: an instance that has not 16 bytes")
             if hello["instance"] == self.me.instance:
                 raise WireError(f"a link from {self.address} to itself")
             if self.expect and self.address != self.expect:
@@ -302,6 +304,8 @@ class Link:
     def produce(self, now: float) -> tuple[list[Buffer], tuple[int, ...]]:
         """The next bytes to write, about a quantum of data, and the descriptors that go with their first byte."""
         self.now = now
+        if self.is_backlogged:
+            self._heard_at, self._misses = now, 0  # it is not listened to meanwhile, but it takes what we write
         out, descriptors = self._outbox.produce()
         self.sent += sum(map(len, out))
         return out, descriptors
@@ -358,7 +362,8 @@ class Link:
         if not due or now < due:
             return
         if self.state != UP:
-            self.close(f"no hello within {HELLO_TIMEOUT:.0f} s: is there an r2 at the other end?")
+            what = "hello" if self.state == HELLO_WAIT else "answer to our hello"
+            self.close(f"no {what} within {HELLO_TIMEOUT:.0f} s: is there an r2 at the other end?")
         elif self._wait_until:
             self.close("no answer to a probe, and the neighbour has connected again")
         elif self._misses >= MISSES:

@@ -16,11 +16,11 @@ either was there to be asked: then the node with the greater instance closes its
 
 from __future__ import annotations
 
-from ..errors import RefusedError, WireError
+from ..errors import BusyError, RefusedError, WireError
 from . import body as say
 from .address import CHILD, MAX_HOPS, SERVICE, format_path
 from .link import UP, Link, Me
-from .outcome import FAILED, REFUSED, UNKNOWN, Outcome
+from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .route import Message, hop
 from .wire import CLIENT
 
@@ -173,7 +173,7 @@ class Node:
         _, onward = hop(n0, Message(path, wish.origin, wish.body))
         stream = link.open({"path": onward.path, "origin": onward.origin})
         if stream is None:
-            raise RefusedError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")
+            raise BusyError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")
         stream.far = far
         return stream
 
@@ -199,7 +199,7 @@ class Node:
                 return
             service = target or self.itself()
         except RefusedError as error:
-            stream.close(Outcome(UNKNOWN, str(error)))
+            stream.close(Outcome(BUSY if isinstance(error, BusyError) else UNKNOWN, str(error)))
             return
         if not is_allowed(service.allow, origin):
             stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} is not for {format_path(origin)}"))
@@ -294,7 +294,7 @@ class Node:
         if service.name in self.services:
             raise RefusedError(f"{self.address}: {SERVICE}{service.name} is already offered")
         if len(self.services) >= MAX_SERVICES:
-            raise RefusedError(f"{self.address}: offers {MAX_SERVICES} services already")
+            raise BusyError(f"{self.address}: offers {MAX_SERVICES} services already")
         self.services[service.name] = service
 
     def remove_services(self, owner: Any) -> list[str]:
