@@ -320,8 +320,8 @@ def ssh(place: Place) -> str:
     place.pair()
     sshd = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
     place.serve("bob", f"{sshd} -i -f {path}/sshd.conf -E {path}/sshd.log")
-    key = (path / "host.pub").read_text().split()[:2]
-    (path / "known").write_text(f"r2/bob,bob {' '.join(key)}\n")
+    kind, public, *_ = (path / "host.pub").read_text().split()
+    (path / "known").write_text(f"r2/bob,bob {kind} {public}\n")
     (path / "ssh.conf").write_text(
         f"User {getpass.getuser()}\nIdentityFile {path}/user\nIdentitiesOnly yes\nUserKnownHostsFile {path}/known\n"
         "GlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\nBatchMode yes\nLogLevel ERROR\n"

@@ -72,7 +72,6 @@ def test_by_path_and_by_another_name(place: Place) -> None:
 # -- usage errors ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
 @pytest.mark.parametrize(
     ("line", "words"),
     [

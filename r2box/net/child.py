@@ -57,7 +57,7 @@ def start_leashed(command: str) -> tuple[int, int]:
 def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_session: bool) -> int:
     return os.posix_spawn(
         SHELL,
-        [SHELL, "-c", line],
+        [SHELL, "-c", "--", line],  # a command may begin with a dash
         environment,
         file_actions=actions,
         setsigmask=[],

@@ -58,7 +58,7 @@ class Connector:
         self._log = log
         self._client = client
         self._transport = transport
-        self._socket_path = socket_path
+        self._socket_path = os.path.abspath(socket_path)
         self._expect = expect
         self._on_linked = linked
         self._on_ended = ended

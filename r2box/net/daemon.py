@@ -51,6 +51,7 @@ class Daemon:
         self._path = ""
         self._identity = (0, 0)
         self._ending = False
+        self._is_parted = False  # from everybody
         self._drain_timer: Timer | None = None
         self._spare = os.open(os.devnull, os.O_RDONLY)  # given up for a moment to answer when none are left
 
@@ -102,7 +103,7 @@ class Daemon:
     def _drive(self, link: Link, channel: Channel) -> None:
         def gone() -> None:
             del self._drivers[link]
-            if self._ending and not self._drivers:
+            if self._is_parted and not self._drivers:
                 self._finish()
 
         self._drivers[link] = Driver(self.group, link, channel, self.loop, gone)
@@ -206,9 +207,10 @@ class Daemon:
             self._listener.close()
             self._listener = None
             remove(self._path, self._identity)
-        for driver in self._drivers.values():
-            driver.pause()
+        for link, driver in self._drivers.items():
             driver.idle = self._maybe_drained
+            if not link.is_local:
+                driver.pause()
         for end in self.exchange.endpoints:
             end.idle = self._maybe_drained
         self._drain_timer = self.loop.later(DRAIN_TIME, self._drained)
@@ -220,14 +222,20 @@ class Daemon:
                 self._drained()
 
     def _drained(self) -> None:
-        """Nothing that was accepted is left here, or nobody takes it: part from everybody."""
+        """Nothing that was accepted is left here, or nobody takes it: part from the neighbours, then end what runs."""
         if self._drain_timer is None:
             return
         self._drain_timer.cancel()
         self._drain_timer = None
-        for link in sorted(self._drivers, key=lambda link: link.is_local):  # clients hear of their tunnels first
+        self._part(False)
+        self.exchange.end(f"{self.node.address} is shutting down", lambda: self._part(True))
+
+    def _part(self, local: bool) -> None:
+        """Say farewell to all neighbours, or to all clients."""
+        for link in [link for link in self._drivers if link.is_local == local]:
             link.close(f"{self.node.address} is shutting down", orderly=True)
-        if not self._drivers:
+        self._is_parted = local
+        if local and not self._drivers:
             self._finish()
 
     def _finish(self) -> None:

@@ -61,6 +61,7 @@ class Driver:
         self._timer: Timer | None = None
         self._due = 0.0
         self._farewell: Timer | None = None
+        self._lingers = False  # our farewell is written, the neighbour's end is awaited
         self._closed = False
         self._tick()
         self.wake()
@@ -85,6 +86,9 @@ class Driver:
         if not data:
             self._broken("")
             return
+        if self.link.state == DOWN:  # what comes after a farewell is not for us
+            self._give_away(passengers)
+            return
         self.link.receive(data, self.loop.now(), passengers)
         self.group.flush()  # before what could not be sent is copied
         self.link.settle()
@@ -96,8 +100,8 @@ class Driver:
     # -- out -----------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """The link has something to send: do so at the end of this round of the loop."""
-        if not self._scheduled and self._writable and not self._closed:
+        """The link has something to send, or has ended: see to it at the end of this round of the loop."""
+        if not self._scheduled and not self._closed and (self._writable or self.link.state == DOWN):
             self._scheduled = True
             self.group.add(self)
 
@@ -106,13 +110,14 @@ class Driver:
         self._scheduled = False
         if self._closed:
             return
-        try:
-            self._writable = self._write()
-        except OSError:
-            # Why it takes nothing more is in what it said last, or in how it ends: read on.
-            self._deaf = True
-            self._writable = False
-            self._out = []
+        if self._writable:
+            try:
+                self._writable = self._write()
+            except OSError:
+                # Why it takes nothing more is in what it said last, or in how it ends: read on.
+                self._deaf = True
+                self._writable = False
+                self._out = []
         if self._closed:
             return
         if self.link.state == DOWN:
@@ -147,14 +152,17 @@ class Driver:
             os.close(fd)
 
     def _watch(self) -> None:
-        listen = not (self.link.is_backlogged or self.paused or self.link.state == DOWN)
+        if self.link.state == DOWN:
+            listen = self._lingers
+        else:
+            listen = not (self.link.is_backlogged or self.paused)
         read = self._readable if listen else None
         write = None if self._writable or self._deaf else self._unblocked
         if self.channel.read_fd == self.channel.write_fd:
             self.loop.watch(self.channel.read_fd, read, write)
         else:
             self.loop.watch(self.channel.read_fd, read)
-            self.loop.watch(self.channel.write_fd, None, write)
+            self.loop.watch(self.channel.write_fd, None, write)  # -1 once it is closed
 
     def _unblocked(self) -> None:
         self._writable = True
@@ -182,10 +190,21 @@ class Driver:
         return self._closed or self._deaf or not (self._out or self.link.has_output)
 
     def _wave(self) -> None:
-        """The link is down: write its last bytes, but do not wait long for a neighbour that does not read."""
-        if self._deaf or (self._writable and not self._out and not self.link.has_output):
+        """The link is down: write its last bytes, but do not wait long for a neighbour that does not read.
+
+        Whoever says farewell to a neighbour closes second: closing with bytes unread would reset the connection, and
+        a reset can overtake the farewell.
+        """
+        written = self._writable and not self._out and not self.link.has_output
+        if self._deaf or (written and (self.link.is_local or not self.link.said_bye)):
             self._close()
-        elif self._farewell is None:
+            return
+        if written and not self._lingers:
+            self._lingers = True
+            if self.channel.write_fd != self.channel.read_fd:
+                self.loop.watch(self.channel.write_fd)
+            self.channel.close_write()
+        if self._farewell is None:
             self._farewell = self.loop.later(FAREWELL, self._close)
 
     def _close(self) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .log import Log
     from .loop import Loop
 
+END_TIME = 1.0  # seconds that programs have to end when the daemon does
 HANGUP_TIME = 5.0  # seconds that a program has to end after its tunnel failed, before it sees the end of its input
 PROVIDES, SINGLE, APART = range(3)  # a server makes the descriptor itself; wants one; wants stdin and stdout apart
 
@@ -101,21 +102,42 @@ class _Incoming:
     """A tunnel for a service of `server`, from its announcement to the exit of its program."""
 
     def __init__(
-        self, server: Guest, started: Callable[[tuple[int, ...]], None], exited: Callable[[Outcome], None]
+        self,
+        exchange: Exchange,
+        server: Guest,
+        started: Callable[[tuple[int, ...]], None],
+        exited: Callable[[Outcome], None],
     ) -> None:
         self.server = server
         self.id = server.next_id()
         self.started = started
-        self.exited = exited
+        self._exited = exited
+        self._exchange = exchange
+        self._told = False  # to hang up
         server.incoming[self.id] = self
+        exchange.incoming.add(self)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server has still to tell how it ended."""
+        return self.id in self.server.incoming
 
     def hang_up(self, text: str) -> None:
-        if self.id in self.server.incoming:
+        """Have the server end the program."""
+        if self.is_running and not self._told:
+            self._told = True
             self.server.say(say.HANGUP, self.id, text=text)
 
     def end(self, outcome: Outcome) -> None:
-        if self.server.incoming.pop(self.id, None) is not None:
-            self.exited(outcome)
+        """It has ended."""
+        if self.is_running:
+            self.drop()
+            self._exited(outcome)
+
+    def drop(self) -> None:
+        """Nothing more is to be heard of it."""
+        self.server.incoming.pop(self.id, None)
+        self._exchange.dropped(self)
 
 
 class Exchange:
@@ -127,6 +149,36 @@ class Exchange:
         self.node = node
         self.endpoints: set[Endpoint] = set()
         self.is_closed = False  # no new tunnels: the daemon is ending
+        self.incoming: set[_Incoming] = set()
+        self._quiet: Callable[[], None] | None = None  # when the last program has ended
+
+    def end(self, why: str, done: Callable[[], None]) -> None:
+        """Hang up on every program that serves a tunnel; done() when they have ended, or have had their time.
+
+        Until then the descriptors stay open, so that no program takes the end of this daemon for the end of its input.
+        """
+        self.is_closed = True
+        timer = self.loop.later(END_TIME, self._is_quiet)
+
+        def quiet() -> None:
+            timer.cancel()
+            done()
+
+        self._quiet = quiet
+        for incoming in list(self.incoming):
+            incoming.hang_up(why)
+        if not self.incoming:
+            self._is_quiet()
+
+    def dropped(self, incoming: _Incoming) -> None:
+        self.incoming.discard(incoming)
+        if not self.incoming:
+            self._is_quiet()
+
+    def _is_quiet(self) -> None:
+        quiet, self._quiet = self._quiet, None
+        if quiet is not None:
+            quiet()
 
     def forget(self, guest: Guest) -> None:
         """A guest is gone, and its tunnels and services go too."""
@@ -249,7 +301,7 @@ class Exchange:
                 close_all(mine)
             tunnel.end(outcome)
 
-        incoming = _Incoming(server, started, exited)
+        incoming = _Incoming(self, server, started, exited)
         tunnel.guest.tunnels[tunnel.id] = tunnel
         tunnel.cancel = lambda: incoming.hang_up("the client went away")
         self.announce(incoming, service, (tunnel.guest.link.address,), theirs)
@@ -274,7 +326,7 @@ class _Relay:
             self._make_end(mine, ends.PROGRAM if service.runs == APART else ends.SOCKET)
         else:
             stream.far = _Early(self)
-        self.incoming = _Incoming(service.owner, self._started, self._exited)
+        self.incoming = _Incoming(exchange, service.owner, self._started, self._exited)
         name = SERVICE + service.name if service.name else "this node"
         exchange.log.debug(f"{exchange.node.address}: a tunnel from {format_path(origin)} to {name}")
         exchange.announce(self.incoming, service, origin, theirs)
@@ -295,7 +347,7 @@ class _Relay:
                 self.incoming.end(Outcome(REFUSED, f"{self.exchange.node.address}: the server gave no descriptor"))
                 return
             self._make_end(descriptors, ends.SOCKET)
-            self.incoming.server.incoming.pop(self.incoming.id, None)
+            self.incoming.drop()
         assert self.end is not None
         self.stream.accept()
         self.end.begin()
@@ -312,9 +364,9 @@ class _Relay:
         """The tunnel is over.  After a failure the program is told before it sees the end of its input."""
         assert self.end is not None
         self.exchange.endpoints.discard(self.end)
-        if outcome.is_clean or self.incoming.id not in self.incoming.server.incoming:
+        if outcome.is_clean or not self.incoming.is_running:
             (self.end.channel.close if outcome.is_clean else self.end.channel.reset)()
-            self.incoming.server.incoming.pop(self.incoming.id, None)
+            self.incoming.drop()
         else:
             self.incoming.hang_up(outcome.describe())
             self.exchange.loop.later(HANGUP_TIME, self.end.channel.close)

@@ -36,7 +36,7 @@ def check_service(transport: Transport) -> Transport:
 class Server:
     """Offers `transport` as `name` ("" for the node's own command) over `client`.
 
-    `client` must give its events to `event`.  `ready()` is called when the service is offered, `failed(error)` if it
+    Programs find the daemon at `socket_path` (R2_SOCKET).  `client` must give its events to `event`.  `ready()` is called when the service is offered, `failed(error)` if it
     cannot be.
     """
 
@@ -46,6 +46,7 @@ class Server:
         log: Log,
         name: str,
         transport: Transport,
+        socket_path: str,
         ready: Callable[[], None],
         failed: Callable[[R2Error], None],
         allow: tuple[str, ...] = (),
@@ -54,6 +55,7 @@ class Server:
         self._log = log
         self.name = name
         self.transport = check_service(transport)
+        self._socket_path = os.path.abspath(socket_path)
         self._ready = ready
         self._failed = failed
         self._allow = allow
@@ -107,7 +109,12 @@ class Server:
                 self.transport.text,
                 descriptors[0],
                 descriptors[-1],
-                environment={"R2_ORIGIN": origin, "R2_SERVICE": self.name, "R2_NODE": body["node"]},
+                environment={
+                    "R2_ORIGIN": origin,
+                    "R2_SERVICE": self.name,
+                    "R2_NODE": body["node"],
+                    "R2_SOCKET": self._socket_path,
+                },
                 own_session=True,
             )
         except OSError as error:

@@ -34,10 +34,11 @@ def connect(path: str) -> socket.socket:
         sock.connect(path)
     except OSError as error:
         sock.close()
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK):
-            why = {errno.ENOENT: "there is no such socket", errno.ENOTSOCK: "this is not a socket"}.get(
-                error.errno, "nobody listens at this socket"
-            )
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+            why = "there is no such socket"
+            if error.errno == errno.ECONNREFUSED:
+                is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+                why = "nobody listens at this socket" if is_socket else "this is not a socket"
             raise DaemonError(f"{path}: no daemon: {why} (start one with: r2d -s {path} ADDRESS)") from None
         raise DaemonError(f"{path}: {error.strerror}") from None
     return sock

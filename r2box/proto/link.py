@@ -84,6 +84,7 @@ class Link:
         self.peer: dict[str, Any] = {}  # its hello
         self.reason = ""  # why the link is down
         self.was_up = False
+        self.said_bye = False  # we, not the neighbour
         self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
         self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
         self.granted = 0  # bytes that neighbours' streams may send or have here
@@ -164,6 +165,7 @@ class Link:
         sent."""
         if self.state != DOWN:
             self.is_orderly = orderly
+            self.said_bye = True
             code = 0 if orderly else wire.FAULT
             self.control(wire.BYE, 0, wire.BYE_FIELDS.encode(code=code, text=wire.shorten(reason)))
             self._down(reason)

@@ -47,22 +47,25 @@ def main(args: Args) -> int:
     path = args.socket or socketfile.default_path()
     log = Log("r2-connect", args.verbose - 2 * args.quiet)
     loop = Loop()
-    result = {"status": OK, "over": False}
+    state = {"status": OK, "stopping": False}
 
     def linked(address: str) -> None:
         log.info(f"linked to {address}")
 
     def ended(why: str, _: bool) -> None:
-        result["over"] = True
-        if why and result["status"] != -1:
+        # A ^C reaches our command too, which may be heard of before our own signal is.  Two rounds on, it has been.
+        loop.soon(lambda: loop.soon(lambda: over(why)))
+
+    def over(why: str) -> None:
+        if why and not state["stopping"]:
             log.error(f"{transport}: {why}" if transport.text != "-" else why)
-            result["status"] = FAILED
+            state["status"] = FAILED
         loop.stop()
 
     def gone(why: str) -> None:
-        if not result["over"]:
+        if not state["stopping"]:
             log.error(f"{path}: the daemon went away: {why}")
-            result["status"] = FAILED
+            state["status"] = FAILED
             stop()
 
     def ready() -> None:
@@ -72,12 +75,13 @@ def main(args: Args) -> int:
             ended(error.strerror or str(error), False)
 
     def stop() -> None:
-        client.close()
-        connector.end()
+        if not state["stopping"]:
+            state["stopping"] = True
+            client.leave(connector.end)
 
     client = Client(loop, socketfile.connect(path).detach(), ready=ready, gone=gone)
     connector = Connector(loop, log, client, transport, path, expect, linked, ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(number, stop)
     loop.run()
-    return max(result["status"], OK)
+    return state["status"]

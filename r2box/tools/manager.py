@@ -164,7 +164,9 @@ class _Service(_Part):
 
     def __init__(self, manager: Manager, name: str, cmd: str, allow: tuple[str, ...] = ()) -> None:
         super().__init__(manager)
-        self._server = Server(self.loop, manager.log, name, parse_transport(cmd), lambda: None, self._failed, allow)
+        self._server = Server(
+            self.loop, manager.log, name, parse_transport(cmd), manager.path, lambda: None, self._failed, allow
+        )
         self._client = self.connect(lambda: self._server.offer(self._client))
 
     def event(self, body: object, descriptors: tuple[int, ...]) -> None:

@@ -41,6 +41,9 @@ COMMAND = Command(
 )
 
 
+CLIENTS_FIRST = 0.2  # seconds
+
+
 def _default_name(text: str) -> str:
     try:
         return service_name(text)
@@ -70,13 +73,14 @@ def main(args: Args) -> int:
         if not result["ending"]:
             log.error(f"{path}: the daemon went away: {why}")
             result["status"] = FAILED
-            stop()
+            # Local tunnels have lost the daemon too: their r2-tunnel is to hear of it from us last, as an end of file.
+            loop.later(CLIENTS_FIRST, stop)
 
     def stop() -> None:
         result["ending"] = True
         server.end(loop.stop)
 
-    server = Server(loop, log, name, transport, ready, failed, tuple(args.allow))
+    server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow))
     client = Client(
         loop,
         socketfile.connect(path).detach(),

@@ -110,6 +110,8 @@ class Tunnel:
         self._splice(descriptors, stdin, stdout)
 
     def _join_tcp(self, descriptors: tuple[int, ...]) -> None:
+        self._output_done = False
+
         def opened(got: int | TransportError) -> None:
             if isinstance(got, int):
                 self._splice(descriptors, got, os.dup(got))
@@ -124,12 +126,14 @@ class Tunnel:
         self._output = Pump(self._loop, source, stdout, self._output_ended)
         upward = Pump(self._loop, stdin, target, lambda why: self._input_ended(upward, why))
         self._pumps = [self._output, upward]
+        if self._outcome is not None and not self._outcome.is_clean:
+            self._output.finish()
 
     def _join_command(self, descriptors: tuple[int, ...]) -> None:
         self._output_done = True
         try:
             self._pid = child.start(
-                self._transport.text, descriptors[0], descriptors[-1], environment={"R2_SOCKET": self._socket}
+                self._transport.text, descriptors[0], descriptors[-1], environment={"R2_SOCKET": os.path.abspath(self._socket)}
             )
         except OSError as error:
             self._fail(f"{self._transport}: {error.strerror}")
