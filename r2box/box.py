@@ -101,12 +101,14 @@ def _open_standard_descriptors() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # Python has noticed too
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="replace")  # a peer's names may be more than the terminal can show
 
 
 def _guarded(name: str, run: Callable[[], int]) -> int:
     """run(), with what goes wrong as `TOOL: what: why` and the right exit status."""
     import signal
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the children's statuses away
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as every other program dies of it; tools that wait for it say so
     try:
         status = run()

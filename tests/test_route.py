@@ -185,7 +185,7 @@ def test_any_text_is_a_path_or_is_refused(text: str) -> None:
         ("a/child", "must follow"),
         ("service/service", "reserved"),
         ("service/", "cannot be empty"),
-        ("/".join("a" * 33), "33 steps; at most 32"),
+        ("/".join("a" * 33), "more than 32 steps"),
         ("a" * 1_000_000, "at most 64"),
     ],
 )

@@ -184,7 +184,8 @@ class Channel:
         """Close so that a TCP neighbour sees a failure (RST), not an end."""
         import struct
 
-        sock = self.sock
+        end = self._read or self._write
+        sock = end.sock if end else None
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()

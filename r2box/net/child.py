@@ -68,7 +68,12 @@ def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_sessi
 
 def hang_up(pid: int, number: int = signal.SIGHUP) -> None:
     """Tell a command with a session of its own that its line is cut, as a terminal would."""
+    send_signal(-pid, number)
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Signal a process, or with -pid its group; one that has ended, or runs as somebody else (sudo), is left alone."""
     try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        return  # it has ended by itself
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

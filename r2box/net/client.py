@@ -75,9 +75,11 @@ class Client:
         self, kind: int, id: int, path: tuple[str, ...] = (), descriptors: tuple[int, ...] = (), **fields: Any
     ) -> None:
         """Say something that has no answer of its own."""
-        if not self.link.message(Message(path, (), say.encode_body(kind, id, **fields)), descriptors):
+        if not self.link.message(Message(path, (), say.encode_body(kind, id, **fields)), descriptors, must=True):
             for fd in descriptors:
                 os.close(fd)
+            if self.link.state == UP:
+                raise DaemonError("a request of more than 64 KiB")
 
     def forget(self, id: int) -> None:
         self._answers.pop(id, None)
@@ -120,8 +122,8 @@ class Client:
         else:
             answer, path = self._answers.get(body.id, (None, ()))
         # An answer comes from a node that was asked, or from one on the way to it; nobody else can slip one in.
-        while path and path[0] == self.address:
-            path = path[1:]
+        way = (self.address, *path)  # a node strips its own address, however often it stands there
+        path = tuple(step for before, step in zip(way, way[1:]) if step != before)
         if answer is not None and message.origin == path[: len(message.origin)]:
             answer(body, descriptors)
             return

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .loop import Loop, Timer
 
 EXIT_TIME = 1.0  # seconds that a command has to end by itself after its link did
+KILL_TIME = 3.0  # and when it was told to
 FAILED_TIME = 0.2  # and when there never was a link
 
 
@@ -173,12 +174,21 @@ class Connector:
         if self._leash >= 0:
             self._let_go()
         elif self._pid:
-            os.kill(self._pid, signal.SIGTERM)
+            child.send_signal(self._pid, signal.SIGTERM)
+
+    def _kill(self) -> None:
+        if self._pid:
+            child.send_signal(self._pid, signal.SIGKILL)
 
     def _over(self, why: str) -> None:
         if not self._is_over:
             self._is_over = True
             self._on_ended(why, self._was_linked)
+
+    def abandon(self) -> None:
+        """Give up, and say nothing more."""
+        self._is_over = True
+        self.end()
 
     def end(self) -> None:
         """Give up: the command is ended too.  (The link ends with the client's connection to the daemon.)"""
@@ -187,7 +197,9 @@ class Connector:
         if self._listener is not None:
             self._listener.close()
         self._terminate()
-        if not self._pid:
+        if self._pid:
+            self._loop.later(KILL_TIME, self._kill)
+        else:
             self._over("")
         self._link_over = self._link_over or ""
 

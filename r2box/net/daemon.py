@@ -83,14 +83,15 @@ class Daemon:
         """No descriptor is left: close the caller's connection, so that it does not wait, and pause."""
         assert self._listener is not None
         self.log.error("no descriptors left: new clients are turned away (see ulimit -n)")
-        os.close(self._spare)
-        try:
-            self._listener.accept()[0].close()
-        except OSError as error:
-            self.log.debug(f"accept: {error.strerror}")
-        self._spare = os.open(os.devnull, os.O_RDONLY)
         self.loop.watch(self._listener.fileno())
         self.loop.later(ACCEPT_PAUSE, self._accept_again)
+        close_all((self._spare,) if self._spare >= 0 else ())
+        self._spare = -1
+        try:
+            self._listener.accept()[0].close()
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+        except OSError as error:
+            self.log.debug(f"accept: {error.strerror}")
 
     def _accept_again(self) -> None:
         if self._listener is not None:
@@ -184,8 +185,10 @@ class Daemon:
     def _on_attach(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         try:
             expect = check_address(body["address"]) if body["address"] else None
-            if not 1 <= len(descriptors) <= 2 or self._ending:
-                raise RefusedError(f"{self.node.address}: a link needs one descriptor, or two")
+            if self._ending:
+                raise RefusedError(f"{self.node.address}: is shutting down")
+            if not 1 <= len(descriptors) <= 2 or body.id in guest.attached:
+                raise RefusedError(f"{self.node.address}: a link needs one descriptor, or two, and an id of its own")
         except (RefusedError, AddressError):
             close_all(descriptors)
             raise
@@ -239,7 +242,7 @@ class Daemon:
             self._finish()
 
     def _finish(self) -> None:
-        os.close(self._spare)
+        close_all((self._spare,) if self._spare >= 0 else ())
         self._done()
 
 

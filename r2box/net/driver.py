@@ -6,6 +6,7 @@ queues up here but one write.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ..proto.link import DOWN
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 READ_SIZE = 1 << 18  # 256 KiB: larger reads do not make a copy cheaper, smaller ones cost more calls
 ROUNDS = 8  # writes in a row before others get their turn
+RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
 FAREWELL = 2.0  # seconds for the last bytes of a link that has ended
+
+_SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
 
 
 class Group:
@@ -39,7 +43,7 @@ class Group:
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for driver in waiting:
-            driver.flush()
+            self._loop.call(driver.flush)  # one that fails must not silence the others
 
 
 class Driver:
@@ -89,9 +93,14 @@ class Driver:
         if self.link.state == DOWN:  # what comes after a farewell is not for us
             self._give_away(passengers)
             return
-        self.link.receive(data, self.loop.now(), passengers)
-        self.group.flush()  # before what could not be sent is copied
-        self.link.settle()
+        try:
+            self.link.receive(data, self.loop.now(), passengers)
+        except Exception:
+            self.link.close("internal error")  # it has lost its place in the neighbour's bytes
+            raise
+        finally:
+            self.group.flush()  # before what could not be sent is copied
+            self.link.settle()
 
     def _broken(self, why: str) -> None:
         self.link.eof(why)
@@ -101,7 +110,8 @@ class Driver:
 
     def wake(self) -> None:
         """The link has something to send, or has ended: see to it at the end of this round of the loop."""
-        if not self._scheduled and not self._closed and (self._writable or self.link.state == DOWN):
+        urgent = self.link.state == DOWN or 0 < self.link.deadline() < self._due
+        if not self._scheduled and not self._closed and (self._writable or urgent):
             self._scheduled = True
             self.group.add(self)
 
@@ -111,13 +121,7 @@ class Driver:
         if self._closed:
             return
         if self._writable:
-            try:
-                self._writable = self._write()
-            except OSError:
-                # Why it takes nothing more is in what it said last, or in how it ends: read on.
-                self._deaf = True
-                self._writable = False
-                self._out = []
+            self._writable = self._write()
         if self._closed:
             return
         if self.link.state == DOWN:
@@ -136,7 +140,10 @@ class Driver:
                 self._out, self._passengers = self.link.produce(self.loop.now())
                 if not self._out:
                     return True
-            written = self.channel.write(self._out, self._passengers)
+            try:
+                written = self.channel.write(self._out, self._passengers)
+            except OSError as error:
+                return self._write_failed(error)
             if not written:
                 return False
             self._give_away(self._passengers)
@@ -145,6 +152,16 @@ class Driver:
         self._scheduled = True
         self.group.add(self)
         return True
+
+    def _write_failed(self, error: OSError) -> bool:
+        """False, as nothing can be written now."""
+        if error.errno in _SHORTAGES:
+            self.loop.later(RETRY, self._unblocked)
+        else:
+            # Why it takes nothing more is in what it said last, or in how it ends: read on.
+            self._deaf = True
+            self._out = []
+        return False
 
     @staticmethod
     def _give_away(passengers: tuple[int, ...]) -> None:
@@ -165,7 +182,8 @@ class Driver:
             self.loop.watch(self.channel.write_fd, None, write)  # -1 once it is closed
 
     def _unblocked(self) -> None:
-        self._writable = True
+        if not self._deaf:
+            self._writable = True
         self.flush()
 
     # -- time and the end ----------------------------------------------------------------------------------------

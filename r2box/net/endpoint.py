@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 
-from ..proto.outcome import ENDED, FAILED, Outcome
+from ..proto.outcome import ENDED, FAILED, GONE, Outcome
 from ..proto.stream import NOBODY
 
 TYPE_CHECKING = False
@@ -32,6 +32,8 @@ GRACE = 0.1  # seconds between a program's end of output and its exit that still
 class Endpoint:
     """Owns `channel`.  `accepted()` is called when the tunnel stands, `closed(outcome)` once, when it is over.
 
+    With `holds_eof` the client runs a program, and `halted` will be called.
+
     A CLIENT's tunnel ends when the far end says so; a PROGRAM's when `exited` was called and its output is at its end;
     a SOCKET's when both directions are.
     """
@@ -43,6 +45,7 @@ class Endpoint:
         closed: Callable[[Outcome], None],
         accepted: Callable[[], None] | None = None,
         kind: int = CLIENT,
+        holds_eof: bool = False,
     ) -> None:
         self.loop = loop
         self.channel = channel
@@ -52,7 +55,8 @@ class Endpoint:
         self._full = False  # the last read filled its limit: there may be more
         self._wants_read = False
         self._kind = kind
-        self._holds_eof = kind == PROGRAM
+        self._holds_eof = kind == PROGRAM or holds_eof
+        self._is_believed = False  # that it comes from a client that lives
         self._eof_seen = False  # on the descriptor
         self._eof_passed = False  # to the stream
         self._exit: Outcome | None = None  # how our program ended
@@ -106,6 +110,11 @@ class Endpoint:
         if self._exit is None and self._holds_eof:
             self.loop.later(GRACE, self._release_eof)
             return None
+        if self._kind == CLIENT and not self._is_believed:
+            # A client that dies leaves the control socket first.  Two rounds on, we have heard of that.
+            self._is_believed = True
+            self.loop.soon(lambda: self.loop.soon(self._release_eof))
+            return None
         if self._exit is not None and not self._exit.is_clean:
             self._finish(self._exit)
             return None
@@ -129,6 +138,13 @@ class Endpoint:
             self.channel.close_read()
         self._watch()
         self._maybe_over()
+
+    def halted(self, outcome: Outcome) -> None:
+        """The program of our client has ended; if it was killed, its end of output is no end of the stream."""
+        if outcome.signal:
+            self._finish(Outcome(GONE, f"the program at the other end was killed by signal {outcome.signal}"))
+        elif not self.is_over:
+            self._release_eof()
 
     def exited(self, outcome: Outcome) -> None:
         """Our program has ended.  What it wrote before is still passed on."""

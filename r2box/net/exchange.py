@@ -52,8 +52,11 @@ class Guest:
         self._last = 0
 
     def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:
-        """Send a body; `descriptors` are given away.  False if the guest does not read."""
-        if self.link.message(Message((), (), say.encode_body(kind, id, **fields)), descriptors):
+        """Send a body; `descriptors` are given away.  False if the guest is not there, or should do more while it does
+        not read.  What became of its own tunnels it is told in any case.
+        """
+        must = kind != say.INCOMING
+        if self.link.message(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must):
             return True
         close_all(descriptors)
         return False
@@ -85,6 +88,7 @@ class _Tunnel:
         self.id = id
         self.opened = False
         self.cancel: Callable[[], None] = lambda: None  # its guest went away
+        self.halted: Callable[[Outcome], None] = lambda outcome: None  # the program of its guest has ended
 
     def open(self, descriptors: tuple[int, ...]) -> None:
         self.opened = True
@@ -220,6 +224,10 @@ class Exchange:
         if body.id in guest.incoming:
             guest.incoming[body.id].end(make_outcome(body))
 
+    def on_halted(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        if body.id in guest.tunnels:
+            guest.tunnels[body.id].halted(make_outcome(body))
+
     def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
         """A tunnel from a neighbour for a service here."""
         if self.is_closed:
@@ -240,6 +248,8 @@ class Exchange:
         target, _ = self.node.resolve(body["target"])
         if self.is_closed:
             raise RefusedError(f"{self.node.address}: is shutting down")
+        if body.id in guest.tunnels:
+            raise RefusedError(f"{self.node.address}: a tunnel needs an id of its own")
         tunnel = _Tunnel(guest, body.id)
         if isinstance(target, Link):
             self._tunnel_over(tunnel, body)
@@ -268,7 +278,7 @@ class Exchange:
             else:
                 guest.hold(end.channel, self.loop)
 
-        end = Endpoint(self.loop, adopt(mine), closed, accepted)
+        end = Endpoint(self.loop, adopt(mine), closed, accepted, holds_eof=bool(body["runs"]))
         try:
             stream = self.node.open(guest.link.address, Message(body["target"], (), b""), end)
         except RefusedError:
@@ -277,8 +287,7 @@ class Exchange:
             raise
         end.join(stream)
         self.endpoints.add(end)
-        if body["detached"]:
-            return
+        tunnel.halted = end.halted
         guest.tunnels[tunnel.id] = tunnel
         tunnel.cancel = lambda: end.abandon(Outcome(GONE, f"{self.node.address}: the client went away"))
         self.log.debug(f"{self.node.address}: a tunnel from {guest.link.address} to {format_path(body['target'])}")
@@ -322,6 +331,7 @@ class _Relay:
         self.exchange = exchange
         self.stream = stream
         self.end: Endpoint | None = None
+        self._is_started = False
         if mine:
             self._make_end(mine, ends.PROGRAM if service.runs == APART else ends.SOCKET)
         else:
@@ -338,11 +348,15 @@ class _Relay:
         self.stream.far = self.end
 
     def _started(self, descriptors: tuple[int, ...]) -> None:
-        if self.stream.close_received or self.end is not None:
-            close_all(descriptors)  # the far end was faster, or the server has a descriptor of ours already
-        if self.stream.close_received:
+        if self.stream.close_received or self._is_started:
+            close_all(descriptors)  # the far end was faster
+            if self.end is None:
+                self.incoming.drop()
             return
-        if self.end is None:
+        self._is_started = True
+        if self.end is not None:
+            close_all(descriptors)  # the server has ours already
+        else:
             if not descriptors:
                 self.incoming.end(Outcome(REFUSED, f"{self.exchange.node.address}: the server gave no descriptor"))
                 return
@@ -410,5 +424,6 @@ REQUESTS: dict[int, Callable[[Exchange, Guest, say.Body, tuple[int, ...]], None]
     say.SERVE: Exchange.on_serve,
     say.STARTED: Exchange.on_started,
     say.EXITED: Exchange.on_exited,
+    say.HALTED: Exchange.on_halted,
     say.TUNNEL: Exchange.on_tunnel,
 }

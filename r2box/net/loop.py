@@ -52,6 +52,7 @@ class Loop:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, tuple[Callback | None, Callback | None]] = {}
+        self._fresh: set[int] = set()  # registered in this round of `run`: its events are of an earlier bearer
         self._always: dict[int, tuple[Callback | None, Callback | None]] = {}
         self._timers: list[Timer] = []
         self._soon: deque[Callback] = deque()
@@ -87,6 +88,7 @@ class Loop:
         else:
             try:
                 self._selector.register(fd, events)
+                self._fresh.add(fd)
             except PermissionError:
                 self._always[fd] = (read, write)
 
@@ -112,7 +114,7 @@ class Loop:
         while self._timers and self._timers[0]._when <= now:
             fn = heapq.heappop(self._timers)._fn
             if fn is not None:
-                self._call(fn)
+                self.call(fn)
 
     # -- signals and threads -------------------------------------------------------------------------------------
 
@@ -170,15 +172,14 @@ class Loop:
         def ended() -> None:
             self.watch(pidfd)
             os.close(pidfd)
-            fn(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            fn(reap(pid))
 
         self.watch(pidfd, ended)
 
     def _reap(self) -> None:
         for pid in list(self._exits):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                self._exits.pop(pid)(os.waitstatus_to_exitcode(status))
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                self._exits.pop(pid)(reap(pid))
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -187,22 +188,25 @@ class Loop:
         self._running = True
         while self._running:
             ready = self._selector.select(self._timeout())
+            self._fresh.clear()
             for key, events in ready:
-                self._notify(key.fd, events)
+                if key.fd not in self._fresh:
+                    self._notify(key.fd, events)
             for fd in list(self._always):
                 self._notify(fd, READ | WRITE)
             self._run_timers()
             for _ in range(len(self._soon)):
-                self._call(self._soon.popleft())
+                self.call(self._soon.popleft())
 
     def _notify(self, fd: int, events: int) -> None:
         """Call what is wanted for `fd` now; an earlier callback of this round may have changed that."""
         for which, event in ((0, READ), (1, WRITE)):
             fn = self._watched.get(fd, (None, None))[which]
             if fn is not None and events & event:
-                self._call(fn)
+                self.call(fn)
 
-    def _call(self, fn: Callback) -> None:
+    def call(self, fn: Callback) -> None:
+        """fn(), and what it raises to `failed`."""
         try:
             fn()
         except Exception as error:
@@ -223,3 +227,8 @@ class Loop:
             for fd in self._wakeup:
                 os.close(fd)
         self._selector.close()
+
+
+def reap(pid: int) -> int:
+    """The status of a child that has ended, as `os.waitstatus_to_exitcode` has it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

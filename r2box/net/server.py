@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 PROVIDES, SINGLE, APART = range(3)  # as the daemon has them
+KILL_TIME = 3.0  # seconds that a program has to end after it was hung up on, when its server ends
 MAX_RUNNING = 8192  # programs at once: beyond, a host is not helped by one more
 
 
@@ -36,8 +37,8 @@ def check_service(transport: Transport) -> Transport:
 class Server:
     """Offers `transport` as `name` ("" for the node's own command) over `client`.
 
-    Programs find the daemon at `socket_path` (R2_SOCKET).  `client` must give its events to `event`.  `ready()` is called when the service is offered, `failed(error)` if it
-    cannot be.
+    Programs find the daemon at `socket_path` (R2_SOCKET).  `client` must give its events to `event`.  `ready()` is
+    called when the service is offered, `failed(error)` if it cannot be.
     """
 
     def __init__(
@@ -157,13 +158,21 @@ class Server:
             child.hang_up(self._running[id])
 
     def end(self, done: Callable[[], None]) -> None:
-        """Hang up on everything that runs; done() when all of it has ended."""
+        """Hang up on everything that runs; done() when all of it has ended, which what ignores that is made to."""
+        self.hang_up_all()
+        if self._running:
+            self._done = done
+            self._loop.later(KILL_TIME, self._kill)
+        else:
+            done()
+
+    def hang_up_all(self) -> None:
         for dial in self._dials.values():
             dial.cancel()
         for pid in self._running.values():
             child.hang_up(pid)
             child.hang_up(pid, signal.SIGCONT)
-        if self._running:
-            self._done = done
-        else:
-            done()
+
+    def _kill(self) -> None:
+        for pid in self._running.values():
+            child.hang_up(pid, signal.SIGKILL)

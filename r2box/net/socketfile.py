@@ -59,12 +59,17 @@ def listen(path: str) -> socket.socket:
     except OSError as error:
         raise DaemonError(f"{folder}: {error.strerror}") from None
     try:
-        mode = os.fstat(lock).st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise DaemonError(f"{folder}: everybody may write here, so anybody could take the socket's place")
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two daemons that start at once look one after the other
+        status = os.fstat(lock)
+        if not status.st_mode & stat.S_ISVTX:
+            if status.st_mode & stat.S_IWOTH:
+                raise DaemonError(f"{folder}: everybody may write here, so anybody could take the socket's place")
+            if status.st_uid not in (0, os.geteuid()):
+                raise DaemonError(f"{folder}: belongs to somebody else, who could take the socket's place")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two daemons that start at once look one after the other
         _make_way(path)
         return _bind(path)
+    except BlockingIOError:
+        raise DaemonError(f"{folder}: another daemon is just starting here; try again") from None
     finally:
         os.close(lock)
 

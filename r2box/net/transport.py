@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STDIO, COMMAND, STARTER, TCP, TCP_LISTEN = "stdio", "command", "starter", "tcp", "tcp-listen"
 SCHEMES = (TCP, TCP_LISTEN)
+UNSENT = 1 << 17  # bytes that the kernel may hold back, beside what is on its way
 CONNECT_TIMEOUT = 20.0  # seconds for one address of a host
 STARTS = ("exec:-", "system:-", "shell:-")  # socat's addresses that run a program
 PLACE = "-%"
@@ -126,6 +127,8 @@ def tune(sock: socket.socket) -> None:
     """What every TCP connection of ours gets: no waiting for more to send, and the kernel's own sign of life."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # no deep queue below our own
 
 
 def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], passive: bool = False) -> None:
@@ -161,7 +164,11 @@ class Dial:
         self._timer: Timer | None = None
         self._cancelled = False
         self._last = TransportError("the host has no address")
-        resolve(loop, transport, self._found)
+        loop.soon(self._start)  # so that nothing is called before the caller has us
+
+    def _start(self) -> None:
+        if not self._cancelled:
+            resolve(self._loop, self._transport, self._found)
 
     def _found(self, addresses: Any) -> None:
         if self._cancelled:
@@ -236,7 +243,11 @@ class Listener:
         self._failed = failed
         self._socks: list[socket.socket] = []
         self._closed = False
-        resolve(loop, transport, self._found, passive=True)
+        loop.soon(self._start)  # so that nothing is called before the caller has us
+
+    def _start(self) -> None:
+        if not self._closed:
+            resolve(self._loop, self._transport, self._found, passive=True)
 
     def _found(self, addresses: Any) -> None:
         if self._closed:

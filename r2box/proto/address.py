@@ -36,18 +36,19 @@ def parse_path(text: str) -> tuple[str, ...]:
     """Turn `a/b/service/c` into `("a", "b", "service/c")`.  The empty text is the empty path: the node itself."""
     if not text:
         return ()
-    words = text.split("/")
+    words = text.split("/", 2 * MAX_HOPS)
     path: list[str] = []
-    while words:
-        word = words.pop(0)
+    following = iter(words)
+    for word in following:
         if word in RESERVED:
-            if not words:
+            name = next(following, None)
+            if name is None:
                 raise AddressError(f"{text!r} ends with the reserved word {word!r}: a name must follow")
-            path.append(f"{word}/{check_address(words.pop(0))}")
+            path.append(f"{word}/{check_address(name)}")
         else:
             path.append(check_address(word))
-    if len(path) > MAX_HOPS:
-        raise AddressError(f"a path of {len(path)} steps; at most {MAX_HOPS} are allowed")
+        if len(path) > MAX_HOPS:
+            raise AddressError(f"a path of more than {MAX_HOPS} steps")
     return tuple(path)
 
 

@@ -24,6 +24,7 @@ ATTACH = 0x04  # the descriptors beside this are a transport: make a link of it
 SERVE = 0x05  # offer a service; tunnels to it come as INCOMING
 STARTED = 0x06  # to INCOMING: it runs (with a descriptor if the server made one)
 EXITED = 0x07  # to INCOMING: it ended, or could not be started
+HALTED = 0x09  # to OPENED: the program at our end has ended, so; its end of output may now be passed on
 LEAVE = 0x08  # end all that hangs on me; DONE when it has
 
 ANSWER = 0x40  # from here on: answers and events
@@ -42,11 +43,12 @@ _OUTCOME = {"code": (1, "uint"), "status": (2, "uint"), "signal": (3, "uint"), "
 BODIES = {
     PING: Fields("PING", data=(1, "bytes")),
     LIST: Fields("LIST", clients=(1, "uint"), start=(2, "uint")),
-    TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), detached=(3, "uint")),
+    TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint")),
     ATTACH: Fields("ATTACH", address=(1, "text"), transport=(2, "text")),
     SERVE: Fields("SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text")),
     STARTED: Fields("STARTED"),
     EXITED: Fields("EXITED", **_OUTCOME),
+    HALTED: Fields("HALTED", **_OUTCOME),
     LEAVE: Fields("LEAVE"),
     PONG: Fields("PONG", data=(1, "bytes")),
     LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),

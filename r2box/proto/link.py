@@ -49,6 +49,8 @@ MISSES = 3  # unanswered questions that make it dead
 MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels, and windows of the least size still fit in memory
 BUDGET = 1 << 26  # 64 MiB: what all neighbours' streams on one link may have sent and we not passed on
 
+MAX_PASSENGERS = 64  # descriptors that came and wait for their message
+
 HELLO_WAIT, READY_WAIT, UP, DOWN = range(4)
 
 
@@ -209,6 +211,8 @@ class Link:
                 if self.state == DOWN:
                     return
                 self._dispatch(kind, route, payload)
+            if len(self._passengers) > MAX_PASSENGERS:
+                raise WireError(f"{len(self._passengers)} descriptors that no message asked for")
         except WireError as error:
             self.close(str(error))
 
@@ -270,9 +274,12 @@ class Link:
         if self.state != DOWN:
             self._queue(wire.encode_frame(kind, route, payload))
 
-    def message(self, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
-        """Queue a message; the descriptors go along and are the link's from now on.  False: there is no room."""
-        if self.state != UP or self.is_backlogged:
+    def message(self, message: Message, descriptors: tuple[int, ...] = (), *, must: bool = False) -> bool:
+        """Queue a message; the descriptors go along and are the link's from now on.  False: it cannot be sent.
+
+        With `must` there is always room: for what belongs to something that is bounded by itself, as tunnels are.
+        """
+        if self.state != UP or (self.is_backlogged and not must):
             return False
         payload = encode_message(message, len(descriptors))
         if len(payload) > wire.MAX_CONTROL:
@@ -322,7 +329,7 @@ class Link:
 
     def open(self, payload_fields: dict[str, Any]) -> Stream | None:
         """A new route to this neighbour, with the fields of its OPEN but the window; None if there are too many."""
-        if self.state != UP or len(self.streams) >= MAX_STREAMS:
+        if self.state != UP or len(self.streams) >= MAX_STREAMS or self.is_backlogged:
             return None
         if self._free_labels:
             label = self._free_labels.pop()

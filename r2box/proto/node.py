@@ -244,7 +244,7 @@ class Node:
         if body.kind == say.PING:
             self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
         elif body.kind == say.LIST:
-            self._answer(link, message, self._list(body))
+            self._answer(link, message, self._list(body, link.is_local and len(message.origin) == 1))
         elif link.is_local and len(message.origin) == 1:
             self.host.request(link, body, descriptors)
             return
@@ -262,13 +262,14 @@ class Node:
             id_ = say.decode_body(message.body).id
             self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900]))
 
-    def _list(self, body: say.Body) -> bytes:
+    def _list(self, body: say.Body, to_own: bool) -> bytes:
+        """What LIST asks for; details, such as the command lines of services, are for this node's own clients."""
         entries: list[bytes] = []
         size, start, after = 0, body["start"], 0
         for number, (kind, name, detail) in enumerate(self.entries(bool(body["clients"]))):
             if number < start:
                 continue
-            entry = say.ENTRY.encode(kind=kind, name=name, detail=detail[:256])
+            entry = say.ENTRY.encode(kind=kind, name=name, detail=detail[:256] if to_own else "")
             size += len(entry) + 4
             if size > say.MAX_LISTING:
                 after = number
@@ -324,4 +325,4 @@ def is_allowed(allow: tuple[str, ...], origin: tuple[str, ...]) -> bool:
     from fnmatch import fnmatchcase
 
     trails = [format_path(origin[: length + 1]) for length in range(len(origin))]
-    return any(fnmatchcase(trail, pattern) for pattern in allow for trail in trails)
+    return any(fnmatchcase(trail, pattern.replace("[", "[[]")) for pattern in allow for trail in trails)

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections import deque
 
 from ..errors import WireError
-from .outcome import GONE, Outcome, decode_outcome, encode_outcome
+from .outcome import Outcome, decode_outcome, encode_outcome
 from .wire import ACCEPT, ACCEPT_FIELDS, CLOSE, CREDIT, FIN, MAX_CREDIT, STOP, decode_varint, encode_varint
 
 TYPE_CHECKING = False
@@ -293,10 +293,6 @@ class Stream:
         if not self.close_sent:
             self.close_sent = True
             self.link.control(CLOSE, self.route, encode_outcome(outcome))
-
-    def abort(self, text: str) -> None:
-        """Close because the program at this end of the tunnel went away."""
-        self.close(Outcome(GONE, text))
 
     # -- credit for the neighbour -----------------------------------------------------------------------------------
 

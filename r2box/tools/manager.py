@@ -56,6 +56,7 @@ COMMAND = Command(
 FIRST_DELAY = 0.1  # seconds before a link is made again
 LAST_DELAY = 30.0  # and at most, after many failures
 STEADY = 10.0  # seconds that a link must last for its failures to be forgotten
+AGAIN = 1.0  # seconds before a part that lost the daemon connects again
 END_TIME = 5.0  # seconds for everything to end in good order
 
 
@@ -84,7 +85,16 @@ class _Part:
     def connect(self, ready: Callable[[], None]) -> Client:
         ours, theirs = socketpair()
         self.manager.daemon.adopt_client(theirs)
-        return Client(self.loop, ours, ready=ready, gone=lambda why: None, event=self.event)
+        return Client(self.loop, ours, ready=ready, gone=self._lost, event=self.event)
+
+    def _lost(self, why: str) -> None:
+        """The connection to our own daemon broke, as when no descriptors are left: begin again."""
+        if not self.ended:
+            self.manager.log.error(f"lost the daemon ({why}); trying again")
+            self.loop.later(AGAIN, self._restart)
+
+    def _restart(self) -> None:
+        raise NotImplementedError
 
     def event(self, body: object, descriptors: tuple[int, ...]) -> None:
         """Only services have events."""
@@ -107,6 +117,16 @@ class _Link(_Part):
         self._connector: Connector | None = None
         self._done: Callable[[], None] | None = None
         self._client = self.connect(self._start)
+
+    def _restart(self) -> None:
+        if self.ended:
+            return
+        connector, self._connector = self._connector, None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._client = self.connect(self._start)
+        if connector is not None:
+            connector.abandon()
 
     def _start(self) -> None:
         self._timer = None
@@ -133,8 +153,7 @@ class _Link(_Part):
     def _over(self, why: str, linked: bool) -> None:
         self._connector = None
         if self.ended:
-            if self._done is not None:
-                self._done()
+            self._say_done()
             return
         if linked and self.loop.now() - self._since >= STEADY:
             self._delay = FIRST_DELAY
@@ -155,8 +174,13 @@ class _Link(_Part):
     def _left(self) -> None:
         if self._connector is not None:
             self._connector.end()
-        elif self._done is not None:
-            self._done()
+        else:
+            self._say_done()
+
+    def _say_done(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()
 
 
 class _Service(_Part):
@@ -168,6 +192,10 @@ class _Service(_Part):
             self.loop, manager.log, name, parse_transport(cmd), manager.path, lambda: None, self._failed, allow
         )
         self._client = self.connect(lambda: self._server.offer(self._client))
+
+    def _restart(self) -> None:
+        if not self.ended:
+            self._client = self.connect(lambda: self._server.offer(self._client))
 
     def event(self, body: object, descriptors: tuple[int, ...]) -> None:
         self._server.event(body, descriptors)  # type: ignore[arg-type]
@@ -198,11 +226,11 @@ class Manager:
 
     def run(self) -> int:
         raise_file_limit()
-        self.daemon.listen(self.path)
-        self._start(self._config.cmd, self._config.conns, self._config.serves)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)
+        self.daemon.listen(self.path)
+        self._start(self._config.cmd, self._config.conns, self._config.serves)
         self.loop.run()
         return OK
 

@@ -10,7 +10,7 @@ from ..errors import FAILED, OK, RefusedError, UsageError
 from ..net import socketfile
 from ..net.client import Client, ask
 from ..proto import body as say
-from ..proto.address import format_path, join_targets
+from ..proto.address import MAX_HOPS, check_address, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ TRACE = Command(
 COMMANDS = (LS, PING, TRACE)
 
 MAX_NODES = 10_000  # that `ls -R` visits
+MAX_ENTRIES = 100_000  # of one node that are listed
+PATIENCE = 10.0  # seconds for an answer
 
 
 def socket_of(args: Args) -> str:
@@ -91,18 +93,27 @@ def list_node(
     """All entries of the node at `path`, page by page: done(its address, entries), or failed(why)."""
     entries: list[dict[str, Any]] = []
 
-    def page(body: say.Body, _: tuple[int, ...]) -> None:
-        client.forget(body.id)
-        if body.kind == say.ERROR:
-            failed(RefusedError(body["text"]))
-            return
-        entries.extend(say.ENTRY.decode(entry) for entry in body["entries"])
-        if body["next"]:
-            client.request(say.LIST, page, path, clients=int(clients), start=body["next"])
-        else:
-            done(body["address"], entries)
+    def ask_for(start: int) -> None:
+        def page(body: say.Body, _: tuple[int, ...]) -> None:
+            timer.cancel()
+            client.forget(id_)
+            if body.kind != say.LISTING:
+                failed(RefusedError(body["text"] if body.kind == say.ERROR else "an answer that is no listing"))
+                return
+            entries.extend(say.ENTRY.decode(entry) for entry in body["entries"])
+            if start < body["next"] <= MAX_ENTRIES:
+                ask_for(body["next"])
+            else:
+                done(body["address"], entries)
 
-    client.request(say.LIST, page, path, clients=int(clients))
+        def missed() -> None:
+            client.forget(id_)
+            failed(RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s"))
+
+        id_ = client.request(say.LIST, page, path, clients=int(clients), start=start)
+        timer = client.loop.later(PATIENCE, missed)
+
+    ask_for(0)
 
 
 def give_up(error: RefusedError) -> None:
@@ -154,8 +165,9 @@ def _list_all(args: Args, start: tuple[str, ...]) -> int:
                 seen.add(address)
                 for entry in entries:
                     if entry["kind"] == "node":
-                        if entry["name"] in seen:
+                        if entry["name"] in seen or len(path) >= MAX_HOPS:
                             continue
+                        check_address(entry["name"])  # a node that lies about that ends the listing
                         seen.add(entry["name"])
                         queue.append((*path, entry["name"]))
                     _show_entry(args, entry, format_path((*path, entry["name"])))
@@ -195,8 +207,8 @@ class Pinger:
         def heard(body: say.Body, _: tuple[int, ...]) -> None:
             timer[0].cancel()
             self._client.forget(id_)
-            if body.kind == say.ERROR:
-                answered(None, body["text"])
+            if body.kind != say.PONG:
+                answered(None, body["text"] if body.kind == say.ERROR else "an answer that is no echo")
             else:
                 answered(loop.now() - sent, "")
 

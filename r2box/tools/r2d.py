@@ -42,10 +42,10 @@ def main(args: Args) -> int:
     log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
     loop.failed = log.bug
     daemon = Daemon(loop, args.address, log, loop.stop)
-    daemon.listen(args.socket or default_path())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants it so
             loop.on_signal(number, daemon.end)
+    daemon.listen(args.socket or default_path())
     loop.run()
     loop.close()
     return OK

@@ -70,15 +70,23 @@ def main(args: Args) -> int:
         stop()
 
     def gone(why: str) -> None:
-        if not result["ending"]:
-            log.error(f"{path}: the daemon went away: {why}")
-            result["status"] = FAILED
-            # Local tunnels have lost the daemon too: their r2-tunnel is to hear of it from us last, as an end of file.
-            loop.later(CLIENTS_FIRST, stop)
+        if result["ending"]:
+            return
+        log.error(f"{path}: the daemon went away: {why}")
+        result["status"] = FAILED
+        # Local tunnels have lost the daemon too: their r2-tunnel is to hear of it from us last, as an end of file.
+        loop.later(CLIENTS_FIRST, abort)
+
+    def abort() -> None:
+        server.hang_up_all()
+        loop.stop()
 
     def stop() -> None:
+        if result["ending"]:
+            abort()
+            return
         result["ending"] = True
-        server.end(loop.stop)
+        client.leave(lambda: server.end(loop.stop))
 
     server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow))
     client = Client(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "r2-ssh",
     "ssh to a node through the network of nodes",
-    arguments=[Argument("ARGUMENTS", "ssh options, [USER@]NODE and a command, as ssh has them", required=False, rest=True)],
+    arguments=[Argument("ARGUMENTS", "ssh options, [USER@]NODE, a command: as with ssh", required=False, rest=True)],
     description=(
         "Runs ssh with a ProxyCommand that tunnels to the service sshd of NODE, under the host alias r2/NODE, so that "
         "its keys are remembered by that name.  NODE may be a path such as carl/bob.  All ssh options are passed on; "

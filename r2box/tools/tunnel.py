@@ -78,6 +78,7 @@ class Tunnel:
         )
         self._outcome: Outcome | None = None  # what became of the tunnel
         self._status: int | None = None  # of our command
+        self._id = 0
         self._pid = 0
         self._output: Pump | None = None  # from the tunnel to us
         self._output_done = True
@@ -92,7 +93,13 @@ class Tunnel:
         return self._exit
 
     def _ready(self) -> None:
-        self._client.request(say.TUNNEL, self._heard, target=self._path, apart=int(self._transport.kind != TCP))
+        self._id = self._client.request(
+            say.TUNNEL,
+            self._heard,
+            target=self._path,
+            apart=int(self._transport.kind != TCP),
+            runs=int(self._transport.kind == RUN),
+        )
 
     def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.ERROR:
@@ -132,9 +139,8 @@ class Tunnel:
     def _join_command(self, descriptors: tuple[int, ...]) -> None:
         self._output_done = True
         try:
-            self._pid = child.start(
-                self._transport.text, descriptors[0], descriptors[-1], environment={"R2_SOCKET": os.path.abspath(self._socket)}
-            )
+            environment = {"R2_SOCKET": os.path.abspath(self._socket)}
+            self._pid = child.start(self._transport.text, descriptors[0], descriptors[-1], environment=environment)
         except OSError as error:
             self._fail(f"{self._transport}: {error.strerror}")
             return
@@ -171,6 +177,8 @@ class Tunnel:
     def _command_exited(self, status: int) -> None:
         self._pid = 0
         self._status = status if status >= 0 else SIGNALLED - status
+        outcome = Outcome(signal=-status) if status < 0 else Outcome(status=status)
+        self._client.send(say.HALTED, self._id, **outcome.fields())
         self._maybe_over()
 
     def _ended(self, outcome: Outcome) -> None:
@@ -178,7 +186,7 @@ class Tunnel:
         self._outcome = outcome
         if not outcome.is_clean:
             if self._pid:
-                os.kill(self._pid, signal.SIGHUP)
+                child.send_signal(self._pid, signal.SIGHUP)
             if self._output is not None:
                 self._output.finish()
         self._maybe_over()
@@ -200,7 +208,7 @@ class Tunnel:
     def _fail(self, why: str) -> None:
         self._log.error(why)
         if self._pid:
-            os.kill(self._pid, signal.SIGHUP)
+            child.send_signal(self._pid, signal.SIGHUP)
         self._loop.stop()
 
     def _gone(self, why: str) -> None:
@@ -209,7 +217,7 @@ class Tunnel:
 
     def _killed(self, number: int) -> None:
         if self._pid:
-            os.kill(self._pid, number)
+            child.send_signal(self._pid, number)
         self._exit = SIGNALLED + number
         self._loop.stop()
 
