@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .log import Log
     from .loop import Loop, Timer
 
+END_TIME = 8.0  # seconds after which the daemon ends even if a neighbour or a client will not part
 DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
 ACCEPT_PAUSE = 1.0  # seconds without new clients when there are no descriptors left
 
@@ -42,7 +43,7 @@ class Daemon:
         self.log = log
         self.group = Group(loop)
         self.node = Node(Me(check_address(address), os.urandom(16), software=f"r2box {__version__}"), self)
-        self._done = done
+        self._done: Callable[[], None] | None = done
         self._drivers: dict[Link, Driver] = {}
         self.exchange = Exchange(loop, log, self.node)
         self._guests: dict[Link, Guest] = {}
@@ -200,9 +201,14 @@ class Daemon:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """End in order: no new clients, what was accepted is passed on, neighbours and clients are told."""
+        """End in order: no new clients, what was accepted is passed on, neighbours and clients are told.
+
+        Called again, end at once.
+        """
         if self._ending:
+            self._finish()  # asked twice: at once
             return
+        self.loop.later(END_TIME, self._finish)
         self._ending = self.exchange.is_closed = True
         self.log.info(f"{self.node.address}: ending")
         if self._listener is not None:
@@ -242,8 +248,9 @@ class Daemon:
             self._finish()
 
     def _finish(self) -> None:
-        close_all((self._spare,) if self._spare >= 0 else ())
-        self._done()
+        done, self._done = self._done, None
+        if done is not None:
+            done()
 
 
 def raise_file_limit() -> None:

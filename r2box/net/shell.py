@@ -15,7 +15,10 @@ from ..proto.address import check_address
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 # Words that are files too, but that the shell does itself and a little differently.
-_BUILTINS = frozenset(("echo", "printf", "test", "[", "kill", "pwd", "true", "false", "time", "cd", "read", "ulimit"))
+_BUILTINS = frozenset(
+    "alias bg cd command echo false fc fg getopts hash jobs kill printf pwd read test time true type ulimit umask "
+    "unalias wait [".split()
+)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-")
 _COMPOUND = frozenset(";&|<>(){}\n")  # outside quotes: not one program, as far as can be seen
 

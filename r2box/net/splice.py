@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .channel import End
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
 
     Ended = Callable[[str], None]
 
+BROKEN = "broken pipe"
 SIZE = 1 << 18  # bytes read at once, and all that is held
 
 
 class Pump:
     """One direction, from `source` to `target`; it owns both.
 
-    `ended(why)` is called once: "" when the source is at its end and all is written, "target" when the target takes no
-    more, else the error of the source.  The target is closed by `close_target`, so that the caller decides when the
+    `ended(why)` is called once: "" when the source is at its end and all is written, BROKEN when nobody reads the
+    target any more, else what failed.  The target is closed by `close_target`, so that the caller decides when the
     end is passed on.
     """
 
@@ -58,8 +60,9 @@ class Pump:
     def _write(self) -> None:
         try:
             written = self._target.write([self._left])
-        except OSError:
-            self._end("target")
+        except OSError as error:
+            broken = error.errno in (errno.EPIPE, errno.ECONNRESET)
+            self._end(BROKEN if broken else f"writing failed: {error.strerror}")
             return
         self._left = memoryview(self._left)[written:] if written < len(self._left) else b""
         if not self._left and self._until_empty:

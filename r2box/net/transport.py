@@ -33,6 +33,8 @@ UNSENT = 1 << 17  # bytes that the kernel may hold back, beside what is on its w
 CONNECT_TIMEOUT = 20.0  # seconds for one address of a host
 STARTS = ("exec:-", "system:-", "shell:-")  # socat's addresses that run a program
 PLACE = "-%"
+# socat reads exec: twice: as an address, where these end a part of it, and then as words.
+_SOCAT = {**{c: "\\" + c for c in ",:!()[]{}"}, **{c: "\\\\\\" + c for c in " '\""}, "\\": "\\" * 4}
 
 
 class Transport:
@@ -109,7 +111,7 @@ def fill_place(command: str, words: list[str]) -> str:
     if command[place[0] : place[1]] == PLACE:
         line = " ".join(map(quote, words))
     else:
-        line = " ".join("".join("\\" + c if c in " \\,:!'\"()[]{}" else c for c in word) for word in words)
+        line = " ".join("".join(_SOCAT.get(c, c) for c in word) for word in words)
     inside = scan(before)[1]
     if inside == "'":
         line = line.replace("'", "'\\''")

@@ -55,6 +55,7 @@ COMMAND = Command(
 
 FIRST_DELAY = 0.1  # seconds before a link is made again
 LAST_DELAY = 30.0  # and at most, after many failures
+MAX_SAID = 16  # different failures in a row that are worth a line
 STEADY = 10.0  # seconds that a link must last for its failures to be forgotten
 AGAIN = 1.0  # seconds before a part that lost the daemon connects again
 END_TIME = 5.0  # seconds for everything to end in good order
@@ -78,8 +79,8 @@ class _Part:
         self.loop = manager.loop
         self.ended = False
 
-    def end(self, done: Callable[[], None]) -> None:
-        """Withdraw from the daemon and end what runs; done() when it has."""
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        """Withdraw from the daemon, left(), and end what runs, done()."""
         raise NotImplementedError
 
     def connect(self, ready: Callable[[], None]) -> Client:
@@ -111,7 +112,7 @@ class _Link(_Part):
         self.addr = conn.addr or ""
         self._name = self.addr or conn.cmd
         self._delay = FIRST_DELAY
-        self._last = ""  # what was said last, so that it is not said at every attempt
+        self._said: set[str] = set()  # since the last link, so that it is not said at every attempt
         self._since = 0.0
         self._timer: Timer | None = None
         self._connector: Connector | None = None
@@ -148,7 +149,7 @@ class _Link(_Part):
 
     def _linked(self, address: str) -> None:
         self._since = self._since or self.loop.now()
-        self._last = ""
+        self._said.clear()
 
     def _over(self, why: str, linked: bool) -> None:
         self._connector = None
@@ -158,20 +159,21 @@ class _Link(_Part):
         if linked and self.loop.now() - self._since >= STEADY:
             self._delay = FIRST_DELAY
         jitter = 0.75 + os.urandom(1)[0] / 512  # so that many that failed together do not come back together
-        if why and why != self._last:
+        if why and why not in self._said and len(self._said) < MAX_SAID:
             self.manager.log.warning(f"{self._name}: {why}; trying again")
-            self._last = why
+            self._said.add(why)
         self._timer = self.loop.later(self._delay * jitter, self._start)
         self._delay = min(2 * self._delay, LAST_DELAY)
 
-    def end(self, done: Callable[[], None]) -> None:
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
         self.ended = True
         self._done = done
         if self._timer is not None:
             self._timer.cancel()
-        self._client.leave(self._left)
+        self._client.leave(lambda: self._has_left(left))
 
-    def _left(self) -> None:
+    def _has_left(self, left: Callable[[], None]) -> None:
+        left()
         if self._connector is not None:
             self._connector.end()
         else:
@@ -203,9 +205,14 @@ class _Service(_Part):
     def _failed(self, error: R2Error) -> None:
         self.manager.log.error(f"service {self._server.name}: {error}")
 
-    def end(self, done: Callable[[], None]) -> None:
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
         self.ended = True
-        self._client.leave(lambda: self._server.end(done))
+
+        def has_left() -> None:
+            left()
+            self._server.end(done)
+
+        self._client.leave(has_left)
 
 
 class Manager:
@@ -220,6 +227,7 @@ class Manager:
         self._links: list[tuple[Conn, _Link]] = []
         self._services: list[tuple[Serve, _Service]] = []
         self._itself: _Service | None = None
+        self._leaving: set[_Part] = set()  # taken out of the file; what they ran has still to end
         self._ending = False
         self.loop.failed = log.bug
         self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended)
@@ -230,15 +238,23 @@ class Manager:
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)
         self.daemon.listen(self.path)
-        self._start(self._config.cmd, self._config.conns, self._config.serves)
+        self._start()
         self.loop.run()
         return OK
 
-    def _start(self, cmd: str | None, conns: list[Conn], serves: list[Serve]) -> None:
-        if cmd:
-            self._itself = _Service(self, "", cmd)
-        self._services += [(serve, _Service(self, serve.name, serve.cmd, tuple(serve.allow))) for serve in serves]
-        self._links += [(conn, _Link(self, conn)) for conn in conns]
+    def _start(self) -> None:
+        """Start what is in the file and does not run.  (Another reload may have come while old parts left.)"""
+        if self._ending:
+            return
+        config = self._config
+        if config.cmd and self._itself is None:
+            self._itself = _Service(self, "", config.cmd)
+        for serve in config.serves:
+            if serve not in [pair[0] for pair in self._services]:
+                self._services.append((serve, _Service(self, serve.name, serve.cmd, tuple(serve.allow))))
+        for conn in config.conns:
+            if conn not in [pair[0] for pair in self._links]:
+                self._links.append((conn, _Link(self, conn)))
 
     def _reload(self) -> None:
         """Read the file again.  A file that is wrong changes nothing."""
@@ -253,17 +269,26 @@ class Manager:
             self.log.warning(f"{self._file}: a new addr or socket takes a restart")
         gone: list[_Part] = [part for entry, part in self._links if entry not in new.conns]
         gone += [part for entry, part in self._services if entry not in new.serves]
-        cmd = None
-        if new.cmd != old.cmd:
-            cmd = new.cmd
-            gone += [self._itself] if self._itself else []
+        if new.cmd != old.cmd and self._itself is not None:
+            gone.append(self._itself)
             self._itself = None
         self._links = [pair for pair in self._links if pair[0] in new.conns]
         self._services = [pair for pair in self._services if pair[0] in new.serves]
-        conns = [conn for conn in new.conns if conn not in old.conns]
-        serves = [serve for serve in new.serves if serve not in old.serves]
-        self.log.info(f"{self._file}: read again: {len(gone)} parts end, {len(conns) + len(serves)} are new")
-        end_all(gone, lambda: self._start(cmd, conns, serves))
+        self._leaving.update(gone)
+        self.log.info(f"{self._file}: read again: {len(gone)} parts end")
+        # The new ones start when the names of the old are free; what those ran may take longer to end.
+        waiting = len(gone)
+
+        def left() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if waiting <= 0:
+                self._start()
+
+        for part in gone:
+            part.leave(left, lambda part=part: self._leaving.discard(part))  # type: ignore[misc]
+        if not gone:
+            self._start()
 
     def _end(self) -> None:
         """The daemon first, so that neighbours hear it from the node itself; then what ran for it."""
@@ -281,6 +306,7 @@ class Manager:
     def _parts(self) -> list[_Part]:
         parts: list[_Part] = [part for _, part in self._links]
         parts += [part for _, part in self._services]
+        parts += self._leaving
         return parts + ([self._itself] if self._itself else [])
 
 
@@ -297,4 +323,4 @@ def end_all(parts: list[_Part], done: Callable[[], None]) -> None:
     if not parts:
         done()
     for part in parts:
-        part.end(one_less)
+        part.leave(lambda: None, one_less)

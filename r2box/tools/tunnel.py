@@ -11,7 +11,7 @@ from ..net import child, socketfile
 from ..net.client import Client
 from ..net.log import Log
 from ..net.loop import Loop
-from ..net.splice import Pump, take_stdio
+from ..net.splice import BROKEN, Pump, take_stdio
 from ..net.transport import COMMAND as RUN
 from ..net.transport import STDIO, TCP, Dial, Transport, parse_transport
 from ..proto import body as say
@@ -84,6 +84,8 @@ class Tunnel:
         self._output_done = True
         self._pumps: list[Pump] = []
         self._is_over = False
+        self._hung_up = False  # on our command, because the tunnel failed
+        self._killed_itself = False  # our command, or somebody did, but not we: then the tunnel failed because of that
         self._exit = OWN_FAILURE
 
     def run(self) -> int:
@@ -153,9 +155,12 @@ class Tunnel:
 
     def _output_ended(self, why: str) -> None:
         """The tunnel has nothing more for us, or nobody reads what we write."""
-        if why == "target":
+        if why == BROKEN:
             self._exit = BROKEN_PIPE
             self._loop.stop()
+            return
+        if why:
+            self._fail(why)
             return
         if self._outcome is None:
             self._loop.later(EOF_GRACE, self._pass_end)
@@ -169,14 +174,15 @@ class Tunnel:
         self._maybe_over()
 
     def _input_ended(self, pump: Pump, why: str) -> None:
-        if why not in ("", "target"):
-            self._fail(f"stdin: {why}")
+        if why not in ("", BROKEN):
+            self._fail(why)
         else:
             pump.close_target()
 
     def _command_exited(self, status: int) -> None:
         self._pid = 0
         self._status = status if status >= 0 else SIGNALLED - status
+        self._killed_itself = status < 0 and not self._hung_up
         outcome = Outcome(signal=-status) if status < 0 else Outcome(status=status)
         self._client.send(say.HALTED, self._id, **outcome.fields())
         self._maybe_over()
@@ -185,8 +191,7 @@ class Tunnel:
         """The tunnel is over.  A command of ours learns of a failure before it sees the end of its input."""
         self._outcome = outcome
         if not outcome.is_clean:
-            if self._pid:
-                child.send_signal(self._pid, signal.SIGHUP)
+            self._hang_up()
             if self._output is not None:
                 self._output.finish()
         self._maybe_over()
@@ -196,19 +201,23 @@ class Tunnel:
             return
         self._is_over = True
         words = self._outcome.describe()
-        if words:
+        if words and not self._killed_itself:
             said = self._log.info if self._outcome.is_clean and self._status is not None else self._log.error
             said(words if self._outcome.text else f"{self._name}: {words}")
         if self._status is None:
             self._exit = self._outcome.exit_status
         else:
-            self._exit = self._status if self._outcome.is_clean else OWN_FAILURE
+            self._exit = self._status if self._outcome.is_clean or self._killed_itself else OWN_FAILURE
         self._loop.stop()
+
+    def _hang_up(self) -> None:
+        if self._pid:
+            self._hung_up = True
+            child.send_signal(self._pid, signal.SIGHUP)
 
     def _fail(self, why: str) -> None:
         self._log.error(why)
-        if self._pid:
-            child.send_signal(self._pid, signal.SIGHUP)
+        self._hang_up()
         self._loop.stop()
 
     def _gone(self, why: str) -> None:
