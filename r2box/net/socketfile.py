@@ -9,6 +9,7 @@ import stat
 
 from ..errors import DaemonError
 
+LOCK_TIME = 5.0  # seconds for other daemons that start in the same directory
 MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
 
 
@@ -49,8 +50,6 @@ def listen(path: str) -> socket.socket:
 
     Missing directories are made for their owner only.  DaemonError if the place is taken, or unsafe.
     """
-    import fcntl
-
     _check_length(path)
     folder = os.path.dirname(path) or "."
     try:
@@ -65,13 +64,27 @@ def listen(path: str) -> socket.socket:
                 raise DaemonError(f"{folder}: everybody may write here, so anybody could take the socket's place")
             if status.st_uid not in (0, os.geteuid()):
                 raise DaemonError(f"{folder}: belongs to somebody else, who could take the socket's place")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two daemons that start at once look one after the other
+        _lock(lock, folder)  # daemons that start at once look one after the other
         _make_way(path)
         return _bind(path)
-    except BlockingIOError:
-        raise DaemonError(f"{folder}: another daemon is just starting here; try again") from None
     finally:
         os.close(lock)
+
+
+def _lock(folder_fd: int, folder: str) -> None:
+    """Lock the folder, which others hold for a moment only; but anybody may lock /tmp, so do not wait for ever."""
+    import fcntl
+    import time
+
+    deadline = time.monotonic() + LOCK_TIME
+    while True:
+        try:
+            fcntl.flock(folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise DaemonError(f"{folder}: somebody holds a lock on this directory") from None
+            time.sleep(0.01)  # before there is a loop; flock(2) knows no deadline
 
 
 def _make_way(path: str) -> None:

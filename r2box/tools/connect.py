@@ -11,7 +11,7 @@ from ..net.client import Client
 from ..net.connector import Connector
 from ..net.log import Log
 from ..net.loop import Loop
-from ..net.transport import parse_transport
+from ..net.transport import STDIO, parse_transport
 from ..proto.address import check_address
 
 TYPE_CHECKING = False
@@ -54,10 +54,14 @@ def main(args: Args) -> int:
 
     def ended(why: str, _: bool) -> None:
         # A ^C reaches our command too, which may be heard of before our own signal is.  Two rounds on, it has been.
-        loop.soon(lambda: loop.soon(lambda: over(why)))
+        if transport.kind == STDIO:
+            over(why)
+        else:
+            loop.soon(lambda: loop.soon(lambda: over(why)))
 
     def over(why: str) -> None:
-        if why and not state["stopping"]:
+        # Whoever gave us our stdio may send us SIGTERM when the link ends; the reason is news all the same.
+        if why and (transport.kind == STDIO or not state["stopping"]):
             log.error(f"{transport}: {why}" if transport.text != "-" else why)
             state["status"] = FAILED
         loop.stop()
