@@ -13,7 +13,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 SHELL = "/bin/sh"
+_limits: list[str] = []  # what gives a program the limits that we were started with
 _RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many descriptors as the system lets it; what it starts keeps the limit that it had.
+
+    (A program that uses select(2), or closes every descriptor there may be, would suffer from ours.)
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        _limits.append(f"ulimit -Sn {'unlimited' if soft == resource.RLIM_INFINITY else soft}\n")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def start(
@@ -57,7 +71,7 @@ def start_leashed(command: str) -> tuple[int, int]:
 def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_session: bool) -> int:
     return os.posix_spawn(
         SHELL,
-        [SHELL, "-c", "--", line],  # a command may begin with a dash
+        [SHELL, "-c", "--", "".join(_limits[:1]) + line],  # a command may begin with a dash
         environment,
         file_actions=actions,
         setsigmask=[],

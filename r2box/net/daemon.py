@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 END_TIME = 8.0  # seconds after which the daemon ends even if a neighbour or a client will not part
 DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
+MAX_STRANGERS = 256  # links that have not said a whole hello: each may keep a descriptor for 10 s
 ACCEPT_PAUSE = 1.0  # seconds without new clients when there are no descriptors left
 
 
@@ -47,6 +48,7 @@ class Daemon:
         self._drivers: dict[Link, Driver] = {}
         self.exchange = Exchange(loop, log, self.node)
         self._guests: dict[Link, Guest] = {}
+        self._strangers: set[Link] = set()  # links that are not up yet
         self._reports: dict[Link, tuple[Guest, int]] = {}  # who wants to hear of a link
         self._listener: socket.socket | None = None
         self._path = ""
@@ -116,6 +118,7 @@ class Daemon:
         if link.is_local:
             self._guests[link] = Guest(link)
             return
+        self._strangers.discard(link)
         self.log.info(f"{self.node.address}: linked to {link.address}")
         if link in self._reports:
             guest, id_ = self._reports[link]
@@ -128,6 +131,7 @@ class Daemon:
                 guest.is_gone = True
                 self._forget(guest)
             return
+        self._strangers.discard(link)
         if link.was_up or link not in self._reports:  # what never was a link is told to who tried
             name = link.address or "a neighbour"
             self.log.info(f"{self.node.address}: the link to {name} has ended{': ' + reason if reason else ''}")
@@ -193,7 +197,11 @@ class Daemon:
         except (RefusedError, AddressError):
             close_all(descriptors)
             raise
+        if len(self._strangers) >= MAX_STRANGERS:
+            close_all(descriptors)
+            raise RefusedError(f"{self.node.address}: {MAX_STRANGERS} links wait for their hello already")
         link = Link(self.node, self.node.me, self.loop.now(), expect=expect)
+        self._strangers.add(link)
         guest.attached[body.id] = link
         self._reports[link] = (guest, body.id)
         self._drive(link, adopt(descriptors))
@@ -251,14 +259,6 @@ class Daemon:
         done, self._done = self._done, None
         if done is not None:
             done()
-
-
-def raise_file_limit() -> None:
-    """Allow as many descriptors as the system lets us: each tunnel that crosses the node takes one."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 _REQUESTS: dict[int, Callable[[Daemon, Guest, say.Body, tuple[int, ...]], None]] = {

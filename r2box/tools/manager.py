@@ -14,9 +14,10 @@ from ..command import QUIET, VERBOSE, Command, Option
 from ..errors import OK, ConfigError, R2Error, UsageError
 from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.channel import socketpair
+from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.connector import Connector
-from ..net.daemon import Daemon, raise_file_limit
+from ..net.daemon import Daemon
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.server import Server

@@ -7,7 +7,8 @@ import signal
 from ..command import QUIET, SOCKET, VERBOSE, Argument, Command
 from ..errors import OK
 from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
-from ..net.daemon import Daemon, raise_file_limit
+from ..net.child import raise_file_limit
+from ..net.daemon import Daemon
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.socketfile import default_path

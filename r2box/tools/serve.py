@@ -7,6 +7,7 @@ import signal
 from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, AddressError, R2Error, UsageError
 from ..net import socketfile
+from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.log import INFO, Log
 from ..net.loop import Loop
@@ -58,6 +59,7 @@ def main(args: Args) -> int:
     name = check_address(args.name if args.name is not None else _default_name(args.transport))
     path = args.socket or socketfile.default_path()
     log = Log("r2-serve", INFO + args.verbose - 2 * args.quiet)
+    raise_file_limit()
     loop = Loop()
     result = {"status": OK, "ending": False}
 
