@@ -12,7 +12,8 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         outbox, link, node    what goes out next; one neighbour; all that a node knows
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
-        endpoint, exchange, daemon the local ends of tunnels; who is given them; a node
+        endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
+        daemon                     a node
         client, connector, server  what tools do at that socket: ask, make links, offer services
         transport, shell, child    what carries bytes: TCP, or a command line and its process
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr

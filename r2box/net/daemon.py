@@ -18,7 +18,8 @@ from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST
 from .channel import Channel, adopt
 from .driver import Driver, Group
-from .exchange import REQUESTS, Exchange, Guest, close_all
+from .exchange import REQUESTS, Exchange
+from .guest import Guest, close_all
 from .socketfile import identity, listen, remove
 
 TYPE_CHECKING = False

@@ -1,17 +1,10 @@
 """The exchange: how tunnels reach the services and clients of this node, with their descriptors.
 
-    Guest      one program on the control socket, and all that goes when it goes
-    _Tunnel    a tunnel that a guest asked for
-    _Incoming  a tunnel that a server was told of, and what to do when the server answers
-    _Relay     a tunnel from a neighbour to a service here, whose bytes this daemon moves
-
 A tunnel between a guest and a service of the same daemon is made of socketpairs of which each gets its ends: its bytes
 never come here.  What must cross a link is read and written by an `Endpoint`.
 """
 
 from __future__ import annotations
-
-import os
 
 from ..errors import RefusedError
 from ..proto import body as say
@@ -22,126 +15,19 @@ from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
 from ..proto.route import Message
 from ..proto.stream import Nobody
 from . import endpoint as ends
-from .channel import Channel, adopt, socketpair
+from .channel import adopt, socketpair
 from .endpoint import Endpoint
+from .guest import HANGUP_TIME, Guest, Incoming, Tunnel, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ..proto.stream import Stream
     from .log import Log
     from .loop import Loop
 
 END_TIME = 1.0  # seconds that programs have to end when the daemon does
-HANGUP_TIME = 5.0  # seconds that a program has to end after its tunnel failed, before it sees the end of its input
-PROVIDES, SINGLE, APART = range(3)  # a server makes the descriptor itself; wants one; wants stdin and stdout apart
-
-
-class Guest:
-    """A program on the control socket."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.is_gone = False
-        self.attached: dict[int, Link] = {}
-        self.tunnels: dict[int, _Tunnel] = {}
-        self.incoming: dict[int, _Incoming] = {}
-        self.failed: set[Channel] = set()  # of tunnels that failed
-        self._last = 0
-
-    def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:
-        """Send a body; `descriptors` are given away.  False if the guest is not there, or should do more while it does
-        not read.  What became of its own tunnels it is told in any case.
-        """
-        must = kind != say.INCOMING
-        if self.link.message(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must):
-            return True
-        close_all(descriptors)
-        return False
-
-    def fail(self, id: int, text: str) -> None:
-        self.say(say.ERROR, id, text=text)
-
-    def hold(self, channel: Channel, loop: Loop) -> None:
-        """Keep the channel of a tunnel that failed open, so that the guest hears of the failure before it sees the end
-        of the stream; until it has gone, or for `HANGUP_TIME`."""
-
-        def let_go() -> None:
-            self.failed.discard(channel)
-            channel.close()
-
-        self.failed.add(channel)
-        loop.later(HANGUP_TIME, let_go)
-
-    def next_id(self) -> int:
-        self._last += 1
-        return self._last
-
-
-class _Tunnel:
-    """A tunnel that `guest` asked for, under the id of its request."""
-
-    def __init__(self, guest: Guest, id: int) -> None:
-        self.guest = guest
-        self.id = id
-        self.opened = False
-        self.cancel: Callable[[], None] = lambda: None  # its guest went away
-        self.halted: Callable[[Outcome], None] = lambda outcome: None  # the program of its guest has ended
-
-    def open(self, descriptors: tuple[int, ...]) -> None:
-        self.opened = True
-        self.guest.say(say.OPENED, self.id, descriptors)
-
-    def end(self, outcome: Outcome) -> None:
-        self.guest.tunnels.pop(self.id, None)
-        if self.opened:
-            self.guest.say(say.ENDED, self.id, **outcome.fields())
-        else:
-            self.guest.say(say.ERROR, self.id, code=outcome.code, text=outcome.describe() or "it ended at once")
-
-
-class _Incoming:
-    """A tunnel for a service of `server`, from its announcement to the exit of its program."""
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        server: Guest,
-        started: Callable[[tuple[int, ...]], None],
-        exited: Callable[[Outcome], None],
-    ) -> None:
-        self.server = server
-        self.id = server.next_id()
-        self.started = started
-        self._exited = exited
-        self._exchange = exchange
-        self._told = False  # to hang up
-        server.incoming[self.id] = self
-        exchange.incoming.add(self)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the server has still to tell how it ended."""
-        return self.id in self.server.incoming
-
-    def hang_up(self, text: str) -> None:
-        """Have the server end the program."""
-        if self.is_running and not self._told:
-            self._told = True
-            self.server.say(say.HANGUP, self.id, text=text)
-
-    def end(self, outcome: Outcome) -> None:
-        """It has ended."""
-        if self.is_running:
-            self.drop()
-            self._exited(outcome)
-
-    def drop(self) -> None:
-        """Nothing more is to be heard of it."""
-        self.server.incoming.pop(self.id, None)
-        self._exchange.dropped(self)
 
 
 class Exchange:
@@ -153,7 +39,7 @@ class Exchange:
         self.node = node
         self.endpoints: set[Endpoint] = set()
         self.is_closed = False  # no new tunnels: the daemon is ending
-        self.incoming: set[_Incoming] = set()
+        self.incoming: set[Incoming] = set()
         self._quiet: Callable[[], None] | None = None  # when the last program has ended
 
     def end(self, why: str, done: Callable[[], None]) -> None:
@@ -174,7 +60,7 @@ class Exchange:
         if not self.incoming:
             self._is_quiet()
 
-    def dropped(self, incoming: _Incoming) -> None:
+    def dropped(self, incoming: Incoming) -> None:
         self.incoming.discard(incoming)
         if not self.incoming:
             self._is_quiet()
@@ -205,7 +91,7 @@ class Exchange:
             self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
         guest.say(say.DONE, body.id)
 
-    def announce(self, incoming: _Incoming, service: Service, origin: tuple[str, ...], fds: tuple[int, ...]) -> bool:
+    def announce(self, incoming: Incoming, service: Service, origin: tuple[str, ...], fds: tuple[int, ...]) -> bool:
         told = incoming.server.say(
             say.INCOMING, incoming.id, fds, service=service.name, origin=origin, node=self.node.address
         )
@@ -250,7 +136,7 @@ class Exchange:
             raise RefusedError(f"{self.node.address}: is shutting down")
         if body.id in guest.tunnels:
             raise RefusedError(f"{self.node.address}: a tunnel needs an id of its own")
-        tunnel = _Tunnel(guest, body.id)
+        tunnel = Tunnel(guest, body.id)
         if isinstance(target, Link):
             self._tunnel_over(tunnel, body)
             return
@@ -259,9 +145,9 @@ class Exchange:
             raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
         self._tunnel_here(tunnel, service, bool(body["apart"]))
 
-    def _tunnel_over(self, tunnel: _Tunnel, body: say.Body) -> None:
+    def _tunnel_over(self, tunnel: Tunnel, body: say.Body) -> None:
         """Over a link: this daemon relays."""
-        mine, theirs = make_pairs(APART if body["apart"] else SINGLE)
+        mine, theirs = make_pairs(say.APART if body["apart"] else say.SINGLE)
         guest = tunnel.guest
         waiting = [theirs]
 
@@ -292,10 +178,10 @@ class Exchange:
         tunnel.cancel = lambda: end.abandon(Outcome(GONE, f"{self.node.address}: the client went away"))
         self.log.debug(f"{self.node.address}: a tunnel from {guest.link.address} to {format_path(body['target'])}")
 
-    def _tunnel_here(self, tunnel: _Tunnel, service: Service, apart: bool) -> None:
+    def _tunnel_here(self, tunnel: Tunnel, service: Service, apart: bool) -> None:
         """To a service of this daemon: each side gets its ends, and the bytes go between them without us."""
         server: Guest = service.owner
-        mine, theirs = make_pairs(min(service.runs, APART if apart else SINGLE))
+        mine, theirs = make_pairs(min(service.runs, say.APART if apart else say.SINGLE))
 
         def started(descriptors: tuple[int, ...]) -> None:
             if tunnel.opened or mine:
@@ -310,7 +196,7 @@ class Exchange:
                 close_all(mine)
             tunnel.end(outcome)
 
-        incoming = _Incoming(self, server, started, exited)
+        incoming = Incoming(self, server, started, exited)
         tunnel.guest.tunnels[tunnel.id] = tunnel
         tunnel.cancel = lambda: incoming.hang_up("the client went away")
         self.announce(incoming, service, (tunnel.guest.link.address,), theirs)
@@ -333,10 +219,10 @@ class _Relay:
         self.end: Endpoint | None = None
         self._is_started = False
         if mine:
-            self._make_end(mine, ends.PROGRAM if service.runs == APART else ends.SOCKET)
+            self._make_end(mine, ends.PROGRAM if service.runs == say.APART else ends.SOCKET)
         else:
             stream.far = _Early(self)
-        self.incoming = _Incoming(exchange, service.owner, self._started, self._exited)
+        self.incoming = Incoming(exchange, service.owner, self._started, self._exited)
         name = SERVICE + service.name if service.name else "this node"
         exchange.log.debug(f"{exchange.node.address}: a tunnel from {format_path(origin)} to {name}")
         exchange.announce(self.incoming, service, origin, theirs)
@@ -402,10 +288,10 @@ def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     PROVIDES: none.  SINGLE: one that does both.  APART: one for each direction, so that a program can close its
     output and go on reading.
     """
-    if how == PROVIDES:
+    if how == say.PROVIDES:
         return (), ()
     a, b = socketpair()
-    if how == SINGLE:
+    if how == say.SINGLE:
         return (a,), (b,)
     try:
         c, d = socketpair()
@@ -413,11 +299,6 @@ def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         close_all((a, b))
         raise
     return (a, c), (d, b)
-
-
-def close_all(descriptors: tuple[int, ...]) -> None:
-    for fd in descriptors:
-        os.close(fd)
 
 
 REQUESTS: dict[int, Callable[[Exchange, Guest, say.Body, tuple[int, ...]], None]] = {

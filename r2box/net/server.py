@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .log import Log
     from .loop import Loop
 
-PROVIDES, SINGLE, APART = range(3)  # as the daemon has them
 KILL_TIME = 3.0  # seconds that a program has to end after it was hung up on, when its server ends
 MAX_RUNNING = 8192  # programs at once: beyond, a host is not helped by one more
 
@@ -72,7 +71,7 @@ class Server:
             say.SERVE,
             self._answered,
             name=self.name,
-            runs=APART if self.transport.kind == COMMAND else PROVIDES,
+            runs=say.APART if self.transport.kind == COMMAND else say.PROVIDES,
             allow=tuple(pattern.encode() for pattern in self._allow),
             detail=self.transport.text[:200],
         )

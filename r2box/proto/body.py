@@ -38,6 +38,10 @@ INCOMING = 0x46  # to a server: a tunnel for it, with the descriptors for its pr
 HANGUP = 0x47  # to a server: the tunnel failed; end its program
 ERROR = 0x48  # the request failed
 
+# What a server gets with INCOMING (`runs` of SERVE): nothing, it makes the descriptor itself; one descriptor; or stdin
+# and stdout apart.
+PROVIDES, SINGLE, APART = range(3)
+
 _OUTCOME = {"code": (1, "uint"), "status": (2, "uint"), "signal": (3, "uint"), "text": (4, "text")}
 
 BODIES = {
