@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from examples import ALICE, BOB
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,26 +19,6 @@ from r2box.config import Config, ConfigFileError, Conn, Serve, find_lines, load,
 from r2box.errors import AddressError, ConfigError
 from r2box.net.shell import service_name
 
-ALICE = """\
-[self]
-addr = "alice"
-socket = "/home/user/.local/r2/alice.sock"
-cmd = "echo hello from alice"
-
-[[conn]]
-addr = "bob"
-cmd = "socat tcp-l:47210,fork,reuseaddr exec:-"
-"""
-BOB = """\
-[self]
-addr = "bob"
-socket = "/home/user/.local/r2/bob.sock"
-cmd = "echo Hello, I'm bob"
-
-[[conn]]
-addr = "alice"
-cmd = "socat tcp:127.0.0.1:47210 -"
-"""
 SELF = '[self]\naddr = "alice"\n'
 
 

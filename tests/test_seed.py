@@ -13,29 +13,8 @@ import socket
 from pathlib import Path
 
 import pytest
+from examples import ALICE, BOB
 from processes import Place, Program, eventually, free_port, need
-
-ALICE = """\
-[self]
-addr = "alice"
-socket = "/home/user/.local/r2/alice.sock"
-cmd = "echo hello from alice"
-
-[[conn]]
-addr = "bob"
-cmd = "socat tcp-l:47210,fork,reuseaddr exec:-"
-"""
-
-BOB = """\
-[self]
-addr = "bob"
-socket = "/home/user/.local/r2/bob.sock"
-cmd = "echo Hello, I'm bob"
-
-[[conn]]
-addr = "alice"
-cmd = "socat tcp:127.0.0.1:47210 -"
-"""
 
 
 def port_of_the_seed(kind: socket.SocketKind = socket.SOCK_STREAM) -> str:

@@ -9,6 +9,7 @@ from ..command import Argument, Command
 from ..errors import OWN_FAILURE, SIGNALLED, R2Error, UsageError
 from ..net import child, socketfile
 from ..net.client import Client
+from ..net.endpoint import GRACE
 from ..net.log import Log
 from ..net.loop import Loop
 from ..net.splice import BROKEN, Pump, take_stdio
@@ -47,7 +48,6 @@ COMMAND = Command(
     seealso=["r2(1)", "r2-serve(1)", "r2-ssh(1)"],
 )
 
-EOF_GRACE = 0.1  # seconds in which the end of a stream and the news that its program was killed count as one event
 BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 
@@ -163,7 +163,7 @@ class Tunnel:
             self._fail(why)
             return
         if self._outcome is None:
-            self._loop.later(EOF_GRACE, self._pass_end)
+            self._loop.later(GRACE, self._pass_end)
         else:
             self._pass_end()
 
