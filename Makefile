@@ -11,7 +11,7 @@ venv := .venv/bin
 ready := .venv/.ready
 sources := $(shell find r2box -name '*.py') $(wildcard build/*.py) pyproject.toml LICENSE README.md
 
-.PHONY: all build demo test check pages install uninstall clean help
+.PHONY: all build demo test check bench pages install uninstall clean help
 
 all: build
 
@@ -26,6 +26,13 @@ test: dist/r2box $(ready)  ## run the tests (ARGS="-k wire" chooses some)
 check: $(ready)  ## lint and type-check
 	$(venv)/python -m ruff check
 	$(venv)/python -m mypy
+
+bench: dist/r2box $(ready)  ## measure beside socat, ssh and others (ARGS="--list", "--quick", "--only bulk,rtt")
+	@[ -e .venv/.bench ] || { \
+		echo "adding to .venv what bench compares with and draws with (once)"; \
+		$(venv)/python -m pip --disable-pip-version-check install --quiet --editable '.[bench]' \
+		&& touch .venv/.bench || echo "bench: cannot be had, going on without"; }
+	@PYTHONPATH=tests $(venv)/python -m bench $(ARGS)
 
 pages: $(ready)  ## write the generated pages in man/ anew
 	@$(venv)/python build/pages.py

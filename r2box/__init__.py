@@ -9,14 +9,17 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         address, wire, body   names; frames and messages as bytes
         route, stream         the rule; one end of a tunnel
         outcome               how a tunnel ended
-        outbox, link, node    what goes out next; one neighbour; all that a node knows
+        flight, outbox        how much may be on its way; what goes out next
+        link, node            one neighbour; all that a node knows
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
         daemon                     a node
         client, connector, server  what tools do at that socket: ask, make links, offer services
+        ferry                      descriptors where none can pass
         transport, shell, child    what carries bytes: TCP, or a command line and its process
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
+    library     tunnels and services as sockets, for programs in Python
     config      a TOML file as checked records
     command     words as options, and --help; manual: man pages and completions
     tools/      one module for each command
@@ -24,3 +27,20 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
 """
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .library import Session as Session
+    from .library import dial as dial
+    from .library import serve as serve
+
+__all__ = ["Session", "__version__", "dial", "serve"]
+
+
+def __getattr__(name: str) -> object:
+    """The library's names are loaded when somebody asks for them: no tool needs them."""
+    if name in __all__:
+        import importlib
+
+        return getattr(importlib.import_module(".library", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

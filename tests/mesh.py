@@ -181,6 +181,9 @@ class Station:
     def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None:
         self.log.append(f"request {body.kind:#x} from {link.address}")
 
+    def ferry(self, link: Link, stream: Stream) -> None:
+        raise AssertionError("no descriptor exists here")
+
     def discard(self, descriptors: tuple[int, ...]) -> None:
         assert not descriptors, "no descriptor exists here"
 

@@ -19,7 +19,7 @@ OWN_FAILURE = 255
 BROKEN_PIPE = 128 + signal.SIGPIPE
 SIDES = pytest.mark.parametrize("from_", ["alice", "bob"], ids=["remote", "local"])
 # Says `ready`, and writes the file `hangup` when its line is cut.
-WAITER = "trap 'echo hung up >hangup; exit 1' HUP; echo ready; tail -f /dev/null & wait"
+WAITER = "trap 'echo hung up >hangup; exit 1' HUP; tail -f /dev/null & echo ready; wait"
 
 
 def tunnel(place: Place, from_: str, service: str, transport: str = "-", **options: int) -> Program:

@@ -1,6 +1,7 @@
 """The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
 
-    errors <- proto (address <- wire <- outcome, route, body, stream, outbox <- link <- node) <- net <- tools <- box
+    errors <- proto (address <- wire <- outcome, route, body, stream, outbox, flight <- link <- node)
+        <- net <- library <- tools <- box
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ MAX_FUNCTION = 60  # lines: what can be seen at once
 MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
-LAYERS = ["errors", "proto", "net", "tools", "box"]
-PROTO = ["address", "wire", "outcome", "route", "body", "stream", "outbox", "link", "node"]
+LAYERS = ["errors", "proto", "net", "library", "tools", "box"]
+PROTO = ["address", "wire", "outcome", "route", "body", "stream", "outbox", "flight", "link", "node"]
 PEERS = [{"outcome", "route", "body"}]  # that do not know each other
 ASIDE = {"__init__", "command", "config", "manual"}  # beside the layers: each may use `errors` and what is named here
-ASIDE_USES = {"config": {"command", "proto", "net"}, "manual": {"command"}}
-MAY_USE_ASIDE = {"errors": set(), "proto": set(), "net": {"__init__", "command"}, "tools": ASIDE, "box": ASIDE}
+ASIDE_USES = {"__init__": {"library"}, "config": {"command", "proto", "net"}, "manual": {"command"}}
+MAY_USE_ASIDE = {
+    "errors": set(), "proto": set(), "net": {"__init__", "command"}, "library": set(), "tools": ASIDE, "box": ASIDE,
+}  # fmt: skip
 
 # What would make `proto` depend on anything but its arguments.
 IMPURE = set("os socket time datetime random secrets select selectors logging threading subprocess signal".split())

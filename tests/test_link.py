@@ -360,9 +360,9 @@ def test_a_dead_neighbour_is_noticed() -> None:
 def test_an_idle_link_costs_two_small_frames_in_fifteen_seconds() -> None:
     mesh, alice, _ = pair()
     link = alice.link("bob")
-    before = link.sent + link.received
+    before = link.flight.sent + link.received
     mesh.run(KEEPALIVE * 100)
-    assert link.sent + link.received - before <= 100 * 4 * 11
+    assert link.flight.sent + link.received - before <= 100 * 4 * 11
 
 
 # -- what a neighbour must not do --------------------------------------------------------------------------------------

@@ -29,6 +29,31 @@ _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 
 
+class Arena:
+    """Memory for what is read and written on at once, used again and again.
+
+    Fresh memory costs more than the copying: the kernel has to clear each page of it.  What is still needed at the
+    next `clear` must be copied before.
+    """
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, size: int) -> None:
+        self._view = memoryview(bytearray(size))
+        self._at = 0
+
+    def take(self, limit: int) -> memoryview:
+        """Room for `limit` bytes.  The first of them are used when `keep` says so."""
+        end = self._at + limit
+        return self._view[self._at : end] if end <= len(self._view) else memoryview(bytearray(limit))
+
+    def keep(self, size: int) -> None:
+        self._at = min(self._at + size, len(self._view))
+
+    def clear(self) -> None:
+        self._at = 0
+
+
 class End:
     """One direction, or both, on one descriptor.  Owns it."""
 
@@ -61,24 +86,29 @@ class End:
         poll.register(self.fd, event)
         return bool(poll.poll(0))
 
-    def read(self, limit: int) -> bytes | None:
-        """Up to `limit` bytes; b"" at the end; None if there is nothing now.  OSError as read(2)."""
+    def read_into(self, view: memoryview) -> int:
+        """Fill the beginning of `view`; return how many bytes, 0 at the end, -1 if there is nothing now.
+
+        OSError as read(2).
+        """
         try:
             if self.sock is not None:
-                return self.sock.recv(limit, socket.MSG_DONTWAIT)
+                return self.sock.recv_into(view, 0, socket.MSG_DONTWAIT)
             if self._careful and not self._ready(select.POLLIN):
-                return None
-            return os.read(self.fd, limit)
+                return -1
+            return os.readv(self.fd, (view,))
         except BlockingIOError:
-            return None
+            return -1
 
-    def read_with_passengers(self, limit: int) -> tuple[bytes | None, tuple[int, ...]]:
+    def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
         """The same for a UNIX socket, and the descriptors that came along; they are close-on-exec."""
         assert self.sock is not None
         try:
-            data, ancillary, flags, _ = self.sock.recvmsg(limit, _ANCILLARY, socket.MSG_DONTWAIT | _CLOEXEC)
+            size, ancillary, flags, _ = self.sock.recvmsg_into((view,), _ANCILLARY, socket.MSG_DONTWAIT | _CLOEXEC)
         except BlockingIOError:
-            return None, ()
+            return -1, ()
+        if not ancillary and not flags & socket.MSG_CTRUNC:
+            return size, ()
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -87,7 +117,13 @@ class End:
             for fd in fds:
                 os.close(fd)
             raise OSError("descriptors were lost on the control socket (is the limit of open files reached?)")
-        return data, tuple(fds)
+        return size, tuple(fds)
+
+    def is_hung_up(self) -> bool:
+        """Whether the other side has closed both directions, as far as can be told."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
         """Write what fits now and return how many bytes that was; 0: nothing fits.  OSError as write(2)."""
@@ -139,13 +175,18 @@ class Channel:
         """Whether what is read comes over a UNIX socket."""
         return self._read is not None and self._read.sock is not None and self._read.sock.family == socket.AF_UNIX
 
-    def read(self, limit: int) -> bytes | None:
-        assert self._read is not None
-        return self._read.read(limit)
+    @property
+    def is_hung_up(self) -> bool:
+        """Whether one socket carries both directions, and its other side has closed them."""
+        return self._read is not None and self._read is self._write and self._read.is_hung_up()
 
-    def read_with_passengers(self, limit: int) -> tuple[bytes | None, tuple[int, ...]]:
+    def read_into(self, view: memoryview) -> int:
         assert self._read is not None
-        return self._read.read_with_passengers(limit)
+        return self._read.read_into(view)
+
+    def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
+        assert self._read is not None
+        return self._read.read_with_passengers(view)
 
     def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
         assert self._write is not None
@@ -191,6 +232,15 @@ class Channel:
         self.close()
 
 
+def drop_written(buffers: list[Buffer], written: int) -> list[Buffer]:
+    """A copy of what is left of `buffers` after `written` bytes: theirs may be used again."""
+    for number, buffer in enumerate(buffers):
+        if written < len(buffer):
+            return [b"".join((memoryview(buffer)[written:], *buffers[number + 1 :]))]
+        written -= len(buffer)
+    return []
+
+
 def adopt(descriptors: tuple[int, ...]) -> Channel:
     """A channel over one descriptor, or two (to read, to write)."""
     return Channel(descriptors[0], descriptors[1] if len(descriptors) > 1 else None)
@@ -206,3 +256,8 @@ def same_socket(one: int, other: int) -> bool:
     """Whether both descriptors are the same socket."""
     a, b = os.fstat(one), os.fstat(other)
     return stat.S_ISSOCK(a.st_mode) and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def close_all(descriptors: tuple[int, ...]) -> None:
+    for fd in descriptors:
+        os.close(fd)

@@ -9,10 +9,11 @@ from ..errors import DaemonError, RefusedError, WireError
 from ..proto import body as say
 from ..proto.link import UP, Link, Me
 from ..proto.route import Message
-from ..proto.wire import CLIENT
+from ..proto.wire import CLIENT, DESCRIPTOR
 from . import socketfile
 from .channel import Channel
 from .driver import Driver, Group
+from .ferry import Ferry
 from .loop import Loop
 
 TYPE_CHECKING = False
@@ -51,6 +52,7 @@ class Client:
         self._driver: Driver | None = None
         me = Me("", b"", role=CLIENT, software=f"r2box {__version__}")
         self.link = Link(self, me, loop.now(), local=True)
+        self.ferry = Ferry(loop, self.link)
         self._driver = Driver(Group(loop), self.link, Channel(fd), loop, lambda: None)
 
     def request(
@@ -75,9 +77,8 @@ class Client:
         self, kind: int, id: int, path: tuple[str, ...] = (), descriptors: tuple[int, ...] = (), **fields: Any
     ) -> None:
         """Say something that has no answer of its own."""
-        if not self.link.message(Message(path, (), say.encode_body(kind, id, **fields)), descriptors, must=True):
-            for fd in descriptors:
-                os.close(fd)
+        message = Message(path, (), say.encode_body(kind, id, **fields))
+        if not self.ferry.send(message, descriptors, must=True):
             if self.link.state == UP:
                 raise DaemonError("a request of more than 64 KiB")
 
@@ -131,7 +132,9 @@ class Client:
             os.close(fd)
 
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
-        raise WireError("an OPEN for a client")
+        if link.passes or fields["mode"] != DESCRIPTOR:
+            raise WireError("an OPEN for a client")
+        self.ferry.arrive(stream)
 
     def link_alive(self, link: Link) -> None:
         return

@@ -10,7 +10,7 @@ from ..proto import body as say
 from ..proto.outcome import ENDED
 from . import child
 from .channel import same_socket, socketpair
-from .splice import take_stdio
+from .splice import bridge, take_stdio
 from .transport import COMMAND, STARTER, STDIO, TCP, TCP_LISTEN, Dial, Listener, Transport, fill_place
 
 TYPE_CHECKING = False
@@ -71,6 +71,7 @@ class Connector:
         self._listener: Listener | None = None
         self._dial: Dial | None = None
         self._timer: Timer | None = None
+        self._is_copying = False  # our stdio is copied, as it could not be handed over
         self._is_over = False
 
     def start(self) -> None:
@@ -79,10 +80,20 @@ class Connector:
 
     def _start_stdio(self) -> None:
         taken = take_stdio()
+        if not self._client.link.passes:
+            self._is_copying = True
+            self._attach((bridge(self._loop, *taken, self._copied),))
+            return
         if same_socket(*taken):
             os.close(taken[1])
             taken = taken[:1]  # type: ignore[assignment]
         self._attach(taken)
+
+    def _copied(self) -> None:
+        """All that the daemon had to say has gone out on our stdout."""
+        self._is_copying = False
+        if self._link_over is not None:
+            self._over(self._link_over)
 
     def _start_command(self) -> None:
         ours, theirs = socketpair()
@@ -147,6 +158,8 @@ class Connector:
                 self._log.warning(f"{self._transport}: {why}")
             return
         self._link_over = why
+        if self._is_copying:
+            return  # the farewell is on its way
         if not self._pid:
             self._over("; ".join(filter(None, (why, self._exit))))
         else:

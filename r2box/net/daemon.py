@@ -15,11 +15,11 @@ from ..proto import body as say
 from ..proto.address import check_address
 from ..proto.link import Link, Me
 from ..proto.node import Node, Service
-from ..proto.outcome import ENDED, LOST
-from .channel import Channel, adopt
+from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
+from .channel import Channel, adopt, close_all
 from .driver import Driver, Group
 from .exchange import REQUESTS, Exchange
-from .guest import Guest, close_all
+from .guest import Guest
 from .socketfile import identity, listen, remove
 
 TYPE_CHECKING = False
@@ -117,7 +117,7 @@ class Daemon:
 
     def up(self, link: Link) -> None:
         if link.is_local:
-            self._guests[link] = Guest(link)
+            self._guests[link] = Guest(self.loop, link)
             return
         self._strangers.discard(link)
         self.log.info(f"{self.node.address}: linked to {link.address}")
@@ -158,7 +158,7 @@ class Daemon:
             if body.kind in _REQUESTS:
                 _REQUESTS[body.kind](self, guest, body, descriptors)
             elif body.kind in REQUESTS:
-                if body.kind != say.STARTED:  # the only one that brings any
+                if body.kind not in (say.STARTED, say.TUNNEL):  # which alone may bring any
                     close_all(descriptors)
                     descriptors = ()
                 REQUESTS[body.kind](self.exchange, guest, body, descriptors)
@@ -170,6 +170,13 @@ class Daemon:
                 guest.fail(body.id, str(error))
         except OSError as error:
             guest.fail(body.id, f"{self.node.address}: {error.strerror}")
+
+    def ferry(self, link: Link, stream: Stream) -> None:
+        guest = self._guests.get(link)
+        if guest is not None and not link.passes:
+            guest.ferry.arrive(stream)
+        else:
+            stream.close(Outcome(REFUSED, f"{self.node.address}: descriptors pass on this socket"))
 
     def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
         self.exchange.offer(service, stream, origin)

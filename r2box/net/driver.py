@@ -10,6 +10,7 @@ import errno
 import os
 
 from ..proto.link import DOWN
+from .channel import drop_written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .loop import Loop, Timer
 
 READ_SIZE = 1 << 18  # 256 KiB: larger reads do not make a copy cheaper, smaller ones cost more calls
-ROUNDS = 8  # writes in a row before others get their turn
+ROUNDS = 2  # writes in a row before others get their turn
 RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
 FAREWELL = 2.0  # seconds for the last bytes of a link that has ended
 
@@ -34,6 +35,7 @@ class Group:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiting: list[Driver] = []
+        self.inward = memoryview(bytearray(READ_SIZE))  # what a link reads is passed on, or copied, before the next
 
     def add(self, driver: Driver) -> None:
         if not self._waiting:
@@ -58,9 +60,12 @@ class Driver:
         self._done = done
         self._out: list[Buffer] = []
         self._passengers: tuple[int, ...] = ()
+        # What goes along with the hello of a control link, for nothing but to see whether it arrives.
+        self._token = (channel.write_fd,) if link.is_local else ()
         self._writable = True  # as far as is known
         self._deaf = False  # the other side takes nothing more; what it said is still read
         self.idle: Callable[[], None] | None = None  # called when everything has been written
+        self._watched = (False, False)  # what the loop watches for: reading, writing
         self._scheduled = False
         self._timer: Timer | None = None
         self._due = 0.0
@@ -74,10 +79,11 @@ class Driver:
 
     def _readable(self) -> None:
         try:
+            passengers: tuple[int, ...] = ()
             if self.link.is_local:
-                data, passengers = self.channel.read_with_passengers(READ_SIZE)
+                size, passengers = self.channel.read_with_passengers(self.group.inward)
             else:
-                data, passengers = self.channel.read(READ_SIZE), ()
+                size = self.channel.read_into(self.group.inward)
         except ConnectionResetError as error:
             # A UNIX socket says so when its other end was closed with bytes unread; that is an end like any other.
             self._broken("" if self.channel.is_unix else error.strerror or str(error))
@@ -85,16 +91,19 @@ class Driver:
         except OSError as error:
             self._broken(error.strerror or str(error))
             return
-        if data is None:
+        if size <= 0:
+            if not size:
+                self._broken("")
             return
-        if not data:
-            self._broken("")
-            return
+        if passengers and not self.link.passes:  # the neighbour's token
+            self.link.passes = True
+            os.close(passengers[0])
+            passengers = passengers[1:]
         if self.link.state == DOWN:  # what comes after a farewell is not for us
             self._give_away(passengers)
             return
         try:
-            self.link.receive(data, self.loop.now(), passengers)
+            self.link.receive(self.group.inward[:size], self.loop.now(), passengers)
         except Exception:
             self.link.close("internal error")  # it has lost its place in the neighbour's bytes
             raise
@@ -110,10 +119,13 @@ class Driver:
 
     def wake(self) -> None:
         """The link has something to send, or has ended: see to it at the end of this round of the loop."""
-        urgent = self.link.state == DOWN or 0 < self.link.deadline() < self._due
-        if not self._scheduled and not self._closed and (self._writable or urgent):
+        if not self._scheduled and not self._closed and (self._writable or self._is_urgent):
             self._scheduled = True
             self.group.add(self)
+
+    @property
+    def _is_urgent(self) -> bool:
+        return self.link.state == DOWN or 0 < self.link.deadline() < self._due
 
     def flush(self) -> None:
         """Write what there is, as far as it goes."""
@@ -137,18 +149,19 @@ class Driver:
         """Write until nothing is left or nothing fits; False if nothing fits."""
         for _ in range(ROUNDS):
             if not self._out:
+                self.loop.arena.clear()
                 self._out, self._passengers = self.link.produce(self.loop.now())
                 if not self._out:
                     return True
             try:
-                written = self.channel.write(self._out, self._passengers)
+                written = self.channel.write(self._out, self._token + self._passengers)
             except OSError as error:
                 return self._write_failed(error)
+            self._out = drop_written(self._out, written)
             if not written:
                 return False
             self._give_away(self._passengers)
-            self._passengers = ()
-            self._out = _drop(self._out, written)
+            self._passengers = self._token = ()
         self._scheduled = True
         self.group.add(self)
         return True
@@ -156,6 +169,7 @@ class Driver:
     def _write_failed(self, error: OSError) -> bool:
         """False, as nothing can be written now."""
         if error.errno in _SHORTAGES:
+            self._out = drop_written(self._out, 0)
             self.loop.later(RETRY, self._unblocked)
         else:
             # Why it takes nothing more is in what it said last, or in how it ends: read on.
@@ -173,8 +187,12 @@ class Driver:
             listen = self._lingers
         else:
             listen = not (self.link.is_backlogged or self.paused)
-        read = self._readable if listen else None
-        write = None if self._writable or self._deaf else self._unblocked
+        wanted = listen, not (self._writable or self._deaf)
+        if wanted == self._watched:
+            return
+        self._watched = wanted
+        read = self._readable if wanted[0] else None
+        write = self._unblocked if wanted[1] else None
         if self.channel.read_fd == self.channel.write_fd:
             self.loop.watch(self.channel.read_fd, read, write)
         else:
@@ -198,7 +216,7 @@ class Driver:
 
     def pause(self) -> None:
         """Read nothing more."""
-        self.paused = True
+        self.paused = self.link.is_hurried = True
         if not self._closed:
             self._watch()
 
@@ -222,6 +240,7 @@ class Driver:
             if self.channel.write_fd != self.channel.read_fd:
                 self.loop.watch(self.channel.write_fd)
             self.channel.close_write()
+            self._watched = (False, False)
         if self._farewell is None:
             self._farewell = self.loop.later(FAREWELL, self._close)
 
@@ -238,12 +257,3 @@ class Driver:
         self._give_away(self.link.abandon())
         self.channel.close()
         self._done()
-
-
-def _drop(buffers: list[Buffer], written: int) -> list[Buffer]:
-    """What is left of `buffers` after `written` bytes."""
-    for number, buffer in enumerate(buffers):
-        if written < len(buffer):
-            return [memoryview(buffer)[written:], *buffers[number + 1 :]]
-        written -= len(buffer)
-    return []

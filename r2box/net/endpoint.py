@@ -11,56 +11,63 @@ from __future__ import annotations
 
 import errno
 
-from ..proto.outcome import ENDED, FAILED, GONE, Outcome
+from ..proto.outcome import ENDED, FAILED, GONE, UNREAD, Outcome
 from ..proto.stream import NOBODY
+from .channel import drop_written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from ..proto.stream import Stream
     from ..proto.wire import Buffer
     from .channel import Channel
     from .loop import Loop
 
-CLIENT, PROGRAM, SOCKET = range(3)  # what the descriptor leads to: who opened the tunnel, or one of two servants
+    class Owner(Protocol):
+        """Who is told what becomes of an Endpoint."""
+
+        def accepted(self) -> None:
+            """The far end took the tunnel."""
+
+        def closed(self, outcome: Outcome) -> None:
+            """The tunnel is over.  Called once; the channel is the owner's to close."""
+
+
+# What the descriptor leads to.  A CLIENT's tunnel ends when the far end says so; a STDIO's too, or when nobody reads
+# its output any more; a PROGRAM's when `exited` was called and its output is at its end; a SOCKET's when both
+# directions are.
+CLIENT, STDIO, PROGRAM, SOCKET = range(4)
 
 WRITE_SIZE = 1 << 18  # pulled at once
 GRACE = 0.1  # seconds between a program's end of output and its exit that still count as one event
 
 
 class Endpoint:
-    """Owns `channel`.  `accepted()` is called when the tunnel stands, `closed(outcome)` once, when it is over.
+    """One end of a tunnel on `channel`, which it does not close.  With `holds_eof`, `halted` will be called."""
 
-    With `holds_eof` the client runs a program, and `halted` will be called.
+    __slots__ = (
+        "_ending", "_eof_passed", "_eof_seen", "_exit", "_full", "_holds_eof", "_is_believed", "_kind", "_left",
+        "_owner", "_told", "_wants_read", "_write_ended", "_writes", "channel", "idle", "is_over", "loop", "stream",
+    )  # fmt: skip
 
-    A CLIENT's tunnel ends when the far end says so; a PROGRAM's when `exited` was called and its output is at its end;
-    a SOCKET's when both directions are.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        channel: Channel,
-        closed: Callable[[Outcome], None],
-        accepted: Callable[[], None] | None = None,
-        kind: int = CLIENT,
-        holds_eof: bool = False,
-    ) -> None:
+    def __init__(self, loop: Loop, channel: Channel, owner: Owner, kind: int, holds_eof: bool = False) -> None:
         self.loop = loop
         self.channel = channel
         self.stream: Stream = NOBODY  # type: ignore[assignment]
-        self._accepted = accepted
-        self._closed = closed
+        self._owner = owner
         self._full = False  # the last read filled its limit: there may be more
+        self._told = False  # the stream knows that there is something to read, and has not pulled yet
         self._wants_read = False
+        self._writes = False  # the loop tells when it can be written
         self._kind = kind
         self._holds_eof = kind == PROGRAM or holds_eof
-        self._is_believed = False  # that it comes from a client that lives
+        self._is_believed = False  # that its end comes from a client that lives
         self._eof_seen = False  # on the descriptor
         self._eof_passed = False  # to the stream
         self._exit: Outcome | None = None  # how our program ended
-        self._left: Buffer = b""  # what the last write could not take
+        self._left: list[Buffer] = []  # what the last write could not take
         self._write_ended = False  # FIN has come and gone to the descriptor
         self._ending: Outcome | None = None  # the stream is over, but not all of it is written yet
         self.is_over = False
@@ -78,29 +85,37 @@ class Endpoint:
     # -- from the descriptor to the stream -------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        self._wants_read = False
-        self._full = True
-        self._watch()
+        """Tell the stream.  If it has not pulled when this comes again, it cannot: be quiet until it does."""
+        if self._told:
+            self._wants_read = False
+            self._watch()
+            return
+        self._told = self._full = True
         self.stream.readable()
 
     def pull(self, limit: int) -> Buffer | None:
         if self.channel.read_fd < 0 or self._eof_passed or self.is_over:
             return None
+        self._told = False
         if not self._eof_seen:
+            room = self.loop.arena.take(limit)
             try:
-                data = self.channel.read(limit)
+                size = self.channel.read_into(room)
             except OSError as error:
                 if error.errno != errno.ECONNRESET or not self.channel.is_unix:
                     self._full = False
                     self._finish(Outcome(FAILED, f"reading failed: {error.strerror}"))
                     return None
-                data = b""  # a UNIX socket says so when its other end was closed with bytes unread
-            self._full = data is not None and len(data) == limit
-            if data or data is None:
-                if not self._full:
+                size = 0  # a UNIX socket says so when its other end was closed with bytes unread
+            self._full = size == limit
+            if size:
+                if not self._full and not self._wants_read:
                     self._wants_read = True
                     self._watch()
-                return data
+                if size < 0:
+                    return None
+                self.loop.arena.keep(size)
+                return room[:size]
             self._eof_seen = True
             self._watch()
         return self._pull_eof()
@@ -110,7 +125,7 @@ class Endpoint:
         if self._exit is None and self._holds_eof:
             self.loop.later(GRACE, self._release_eof)
             return None
-        if self._kind == CLIENT and not self._is_believed:
+        if self._kind <= STDIO and not self._is_believed:
             # A client that dies leaves the control socket first.  Two rounds on, we have heard of that.
             self._is_believed = True
             self.loop.soon(lambda: self.loop.soon(self._release_eof))
@@ -120,7 +135,18 @@ class Endpoint:
             return None
         self._eof_passed = True
         self.loop.soon(self._maybe_over)
+        if self._kind == SOCKET and self.channel.is_hung_up:
+            self.loop.soon(self._unread)
         return b""
+
+    def _unread(self) -> None:
+        """Nobody reads what is written to the descriptor any more."""
+        self._left = []
+        self._write_ended = True
+        self.stream.stop()
+        if self._kind == STDIO:
+            self._finish(Outcome(UNREAD))
+        self._maybe_over()
 
     def _release_eof(self) -> None:
         self._holds_eof = False
@@ -131,12 +157,11 @@ class Endpoint:
 
     def stop(self) -> None:
         """The far end reads no more: our program's writes shall fail."""
-        self.loop.watch(self.channel.read_fd)
         self._eof_seen = self._eof_passed = True
         self._full = False
+        self._watch()
         if self.channel.read_fd >= 0:
             self.channel.close_read()
-        self._watch()
         self._maybe_over()
 
     def halted(self, outcome: Outcome) -> None:
@@ -164,54 +189,52 @@ class Endpoint:
             self._drain()
 
     def _drain(self) -> None:
-        while True:
-            if not self._left:
-                data = self.stream.pull(WRITE_SIZE)
-                if data is None:
-                    break
-                if not len(data):
-                    self._end_of_input()
-                    continue
-                self._left = data
+        """Write what there is, as far as it goes."""
+        while self._left or (self.stream.more() and self._refill()):
             if self._write_ended:
-                self._left = b""
+                self._left = []
                 continue
             try:
-                written = self.channel.write([self._left])
+                written = self.channel.write(self._left)
             except OSError:
-                self._left = b""
-                self._write_ended = True
-                self.stream.stop()
+                self._unread()
                 break
-            if written < len(self._left):
-                self._left = bytes(memoryview(self._left)[written:])
-                if not written:
-                    break
-            else:
-                self._left = b""
-        self._watch()
-        if self._ending is not None and not self._left:
-            self._over(self._ending)
-        if self.idle is not None and not self._left:
-            self.idle()
+            self._left = drop_written(self._left, written)
+            if self._left and not written:
+                break
+        if self._writes != bool(self._left):
+            self._watch()
+        if not self._left:
+            if self._ending is not None:
+                self._over(self._ending)
+            if self.idle is not None:
+                self.idle()
+
+    def _refill(self) -> bool:
+        """Take what the stream has; False if that is no bytes."""
+        self._left = self.stream.take(WRITE_SIZE)
+        if not self._left and self.stream.pull(1) is not None:  # its end
+            self._end_of_input()
+            self.stream.pull(1)  # and what stands behind it
+        return bool(self._left)
 
     def _end_of_input(self) -> None:
         self._write_ended = True
         if self.channel.write_fd >= 0:
             if self.channel.write_fd != self.channel.read_fd:
+                self._writes = False
                 self.loop.watch(self.channel.write_fd)
             self.channel.close_write()
         self._maybe_over()
 
     def accept(self) -> None:
-        if self._accepted is not None:
-            self._accepted()
+        self._owner.accepted()
 
     def close(self, outcome: Outcome) -> None:
         """The stream is over."""
         self.stream = NOBODY  # type: ignore[assignment]
         self._ending = outcome
-        if not self._left or self._kind != CLIENT:
+        if not self._left or self._kind > STDIO:
             self._over(outcome)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -242,21 +265,19 @@ class Endpoint:
         if self.is_over:
             return
         self.is_over = True
-        self._left = b""
-        for fd in {self.channel.read_fd, self.channel.write_fd} - {-1}:
-            self.loop.watch(fd)
-        self._closed(outcome)
+        self._left = []
+        self._watch()
+        owner, self._owner = self._owner, NOBODY  # no circle is left that only the garbage collector would find
+        owner.closed(outcome)
 
     def _watch(self) -> None:
-        if self.is_over:
-            return
-        read = self._readable if self._wants_read and not self._eof_seen else None
-        write = self._drain if self._left else None
+        """Have the loop watch for what is wanted now."""
+        reads = self._wants_read and not self._eof_seen and not self.is_over
+        self._writes = bool(self._left) and not self.is_over
+        read = self._readable if reads else None
+        write = self._drain if self._writes else None
         if self.channel.read_fd == self.channel.write_fd:
-            if self.channel.read_fd >= 0:
-                self.loop.watch(self.channel.read_fd, read, write)
-            return
-        if self.channel.read_fd >= 0:
+            self.loop.watch(self.channel.read_fd, read, write)
+        else:
             self.loop.watch(self.channel.read_fd, read)
-        if self.channel.write_fd >= 0:
             self.loop.watch(self.channel.write_fd, None, write)

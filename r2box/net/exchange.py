@@ -15,9 +15,9 @@ from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
 from ..proto.route import Message
 from ..proto.stream import Nobody
 from . import endpoint as ends
-from .channel import adopt, socketpair
+from .channel import adopt, close_all, socketpair
 from .endpoint import Endpoint
-from .guest import HANGUP_TIME, Guest, Incoming, Tunnel, close_all
+from .guest import HANGUP_TIME, Guest, Incoming, Tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,157 +119,194 @@ class Exchange:
         if self.is_closed:
             stream.close(Outcome(REFUSED, f"{self.node.address}: is shutting down"))
             return
-        mine: tuple[int, ...] = ()
-        theirs: tuple[int, ...] = ()
         try:
-            mine, theirs = make_pairs(service.runs)
+            _Relay(self, service, stream, origin)
         except OSError as error:
             stream.close(Outcome(BUSY, f"{self.node.address}: {error.strerror}"))
-            return
-        _Relay(self, service, stream, origin, mine, theirs)
 
     # -- tunnels -------------------------------------------------------------------------------------------------
 
     def on_tunnel(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        target, _ = self.node.resolve(body["target"])
-        if self.is_closed:
-            raise RefusedError(f"{self.node.address}: is shutting down")
-        if body.id in guest.tunnels:
-            raise RefusedError(f"{self.node.address}: a tunnel needs an id of its own")
-        tunnel = Tunnel(guest, body.id)
-        if isinstance(target, Link):
-            self._tunnel_over(tunnel, body)
-            return
-        service = target or self.node.itself()
-        if not is_allowed(service.allow, (guest.link.address,)):
-            raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
-        self._tunnel_here(tunnel, service, bool(body["apart"]))
-
-    def _tunnel_over(self, tunnel: Tunnel, body: say.Body) -> None:
-        """Over a link: this daemon relays."""
-        mine, theirs = make_pairs(say.APART if body["apart"] else say.SINGLE)
-        guest = tunnel.guest
-        waiting = [theirs]
-
-        def accepted() -> None:
-            tunnel.open(waiting.pop())
-            end.begin()
-
-        def closed(outcome: Outcome) -> None:
-            self.endpoints.discard(end)
-            tunnel.end(outcome)
-            if waiting or outcome.is_clean or guest.is_gone:
-                close_all(waiting.pop() if waiting else ())
-                end.channel.close()
-            else:
-                guest.hold(end.channel, self.loop)
-
-        end = Endpoint(self.loop, adopt(mine), closed, accepted, holds_eof=bool(body["runs"]))
+        """`descriptors` are the client's own stdin and stdout, or nothing."""
         try:
-            stream = self.node.open(guest.link.address, Message(body["target"], (), b""), end)
+            target, _ = self.node.resolve(body["target"])
+            if self.is_closed:
+                raise RefusedError(f"{self.node.address}: is shutting down")
+            if body.id in guest.tunnels:
+                raise RefusedError(f"{self.node.address}: a tunnel needs an id of its own")
+            if len(descriptors) not in (0, 2):
+                raise RefusedError(f"{self.node.address}: a tunnel takes no descriptors, or an input and an output")
+            service = None if isinstance(target, Link) else target or self.node.itself()
+            if service is not None and not is_allowed(service.allow, (guest.link.address,)):
+                raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
         except RefusedError:
-            close_all(waiting.pop())
-            end.channel.close()
+            close_all(descriptors)
             raise
-        end.join(stream)
-        self.endpoints.add(end)
-        tunnel.halted = end.halted
-        guest.tunnels[tunnel.id] = tunnel
-        tunnel.cancel = lambda: end.abandon(Outcome(GONE, f"{self.node.address}: the client went away"))
-        self.log.debug(f"{self.node.address}: a tunnel from {guest.link.address} to {format_path(body['target'])}")
+        if service is None:
+            _Over(self, guest, body, descriptors)
+        else:
+            _Here(self, guest, body, service, descriptors)
 
-    def _tunnel_here(self, tunnel: Tunnel, service: Service, apart: bool) -> None:
-        """To a service of this daemon: each side gets its ends, and the bytes go between them without us."""
-        server: Guest = service.owner
-        mine, theirs = make_pairs(min(service.runs, say.APART if apart else say.SINGLE))
 
-        def started(descriptors: tuple[int, ...]) -> None:
-            if tunnel.opened or mine:
-                close_all(descriptors)
-            if not tunnel.opened:
-                tunnel.open(mine or descriptors)
-            if not mine:
-                incoming.end(Outcome())  # nobody will tell of its end: it is the socket's
+class _Over(Tunnel):
+    """A tunnel over a link: this daemon relays between the stream and the client's descriptors."""
 
-        def exited(outcome: Outcome) -> None:
-            if not tunnel.opened:
-                close_all(mine)
-            tunnel.end(outcome)
+    __slots__ = ("_end", "_exchange", "_theirs")
 
-        incoming = Incoming(self, server, started, exited)
-        tunnel.guest.tunnels[tunnel.id] = tunnel
-        tunnel.cancel = lambda: incoming.hang_up("the client went away")
-        self.announce(incoming, service, (tunnel.guest.link.address,), theirs)
+    def __init__(self, exchange: Exchange, guest: Guest, body: say.Body, given: tuple[int, ...]) -> None:
+        mine, self._theirs = (given, ()) if given else make_pairs(say.APART if body["apart"] else say.SINGLE)
+        super().__init__(guest, body)
+        self._exchange = exchange
+        kind = ends.STDIO if given else ends.SOCKET if self.detached else ends.CLIENT
+        self._end = Endpoint(exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
+        try:
+            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end)
+        except RefusedError:
+            del guest.tunnels[self.id]
+            close_all(self._theirs)
+            self._end.channel.close()
+            raise
+        self._end.join(stream)
+        exchange.endpoints.add(self._end)
+        target = format_path(body["target"])
+        exchange.log.debug(f"{exchange.node.address}: a tunnel from {guest.link.address} to {target}")
+
+    def accepted(self) -> None:
+        theirs, self._theirs = self._theirs, ()
+        self.open(theirs)
+        self._end.begin()
+
+    def closed(self, outcome: Outcome) -> None:
+        self._exchange.endpoints.discard(self._end)
+        self.end(outcome)
+        close_all(self._theirs)
+        if not self.opened or self.detached or outcome.is_clean or self.guest.is_gone:
+            self._end.channel.close()
+        else:
+            self.guest.hold(self._end.channel, self._exchange.loop)
+
+    def cancel(self) -> None:
+        self._end.abandon(Outcome(GONE, f"{self._exchange.node.address}: the client went away"))
+
+    def halted(self, outcome: Outcome) -> None:
+        self._end.halted(outcome)
+
+
+class _Here(Tunnel):
+    """A tunnel to a service of this daemon: each side gets its ends, and the bytes go between them without us.
+
+    A program gets the client's own stdin and stdout, if those were given.
+    """
+
+    __slots__ = ("_incoming", "_mine", "_runs")
+
+    def __init__(
+        self, exchange: Exchange, guest: Guest, body: say.Body, service: Service, given: tuple[int, ...]
+    ) -> None:
+        self._runs = service.runs
+        self._mine: tuple[int, ...] = ()
+        if given and service.runs == say.APART:
+            theirs = given
+        else:
+            close_all(given)
+            self._mine, theirs = make_pairs(min(service.runs, say.APART if body["apart"] else say.SINGLE))
+        super().__init__(guest, body)
+        self._incoming = Incoming(exchange, service.owner, self)
+        exchange.announce(self._incoming, service, (guest.link.address,), theirs)
+
+    def started(self, descriptors: tuple[int, ...]) -> None:
+        if self.opened or self._runs != say.PROVIDES:
+            close_all(descriptors)
+            descriptors = ()
+        if not self.opened:
+            mine, self._mine = self._mine, ()
+            self.open(mine or descriptors)
+        if self._runs != say.APART:
+            self._incoming.end(Outcome())  # nobody will tell of its end: it is the socket's
+
+    def exited(self, outcome: Outcome) -> None:
+        close_all(self._mine)
+        self._mine = ()
+        self.end(outcome)
+
+    def cancel(self) -> None:
+        self._incoming.hang_up("the client went away")
 
 
 class _Relay:
     """A tunnel from a neighbour to a service here: its stream, our ends of its descriptors, and its server."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        service: Service,
-        stream: Stream,
-        origin: tuple[str, ...],
-        mine: tuple[int, ...],
-        theirs: tuple[int, ...],
-    ) -> None:
-        self.exchange = exchange
-        self.stream = stream
-        self.end: Endpoint | None = None
+    __slots__ = ("_end", "_exchange", "_incoming", "_is_started", "_runs", "_stream")
+
+    def __init__(self, exchange: Exchange, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
+        mine, theirs = make_pairs(service.runs)
+        self._exchange = exchange
+        self._stream = stream
+        self._end: Endpoint | None = None
         self._is_started = False
+        self._runs = service.runs
         if mine:
             self._make_end(mine, ends.PROGRAM if service.runs == say.APART else ends.SOCKET)
         else:
             stream.far = _Early(self)
-        self.incoming = Incoming(exchange, service.owner, self._started, self._exited)
+        self._incoming = Incoming(exchange, service.owner, self)
         name = SERVICE + service.name if service.name else "this node"
         exchange.log.debug(f"{exchange.node.address}: a tunnel from {format_path(origin)} to {name}")
-        exchange.announce(self.incoming, service, origin, theirs)
+        exchange.announce(self._incoming, service, origin, theirs)
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
-        self.end = Endpoint(self.exchange.loop, adopt(fds), self._closed, kind=kind)
-        self.exchange.endpoints.add(self.end)
-        self.end.join(self.stream)
-        self.stream.far = self.end
+        self._end = Endpoint(self._exchange.loop, adopt(fds), self, kind)
+        self._exchange.endpoints.add(self._end)
+        self._end.join(self._stream)
+        self._stream.far = self._end
 
-    def _started(self, descriptors: tuple[int, ...]) -> None:
-        if self.stream.close_received or self._is_started:
+    def started(self, descriptors: tuple[int, ...]) -> None:
+        """The server has taken it."""
+        if self._stream.close_received or self._is_started:
             close_all(descriptors)  # the far end was faster
-            if self.end is None:
-                self.incoming.drop()
+            if self._end is None:
+                self._incoming.drop()
             return
         self._is_started = True
-        if self.end is not None:
+        if self._end is not None:
             close_all(descriptors)  # the server has ours already
-        else:
-            if not descriptors:
-                self.incoming.end(Outcome(REFUSED, f"{self.exchange.node.address}: the server gave no descriptor"))
-                return
+        elif descriptors:
             self._make_end(descriptors, ends.SOCKET)
-            self.incoming.drop()
-        assert self.end is not None
-        self.stream.accept()
-        self.end.begin()
-
-    def _exited(self, outcome: Outcome) -> None:
-        if self.end is None:
-            self.stream.close(outcome)
-        elif not self.end.is_over:
-            self.end.exited(outcome)
         else:
-            self.end.channel.close()
+            self._incoming.end(Outcome(REFUSED, f"{self._exchange.node.address}: the server gave no descriptor"))
+            return
+        if self._runs != say.APART:
+            self._incoming.drop()
+        assert self._end is not None
+        self._stream.accept()
+        self._end.begin()
 
-    def _closed(self, outcome: Outcome) -> None:
+    def exited(self, outcome: Outcome) -> None:
+        """The server has said how its program ended."""
+        if self._end is None:
+            self._stream.close(outcome)
+        elif not self._end.is_over:
+            self._end.exited(outcome)
+        else:
+            self._end.channel.close()
+
+    def accepted(self) -> None:
+        """We accept; nobody tells us so."""
+
+    def closed(self, outcome: Outcome) -> None:
         """The tunnel is over.  After a failure the program is told before it sees the end of its input."""
-        assert self.end is not None
-        self.exchange.endpoints.discard(self.end)
-        if outcome.is_clean or not self.incoming.is_running:
-            (self.end.channel.close if outcome.is_clean else self.end.channel.reset)()
-            self.incoming.drop()
+        assert self._end is not None
+        self._exchange.endpoints.discard(self._end)
+        if outcome.is_clean or not self._incoming.is_running:
+            (self._end.channel.close if outcome.is_clean else self._end.channel.reset)()
+            self._incoming.drop()
         else:
-            self.incoming.hang_up(outcome.describe())
-            self.exchange.loop.later(HANGUP_TIME, self.end.channel.close)
+            self._incoming.hang_up(outcome.describe())
+            self._exchange.loop.later(HANGUP_TIME, self._end.channel.close)
+
+    def hang_up(self, outcome: Outcome) -> None:
+        """The far end went away before the server has answered."""
+        self._incoming.hang_up(outcome.describe())
 
 
 class _Early(Nobody):
@@ -279,7 +316,7 @@ class _Early(Nobody):
         self._relay = relay
 
     def close(self, outcome: Outcome) -> None:
-        self._relay.incoming.hang_up(outcome.describe())
+        self._relay.hang_up(outcome)
 
 
 def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -7,21 +7,26 @@
 
 from __future__ import annotations
 
-import os
-
 from ..proto import body as say
 from ..proto.outcome import Outcome
 from ..proto.route import Message
+from .ferry import Ferry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
     from ..proto.link import Link
     from .channel import Channel
     from .exchange import Exchange
     from .loop import Loop
+
+    class Served(Protocol):
+        """What hears from the server of an Incoming."""
+
+        def started(self, descriptors: tuple[int, ...]) -> None: ...
+        def exited(self, outcome: Outcome) -> None: ...
+
 
 HANGUP_TIME = 5.0  # seconds that a program has to end after its tunnel failed, before it sees the end of its input
 
@@ -29,8 +34,9 @@ HANGUP_TIME = 5.0  # seconds that a program has to end after its tunnel failed, 
 class Guest:
     """A program on the control socket."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, loop: Loop, link: Link) -> None:
         self.link = link
+        self.ferry = Ferry(loop, link)
         self.is_gone = False
         self.attached: dict[int, Link] = {}
         self.tunnels: dict[int, Tunnel] = {}
@@ -43,10 +49,7 @@ class Guest:
         not read.  What became of its own tunnels it is told in any case.
         """
         must = kind != say.INCOMING
-        if self.link.message(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must):
-            return True
-        close_all(descriptors)
-        return False
+        return self.ferry.send(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must)
 
     def fail(self, id: int, text: str) -> None:
         self.say(say.ERROR, id, text=text)
@@ -68,45 +71,59 @@ class Guest:
 
 
 class Tunnel:
-    """A tunnel that `guest` asked for, under the id of its request."""
+    """A tunnel that `guest` asked for, under the id of its request.
 
-    def __init__(self, guest: Guest, id: int) -> None:
+    A detached one belongs to whoever holds its descriptor, and outlives the guest.
+    """
+
+    __slots__ = ("detached", "guest", "id", "opened")
+
+    def __init__(self, guest: Guest, body: say.Body) -> None:
         self.guest = guest
-        self.id = id
+        self.id = body.id
+        self.detached = bool(body["detached"])
         self.opened = False
-        self.cancel: Callable[[], None] = lambda: None  # its guest went away
-        self.halted: Callable[[Outcome], None] = lambda outcome: None  # the program of its guest has ended
+        guest.tunnels[self.id] = self
 
     def open(self, descriptors: tuple[int, ...]) -> None:
+        """It stands; the descriptors are for the guest."""
         self.opened = True
         self.guest.say(say.OPENED, self.id, descriptors)
+        if self.detached:
+            self.guest.tunnels.pop(self.id, None)
 
     def end(self, outcome: Outcome) -> None:
+        """It is over, or never was."""
         self.guest.tunnels.pop(self.id, None)
-        if self.opened:
-            self.guest.say(say.ENDED, self.id, **outcome.fields())
-        else:
+        if not self.opened:
             self.guest.say(say.ERROR, self.id, code=outcome.code, text=outcome.describe() or "it ended at once")
+        elif not self.detached:
+            self.guest.say(say.ENDED, self.id, **outcome.fields())
+
+    def cancel(self) -> None:
+        """Its guest went away."""
+        raise NotImplementedError
+
+    def halted(self, outcome: Outcome) -> None:
+        """The program of its guest has ended."""
 
 
 class Incoming:
     """A tunnel for a service of `server`, from its announcement to the exit of its program."""
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        server: Guest,
-        started: Callable[[tuple[int, ...]], None],
-        exited: Callable[[Outcome], None],
-    ) -> None:
+    __slots__ = ("_exchange", "_served", "_told", "id", "server")
+
+    def __init__(self, exchange: Exchange, server: Guest, served: Served) -> None:
         self.server = server
         self.id = server.next_id()
-        self.started = started
-        self._exited = exited
+        self._served = served
         self._exchange = exchange
         self._told = False  # to hang up
         server.incoming[self.id] = self
         exchange.incoming.add(self)
+
+    def started(self, descriptors: tuple[int, ...]) -> None:
+        self._served.started(descriptors)
 
     @property
     def is_running(self) -> bool:
@@ -123,14 +140,10 @@ class Incoming:
         """It has ended."""
         if self.is_running:
             self.drop()
-            self._exited(outcome)
+            self._served.exited(outcome)
 
     def drop(self) -> None:
         """Nothing more is to be heard of it."""
         self.server.incoming.pop(self.id, None)
         self._exchange.dropped(self)
 
-
-def close_all(descriptors: tuple[int, ...]) -> None:
-    for fd in descriptors:
-        os.close(fd)

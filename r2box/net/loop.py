@@ -21,6 +21,8 @@ import signal
 import time
 from collections import deque
 
+from .channel import Arena
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     Callback = Callable[[], None]
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+ARENA_SIZE = 1 << 18  # what is read from descriptors to be written in one go
+
+
+_NOTHING = (None, None)
 
 
 class Timer:
@@ -61,6 +67,7 @@ class Loop:
         self._old_handlers: dict[int, Any] = {}
         self._exits: dict[int, Callable[[int], None]] = {}  # children without a pidfd
         self._running = False
+        self.arena = Arena(ARENA_SIZE)
         self.failed: Callable[[BaseException], None] | None = None  # for what a callback raises; None: let it out
 
     @staticmethod
@@ -187,23 +194,30 @@ class Loop:
         """Until `stop()`."""
         self._running = True
         while self._running:
-            ready = self._selector.select(self._timeout())
-            self._fresh.clear()
-            for key, events in ready:
-                if key.fd not in self._fresh:
-                    self._notify(key.fd, events)
-            for fd in list(self._always):
-                self._notify(fd, READ | WRITE)
+            self.run_once()
+
+    def run_once(self) -> None:
+        """Sleep until something happens, and see to all that has."""
+        ready = self._selector.select(self._timeout())
+        self._fresh.clear()
+        for key, events in ready:
+            if key.fd not in self._fresh:
+                self._notify(key.fd, events)
+        for fd in list(self._always) if self._always else ():
+            self._notify(fd, READ | WRITE)
+        if self._timers:
             self._run_timers()
-            for _ in range(len(self._soon)):
-                self.call(self._soon.popleft())
+        for _ in range(len(self._soon)):
+            self.call(self._soon.popleft())
 
     def _notify(self, fd: int, events: int) -> None:
         """Call what is wanted for `fd` now; an earlier callback of this round may have changed that."""
-        for which, event in ((0, READ), (1, WRITE)):
-            fn = self._watched.get(fd, (None, None))[which]
-            if fn is not None and events & event:
-                self.call(fn)
+        read, write = self._watched.get(fd, _NOTHING)
+        if read is not None and events & READ:
+            self.call(read)
+            write = self._watched.get(fd, _NOTHING)[1]
+        if write is not None and events & WRITE:
+            self.call(write)
 
     def call(self, fn: Callback) -> None:
         """fn(), and what it raises to `failed`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
-from .channel import End
+from .channel import End, socketpair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Pump:
         self._source = End(source)
         self._target = End(target)
         self._ended: Ended | None = ended
-        self._left: bytes | memoryview = b""
+        self._room = memoryview(bytearray(SIZE))
+        self._left = self._room[:0]
         self._at_end = False  # of the source
         self._until_empty = False
         self._watch()
@@ -45,16 +47,16 @@ class Pump:
 
     def _read(self) -> None:
         try:
-            data = self._source.read(SIZE)
+            size = self._source.read_into(self._room)
         except ConnectionResetError:
-            data = b""  # a UNIX socket whose other end was closed with bytes unread
+            size = 0  # a UNIX socket whose other end was closed with bytes unread
         except OSError as error:
             self._end(f"reading failed: {error.strerror}")
             return
-        if data:
-            self._left = data
+        if size > 0:
+            self._left = self._room[:size]
             self._write()
-        elif data is not None or self._until_empty:
+        elif not size or self._until_empty:
             self._end("")
 
     def _write(self) -> None:
@@ -64,7 +66,7 @@ class Pump:
             broken = error.errno in (errno.EPIPE, errno.ECONNRESET)
             self._end(BROKEN if broken else f"writing failed: {error.strerror}")
             return
-        self._left = memoryview(self._left)[written:] if written < len(self._left) else b""
+        self._left = self._left[written:]
         if not self._left and self._until_empty:
             self._loop.soon(self._read_on)
         self._watch()
@@ -100,6 +102,23 @@ class Pump:
         self._target.close()
 
 
+def can_give(fd: int) -> bool:
+    """Whether somebody else may read or write `fd` in our place.
+
+    Pipes, connected sockets and /dev/null.  Not terminals, where job control would not know of it; not regular files,
+    on which a daemon could block, and of which a program would get more than their bytes.
+    """
+    status = os.fstat(fd)
+    if stat.S_ISSOCK(status.st_mode):
+        import socket
+
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            return sock.type == socket.SOCK_STREAM
+    if stat.S_ISCHR(status.st_mode):
+        return status.st_rdev == os.stat(os.devnull).st_rdev
+    return stat.S_ISFIFO(status.st_mode)
+
+
 def take_stdio() -> tuple[int, int]:
     """Our stdin and stdout as descriptors to give away; /dev/null is put in their places, so that an end of theirs is
     heard when the one who gets them closes them."""
@@ -109,3 +128,19 @@ def take_stdio() -> tuple[int, int]:
     os.dup2(null, 1)
     os.close(null)
     return taken
+
+
+def bridge(loop: Loop, stdin: int, stdout: int, written: Callable[[], None]) -> int:
+    """A socket that stands for both: what is written to it comes out on `stdout`, and it reads as `stdin`.
+
+    `written()` is called when it has been closed and all has come out.
+    """
+    ours, theirs = socketpair()
+
+    def ended(why: str) -> None:
+        outward.close_target()
+        written()
+
+    inward = Pump(loop, stdin, os.dup(ours), lambda why: inward.close_target())
+    outward = Pump(loop, ours, stdout, ended)
+    return theirs

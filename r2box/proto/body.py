@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 PING = 0x01  # answer with PONG and the same data
 LIST = 0x02  # what are you connected to?
-TUNNEL = 0x03  # open a tunnel to `target`; the answer is OPENED, with its descriptors
+TUNNEL = 0x03  # open a tunnel to `target`, perhaps with the client's own stdin and stdout; the answer is OPENED, with
+# the client's end of it unless those have become that
 ATTACH = 0x04  # the descriptors beside this are a transport: make a link of it
 SERVE = 0x05  # offer a service; tunnels to it come as INCOMING
 STARTED = 0x06  # to INCOMING: it runs (with a descriptor if the server made one)
@@ -47,7 +48,7 @@ _OUTCOME = {"code": (1, "uint"), "status": (2, "uint"), "signal": (3, "uint"), "
 BODIES = {
     PING: Fields("PING", data=(1, "bytes")),
     LIST: Fields("LIST", clients=(1, "uint"), start=(2, "uint")),
-    TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint")),
+    TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint"), detached=(4, "uint")),
     ATTACH: Fields("ATTACH", address=(1, "text"), transport=(2, "text")),
     SERVE: Fields("SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text")),
     STARTED: Fields("STARTED"),

@@ -18,6 +18,7 @@ from collections import deque
 from ..errors import WireError
 from . import wire
 from .address import check_address
+from .flight import Flight
 from .outbox import QUANTUM, Outbox
 from .outcome import LOST, Outcome
 from .route import decode_message, encode_message
@@ -49,6 +50,7 @@ MISSES = 3  # unanswered questions that make it dead
 MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels, and windows of the least size still fit in memory
 BUDGET = 1 << 26  # 64 MiB: what all neighbours' streams on one link may have sent and we not passed on
 
+MAX_ROOM = 1 << 30  # for a link that is to be done with soon
 MAX_PASSENGERS = 64  # descriptors that came and wait for their message
 
 HELLO_WAIT, READY_WAIT, UP, DOWN = range(4)
@@ -81,26 +83,26 @@ class Link:
         self.now = now
         self.expect = expect
         self.is_local = local
+        self.passes = False  # descriptors pass on it, as the transport has found
         self.state = HELLO_WAIT
         self.address = ""  # the neighbour's, once it is known
         self.peer: dict[str, Any] = {}  # its hello
         self.reason = ""  # why the link is down
         self.was_up = False
         self.said_bye = False  # we, not the neighbour
+        self.is_hurried = False  # send all there is: the neighbour is not listened to any more
         self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
         self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
         self.granted = 0  # bytes that neighbours' streams may send or have here
-        self.rtt = 0.0  # seconds, smoothed; 0 while unknown
         self.received = 0  # bytes, for the statistics
-        self.sent = 0
+        self.flight = Flight()
         self._decoder = wire.Decoder()
         self._outbox = Outbox()
         self._passengers: deque[int] = deque()  # descriptors that came in and whose message has not
         self._free_labels: list[int] = []
         self._next_label = 1
-        self._unsettled: list[Stream] = []
+        self._fed: dict[Stream, None] = {}  # got data in this receive(); an ordered set
         self._heard_at = now
-        self._asked_at = -1.0  # when the PING that has no answer yet was sent
         self._misses = 0
         self._wait_until = now + HELLO_TIMEOUT  # for the hello, or for the answer to a probe
         self._ready_sent = self._ready_received = False
@@ -211,6 +213,8 @@ class Link:
                 if self.state == DOWN:
                     return
                 self._dispatch(kind, route, payload)
+            for stream in list(self._fed):
+                stream.far.readable()
             if len(self._passengers) > MAX_PASSENGERS:
                 raise WireError(f"{len(self._passengers)} descriptors that no message asked for")
         except WireError as error:
@@ -230,15 +234,15 @@ class Link:
             if kind == wire.DATA:
                 if not stream.close_sent:
                     stream.on_data(payload)
-                    self._unsettled.append(stream)
+                    self._fed[stream] = None
             elif kind == wire.CLOSE or not stream.close_sent:
                 _STREAM_FRAMES[kind](stream, payload)
 
     def settle(self) -> None:
         """Make the streams keep copies of what they could not pass on yet."""
-        for stream in self._unsettled:
+        for stream in self._fed:
             stream.inbox.settle()
-        self._unsettled.clear()
+        self._fed.clear()
 
     def _on_open(self, route: int, payload: Buffer) -> None:
         if route & 1:
@@ -262,10 +266,14 @@ class Link:
         self.control(wire.PONG, 0, bytes(payload))
 
     def _on_pong(self, payload: Buffer) -> None:
-        if self._asked_at >= 0:
-            took = self.now - self._asked_at
-            self.rtt = took if not self.rtt else self.rtt + (took - self.rtt) / 8  # RFC 6298's gain
-            self._asked_at = -1.0
+        self.flight.on_mark(int.from_bytes(payload, "big"), self.now)
+        if self._outbox.has_output:
+            self.owner.link_wake(self)  # there may be room again
+
+    @property
+    def rtt(self) -> float:
+        """The round trip to the neighbour, smoothed, in seconds; 0 while unknown."""
+        return self.flight.rtt
 
     # -- bytes out -----------------------------------------------------------------------------------------------
 
@@ -274,14 +282,17 @@ class Link:
         if self.state != DOWN:
             self._queue(wire.encode_frame(kind, route, payload))
 
-    def message(self, message: Message, descriptors: tuple[int, ...] = (), *, must: bool = False) -> bool:
+    def message(
+        self, message: Message, descriptors: tuple[int, ...] = (), *, must: bool = False, beside: int = 0
+    ) -> bool:
         """Queue a message; the descriptors go along and are the link's from now on.  False: it cannot be sent.
 
         With `must` there is always room: for what belongs to something that is bounded by itself, as tunnels are.
+        `beside` is how many descriptors the streams stand for that were opened just before (`open_descriptor`).
         """
         if self.state != UP or (self.is_backlogged and not must):
             return False
-        payload = encode_message(message, len(descriptors))
+        payload = encode_message(message, len(descriptors) or beside)
         if len(payload) > wire.MAX_CONTROL:
             return False
         self._queue(wire.encode_frame(wire.MESSAGE, 0, payload), descriptors)
@@ -311,13 +322,21 @@ class Link:
         self.owner.link_wake(self)
 
     def produce(self, now: float) -> tuple[list[Buffer], tuple[int, ...]]:
-        """The next bytes to write, about a quantum of data, and the descriptors that go with their first byte."""
+        """The next bytes to write, as far as the flight has room, and the descriptors that go with their first byte."""
         self.now = now
         if self.is_backlogged:
             self._heard_at, self._misses = now, 0  # it is not listened to meanwhile, but it takes what we write
-        out, descriptors = self._outbox.produce()
-        self.sent += sum(map(len, out))
+        outbox, flight = self._outbox, self.flight
+        out, descriptors = outbox.produce(MAX_ROOM if self.is_hurried else flight.room)
+        if out:
+            flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
+        if flight.wants_mark:
+            out.append(self._mark())
         return out, descriptors
+
+    def _mark(self) -> bytes:
+        """A PING, for now."""
+        return wire.encode_frame(wire.PING, 0, self.flight.mark(self.now).to_bytes(8, "big"))
 
     def abandon(self) -> tuple[int, ...]:
         """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
@@ -339,6 +358,14 @@ class Link:
         self.streams[stream.key] = stream
         self.control(wire.OPEN, stream.route, wire.OPEN_FIELDS.encode(**payload_fields, window=stream.first_grant()))
         return stream
+
+    def open_descriptor(self) -> Stream | None:
+        """A stream to stand for a descriptor that cannot pass; None if there are too many."""
+        return self.open({"mode": wire.DESCRIPTOR})
+
+    def board(self, descriptor: int) -> None:
+        """`descriptor` has come by a stream, for the next message that is said to have one beside it."""
+        self._passengers.append(descriptor)
 
     def release(self, stream: Stream) -> None:
         """Both sides have said CLOSE: the label may be used again."""
@@ -382,8 +409,8 @@ class Link:
             self._ask()
 
     def _ask(self) -> None:
-        self._asked_at = self.now
-        self.control(wire.PING, 0, b"\x00" * 8)
+        if self.state != DOWN:
+            self._queue(self._mark())
 
     def probe(self, now: float, patience: float) -> None:
         """Be sure within `patience` seconds that the neighbour is there, or end the link."""

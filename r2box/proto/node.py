@@ -22,7 +22,7 @@ from .address import CHILD, MAX_HOPS, SERVICE, format_path
 from .link import UP, Link, Me
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .route import Message, hop
-from .wire import CLIENT
+from .wire import CLIENT, DESCRIPTOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         def up(self, link: Link) -> None: ...
         def down(self, link: Link, reason: str) -> None: ...
         def wake(self, link: Link) -> None: ...
+        def ferry(self, link: Link, stream: Stream) -> None: ...
         def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None: ...
         def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None: ...
         def discard(self, descriptors: tuple[int, ...]) -> None: ...
@@ -186,6 +187,9 @@ class Node:
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
         wish = Message(fields["path"], fields["origin"], b"")
         origin = wish.came_from(link.address).origin
+        if link.is_local and fields["mode"] == DESCRIPTOR:
+            self.host.ferry(link, stream)
+            return
         try:
             if link.is_local:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
 FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of small ones is seen as what it is
 QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
-ALONE = 1 << 18  # and when none does
+ALONE = 1 << 17  # and when none does
 ROUND = 4 * QUANTUM  # of one produce(), when there are several
 MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
 JOIN = 1 << 10  # payloads up to this size are joined with their header
@@ -57,16 +57,17 @@ class Outbox:
     def has_output(self) -> bool:
         return bool(self._control or self._ring)
 
-    def produce(self) -> tuple[list[Buffer], tuple[int, ...]]:
-        """The next bytes to write, and the descriptors that go with their first byte."""
+    def produce(self, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
+        """The next bytes to write, of which up to `room` may be data, and the descriptors that go with their first
+        byte."""
         out: list[Buffer] = []
         descriptors = self._control[0][1] if self._control else ()
         self._take_control(out)
         size = 0
-        limit = ALONE if len(self._ring) == 1 else ROUND
+        limit = min(room, ALONE if len(self._ring) == 1 else ROUND)
         # A turn adds at most three buffers.
         while self._ring and size < limit and len(out) < MAX_BUFFERS - 3 and not self._control:
-            size += self._turn(self._ring.popleft(), out, QUANTUM if self._ring else limit)
+            size += self._turn(self._ring.popleft(), out, min(QUANTUM if self._ring else limit, limit - size))
         self._take_control(out)  # what the turns caused
         return out, descriptors
 

@@ -18,6 +18,7 @@ LOST = 3  # a link or a daemon on the way went away
 GONE = 4  # the program at the other end went away
 BUSY = 5  # a limit was reached
 FAILED = 6  # anything else
+UNREAD = 7  # nobody reads the output of the side that opened
 
 
 class Outcome:

@@ -50,6 +50,7 @@ MOST_WINDOW = 1 << 24  # 16 MiB: covers 1 Gbit/s at 130 ms
 LEAST_WINDOW = 1 << 12  # what a stream gets when the link's budget is used up: 16,384 of them are still only 64 MiB
 GROW_ROUNDS = 2  # a window that was used up within this many round trips is too small for the path
 SHRINK_AFTER = 10.0  # seconds a window may take to be used once before it goes back to the first size
+MAX_PIECES = 512  # taken at once: IOV_MAX is 1024
 COALESCE = 1 << 14  # small pieces in a queue are joined up to this size, so that 1-byte frames do not cost 50 each
 
 
@@ -72,6 +73,9 @@ class ByteQueue:
     def settle(self) -> None:
         """Copy what is still here of each `append` since the last call, so that its buffer is free."""
         pieces = self._pieces
+        if not pieces:
+            self._fresh = 0
+            return
         fresh = [pieces.pop() for _ in range(min(self._fresh, len(pieces)))]
         self._fresh = 0
         for data in reversed(fresh):
@@ -92,13 +96,22 @@ class ByteQueue:
         self.size -= len(piece)
         return piece
 
+    def take_all(self, limit: int) -> list[Buffer]:
+        """Remove and return the pieces of up to `limit` bytes."""
+        pieces: list[Buffer] = []
+        while self.size and limit > 0 and len(pieces) < MAX_PIECES:
+            piece = self.take(limit)
+            limit -= len(piece)
+            pieces.append(piece)
+        return pieces
+
     def clear(self) -> None:
         self._pieces.clear()
         self.size = 0
 
 
 class Nobody:
-    """The far end of a stream whose far end is gone: swallows everything."""
+    """Stands where somebody is gone, as the far end of a stream or its owner: swallows everything."""
 
     def readable(self) -> None:
         return
@@ -116,6 +129,12 @@ class Nobody:
         return
 
     def close(self, outcome: Outcome) -> None:
+        return
+
+    def accepted(self) -> None:
+        return
+
+    def closed(self, outcome: Outcome) -> None:
         return
 
 
@@ -177,8 +196,7 @@ class Stream:
         if self.stopped or not size:
             self.link.granted -= size
             return
-        self.inbox.append(data)
-        self.far.readable()
+        self.inbox.append(data)  # the link tells `far` when it has read everything
 
     def on_credit(self, payload: Buffer) -> None:
         more, after = decode_varint(payload, 0, len(payload))
@@ -268,6 +286,13 @@ class Stream:
         if self._ending is not None:
             self._pass_on(self._ending)
         return None
+
+    def take(self, limit: int) -> list[Buffer]:
+        """What `pull` would give in up to `limit` bytes, all pieces at once; its end is for `pull` to tell."""
+        pieces = self.inbox.take_all(limit)
+        if pieces:
+            self._replenish(sum(map(len, pieces)))
+        return pieces
 
     def stop(self) -> None:
         if self.stopped:

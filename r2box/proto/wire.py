@@ -203,7 +203,7 @@ HELLO_FIELDS = Fields(
     address=(3, "text"),  # empty for a client: it is given one
     instance=(4, "bytes"),  # 16 random bytes, made when the daemon started: the same daemon has the same
     role=(5, "uint"),  # NODE or CLIENT
-    descriptors=(6, "uint"),  # 1: descriptors pass on this link (a UNIX socket)
+    descriptors=(6, "uint"),  # 1: a descriptor goes along with this; if it arrives, others will (a UNIX socket)
     software=(7, "text"),  # for people: "r2box 0.1.0"
 )
 NODE, CLIENT = 0, 1
@@ -211,6 +211,7 @@ NODE, CLIENT = 0, 1
 FAULT = 1  # code of a BYE: something was wrong; 0 is a farewell in good order
 BYE_FIELDS = Fields("BYE", code=(1, "uint"), text=(2, "text"))
 MESSAGE_FIELDS = Fields("MESSAGE", path=(1, "path"), origin=(2, "path"), body=(3, "bytes"), descriptors=(4, "uint"))
+STREAM, DESCRIPTOR = 0, 1  # mode of an OPEN: a tunnel, or what stands for a descriptor on a control link
 OPEN_FIELDS = Fields("OPEN", path=(1, "path"), origin=(2, "path"), window=(3, "uint"), mode=(4, "uint"))
 ACCEPT_FIELDS = Fields("ACCEPT", window=(1, "uint"))
 CLOSE_FIELDS = Fields("CLOSE", code=(1, "uint"), status=(2, "uint"), signal=(3, "uint"), text=(4, "text"))
@@ -292,6 +293,10 @@ class Decoder:
     def _header(self, view: memoryview, at: int, end: int) -> int:
         """Read a header at `view[at:]` and return the place behind it, or -1 after keeping what there is of it."""
         held = len(self._held)
+        if not held and end - at > 2 and view[at] in FRAMES and view[at + 1] < 0x80 and view[at + 2] < 0x80:
+            # The usual small frame, which varints of one byte each make quick to read.
+            self._kind, self._route, self._left, self._body = view[at], view[at + 1], view[at + 2], None
+            return self._checked(at + 3)
         head = memoryview(self._held + bytes(view[at : at + MAX_HEADER])) if held else view
         start, stop = (0, len(head)) if held else (at, end)
         kind = head[start]
@@ -302,13 +307,18 @@ class Decoder:
         if place < 0:
             self._held = bytes(head[start:stop])
             return -1
-        name, routed, most = FRAMES.get(kind, (f"0x{kind:02x}", bool(route), MAX_CONTROL))
+        self._kind, self._route, self._left, self._held, self._body = kind, route, length, b"", None
+        return self._checked(at + place - held if held else place)
+
+    def _checked(self, place: int) -> int:
+        """`place`, if the header that was read may be; WireError if not."""
+        kind, route, length = self._kind, self._route, self._left
+        name, routed, most = FRAMES.get(kind) or (f"0x{kind:02x}", bool(route), MAX_CONTROL)
         if length > most:
             raise WireError(f"a {name} frame of {length} bytes; at most {most} are allowed")
         if routed != bool(route):
             raise WireError(f"a {name} frame {'without a' if routed else 'on a'} route")
-        self._kind, self._route, self._left, self._held, self._body = kind, route, length, b"", None
-        return at + place - held if held else place
+        return place
 
     def _gather(self, piece: memoryview) -> Iterator[Frame]:
         if self._body is None and not self._left:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import signal
 
-from ..command import Argument, Command
-from ..errors import OWN_FAILURE, SIGNALLED, R2Error, UsageError
+from ..command import Argument, Command, Option
+from ..errors import OK, OWN_FAILURE, SIGNALLED, R2Error, UsageError
 from ..net import child, socketfile
+from ..net.channel import close_all, socketpair
 from ..net.client import Client
 from ..net.endpoint import GRACE
 from ..net.log import Log
 from ..net.loop import Loop
-from ..net.splice import BROKEN, Pump, take_stdio
+from ..net.splice import BROKEN, Pump, can_give, take_stdio
 from ..net.transport import COMMAND as RUN
 from ..net.transport import STDIO, TCP, Dial, Transport, parse_transport
 from ..proto import body as say
 from ..proto.address import format_path, join_targets
-from ..proto.outcome import Outcome, make_outcome
+from ..proto.outcome import UNREAD, Outcome, make_outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ COMMAND = Command(
     "r2-tunnel",
     "join a program to a service of another node",
     arguments=[Argument("TRANSPORT", "a command, - for stdin and stdout, or tcp://HOST:PORT")],
+    options=[
+        Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag")
+    ],
     aliases=["r2 tunnel"],
     description=(
         "Opens a byte stream to the service at TARGET, through as many nodes as it takes, and joins it to TRANSPORT.  "
@@ -55,6 +59,8 @@ def main(args: Args) -> int:
     transport = parse_transport(args.transport)
     if transport.kind not in (STDIO, RUN, TCP):
         raise UsageError(f"{transport}: cannot be the end of a tunnel")
+    if args.fdpass and transport.kind != STDIO:
+        raise UsageError("--fdpass: only with -")
     path = join_targets(args.target)
     try:
         return Tunnel(args, transport, path).run()
@@ -81,8 +87,13 @@ class Tunnel:
         self._id = 0
         self._pid = 0
         self._output: Pump | None = None  # from the tunnel to us
+        self._output_at_end = False  # it may still turn out that this was no end in good order
         self._output_done = True
-        self._pumps: list[Pump] = []
+        self._input: Pump | None = None
+        self._stdio: tuple[int, int] | None = None  # the connection that is our input and output
+        self._ours: dict[int, int] = {}  # of stdin (0) and stdout (1), what stands for it here; the other end was given
+        self._is_given = False  # our stdout: somebody else writes there
+        self._fdpass = bool(args.fdpass)
         self._is_over = False
         self._hung_up = False  # on our command, because the tunnel failed
         self._killed_itself = False  # our command, or somebody did, but not we: then the tunnel failed because of that
@@ -95,48 +106,108 @@ class Tunnel:
         return self._exit
 
     def _ready(self) -> None:
-        self._id = self._client.request(
-            say.TUNNEL,
-            self._heard,
-            target=self._path,
-            apart=int(self._transport.kind != TCP),
-            runs=int(self._transport.kind == RUN),
-        )
+        _STARTS[self._transport.kind](self)
+
+    def _ask(self, given: tuple[int, ...] = (), **fields: int) -> None:
+        """Ask for the tunnel; `given` are an input and an output that the daemon may use itself."""
+        self._id = self._client.request(say.TUNNEL, self._heard, (), given, target=self._path, **fields)
+
+    def _start_command(self) -> None:
+        self._ask(apart=1, runs=1)
+
+    def _start_stdio(self) -> None:
+        if self._fdpass:
+            self._ask(detached=1)
+        elif self._client.link.passes:
+            given = [self._lend(0), self._lend(1)]
+            self._ask((given[0], given[1]), apart=1)
+        else:
+            self._ask(apart=1)
+
+    def _lend(self, which: int) -> int:
+        """Our stdin (0) or stdout (1), if it can be given away, or one end of a socketpair: the other is for us to
+        copy from or to."""
+        if can_give(which):
+            return os.dup(which)
+        ours, theirs = socketpair()
+        self._ours[which] = ours
+        return theirs
+
+    def _start_tcp(self) -> None:
+        def opened(got: int | TransportError) -> None:
+            if not isinstance(got, int):
+                self._fail(f"{self._transport}: {got}")
+                return
+            self._stdio = got, os.dup(got)
+            self._ask((os.dup(got), os.dup(got)) if self._client.link.passes else ())
+
+        Dial(self._loop, self._transport, opened)
 
     def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.ERROR:
             self._fail(body["text"])
         elif body.kind == say.OPENED:
             self._log.info(f"{self._name}: open")
-            _JOINS[self._transport.kind](self, descriptors)
+            self._opened(descriptors)
         elif body.kind == say.ENDED:
             self._ended(make_outcome(body))
 
     # -- joining -------------------------------------------------------------------------------------------------
 
-    def _join_stdio(self, descriptors: tuple[int, ...]) -> None:
-        stdin, stdout = take_stdio()
-        self._splice(descriptors, stdin, stdout)
+    def _opened(self, descriptors: tuple[int, ...]) -> None:
+        """The tunnel stands.  `descriptors` are our end of it, if the daemon could not use what it was given."""
+        if self._transport.kind == RUN:
+            self._join_command(descriptors)
+            return
+        if self._fdpass:
+            self._pass_on(descriptors[0])
+            return
+        stdin, stdout = self._stdio or take_stdio()
+        lent = self._ours
+        if descriptors:
+            self._splice_out(descriptors[0], stdout)
+            self._splice_in(stdin, descriptors[1] if len(descriptors) > 1 else os.dup(descriptors[0]))
+            close_all(tuple(lent.values()))
+            return
+        self._is_given = 1 not in lent
+        # What was given away is closed here, so that its end is the daemon's or the service's to make.
+        if 1 in lent:
+            self._splice_out(lent[1], stdout)
+        else:
+            os.close(stdout)
+        if 0 in lent:
+            self._splice_in(stdin, lent[0])
+        else:
+            os.close(stdin)
 
-    def _join_tcp(self, descriptors: tuple[int, ...]) -> None:
-        self._output_done = False
-
-        def opened(got: int | TransportError) -> None:
-            if isinstance(got, int):
-                self._splice(descriptors, got, os.dup(got))
-            else:
-                self._fail(f"{self._transport}: {got}")
-
-        Dial(self._loop, self._transport, opened)
-
-    def _splice(self, descriptors: tuple[int, ...], stdin: int, stdout: int) -> None:
-        source, target = descriptors[0], descriptors[1] if len(descriptors) > 1 else os.dup(descriptors[0])
+    def _splice_out(self, source: int, stdout: int) -> None:
         self._output_done = False
         self._output = Pump(self._loop, source, stdout, self._output_ended)
-        upward = Pump(self._loop, stdin, target, lambda why: self._input_ended(upward, why))
-        self._pumps = [self._output, upward]
         if self._outcome is not None and not self._outcome.is_clean:
             self._output.finish()
+
+    def _splice_in(self, stdin: int, target: int) -> None:
+        self._input = Pump(self._loop, stdin, target, self._input_ended)
+
+    def _pass_on(self, fd: int) -> None:
+        """Give the tunnel to who started us: one byte on stdout with the descriptor beside it, as ssh wants it."""
+        import array
+        import socket
+
+        try:
+            with socket.socket(fileno=os.dup(1)) as stdout:
+                stdout.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+        except OSError as error:
+            self._fail(f"--fdpass: stdout takes no descriptors: {error.strerror}")
+            return
+        os.close(fd)
+        if self._client.link.passes or os.fork() != 0:
+            self._exit = OK
+            self._loop.stop()
+            return
+        # The bytes go through us, but who started us waits for our exit.
+        close_all(take_stdio())
+        self._client.ferry.emptied = self._loop.stop
 
     def _join_command(self, descriptors: tuple[int, ...]) -> None:
         self._output_done = True
@@ -162,22 +233,25 @@ class Tunnel:
         if why:
             self._fail(why)
             return
+        self._output_at_end = True
         if self._outcome is None:
             self._loop.later(GRACE, self._pass_end)
         else:
             self._pass_end()
 
     def _pass_end(self) -> None:
+        if self._output_done:
+            return
         if self._output is not None and (self._outcome is None or self._outcome.is_clean):
             self._output.close_target()
         self._output_done = True
         self._maybe_over()
 
-    def _input_ended(self, pump: Pump, why: str) -> None:
+    def _input_ended(self, why: str) -> None:
         if why not in ("", BROKEN):
             self._fail(why)
-        else:
-            pump.close_target()
+        elif self._input is not None:
+            self._input.close_target()
 
     def _command_exited(self, status: int) -> None:
         self._pid = 0
@@ -190,10 +264,17 @@ class Tunnel:
     def _ended(self, outcome: Outcome) -> None:
         """The tunnel is over.  A command of ours learns of a failure before it sees the end of its input."""
         self._outcome = outcome
+        if outcome.code == UNREAD or (self._is_given and outcome.signal == signal.SIGPIPE):
+            # Nobody reads our output: a program that writes to it itself would be killed without a word.
+            self._exit = BROKEN_PIPE
+            self._loop.stop()
+            return
         if not outcome.is_clean:
             self._hang_up()
             if self._output is not None:
                 self._output.finish()
+        if self._output_at_end:
+            self._pass_end()
         self._maybe_over()
 
     def _maybe_over(self) -> None:
@@ -231,4 +312,4 @@ class Tunnel:
         self._loop.stop()
 
 
-_JOINS = {STDIO: Tunnel._join_stdio, RUN: Tunnel._join_command, TCP: Tunnel._join_tcp}
+_STARTS = {STDIO: Tunnel._start_stdio, RUN: Tunnel._start_command, TCP: Tunnel._start_tcp}
