@@ -9,7 +9,8 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         address, wire, body   names; frames and messages as bytes
         route, stream         the rule; one end of a tunnel
         outcome               how a tunnel ended
-        flight, outbox        how much may be on its way; what goes out next
+        budget, flight        how much may come; how much may be on its way
+        outbox                what goes out next
         link, node            one neighbour; all that a node knows
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them

@@ -120,7 +120,7 @@ class Mesh:
         """Nothing is left of any tunnel."""
         for port in self.ports:
             link = port.link
-            assert (link.streams, link.granted, link.backlog) == ({}, 0, 0), f"{link.me.address}-{link.address}"
+            assert (link.streams, link.budget.granted, link.backlog) == ({}, 0, 0), f"{link.me.address}-{link.address}"
 
 
 class Station:
@@ -389,7 +389,8 @@ class Port:
             size = stream.allowance + stream.inbox.size
             assert size <= stream.window, f"{link.me.address}: {size} bytes granted, the window is {stream.window}"
             held += size
-        assert link.state != UP or held <= link.granted, f"{link.me.address}: {held} held, {link.granted} accounted for"
+        granted = link.budget.granted
+        assert link.state != UP or held <= granted, f"{link.me.address}: {held} held, {granted} accounted for"
 
 
 class Console:

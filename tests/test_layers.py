@@ -1,6 +1,6 @@
 """The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
 
-    errors <- proto (address <- wire <- outcome, route, body, stream, outbox, flight <- link <- node)
+    errors <- proto (address <- wire <- outcome, route, body, budget, stream, outbox, flight <- link <- node)
         <- net <- library <- tools <- box
 """
 
@@ -19,8 +19,8 @@ MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
 LAYERS = ["errors", "proto", "net", "library", "tools", "box"]
-PROTO = ["address", "wire", "outcome", "route", "body", "stream", "outbox", "flight", "link", "node"]
-PEERS = [{"outcome", "route", "body"}]  # that do not know each other
+PROTO = ["address", "wire", "outcome", "route", "body", "budget", "stream", "outbox", "flight", "link", "node"]
+PEERS = [{"outcome", "route", "body", "budget"}]  # that do not know each other
 ASIDE = {"__init__", "command", "config", "manual"}  # beside the layers: each may use `errors` and what is named here
 ASIDE_USES = {"__init__": {"library"}, "config": {"command", "proto", "net"}, "manual": {"command"}}
 MAY_USE_ASIDE = {

@@ -11,8 +11,8 @@ from mesh import Mesh, Program, Station
 from test_wire import mutate, slices
 
 from r2box.proto import body as say
+from r2box.proto import budget, wire
 from r2box.proto import link as links
-from r2box.proto import wire
 from r2box.proto.link import DOWN, HELLO_TIMEOUT, KEEPALIVE, MISSES, UP, Link
 from r2box.proto.node import PROBE
 from r2box.proto.outcome import Outcome, decode_outcome
@@ -500,7 +500,7 @@ def test_nothing_is_sent_after_a_close() -> None:
     mine.read()
     assert mine.sink == b"last words"
     assert mine.outcome == Outcome()
-    assert raw.link.granted == 0
+    assert raw.link.budget.granted == 0
 
 
 def test_the_end_of_a_stream_gives_its_credit_back() -> None:
@@ -509,10 +509,10 @@ def test_the_end_of_a_stream_gives_its_credit_back() -> None:
     alice.serve("echo", lambda program: None)
     raw = Raw(alice).up()
     raw.say(OPENED)
-    assert raw.link.granted == FIRST_WINDOW
+    assert raw.link.budget.granted == FIRST_WINDOW
     raw.say((wire.DATA, 2, b"x"), (wire.FIN, 2, b""))
     assert alice.programs[0].eof
-    assert raw.link.granted == 0
+    assert raw.link.budget.granted == 0
     assert len(raw.link.streams) == 1
 
 
@@ -634,7 +634,7 @@ def test_byte_queue(seed: int) -> None:
 
 def test_the_budget_of_a_link_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is used up, each further route still gets the least window, and works."""
-    monkeypatch.setattr(links, "BUDGET", 3 * FIRST_WINDOW)
+    monkeypatch.setattr(budget, "LIMIT", 3 * FIRST_WINDOW)
     mesh = Mesh(seed=2)
     alice, bob = mesh.line("alice", "bob", slices=True)
     bob.serve("stall", lambda program: setattr(program, "reads", False))
@@ -643,7 +643,7 @@ def test_the_budget_of_a_link_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         alice.tunnel("bob/stall", bytes(FIRST_WINDOW))
     mesh.idle()
     link = bob.link("alice")
-    assert 3 * FIRST_WINDOW <= link.granted <= 3 * FIRST_WINDOW + 10 * LEAST_WINDOW
+    assert 3 * FIRST_WINDOW <= link.budget.granted <= 3 * FIRST_WINDOW + 10 * LEAST_WINDOW
     data = mesh.random.randbytes(100_000)
     client = alice.tunnel("bob/echo", data)
     mesh.idle()
@@ -653,6 +653,50 @@ def test_the_budget_of_a_link_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             program.abort(Outcome())
     mesh.idle()
     mesh.check_closed()
+
+
+def test_idle_routes_give_their_credit_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tunnels have grown large windows and then fall silent: the next one is not starved by them."""
+    monkeypatch.setattr(budget, "LIMIT", 12 * FIRST_WINDOW)
+    monkeypatch.setattr(budget, "RESERVE", 2 * FIRST_WINDOW)
+    mesh = Mesh(seed=3)
+    alice, bob = mesh.line("alice", "bob")
+    bob.serve("echo", lambda program: program.echo())
+    quiet = [alice.tunnel("bob/echo", b"hello", ends=False) for _ in range(40)]
+    mesh.idle()
+    link = bob.link("alice")
+    assert link.budget.granted <= budget.LIMIT - FIRST_WINDOW
+    data = mesh.random.randbytes(20 * FIRST_WINDOW)
+    busy = alice.tunnel("bob/echo", data)
+    mesh.idle()
+    assert busy.sink == data
+    newest = [stream for stream in link.streams.values() if stream.allowance > LEAST_WINDOW]
+    assert len(newest) < 14, "most have given theirs back"
+    for client in quiet:  # and have enough to go on with
+        client.sink.clear()
+        client.write(b"again")
+    mesh.idle()
+    assert all(client.sink == b"again" for client in quiet)
+
+
+@pytest.mark.parametrize("size", [0, FIRST_WINDOW + 1])
+def test_credit_that_was_never_given_cannot_come_back(size: int) -> None:
+    alice = Mesh().station("alice")
+    alice.serve("echo", lambda program: None)
+    raw = Raw(alice).up()
+    raw.say(OPENED, (wire.RETURN, 2, wire.encode_varint(size)))
+    assert raw.link.state == DOWN
+    assert "given back" in raw.link.reason
+
+
+def test_credit_that_came_back_cannot_be_used() -> None:
+    alice = Mesh().station("alice")
+    alice.serve("echo", lambda program: None)
+    raw = Raw(alice).up()
+    raw.say(OPENED, (wire.RETURN, 2, wire.encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(10)))
+    assert raw.link.state == UP
+    raw.say((wire.RETURN, 2, wire.encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(11)))
+    assert raw.link.state == DOWN
 
 
 # -- rubbish -----------------------------------------------------------------------------------------------------------
@@ -716,7 +760,7 @@ def test_mutations_of_a_conversation() -> None:
             assert raw.link.streams == {}
         else:
             held = sum(stream.allowance + stream.inbox.size for stream in raw.link.streams.values())
-            assert held <= raw.link.granted <= len(raw.link.streams) * 2 * FIRST_WINDOW
+            assert held <= raw.link.budget.granted <= len(raw.link.streams) * 2 * FIRST_WINDOW
         assert carl.link.state == UP
         assert mine.outcome is None
         raw.link.eof()

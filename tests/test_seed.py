@@ -106,8 +106,8 @@ def test_r2_ssh_is_what_the_seed_says_it_is(place: Place) -> None:
     words = place.run("r2-ssh bob", PATH=f"{place.path}/bin:{place.box.path}", R2_SOCKET="node.sock").out.splitlines()
     assert words[0] == "-o"
     assert words[1].startswith("ProxyCommand=")
-    assert words[1].endswith(" -t bob -t service/sshd -")
-    assert words[2:] == ["r2/bob"]
+    assert words[1].endswith(" -t bob -t service/sshd --fdpass -")
+    assert words[2:] == ["-o", "ProxyUseFdpass=yes", "r2/bob"]  # the tunnel is ssh's own from then on
 
 
 # -- Connection Brokering ----------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def test_routes_where_they_belong(frame: tuple[int, int, bytes]) -> None:
         (b"\x09\x80\x80\x80\x01", "more than 3 bytes"),
         (b"\x09\x02\xff\xff\xff\x01", "more than 3 bytes"),
         (b"\x00", "unknown type 0x00"),
-        (b"\x0e\x00\x00", "unknown type 0x0e"),
+        (b"\x10\x00\x00", "unknown type 0x10"),
         (b"\x7f", "unknown type 0x7f"),
         (b"\x80\x00\x81\x80\x04", "a 0x80 frame of 65537 bytes"),
     ],
@@ -485,8 +485,8 @@ def test_frame_vectors(words: str, data: bytes) -> None:
     route = said.pop("route", 0)
     if name in LAYOUTS:
         payload = LAYOUTS[name].encode(**said)
-    elif name == "CREDIT":
-        payload = wire.encode_varint(said["more"])
+    elif name in ("CREDIT", "RETURN"):
+        payload = wire.encode_varint(said.get("more") or said["less"])
     else:
         payload = said.get("payload", b"")
     assert wire.encode_frame(TYPES[name], route, payload).hex(" ") == data.hex(" ")

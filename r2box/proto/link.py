@@ -18,8 +18,9 @@ from collections import deque
 from ..errors import WireError
 from . import wire
 from .address import check_address
+from .budget import Budget
 from .flight import Flight
-from .outbox import QUANTUM, Outbox
+from .outbox import Outbox
 from .outcome import LOST, Outcome
 from .route import decode_message, encode_message
 from .stream import Stream
@@ -48,8 +49,6 @@ HELLO_TIMEOUT = 10.0  # seconds for both hellos: a person waits for this
 KEEPALIVE = 15.0  # seconds of silence after which the neighbour is asked
 MISSES = 3  # unanswered questions that make it dead
 MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels, and windows of the least size still fit in memory
-BUDGET = 1 << 26  # 64 MiB: what all neighbours' streams on one link may have sent and we not passed on
-
 MAX_ROOM = 1 << 30  # for a link that is to be done with soon
 MAX_PASSENGERS = 64  # descriptors that came and wait for their message
 
@@ -93,7 +92,7 @@ class Link:
         self.is_hurried = False  # send all there is: the neighbour is not listened to any more
         self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
         self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
-        self.granted = 0  # bytes that neighbours' streams may send or have here
+        self.budget = Budget()
         self.received = 0  # bytes, for the statistics
         self.flight = Flight()
         self._decoder = wire.Decoder()
@@ -191,6 +190,7 @@ class Link:
         self.reason = reason
         self._outbox.drop_streams()
         streams, self.streams = list(self.streams.values()), {}
+        self.budget.clear()
         lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
         for stream in streams:
             stream.on_lost(lost)
@@ -369,15 +369,9 @@ class Link:
 
     def release(self, stream: Stream) -> None:
         """Both sides have said CLOSE: the label may be used again."""
+        self.budget.forget(stream)
         if self.streams.pop(stream.key, None) is not None and stream.opened_here:
             self._free_labels.append(stream.key >> 1)
-
-    def grant(self, wanted: int, least: int) -> int:
-        """How much of `wanted` bytes of credit the budget allows; `least` if that is too little to be worth a frame."""
-        size = min(wanted, BUDGET - self.granted)
-        size = size if size >= QUANTUM else least
-        self.granted += size
-        return size
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -434,4 +428,6 @@ _STREAM_FRAMES: dict[int, Callable[[Stream, Buffer], None]] = {
     wire.FIN: Stream.on_fin,
     wire.STOP: Stream.on_stop,
     wire.CLOSE: Stream.on_close,
+    wire.RECALL: Stream.on_recall,
+    wire.RETURN: Stream.on_return,
 }

@@ -102,6 +102,8 @@ class Outbox:
         stream.far_ready = far.more()
         if stream.far_ready and stream.credit and not stream.queued and not stream.close_sent:
             self.schedule(stream)
+        elif stream.recalled and not stream.far_ready:
+            stream.return_credit()
         return size
 
     def abandon(self) -> tuple[int, ...]:

@@ -26,8 +26,9 @@ from __future__ import annotations
 from collections import deque
 
 from ..errors import WireError
+from . import wire
 from .outcome import Outcome, decode_outcome, encode_outcome
-from .wire import ACCEPT, ACCEPT_FIELDS, CLOSE, CREDIT, FIN, MAX_CREDIT, STOP, decode_varint, encode_varint
+from .wire import decode_varint, encode_varint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Stream:
     __slots__ = (
         "_ending", "_round", "_round_at", "accepted", "allowance", "close_received", "close_sent", "credit",
         "eof_passed", "far", "far_ready", "fin_received", "fin_sent", "inbox", "key", "link", "opened_here", "queued",
-        "route", "stopped", "window",
+        "recalled", "route", "stopped", "window",
     )  # fmt: skip
 
     def __init__(self, link: Link, key: int, route: int, opened_here: bool) -> None:
@@ -162,6 +163,7 @@ class Stream:
         self.far_ready = False
         self.queued = False  # in the link's ring
         self.fin_sent = False
+        self.recalled = False  # the neighbour wants its credit back
         # in
         self.inbox = ByteQueue()
         self.window = FIRST_WINDOW
@@ -182,7 +184,7 @@ class Stream:
         if self.accepted or not self.opened_here:
             raise WireError("an ACCEPT that nobody waits for")
         self.accepted = True
-        self.on_window(ACCEPT_FIELDS.decode(payload)["window"])
+        self.on_window(wire.ACCEPT_FIELDS.decode(payload)["window"])
         self.far.accept()
         self._schedule()
 
@@ -194,22 +196,40 @@ class Stream:
             raise WireError("data after the end of a stream")
         self.allowance -= size
         if self.stopped or not size:
-            self.link.granted -= size
+            self.link.budget.give_back(size)
             return
         self.inbox.append(data)  # the link tells `far` when it has read everything
 
     def on_credit(self, payload: Buffer) -> None:
-        more, after = decode_varint(payload, 0, len(payload))
-        if after != len(payload):
-            raise WireError("a credit that is no number")
-        self.on_window(more)
+        self.on_window(_decode_size(payload))
         self._schedule()
+
+    def on_recall(self, payload: Buffer) -> None:
+        """Give credit back as soon as there is nothing to send with it."""
+        self.recalled = True
+        if not self.far_ready:
+            self.return_credit()
+
+    def return_credit(self) -> None:
+        self.recalled = False
+        spare = self.credit - LEAST_WINDOW
+        if spare > 0 and not self.fin_sent and not self.close_sent:  # FIN has given all back
+            self.credit -= spare
+            self.link.control(wire.RETURN, self.route, encode_varint(spare))
+
+    def on_return(self, payload: Buffer) -> None:
+        size = _decode_size(payload)
+        if not 0 < size <= self.allowance:
+            raise WireError(f"{size} bytes of credit given back, of {self.allowance}")
+        self.allowance -= size
+        self.link.budget.give_back(size)
 
     def on_window(self, more: int) -> None:
         """`more` bytes of credit, by OPEN, ACCEPT or CREDIT."""
-        if not 0 < more <= MAX_CREDIT - self.credit:
+        if not 0 < more <= wire.MAX_CREDIT - self.credit:
             raise WireError(f"a credit of {more} bytes on top of {self.credit}")
         self.credit += more
+        self.recalled = False
 
     def on_fin(self, payload: Buffer) -> None:
         if self.fin_received:
@@ -221,7 +241,7 @@ class Stream:
     def on_stop(self, payload: Buffer) -> None:
         if not self.fin_sent:
             self.fin_sent = True
-            self.link.control(FIN, self.route)
+            self.link.control(wire.FIN, self.route)
         self.far.stop()
 
     def on_close(self, payload: Buffer) -> None:
@@ -230,7 +250,7 @@ class Stream:
         self._forget_allowance()
         if not self.close_sent:
             self.close_sent = True
-            self.link.control(CLOSE, self.route)
+            self.link.control(wire.CLOSE, self.route)
         self.link.release(self)
         self._end(outcome)
 
@@ -254,12 +274,12 @@ class Stream:
         far.close(outcome)
 
     def _forget_allowance(self) -> None:
-        self.link.granted -= self.allowance
+        self.link.budget.give_back(self.allowance)
         self.allowance = 0
 
     def _drop_inbox(self) -> None:
         self._forget_allowance()
-        self.link.granted -= self.inbox.size
+        self.link.budget.give_back(self.inbox.size)
         self.inbox.clear()
 
     # -- what the far end wants (the End interface) ----------------------------------------------------------------
@@ -298,10 +318,10 @@ class Stream:
         if self.stopped:
             return
         self.stopped = True
-        self.link.granted -= self.inbox.size
+        self.link.budget.give_back(self.inbox.size)
         self.inbox.clear()
         if not self.fin_received and not self.close_sent:
-            self.link.control(STOP, self.route)
+            self.link.control(wire.STOP, self.route)
         self.eof_passed = True
         if self._ending is not None:
             self._pass_on(self._ending)
@@ -309,7 +329,7 @@ class Stream:
     def accept(self) -> None:
         """The tunnel stands: tell the neighbour, with the first window for what it sends."""
         if not self.close_sent:
-            self.link.control(ACCEPT, self.route, ACCEPT_FIELDS.encode(window=self.first_grant()))
+            self.link.control(wire.ACCEPT, self.route, wire.ACCEPT_FIELDS.encode(window=self.first_grant()))
             self._schedule()
 
     def close(self, outcome: Outcome) -> None:
@@ -317,18 +337,26 @@ class Stream:
         self._drop_inbox()
         if not self.close_sent:
             self.close_sent = True
-            self.link.control(CLOSE, self.route, encode_outcome(outcome))
+            self.link.control(wire.CLOSE, self.route, encode_outcome(outcome))
 
     # -- credit for the neighbour -----------------------------------------------------------------------------------
 
     def first_grant(self) -> int:
         """The first credit for the neighbour, in bytes."""
-        self.allowance = self.link.grant(self.window, LEAST_WINDOW)
+        self.allowance = self.link.budget.grant(self, self.window, LEAST_WINDOW)
         return self.allowance
+
+    def recall(self) -> int:
+        """Ask for the credit back that is not used: others need it.  Returns how much that may be."""
+        spare = self.allowance - LEAST_WINDOW
+        if spare <= 0 or self.close_sent:
+            return 0
+        self.link.control(wire.RECALL, self.route)
+        return spare
 
     def _replenish(self, taken: int) -> None:
         """`taken` bytes have left the inbox: size the window to the path, and give credit when it is worth a frame."""
-        self.link.granted -= taken
+        self.link.budget.give_back(taken)
         if self.close_sent or self.fin_received or self.stopped:
             return
         self._round += taken
@@ -341,7 +369,15 @@ class Stream:
             self._round, self._round_at = 0, self.link.now
         held = self.allowance + self.inbox.size
         if self.window - held >= self.window // 4:
-            more = self.link.grant(self.window - held, LEAST_WINDOW - held if held <= LEAST_WINDOW // 2 else 0)
+            least = LEAST_WINDOW - held if held <= LEAST_WINDOW // 2 else 0
+            more = self.link.budget.grant(self, self.window - held, least)
             if more > 0:
                 self.allowance += more
-                self.link.control(CREDIT, self.route, encode_varint(more))
+                self.link.control(wire.CREDIT, self.route, encode_varint(more))
+
+
+def _decode_size(payload: Buffer) -> int:
+    size, after = decode_varint(payload, 0, len(payload))
+    if after != len(payload):
+        raise WireError("a credit that is no number")
+    return size

@@ -51,6 +51,8 @@ CREDIT = 0x0A  # a varint: how many more bytes of DATA the receiver of this fram
 FIN = 0x0B  # the sender's stream has ended, cleanly
 STOP = 0x0C  # the sender will not read any more: send no more DATA, and FIN
 CLOSE = 0x0D  # the last frame of its sender on a route: `CLOSE_FIELDS`
+RECALL = 0x0E  # the receiver of DATA asks for credit back that is not being used
+RETURN = 0x0F  # a varint: the credit that the sender of DATA gives back
 
 OPTIONAL = 0x80
 
@@ -77,6 +79,8 @@ FRAMES = {
     FIN: ("FIN", True, 0),
     STOP: ("STOP", True, 0),
     CLOSE: ("CLOSE", True, MAX_TEXT),
+    RECALL: ("RECALL", True, 0),
+    RETURN: ("RETURN", True, 4),
 }
 
 

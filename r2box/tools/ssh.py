@@ -20,8 +20,8 @@ COMMAND = Command(
     "ssh to a node through the network of nodes",
     arguments=[Argument("ARGUMENTS", "ssh options, [USER@]NODE, a command: as with ssh", required=False, rest=True)],
     description=(
-        "Runs ssh with a ProxyCommand that tunnels to the service sshd of NODE, under the host alias r2/NODE, so that "
-        "its keys are remembered by that name.  NODE may be a path such as carl/bob.  All ssh options are passed on; "
+        "Runs ssh with a ProxyCommand that opens a tunnel to the service sshd of NODE and leaves it to ssh, under the "
+        "host alias r2/NODE, so that its keys are remembered by that name.  NODE may be a path such as carl/bob.  All ssh options are passed on; "
         "scp and sftp use it with -S r2-ssh.\n\nThe daemon is the one of R2_SOCKET, or the default one."
     ),
     examples=[
@@ -66,10 +66,10 @@ def main(args: Args) -> int:
     proxy = [*own_command(), "r2-tunnel", "-s", socketfile.default_path()]
     for step in (*path, SERVICE + "sshd"):
         proxy += ["-t", step]
-    line = " ".join(quote(word).replace("%", "%%") for word in [*proxy, "-"])
+    line = " ".join(quote(word).replace("%", "%%") for word in [*proxy, "--fdpass", "-"])
     words[at] = f"{user}{separator}r2/{node}"
     try:
-        os.execvp("ssh", ["ssh", "-o", f"ProxyCommand={line}", *words])
+        os.execvp("ssh", ["ssh", "-o", f"ProxyCommand={line}", "-o", "ProxyUseFdpass=yes", *words])
     except FileNotFoundError:
         import sys
 
