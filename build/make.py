@@ -24,6 +24,8 @@ import time
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from slim import SlimError, slim
+
 ROOT = Path(__file__).resolve().parent.parent
 SHEBANG = b"#!/usr/bin/env python3\n"
 LIMIT = 256 * 1024  # r2box is carried over slow links to small hosts, so its size is part of its contract
@@ -41,9 +43,10 @@ PIP_ARGUMENTS = (
 ).split()
 
 PACKAGES = ("r2box", "tomli")
-# What is compiled is what these import: they are started often, by people and scripts that wait for them.  A daemon
-# starts once, and compiled code takes half as much room again as its source.
-STARTED_OFTEN = ("box", "tools.r2", "tools.connect", "tools.serve", "tools.tunnel", "tools.ssh")
+# What is compiled is what these import; compiled code takes twice as much room as its source.  Tools are started often,
+# by people and scripts that wait for them.  A daemon starts once, but Python's compiler leaves a MiB behind that is
+# never given back, however little there was to compile.
+COMPILED = ("box", "tools.r2", "tools.connect", "tools.serve", "tools.tunnel", "tools.ssh", "net.daemon")
 
 
 class BuildError(Exception):
@@ -73,6 +76,7 @@ def rewrite(staged: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="r2box-build-") as work:
         tree = Path(work)
         unpack(staged, tree)
+        slim_modules(tree)
         shutil.copyfile(ROOT / "build" / "launcher.py", tree / "__main__.py")
         compile_modules(tree)
         data = pack(tree)
@@ -118,11 +122,20 @@ def kept_name(name: PurePosixPath) -> PurePosixPath | None:
     return None if name.suffix in (".pyc", ".pyi", ".typed") else inside
 
 
-def compile_modules(tree: Path) -> None:
-    """Put `module.pyc` beside the `module.py` of what is started often.
+def slim_modules(tree: Path) -> None:
+    """Leave out of every module what only its readers need; but `help(r2box.dial)` is to have something to say."""
+    for path in set(tree.rglob("*.py")) - {tree / "r2box" / "library.py"}:
+        try:
+            path.write_bytes(slim(path.read_text(encoding="utf-8")).encode())
+        except (SyntaxError, SlimError) as error:
+            raise BuildError(f"cannot slim {path.relative_to(tree)}: {error}") from None
 
-    zipimport looks there first; another Python than the one that builds falls back to the source.  Docstrings and
-    column numbers are left out, which makes them a third smaller.
+
+def compile_modules(tree: Path) -> None:
+    """Put `module.pyc` beside `module.py` for all that `COMPILED` imports.
+
+    zipimport looks there first; another Python than the one that builds falls back to the source.  Column
+    numbers are left out, which makes it a fifth smaller.
 
     In a fresh interpreter without site-packages and with a fixed hash seed, because compiled code depends on the
     order of sets and on which strings its interpreter already knew.  The path is cut down to `r2box/module.py`.
@@ -130,8 +143,8 @@ def compile_modules(tree: Path) -> None:
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["PYTHONHASHSEED"] = "0"
-    often = [name for name in STARTED_OFTEN if Path(tree, "r2box", *name.split(".")).with_suffix(".py").exists()]
-    imports = "import sys, " + ", ".join(f"r2box.{name}" for name in often)
+    names = [name for name in COMPILED if Path(tree, "r2box", *name.split(".")).with_suffix(".py").exists()]
+    imports = "import sys, " + ", ".join(f"r2box.{name}" for name in names)
     show = "print(*(m.__file__ for n, m in sorted(sys.modules.items()) if n.partition('.')[0] == 'r2box'))"
     command = [sys.executable, "-B", "-s", "-S", "-c", f"{imports}; {show}"]
     listing = subprocess.run(command, env=environment, cwd=tree, stdout=subprocess.PIPE, text=True)

@@ -131,15 +131,14 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    from .command import parse, parse_leading, render_help
+    from .command import COMMON, parse, parse_leading, render_help
 
     lead = None
     place = TOOLS[name]
     if name == "r2":
-        command, _ = load(place)
-        lead, words = parse_leading(command.options, words)
+        lead, words = parse_leading(COMMON, words)  # which are all that r2 itself has
         if lead.help or lead.version or not words:
-            return _show(command, lead, missing=not (lead.help or lead.version))
+            return _show(load(place)[0], lead, missing=not (lead.help or lead.version))
         word, words = words[0], words[1:]
         if word not in WORDS:
             from .command import closest

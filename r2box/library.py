@@ -3,9 +3,10 @@
     sock = r2box.dial("bob/echo")                  # a connected socket.socket
     for sock, origin in r2box.serve("echo"): ...   # accepted ones
 
-The sockets are real: the daemon hands them over, and what comes out of them does not pass through this process a
-second time.  They are stream sockets of the family AF_UNIX, or what the service itself gave (AF_INET of a service that
-is `tcp://…`).  A tunnel lives as long as its socket, not as long as the `Session` that opened it.
+The sockets are real: the daemon hands them over, and nothing of this process is in the way.  (Only where the control
+socket is forwarded and passes no descriptors, a thread of the session copies.)  They are stream sockets of the family
+AF_UNIX, or what the service itself gave: AF_INET of a service of the same node that is `tcp://…`.  A tunnel lives as
+long as its socket, not as long as the `Session` that opened it.
 
 Everything here blocks; give each thread a Session of its own.
 """
@@ -25,12 +26,11 @@ from .proto.address import check_address, format_path, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from threading import Thread
     from types import TracebackType
-    from typing import Any
 
-    from .net.loop import Timer
-
+LINGER = 1.0  # seconds that the end of a process waits for what a thread of ours has still to copy
 AT_ONCE = 64  # tunnels that `Session.dial_all` has on the way
 
 
@@ -44,8 +44,10 @@ class Session:
         self._path = socket or socketfile.default_path()
         self._loop = Loop()
         self._gone: str | None = None
+        self._is_closed = False
         self._incoming: deque[tuple[sockets.socket, str]] = deque()
         self._is_ready = False
+        self._thread: Thread | None = None  # runs the loop, where descriptors do not pass
         try:
             fd = socketfile.connect(self._path).detach()
         except DaemonError:
@@ -53,6 +55,8 @@ class Session:
             raise
         self._client = Client(self._loop, fd, ready=self._ready, gone=self._lost, event=self._event)
         self._wait(lambda: self._is_ready)
+        if not self._client.link.passes:
+            self._start_copying()
 
     def __enter__(self) -> Session:
         return self
@@ -64,12 +68,20 @@ class Session:
 
     def close(self) -> None:
         """Part from the daemon; services of this session end, tunnels do not.  Safe to call again."""
-        if self._gone is None:
-            self._gone = "closed"
-            self._client.close()
-            self._loop.soon(self._loop.stop)
-            self._loop.run()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._gone = self._gone or "the session is closed"
+        if self._thread is not None:
+            self._loop.post(self._part_when_empty)
+            return
+        self._part()
+        self._loop.run()
         self._loop.close()
+
+    def _part(self) -> None:
+        self._client.close()
+        self._loop.soon(self._loop.stop)
 
     @property
     def address(self) -> str:
@@ -85,17 +97,10 @@ class Session:
         A tunnel that fails later looks like a connection that its other end closed.
         """
         got: list[sockets.socket | Exception] = []
-        timer: list[Timer] = []
-        if timeout is not None:
-            late = TimeoutError(f"{path}: not open within {timeout:g} s")
-            timer.append(self._loop.later(timeout, lambda: got.append(late)))
         self._ask(path, got)
-        self._wait(lambda: bool(got))
-        for pending in timer:
-            pending.cancel()
-        if isinstance(got[0], Exception):
-            raise got[0]
-        return got[0]
+        if not self._wait(lambda: bool(got), timeout):
+            got.append(TimeoutError(f"{path}: not open within {timeout:g} s"))
+        return _socket_of(got)
 
     def dial_all(self, paths: Iterable[str]) -> Iterator[sockets.socket]:
         """A tunnel to each of `paths`, in their order; up to `AT_ONCE` are on the way at the same time.
@@ -114,9 +119,7 @@ class Session:
     def _first(self, waiting: deque[list[sockets.socket | Exception]]) -> sockets.socket:
         got = waiting.popleft()
         self._wait(lambda: bool(got))
-        if isinstance(got[0], Exception):
-            raise got[0]
-        return got[0]
+        return _socket_of(got)
 
     def _ask(self, path: str, got: list[sockets.socket | Exception]) -> None:
         """Ask for a tunnel; what comes of it goes to `got`."""
@@ -130,7 +133,7 @@ class Session:
             got.append(RefusedError(body["text"] if body.kind == say.ERROR else f"{path}: an answer that is none"))
 
         target = parse_path(path) if path else ()
-        self._client.request(say.TUNNEL, answered, target=target, detached=1)
+        self._do(lambda: self._client.request(say.TUNNEL, answered, target=target, detached=1))
 
     # -- services --------------------------------------------------------------------------------------------------
 
@@ -143,9 +146,14 @@ class Session:
         """
         answers: list[say.Body] = []
         patterns = tuple(pattern.encode() for pattern in allow)
-        self._client.request(
-            say.SERVE, lambda body, _: answers.append(body), name=check_address(name), runs=say.SINGLE, allow=patterns
-        )
+        check_address(name)
+
+        def ask() -> None:
+            self._client.request(
+                say.SERVE, lambda body, _: answers.append(body), name=name, runs=say.SINGLE, allow=patterns
+            )
+
+        self._do(ask)
         self._wait(lambda: bool(answers))
         checked(answers[0])
         return self._accept()
@@ -168,12 +176,70 @@ class Session:
     def _lost(self, why: str) -> None:
         self._gone = why
 
-    def _wait(self, done: Any) -> None:
-        """Run the loop until done(); DaemonError if the daemon goes away first."""
-        while not done():
-            if self._gone is not None:
-                raise DaemonError(f"{self._path}: the daemon went away: {self._gone}")
+    def _do(self, fn: Callable[[], object]) -> None:
+        """fn(), where the loop runs."""
+        if self._thread is None:
+            fn()
+        else:
+            self._loop.post(fn)
+
+    def _wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Until done(), or for `timeout` seconds; whether it is.  DaemonError if the daemon goes away first."""
+
+        def over() -> bool:
+            return done() or self._gone is not None
+
+        if self._thread is not None:
+            with self._changed:
+                self._changed.wait_for(over, timeout)
+        elif not over():
+            timer = self._loop.later(timeout, lambda: None) if timeout is not None else None
+            end = self._loop.now() + (timeout or 0)
+            while not over() and (timer is None or self._loop.now() < end):
+                self._loop.run_once()
+            if timer is not None:
+                timer.cancel()
+        if self._gone is not None and not done():
+            raise DaemonError(f"{self._path}: the daemon went away: {self._gone}")
+        return done()
+
+    # -- where descriptors do not pass -----------------------------------------------------------------------------
+
+    def _start_copying(self) -> None:
+        """Have a thread run the loop: our ends of all tunnels are copied there, while the caller does what it likes."""
+        import atexit
+        import threading
+
+        self._changed = threading.Condition()
+        self._loop.open_to_threads()
+        self._thread = threading.Thread(target=self._copy, name="r2box", daemon=True)
+        self._thread.start()
+        atexit.register(self._finish)
+
+    def _copy(self) -> None:
+        self._loop.is_running = True
+        while self._loop.is_running:
             self._loop.run_once()
+            with self._changed:
+                self._changed.notify_all()
+        self._loop.close()
+
+    def _part_when_empty(self) -> None:
+        self._client.ferry.emptied = self._part
+        if not self._client.ferry.carried:
+            self._part()
+
+    def _finish(self) -> None:
+        """This process ends: what its sockets were given should have gone out before."""
+        self.close()
+        assert self._thread is not None
+        self._thread.join(LINGER)
+
+
+def _socket_of(got: list[sockets.socket | Exception]) -> sockets.socket:
+    if isinstance(got[0], Exception):
+        raise got[0]
+    return got[0]
 
 
 def dial(path: str, *, socket: str | None = None, timeout: float | None = None) -> sockets.socket:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import types
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import make
 import pytest
+from slim import SlimError, slim
 
 import r2box
 
@@ -91,6 +94,50 @@ def program() -> Path:
     return PROGRAM
 
 
+# -- what is left of the sources
+
+SLIM = {
+    'def f(a: int = 1, *b: "x") -> int:  # "one"\n    """Two\n    lines."""\n\n    return a\n': (
+        "def f(a = 1, *b):\n\n\n\n    return a\n"
+    ),
+    'class A(B):\n    """Nothing else."""\n': "class A(B):\n    0\n",
+    'x: int = 1\nself.y: A = {}\n"# z"\n': 'x = 1\nself.y = {}\n"# z"\n',
+    "def f(a: A[\n    int\n]) -> B[\n    int\n]:\n    c: int\n": "def f(a\n\n) -> B[\n    int\n]:\n    c: int\n",
+    "a: B[\n    int\n] = 1\n": "a: B[\n    int\n] = 1\n",
+    "class T(NamedTuple):\n    x: int = 1\n    y: str\n": "class T(NamedTuple):\n    x: int = 1\n    y: str\n",
+    "if TYPE_CHECKING:\n    import a\n\n    B = a.B\nx = 1\n": "0\n\n\n\nx = 1\n",
+    "if TYPE_CHECKING:\n    import a\nelse:\n    a = 1\n": "if TYPE_CHECKING:\n    import a\nelse:\n    a = 1\n",
+    's = """\n  # no comment  \n"""  # é\nt = "é"  # é\n': 's = """\n  # no comment  \n"""\nt = "é"\n',
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), SLIM.items())
+def test_what_only_readers_need_is_left_out(text: str, expected: str) -> None:
+    assert slim(text) == expected
+
+
+@pytest.mark.parametrize("text", ['def f():\n    "a"\n    "b"\n', "(x): int = 1\n"])
+def test_what_cannot_be_left_out_is_refused(text: str) -> None:
+    with pytest.raises(SlimError):
+        slim(text)
+
+
+def test_tracebacks_point_to_the_lines_of_the_sources(rewritten: Path) -> None:
+    """Every function of every module, in the archive's source as well as compiled."""
+
+    def functions(code: types.CodeType) -> set[tuple[str, int]]:
+        inner = [each for each in code.co_consts if isinstance(each, types.CodeType)]
+        return {(each.co_name, each.co_firstlineno) for each in inner}.union(*map(functions, inner))
+
+    with zipfile.ZipFile(rewritten) as archive:
+        for path in sorted((ROOT / "r2box").rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            found = functions(compile(archive.read(name), name, "exec"))
+            assert found <= functions(compile(path.read_text(encoding="utf-8"), name, "exec"))
+            if name + "c" in archive.namelist():
+                assert functions(marshal.loads(archive.read(name + "c")[16:])) == found
+
+
 # -- the recipe
 
 
@@ -144,9 +191,10 @@ def test_the_date_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"site-packages/r2box/noise.py": f"# {os.urandom(300_000).hex()}"}, "more than it may have"),
+        ({"site-packages/r2box/noise.py": f"{os.urandom(300_000).hex()!r}, 1"}, "more than it may have"),
         ({"site-packages/tomli/_parser.cpython-39.so": ""}, "compiled for one machine"),
-        ({"site-packages/r2box/box.py": "def entry(:"}, "cannot compile r2box"),
+        ({"site-packages/r2box/box.py": "def entry(:"}, "cannot slim r2box/box.py: "),
+        ({"site-packages/r2box/box.py": "import nothing"}, "cannot compile r2box"),
     ],
 )
 def test_what_must_not_be_shipped_is_refused(tmp_path: Path, change: dict[str, str], complaint: str) -> None:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     Buffer = Union[bytes, bytearray, memoryview]
 
 MAX_PASSENGERS = 16  # descriptors in one message; SCM_MAX_FD is 253
+BUFFER = 1 << 19  # bytes that one end of a socketpair or pipe may be ahead: as much as is read at once
 _ANCILLARY = socket.CMSG_SPACE(MAX_PASSENGERS * array.array("i").itemsize)
 _FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_SETPIPE_SZ, _GETPIPE_SZ = 1031, 1032  # fcntl.F_SETPIPE_SZ of Python 3.10 and newer, on Linux
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 
 
@@ -36,16 +38,22 @@ class Arena:
     next `clear` must be copied before.
     """
 
-    __slots__ = ("_at", "_view")
+    __slots__ = ("_at", "_size", "_view")
 
     def __init__(self, size: int) -> None:
-        self._view = memoryview(bytearray(size))
+        self._size = size
+        self._view = memoryview(b"")  # until something is read: an idle program does without
         self._at = 0
 
     def take(self, limit: int) -> memoryview:
         """Room for `limit` bytes.  The first of them are used when `keep` says so."""
         end = self._at + limit
-        return self._view[self._at : end] if end <= len(self._view) else memoryview(bytearray(limit))
+        if end <= len(self._view):
+            return self._view[self._at : end]
+        if self._view or limit > self._size:
+            return memoryview(bytearray(limit))
+        self._view = memoryview(bytearray(self._size))
+        return self._view[:limit]
 
     def keep(self, size: int) -> None:
         self._at = min(self._at + size, len(self._view))
@@ -79,7 +87,19 @@ class End:
             self._careful = True
             return fd
         os.close(fd)
+        self._widen(own)
         return own
+
+    @staticmethod
+    def _widen(fd: int) -> None:
+        """Let a pipe hold as much as is read at once; one that may not grow, or is no pipe, serves as it is."""
+        import fcntl
+
+        try:
+            if fcntl.fcntl(fd, _GETPIPE_SZ) < BUFFER:
+                fcntl.fcntl(fd, _SETPIPE_SZ, BUFFER)
+        except OSError:
+            return
 
     def _ready(self, event: int) -> bool:
         poll = select.poll()
@@ -248,8 +268,10 @@ def adopt(descriptors: tuple[int, ...]) -> Channel:
 
 def socketpair() -> tuple[int, int]:
     """Two descriptors, joined by the kernel, close-on-exec."""
-    a, b = socket.socketpair()
-    return a.detach(), b.detach()
+    pair = socket.socketpair()
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    return pair[0].detach(), pair[1].detach()
 
 
 def same_socket(one: int, other: int) -> bool:

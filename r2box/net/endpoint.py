@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 # What the descriptor leads to.  A CLIENT's tunnel ends when the far end says so; a STDIO's too, or when nobody reads
 # its output any more; a PROGRAM's when `exited` was called and its output is at its end; a SOCKET's when both
-# directions are.
+# directions are, and the far end says so if it is the one that was asked.
 CLIENT, STDIO, PROGRAM, SOCKET = range(4)
 
-WRITE_SIZE = 1 << 18  # pulled at once
+WRITE_SIZE = 1 << 19  # pulled at once
 GRACE = 0.1  # seconds between a program's end of output and its exit that still count as one event
 
 
@@ -249,9 +249,12 @@ class Endpoint:
         self._finish(outcome)
 
     def _maybe_over(self) -> None:
-        if self._eof_passed and self._exit is not None:
+        if self.is_over or not self._eof_passed:
+            return
+        if self._exit is not None:
             self._finish(self._exit)
-        elif self._eof_passed and self._write_ended and self._kind == SOCKET:
+        elif self._kind == SOCKET and self._write_ended and not self.stream.opened_here:
+            # Who opened it waits for the far end to say so: its own CLOSE would overtake what it sent.
             self._finish(Outcome())
 
     def _finish(self, outcome: Outcome) -> None:

@@ -15,8 +15,8 @@ from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
 from ..proto.route import Message
 from ..proto.stream import Nobody
 from . import endpoint as ends
-from .channel import adopt, close_all, socketpair
-from .endpoint import Endpoint
+from .channel import adopt, close_all, same_socket, socketpair
+from .endpoint import GRACE, Endpoint
 from .guest import HANGUP_TIME, Guest, Incoming, Tunnel
 
 TYPE_CHECKING = False
@@ -180,7 +180,8 @@ class _Over(Tunnel):
         self._exchange.endpoints.discard(self._end)
         self.end(outcome)
         close_all(self._theirs)
-        if not self.opened or self.detached or outcome.is_clean or self.guest.is_gone:
+        hears_first = not self.guest.link.passes  # what we say overtakes the bytes
+        if not self.opened or self.detached or outcome.is_clean or self.guest.is_gone or hears_first:
             self._end.channel.close()
         else:
             self.guest.hold(self._end.channel, self._exchange.loop)
@@ -195,17 +196,19 @@ class _Over(Tunnel):
 class _Here(Tunnel):
     """A tunnel to a service of this daemon: each side gets its ends, and the bytes go between them without us.
 
-    A program gets the client's own stdin and stdout, if those were given.
+    A program gets the client's own stdin and stdout, if those were given; but not one socket for both, of which it
+    could not close its output alone.
     """
 
-    __slots__ = ("_incoming", "_mine", "_runs")
+    __slots__ = ("_exchange", "_incoming", "_mine", "_runs")
 
     def __init__(
         self, exchange: Exchange, guest: Guest, body: say.Body, service: Service, given: tuple[int, ...]
     ) -> None:
+        self._exchange = exchange
         self._runs = service.runs
         self._mine: tuple[int, ...] = ()
-        if given and service.runs == say.APART:
+        if given and service.runs == say.APART and not same_socket(*given):
             theirs = given
         else:
             close_all(given)
@@ -227,7 +230,10 @@ class _Here(Tunnel):
     def exited(self, outcome: Outcome) -> None:
         close_all(self._mine)
         self._mine = ()
-        self.end(outcome)
+        if self.opened and not self._incoming.server.link.passes:
+            self._exchange.loop.later(GRACE, lambda: self.end(outcome))  # its last bytes may still be on their way
+        else:
+            self.end(outcome)
 
     def cancel(self) -> None:
         self._incoming.hang_up("the client went away")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from ..proto.outcome import BUSY, Outcome
 from .channel import Channel, close_all, socketpair
-from .endpoint import SOCKET, Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ class _Carried:
     __slots__ = ("_end", "_ferry")
 
     def __init__(self, ferry: Ferry, stream: Stream, fd: int) -> None:
+        from .endpoint import SOCKET, Endpoint  # most programs never get here
+
         ferry.carried += 1
         self._ferry = ferry
         self._end = Endpoint(ferry.loop, Channel(fd), self, SOCKET)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-    Callback = Callable[[], None]
+    Callback = Callable[[], object]
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-ARENA_SIZE = 1 << 18  # what is read from descriptors to be written in one go
+ARENA_SIZE = 1 << 19  # what is read from descriptors to be written in one go
 
 
 _NOTHING = (None, None)
@@ -64,9 +64,10 @@ class Loop:
         self._soon: deque[Callback] = deque()
         self._signals: dict[int, Callback] = {}
         self._wakeup: tuple[int, int] | None = None  # signals and threads write to [1]
+        self._door: tuple[int, int] | None = None  # other threads write to [1]
         self._old_handlers: dict[int, Any] = {}
         self._exits: dict[int, Callable[[int], None]] = {}  # children without a pidfd
-        self._running = False
+        self.is_running = False
         self.arena = Arena(ARENA_SIZE)
         self.failed: Callable[[BaseException], None] | None = None  # for what a callback raises; None: let it out
 
@@ -148,19 +149,37 @@ class Loop:
             if number in self._signals:
                 self._signals[number]()
 
+    def post(self, fn: Callback) -> None:
+        """`soon` for other threads than the loop's.  `open_to_threads` must have been called in the loop's."""
+        self._soon.append(fn)
+        assert self._door is not None
+        try:
+            os.write(self._door[1], b"\0")
+        except BlockingIOError:
+            return  # so many others have knocked already
+
+    def open_to_threads(self) -> None:
+        """Let `post` be used."""
+        if self._door is None:
+            self._door = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self.watch(self._door[0], self._knocked)
+
+    def _knocked(self) -> None:
+        assert self._door is not None
+        os.read(self._door[0], 4096)
+
     def thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Run `work` in a thread and `done` with what it returned or raised in the loop."""
         import threading
 
-        wakeup = self._wakeup_pipe()
+        self.open_to_threads()
 
         def run() -> None:
             try:
                 result: Any = work()
             except Exception as error:
                 result = error
-            self._soon.append(lambda: done(result))
-            os.write(wakeup, b"\0")
+            self.post(lambda: done(result))
 
         threading.Thread(target=run, daemon=True).start()
 
@@ -192,8 +211,8 @@ class Loop:
 
     def run(self) -> None:
         """Until `stop()`."""
-        self._running = True
-        while self._running:
+        self.is_running = True
+        while self.is_running:
             self.run_once()
 
     def run_once(self) -> None:
@@ -230,7 +249,7 @@ class Loop:
 
     def stop(self) -> None:
         """Return from `run` when the present round is done."""
-        self._running = False
+        self.is_running = False
 
     def close(self) -> None:
         """Give everything back: descriptors, and signals to their former handlers."""
@@ -238,8 +257,8 @@ class Loop:
             signal.signal(number, handler)
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
-            for fd in self._wakeup:
-                os.close(fd)
+        for fd in (*(self._wakeup or ()), *(self._door or ())):
+            os.close(fd)
         self._selector.close()
 
 

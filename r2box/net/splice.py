@@ -105,10 +105,13 @@ class Pump:
 def can_give(fd: int) -> bool:
     """Whether somebody else may read or write `fd` in our place.
 
-    Pipes, connected sockets and /dev/null.  Not terminals, where job control would not know of it; not regular files,
-    on which a daemon could block, and of which a program would get more than their bytes.
+    Pipes, connected sockets and /dev/null.  Not what is non-blocking, which a program would not expect; not terminals,
+    where job control would not know of it; not regular files, on which a daemon could block, and of which a program
+    would get more than their bytes.
     """
     status = os.fstat(fd)
+    if not os.get_blocking(fd):
+        return False
     if stat.S_ISSOCK(status.st_mode):
         import socket
 

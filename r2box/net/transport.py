@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STDIO, COMMAND, STARTER, TCP, TCP_LISTEN = "stdio", "command", "starter", "tcp", "tcp-listen"
 SCHEMES = (TCP, TCP_LISTEN)
-UNSENT = 1 << 17  # bytes that the kernel may hold back, beside what is on its way
+UNSENT = 1 << 20  # bytes that the kernel may hold back, beside what is on its way; `proto.flight` bounds both
 CONNECT_TIMEOUT = 20.0  # seconds for one address of a host
 STARTS = ("exec:-", "system:-", "shell:-")  # socat's addresses that run a program
 PLACE = "-%"
@@ -136,7 +136,8 @@ def tune(sock: socket.socket) -> None:
 def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], passive: bool = False) -> None:
     """Look the host up, in a thread unless it is a number: `found(list of addresses, or TransportError)`."""
     flags = socket.AI_PASSIVE if passive else 0
-    host = transport.host or None
+    # As bytes where it can be: for a text Python loads its tables of IDNA, most of a MiB.
+    host = (transport.host.encode() if transport.host.isascii() else transport.host) or None
 
     def look_up() -> Any:
         try:
@@ -205,6 +206,7 @@ class Dial:
             self._failed(code)
             return
         sock = self._release()
+        sock.setblocking(True)  # it may become a program's, which would not expect anything else
         tune(sock)
         self._opened(sock.detach())
 

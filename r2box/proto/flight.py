@@ -15,7 +15,7 @@ Both are measured as in BBR (Cardwell et al., "BBR: Congestion-Based Congestion 
             half a flight is let drain and it is measured anew.
     slack   what lets the rate be found to have grown, and keeps the path filled while a mark is on its way: half of
             rate * trip; at least 25 ms of the rate, which is the queue that a keystroke will meet on a slow link, but
-            not more than 1 MiB of it, which is the one on a fast link
+            not more than 1 MiB of it, which is the one on a fast link, or 128 KiB when there are others to wait
 
 Time is what the caller says it is, in seconds; sizes are bytes.
 """
@@ -27,8 +27,9 @@ from collections import deque
 FIRST = 1 << 18  # the limit before anything is measured: 256 KiB, as a stream's first window
 LEAST = 1 << 12  # less would make every frame wait for an answer
 MOST_SLACK = 1 << 20
+SHARED_SLACK = 1 << 17  # when there is somebody who would have to wait
 QUEUE = 0.025  # seconds
-LARGE = 1 << 17  # bytes between marks that no burst exceeds
+LARGE = 1 << 18  # bytes between marks that no burst exceeds
 CROWDED = 1.5  # times the shortest round trip, and
 JITTER = 0.001  # seconds more: a round trip that is longer has met a queue
 MEMORY = 10.0  # seconds
@@ -57,6 +58,8 @@ class Flight:
         self.sent = 0
         self.rtt = 0.0  # seconds, smoothed; 0 while unknown
         self.limit = FIRST
+        self.is_shared = False  # by several streams
+        self._path = 0  # what the path holds by itself
         self._acked = 0  # of `sent`
         self._acked_at = 0.0
         self._marks: dict[int, Mark] = {}
@@ -84,7 +87,8 @@ class Flight:
 
     @property
     def _bound(self) -> int:
-        return min(self._squeeze or self.limit, self.limit)
+        bound = min(self._squeeze or self.limit, self.limit)
+        return min(bound, self._path + max(self._path // 2, SHARED_SLACK)) if self.is_shared else bound
 
     def on_sent(self, size: int, now: float, is_dry: bool) -> None:
         """`size` bytes go out; `is_dry`: there is nothing more to send."""
@@ -123,6 +127,7 @@ class Flight:
         self._note_trip(took, now)
         self._note_rate(mark, now)
         path = max(self._rates) * self.trip
+        self._path = int(path)
         limit = max(LEAST, int(path + max(path / 2, min(MOST_SLACK, max(self._rates) * QUEUE))))
         # A rate may be low because little was sent or nobody had time; only a queue says that the path is the reason.
         is_crowded = mark.is_full and took > CROWDED * self.trip + JITTER

@@ -327,7 +327,8 @@ class Link:
         if self.is_backlogged:
             self._heard_at, self._misses = now, 0  # it is not listened to meanwhile, but it takes what we write
         outbox, flight = self._outbox, self.flight
-        out, descriptors = outbox.produce(MAX_ROOM if self.is_hurried else flight.room)
+        flight.is_shared = outbox.is_shared(now)
+        out, descriptors = outbox.produce(MAX_ROOM if self.is_hurried else flight.room, now)
         if out:
             flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
         if flight.wants_mark:
@@ -370,6 +371,7 @@ class Link:
     def release(self, stream: Stream) -> None:
         """Both sides have said CLOSE: the label may be used again."""
         self.budget.forget(stream)
+        self._outbox.forget(stream)
         if self.streams.pop(stream.key, None) is not None and stream.opened_here:
             self._free_labels.append(stream.key >> 1)
 

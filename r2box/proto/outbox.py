@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
 FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of small ones is seen as what it is
 QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
-ALONE = 1 << 17  # and when none does
+ALONE = 1 << 19  # and when none does, nor has lately
+LATELY = 1.0  # seconds
 ROUND = 4 * QUANTUM  # of one produce(), when there are several
 MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
 JOIN = 1 << 10  # payloads up to this size are joined with their header
@@ -35,6 +36,8 @@ class Outbox:
         self._control: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.backlog = 0
         self._ring: deque[Stream] = deque()
+        self._last: Stream | None = None  # that had a turn
+        self._shared_until = 0.0
 
     def put(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
         """Queue a frame that goes before all data, with the descriptors that go along."""
@@ -48,6 +51,12 @@ class Outbox:
 
     def drop_streams(self) -> None:
         self._ring.clear()
+        self._last = None
+
+    def forget(self, stream: Stream) -> None:
+        """`stream` is closed."""
+        if stream is self._last:
+            self._last = None
 
     @property
     def is_backlogged(self) -> bool:
@@ -57,17 +66,25 @@ class Outbox:
     def has_output(self) -> bool:
         return bool(self._control or self._ring)
 
-    def produce(self, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
+    def is_shared(self, now: float) -> bool:
+        """Whether several streams have sent lately: then none should have to wait for another's large pieces."""
+        return now < self._shared_until
+
+    def produce(self, room: int, now: float) -> tuple[list[Buffer], tuple[int, ...]]:
         """The next bytes to write, of which up to `room` may be data, and the descriptors that go with their first
         byte."""
         out: list[Buffer] = []
         descriptors = self._control[0][1] if self._control else ()
         self._take_control(out)
         size = 0
-        limit = min(room, ALONE if len(self._ring) == 1 else ROUND)
+        limit = min(room, ALONE if len(self._ring) == 1 and now >= self._shared_until else ROUND)
         # A turn adds at most three buffers.
         while self._ring and size < limit and len(out) < MAX_BUFFERS - 3 and not self._control:
-            size += self._turn(self._ring.popleft(), out, min(QUANTUM if self._ring else limit, limit - size))
+            stream = self._ring.popleft()
+            if stream is not self._last:
+                self._shared_until = now + LATELY if self._last is not None else 0.0
+                self._last = stream
+            size += self._turn(stream, out, min(QUANTUM if self._ring else limit, limit - size))
         self._take_control(out)  # what the turns caused
         return out, descriptors
 

@@ -21,8 +21,9 @@ COMMAND = Command(
     arguments=[Argument("ARGUMENTS", "ssh options, [USER@]NODE, a command: as with ssh", required=False, rest=True)],
     description=(
         "Runs ssh with a ProxyCommand that opens a tunnel to the service sshd of NODE and leaves it to ssh, under the "
-        "host alias r2/NODE, so that its keys are remembered by that name.  NODE may be a path such as carl/bob.  All ssh options are passed on; "
-        "scp and sftp use it with -S r2-ssh.\n\nThe daemon is the one of R2_SOCKET, or the default one."
+        "host alias r2/NODE, so that its keys are remembered by that name.  NODE may be a path such as carl/bob.  All "
+        "ssh options are passed on; scp and sftp use it with -S r2-ssh.\n\n"
+        "The daemon is the one of R2_SOCKET, or the default one."
     ),
     examples=[
         ("r2-ssh bob uptime", "run a command on the node bob"),

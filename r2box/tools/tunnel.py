@@ -52,6 +52,7 @@ COMMAND = Command(
     seealso=["r2(1)", "r2-serve(1)", "r2-ssh(1)"],
 )
 
+LAST_BYTES = 1.0  # seconds
 BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 
@@ -201,11 +202,13 @@ class Tunnel:
             self._fail(f"--fdpass: stdout takes no descriptors: {error.strerror}")
             return
         os.close(fd)
-        if self._client.link.passes or os.fork() != 0:
+        if self._client.link.passes:
             self._exit = OK
             self._loop.stop()
             return
         # The bytes go through us, but who started us waits for our exit.
+        if os.fork():
+            os._exit(OK)  # at once: what is still to be said to the daemon must not be said twice
         close_all(take_stdio())
         self._client.ferry.emptied = self._loop.stop
 
@@ -264,7 +267,7 @@ class Tunnel:
     def _ended(self, outcome: Outcome) -> None:
         """The tunnel is over.  A command of ours learns of a failure before it sees the end of its input."""
         self._outcome = outcome
-        if outcome.code == UNREAD or (self._is_given and outcome.signal == signal.SIGPIPE):
+        if outcome.code == UNREAD or (self._is_given and outcome.exit_status == BROKEN_PIPE):
             # Nobody reads our output: a program that writes to it itself would be killed without a word.
             self._exit = BROKEN_PIPE
             self._loop.stop()
@@ -272,7 +275,8 @@ class Tunnel:
         if not outcome.is_clean:
             self._hang_up()
             if self._output is not None:
-                self._output.finish()
+                # On a forwarded socket this has overtaken the last bytes.
+                self._loop.later(0 if self._client.link.passes else LAST_BYTES, self._output.finish)
         if self._output_at_end:
             self._pass_end()
         self._maybe_over()

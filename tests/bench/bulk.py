@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .runs import Candidate, Metric, RunError, Target
 from .session import Session
-from .ways import LARGE, R2, Asyncssh, Pair, Reticulum, Socat, Ssh, Tcp, Way
+from .ways import LARGE, R2, Asyncssh, Pair, Pipes, Reticulum, Socat, Ssh, Tcp, Way
 
 MIB = 1 << 20
 BLOCK = 256 * 1024
@@ -67,12 +67,13 @@ def one_link(session: Session) -> None:
     """bulk over one TCP link, service to tunnel"""
     with session.world() as world:
         straight = R2(world)
-        ways: list[Way] = [straight, R2(world, dash=True, base=straight), Socat(world), Socat(world, options=LARGE)]
+        ways: list[Way] = [straight, Socat(world), Socat(world, options=LARGE)]
+        ways += [R2(world, dash=True, base=straight), Socat(world, dash=True), Socat(world, options=LARGE, dash=True)]
         ways += [Ssh(world), Asyncssh(world), Reticulum(world), Tcp(world)]
         targets = [
-            Target(way.name, ">=", factor, peer)
-            for way in ways[:2]
-            for factor, peer in ((3, "socat"), (0.9, f"socat {LARGE}"))
+            Target(mine.name, ">=", factor, peer.name)
+            for mine, *peers in (ways[:3], ways[3:6])
+            for factor, peer in zip((3, 0.9), peers)
         ]
         measure_bulk(session, "one TCP link", ways, session.amount(256 * MIB, MIB), targets)
 
@@ -89,6 +90,6 @@ def local(session: Session) -> None:
     """bulk to a service of the same node"""
     with session.world() as world:
         straight = R2(world, hops=0)
-        ways: list[Way] = [straight, R2(world, dash=True, base=straight), Pair(world)]
-        targets = [Target(way.name, ">=", 0.95, "socketpair") for way in ways[:2]]
+        ways: list[Way] = [straight, Pair(world), R2(world, dash=True, base=straight), Pipes(world)]
+        targets = [Target(ways[at].name, ">=", 0.95, ways[at + 1].name) for at in (0, 2)]
         measure_bulk(session, "a service of the same node", ways, session.amount(1024 * MIB, MIB), targets)

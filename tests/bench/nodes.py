@@ -53,7 +53,7 @@ class Nodes:
         """Wait until the node has the service that `server` is to offer."""
         self._await(lambda: f"service/{name}" in (self._ls(node) or ()), f"the service {name}", server)
 
-    def tunnel(self, path: Sequence[str], transport: str) -> list[object]:
+    def tunnel(self, path: Sequence[str], transport: str) -> list[str]:
         """The command that joins `transport` to what is at `path`, which begins with the node that is asked."""
         return ["r2-tunnel", "-s", self.socket(path[0]), "-t", "/".join(path[1:]), transport]
 

@@ -86,30 +86,38 @@ class R2(Way):
 
 
 def run_tunnel(nodes: Nodes, path: list[str], near: str, dash: bool = False) -> list[Program]:
-    world = nodes.world
-    if not dash:
-        return [world.start(nodes.tunnel(path, near))]
+    if dash:
+        return run_piped(nodes.world, near, nodes.tunnel(path, "-"))
+    return [nodes.world.start(nodes.tunnel(path, near))]
+
+
+def run_piped(world: World, near: str, command: list[str]) -> list[Program]:
+    """`near` and `command`, with a pipe from each one's output to the other's input."""
     there_out, there_in = os.pipe()
     back_out, back_in = os.pipe()
     try:
         with open(there_out, "rb") as near_in, open(back_in, "wb") as near_out:
             program = world.start([near], stdin=near_in, stdout=near_out)
-        with open(back_out, "rb") as tunnel_in, open(there_in, "wb") as tunnel_out:
-            return [program, world.start(nodes.tunnel(path, "-"), stdin=tunnel_in, stdout=tunnel_out)]
+        with open(back_out, "rb") as far_in, open(there_in, "wb") as far_out:
+            return [program, world.start(command, stdin=far_in, stdout=far_out)]
     except OSError as error:
         raise RunError(str(error)) from None
 
 
 class Socat(Way):
-    """Socats in a chain over TCP: a pair for one hop, one more for each further hop."""
+    """Socats in a chain over TCP: a pair for one hop, one more for each further hop.
 
-    def __init__(self, world: World, hops: int = 1, options: str = "") -> None:
+    `dash`: the near program is behind two pipes, as with `R2`.
+    """
+
+    def __init__(self, world: World, hops: int = 1, options: str = "", dash: bool = False) -> None:
         super().__init__(world)
         self.hops = hops
+        self.dash = dash
         self._options = options.split()
         self._ports: dict[str, int] = {}
         kind = "socat" if hops == 1 else f"{hops + 1} socats"
-        self.name = f"{kind} {options}".strip()
+        self.name = " ".join(filter(None, (kind, options, "-" if dash else "")))
 
     def missing(self) -> str:
         return socat_missing()
@@ -125,6 +133,8 @@ class Socat(Way):
 
     def join(self, name: str, near: str) -> list[Program]:
         target = f"tcp:127.0.0.1:{self._ports[name]}"
+        if self.dash:
+            return run_piped(self.world, near, ["socat", *self._options, target, "-"])
         return [self.world.start(["socat", *self._options, target, f"exec:{near}"])]
 
 
@@ -167,6 +177,15 @@ class Pair(Way):
 
     def join(self, name: str, near: str) -> list[Program]:
         return [self.world.start(self.world.helper("loads", "pair", near, self._far[name]))]
+
+
+class Pipes(Pair):
+    """Bare pipes between the two programs."""
+
+    name = "pipes"
+
+    def join(self, name: str, near: str) -> list[Program]:
+        return run_piped(self.world, near, [self._far[name]])
 
 
 SSHD_CONFIG = """\
