@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Buffer = Union[bytes, bytearray, memoryview]
 
 MAX_PASSENGERS = 16  # descriptors in one message; SCM_MAX_FD is 253
-BUFFER = 1 << 19  # bytes that one end of a socketpair or pipe may be ahead: as much as is read at once
+BUFFER = 1 << 20  # bytes that one end of a socketpair or pipe may be ahead: twice what is read at once
 _ANCILLARY = socket.CMSG_SPACE(MAX_PASSENGERS * array.array("i").itemsize)
 _FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)

@@ -15,7 +15,7 @@ Both are measured as in BBR (Cardwell et al., "BBR: Congestion-Based Congestion 
             half a flight is let drain and it is measured anew.
     slack   what lets the rate be found to have grown, and keeps the path filled while a mark is on its way: half of
             rate * trip; at least 25 ms of the rate, which is the queue that a keystroke will meet on a slow link, but
-            not more than 1 MiB of it, which is the one on a fast link, or 128 KiB when there are others to wait
+            not more than 2 MiB of it, which is the one on a fast link, or 64 KiB when there are others to wait
 
 Time is what the caller says it is, in seconds; sizes are bytes.
 """
@@ -26,8 +26,8 @@ from collections import deque
 
 FIRST = 1 << 18  # the limit before anything is measured: 256 KiB, as a stream's first window
 LEAST = 1 << 12  # less would make every frame wait for an answer
-MOST_SLACK = 1 << 20
-SHARED_SLACK = 1 << 17  # when there is somebody who would have to wait
+MOST_SLACK = 1 << 21
+SHARED_SLACK = 1 << 16  # when there is somebody who would have to wait
 QUEUE = 0.025  # seconds
 LARGE = 1 << 18  # bytes between marks that no burst exceeds
 CROWDED = 1.5  # times the shortest round trip, and

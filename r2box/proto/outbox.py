@@ -24,7 +24,7 @@ FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of sma
 QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
 ALONE = 1 << 19  # and when none does, nor has lately
 LATELY = 1.0  # seconds
-ROUND = 4 * QUANTUM  # of one produce(), when there are several
+ROUND = 2 * QUANTUM  # of one produce(), when there are several
 MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
 JOIN = 1 << 10  # payloads up to this size are joined with their header
 
