@@ -1,4 +1,4 @@
-"""The arithmetic of `make bench`: what it says of a ratio is what was measured.  (The measuring itself is not tested.)"""
+"""The arithmetic of `make bench`: what it says of a ratio is what was measured.  The measuring itself is not tested."""
 
 from __future__ import annotations
 

@@ -50,6 +50,8 @@ class Budget:
     def forget(self, stream: Stream) -> None:
         """`stream` is closed; what it held it has given back."""
         self._holders.pop(stream, None)
+        if not self._holders:
+            self._holders = {}  # an empty dict keeps the room that it once had
 
     def clear(self) -> None:
         """The link is down."""

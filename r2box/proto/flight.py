@@ -28,6 +28,7 @@ FIRST = 1 << 18  # the limit before anything is measured: 256 KiB, as a stream's
 LEAST = 1 << 12  # less would make every frame wait for an answer
 MOST_SLACK = 1 << 21
 SHARED_SLACK = 1 << 16  # when there is somebody who would have to wait
+WORTH = 1 << 9  # less room is none: a frame should not be cut for it
 QUEUE = 0.025  # seconds
 LARGE = 1 << 18  # bytes between marks that no burst exceeds
 CROWDED = 1.5  # times the shortest round trip, and
@@ -80,10 +81,13 @@ class Flight:
         """How many more bytes may be sent now."""
         step = self._bound // MARKS
         room = self._bound - (self.sent - self._acked)
+        if room < WORTH:
+            return min(room, 0)
         if step >= LARGE:
             return room
         # No further than to the next mark: a burst with one mark at its end would hide the path behind itself.
-        return min(room, max(step - (self.sent - self._last_offset), 0) or step)
+        left = step - (self.sent - self._last_offset)
+        return min(room, left if left >= WORTH else step)
 
     @property
     def _bound(self) -> int:
@@ -157,6 +161,11 @@ class Flight:
     def trip(self) -> float:
         """The shortest round trip of late, in seconds; 0 while unknown."""
         return min(filter(None, self._trips), default=0.0)
+
+    @property
+    def rate(self) -> float:
+        """What the path delivers, in bytes a second, as far as has been seen; 0 while unknown."""
+        return max(self._rates)
 
     def _note_rate(self, mark: Mark, now: float) -> None:
         rate = (mark.offset - mark.acked) / max(now - mark.acked_at, 1e-6)

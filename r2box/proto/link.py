@@ -328,7 +328,7 @@ class Link:
             self._heard_at, self._misses = now, 0  # it is not listened to meanwhile, but it takes what we write
         outbox, flight = self._outbox, self.flight
         flight.is_shared = outbox.is_shared(now)
-        out, descriptors = outbox.produce(MAX_ROOM if self.is_hurried else flight.room, now)
+        out, descriptors = outbox.produce(MAX_ROOM if self.is_hurried else flight.room, now, flight.rate)
         if out:
             flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
         if flight.wants_mark:
@@ -374,6 +374,8 @@ class Link:
         self._outbox.forget(stream)
         if self.streams.pop(stream.key, None) is not None and stream.opened_here:
             self._free_labels.append(stream.key >> 1)
+        if not self.streams:  # give back what many of them have left
+            self.streams, self._free_labels, self._next_label = {}, [], 1
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
 FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of small ones is seen as what it is
-QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s
+QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s;
+TURN = 1e-4  # on faster links what they deliver in this time, in seconds,
+MOST_QUANTUM = 1 << 16  # at most
+WORTH = 1 << 9  # a piece is not cut for less room than this, but goes a little over it
 ALONE = 1 << 19  # and when none does, nor has lately
 LATELY = 1.0  # seconds
-ROUND = 2 * QUANTUM  # of one produce(), when there are several
 MAX_BUFFERS = 512  # that go into one write; IOV_MAX is 1024
 JOIN = 1 << 10  # payloads up to this size are joined with their header
 
@@ -70,21 +72,25 @@ class Outbox:
         """Whether several streams have sent lately: then none should have to wait for another's large pieces."""
         return now < self._shared_until
 
-    def produce(self, room: int, now: float) -> tuple[list[Buffer], tuple[int, ...]]:
+    def produce(self, room: int, now: float, rate: float = 0.0) -> tuple[list[Buffer], tuple[int, ...]]:
         """The next bytes to write, of which up to `room` may be data, and the descriptors that go with their first
-        byte."""
+        byte.  `rate` is the link's, in bytes a second."""
         out: list[Buffer] = []
         descriptors = self._control[0][1] if self._control else ()
         self._take_control(out)
         size = 0
-        limit = min(room, ALONE if len(self._ring) == 1 and now >= self._shared_until else ROUND)
+        quantum = max(QUANTUM, min(MOST_QUANTUM, int(rate * TURN)))
+        if len(self._ring) > 1:
+            limit = min(room, 4 * quantum)
+        else:  # if others come and go, each of them is to find a short way
+            limit = min(room, 2 * QUANTUM if now < self._shared_until else ALONE)
         # A turn adds at most three buffers.
         while self._ring and size < limit and len(out) < MAX_BUFFERS - 3 and not self._control:
             stream = self._ring.popleft()
             if stream is not self._last:
                 self._shared_until = now + LATELY if self._last is not None else 0.0
                 self._last = stream
-            size += self._turn(stream, out, min(QUANTUM if self._ring else limit, limit - size))
+            size += self._turn(stream, out, min(quantum if self._ring else limit, max(limit - size, WORTH)))
         self._take_control(out)  # what the turns caused
         return out, descriptors
 
