@@ -114,6 +114,8 @@ def test_built_in_tcp(place: Place) -> None:
 
 
 def test_oldest_and_newest_python_together(place: Place, boxes: dict[tuple[int, int], Box]) -> None:
+    if len(boxes) < 2:
+        pytest.skip("there is one Python here")
     oldest, *_, newest = boxes.values()
     port = free_port()
     config(place, "alice", "bob", f"tcp-listen://127.0.0.1:{port}", "echo hello from alice")
