@@ -252,7 +252,6 @@ def test_a_command_and_a_connection_are_not_copied_either(place: Place) -> None:
 # -- how things end ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
 @AT
 def test_statuses_and_words(place: Place, at: str) -> None:
     """What a service wrote before its end comes first, then its end, then the status."""
@@ -322,7 +321,6 @@ def test_the_reader_sees_the_end_when_there_is_one(place: Place) -> None:
             client.ends(0)
 
 
-@pytest.mark.every_python
 @pytest.mark.parametrize("from_", ["alice.sock", "bob.sock", "bob.fwd"], ids=["remote", "local", "relayed"])
 def test_a_reader_that_goes_away_ends_everything_without_a_word(place: Place, from_: str) -> None:
     daemons = build(place, from_)
@@ -410,7 +408,6 @@ def test_the_link_or_the_forwarding_is_cut(place: Place, from_: str) -> None:
 # -- stdin and stdout of every kind ------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
 def test_files_and_what_is_closed(place: Place) -> None:
     daemons = build(place, *WAYS)
     place.serve("bob", "cat", "cat")
@@ -436,7 +433,6 @@ def test_files_and_what_is_closed(place: Place) -> None:
             assert "No space left" in full.err
 
 
-@pytest.mark.every_python
 def test_a_terminal(place: Place) -> None:
     """Its modes are left alone, the service does not get it, and it ends the tunnel: ^D in order, ^C at once."""
     daemons = build(place, *WAYS)
@@ -470,7 +466,6 @@ def test_a_terminal(place: Place) -> None:
                     eventually(lambda: not children(server.pid), "the end of the service's program")
 
 
-@pytest.mark.every_python
 def test_one_socket_is_both(place: Place) -> None:
     """As socat's exec and ssh's ProxyUseFdpass give it."""
     daemons = build(place, *WAYS)
@@ -509,7 +504,6 @@ def test_a_service_ends_its_output_on_a_socket_that_is_both(place: Place, from_:
         assert (place.path / "got").read_bytes() == b"more"
 
 
-@pytest.mark.every_python
 def test_flags_of_other_peoples_descriptors(place: Place) -> None:
     """O_NONBLOCK belongs to all who share the open file: it is as it was, and the service does not suffer from it."""
     daemons = build(place, *WAYS)

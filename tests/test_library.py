@@ -177,7 +177,6 @@ def python(place: Place, script: str, *words: str) -> str:
 # -- dial and serve ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
 @pytest.mark.parametrize("at", ["bob.sock", "bob.fwd"], ids=["server", "server-relayed"])
 @pytest.mark.parametrize("from_", ["alice.sock", "bob.sock", "bob.fwd"], ids=["remote", "local", "relayed"])
 def test_two_programs(place: Place, from_: str, at: str) -> None:
