@@ -13,6 +13,7 @@ Everything here blocks; give each thread a Session of its own.
 
 from __future__ import annotations
 
+import atexit
 import socket as sockets
 from collections import deque
 
@@ -207,7 +208,6 @@ class Session:
 
     def _start_copying(self) -> None:
         """Have a thread run the loop: our ends of all tunnels are copied there, while the caller does what it likes."""
-        import atexit
         import threading
 
         self._changed = threading.Condition()
@@ -223,6 +223,7 @@ class Session:
             with self._changed:
                 self._changed.notify_all()
         self._loop.close()
+        atexit.unregister(self._finish)  # or every session that ever was would be kept until the end
 
     def _part_when_empty(self) -> None:
         self._client.ferry.emptied = self._part

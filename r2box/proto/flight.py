@@ -24,11 +24,12 @@ from __future__ import annotations
 
 from collections import deque
 
+from .outbox import WORTH
+
 FIRST = 1 << 18  # the limit before anything is measured: 256 KiB, as a stream's first window
 LEAST = 1 << 12  # less would make every frame wait for an answer
 MOST_SLACK = 1 << 21
 SHARED_SLACK = 1 << 16  # when there is somebody who would have to wait
-WORTH = 1 << 9  # less room is none: a frame should not be cut for it
 QUEUE = 0.025  # seconds
 LARGE = 1 << 18  # bytes between marks that no burst exceeds
 CROWDED = 1.5  # times the shortest round trip, and

@@ -52,7 +52,7 @@ COMMAND = Command(
     seealso=["r2(1)", "r2-serve(1)", "r2-ssh(1)"],
 )
 
-LAST_BYTES = 1.0  # seconds
+LAST_BYTES = 1.0  # seconds for what a forwarded control socket still carries when a tunnel has failed
 BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 
@@ -275,7 +275,7 @@ class Tunnel:
         if not outcome.is_clean:
             self._hang_up()
             if self._output is not None:
-                # On a forwarded socket this has overtaken the last bytes.
+                # The news has overtaken the last bytes, where they come over the control socket too.
                 self._loop.later(0 if self._client.link.passes else LAST_BYTES, self._output.finish)
         if self._output_at_end:
             self._pass_end()
