@@ -43,10 +43,9 @@ PIP_ARGUMENTS = (
 ).split()
 
 PACKAGES = ("r2box", "tomli")
-# What is compiled is what these import; compiled code takes twice as much room as its source.  Tools are started often,
-# by people and scripts that wait for them.  A daemon starts once, but Python's compiler leaves a MiB behind that is
-# never given back, however little there was to compile.
-COMPILED = ("box", "tools.r2", "tools.connect", "tools.serve", "tools.tunnel", "tools.ssh", "net.daemon")
+# What is compiled is what these import; compiled code takes twice as much room as its source.  What asks a question is
+# started often, by people and scripts that wait for it.  What carries something starts once and stays.
+COMPILED = ("box", "tools.r2")
 
 
 class BuildError(Exception):

@@ -55,20 +55,23 @@ KINDS = {
     "_address": "an address",
     "_path": "a path",
     "_text": "a text",
-    "_transport": "a transport",
+    "_transport_for": "a transport",
+    "_patience": "a time",
+    "_flag": "true or false",
     "_patterns": "a list of patterns",
 }
 
 CONFIG_TEXT = (
     "A node that r2dm(8) runs is described by a file in TOML: UTF-8, at most {limit} MiB, by custom "
-    "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are texts, and patterns a list of texts.  "
-    "A file with a mistake is refused as a whole, before anything starts, and every mistake in it is named with its "
-    "line.",
+    "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are texts, but for patterns, a list of texts, and what is "
+    "true or false.  A file with a mistake is refused as a whole, before anything starts, and every mistake in it is "
+    "named with its line.",
     "The address of a node, or the name of a service, is 1 to 64 letters, digits and signs out of ._:=+@-.  The words "
     "service and child are not addresses.",
     "A transport is a command line for sh -c, or one of the built-in ones, such as tcp://HOST:PORT and "
     "tcp-listen://HOST:PORT.  In the cmd of a link, a lone dash behind exec: or system:, or the word -%, is replaced "
     "by the command that links to this node, with its full path.",
+    "A time is a number with ms, s, m, h or d behind it; of seconds, if nothing is.",
     "A pattern is compared with the origin of a tunnel, the way back to who opened it, nearest node first.  It is the "
     "whole origin or its first steps, and may hold the shell's * and ?.",
 )
@@ -98,8 +101,8 @@ def config_page(date: str) -> str:
         rows = []
         for name, key in table.keys.items():
             need = "required" if key.required is True else "optional"
-            rows.append((f"Cm {manual.words(name)}", [*manual.prose(f"({KINDS[key.check.__name__]}, {need})"),
-                                                      *manual.prose(key.help)]))  # fmt: skip
+            kind = KINDS[key.check.__qualname__.partition(".")[0]]  # some checks are made by a function of that name
+            rows.append((f"Cm {manual.words(name)}", [*manual.prose(f"({kind}, {need})"), *manual.prose(key.help)]))
         lines += [f".Ss {table.header}", *manual.prose(f"{table.help} {many}"), *manual.listing(rows)]
     lines += manual.examples(CONFIG_EXAMPLES)
     lines += manual.see_also(["r2box(1)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2dm(8)"])

@@ -11,15 +11,26 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         outcome               how a tunnel ended
         budget, flight        how much may come; how much may be on its way
         outbox                what goes out next
+        sender, session       these three as one row of bytes; what survives when the transport is cut
+        greeting, pulse       how a link begins; whether the neighbour is still there
         link, node            one neighbour; all that a node knows
+        packet, pace          packets that find their own boundaries; how fast they may go
+        carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
+        faults                a bad network, for rehearsals
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
+        memory, packets            what is read into; a link on what loses packets
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
         daemon                     a node
+        scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
+        starter, shell, child      command lines that start links; command lines; their processes
+        dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
+        bridge, forward            a device and a stream; a tunnel for each connection
         client, connector, server  what tools do at that socket: ask, make links, offer services
+        keeper                     links that are made again
         ferry                      descriptors where none can pass
-        transport, shell, child    what carries bytes: TCP, or a command line and its process
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
+        faulty, relay              lines that misbehave; the same for UDP
     library     tunnels and services as sockets, for programs in Python
     config      a TOML file as checked records
     command     words as options, and --help; manual: man pages and completions

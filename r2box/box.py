@@ -30,6 +30,7 @@ TOOLS: dict[str, tuple[str, str, str]] = {
     "r2-tunnel": ("tunnel", "COMMAND", "main"),
     "r2-serve": ("serve", "COMMAND", "main"),
     "r2-ssh": ("ssh", "COMMAND", "main"),
+    "r2-lossy": ("lossy", "COMMAND", "main"),
 }
 # r2 WORD
 WORDS: dict[str, tuple[str, str, str]] = {
@@ -85,9 +86,10 @@ def main(argv: list[str]) -> int:
     name = os.path.basename(argv[0]) if argv else ""
     words = argv[1:]
     if name not in TOOLS:
-        if not words or words[0] not in TOOLS:
+        name = next((tool for word in words[:1] for tool in (word, f"r2-{word}") if tool in TOOLS), "")
+        if not name:
             return _guarded("r2box", lambda: _box(words))
-        name, words = words[0], words[1:]
+        words = words[1:]
     return _guarded(name, lambda: _run(name, words))
 
 

@@ -18,8 +18,9 @@ import sys
 from collections import namedtuple
 
 from .errors import AddressError, ConfigError, UsageError
-from .net.shell import service_name
-from .net.transport import parse_transport
+from .net.scheme import CONNECT, SERVE
+from .net.transport import parse_transport, service_name
+from .net.units import PATIENCE, parse_patience
 from .proto.address import check_address
 
 if sys.version_info >= (3, 11):
@@ -29,6 +30,7 @@ else:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     # (table, number of its header from 0, key or None for the header itself) -> line; see TOP for what has no table
@@ -68,12 +70,15 @@ class Record:
 
 
 class Conn(Record):
-    """A link: its transport `cmd`, the only neighbour to accept (None: any), the line of its header (None: unknown)."""
+    """A link: its transport `cmd`, the only neighbour to accept (None: any), how long its tunnels wait after a cut (in
+    seconds), whether it may lose bytes, the line of its header (None: unknown)."""
 
-    __slots__ = ("addr", "cmd", "line")
+    __slots__ = ("addr", "cmd", "resume", "lossy", "line")
 
-    def __init__(self, addr: str | None, cmd: str, line: int | None = None) -> None:
-        self.addr, self.cmd, self.line = addr, cmd, line
+    def __init__(
+        self, addr: str | None, cmd: str, resume: int = PATIENCE, lossy: bool = False, line: int | None = None
+    ) -> None:
+        self.addr, self.cmd, self.resume, self.lossy, self.line = addr, cmd, resume, lossy, line
 
 
 class Serve(Record):
@@ -124,15 +129,30 @@ def _path(value: object, base: str) -> str:
     return os.path.join(base, path)
 
 
-def _transport(value: object, base: str) -> str:
-    text = _text(value, base)
-    if text.strip() == "-":
-        raise ValueError("- would be the stdio of the manager, which has none to give")
-    try:
-        parse_transport(text)
-    except UsageError as error:
-        raise ValueError(str(error)) from None
-    return text
+def _transport_for(use: str) -> Callable[[object, str], str]:
+    def _transport(value: object, base: str) -> str:
+        text = _text(value, base)
+        if text.strip() == "-":
+            raise ValueError("- would be the stdio of the manager, which has none to give")
+        try:
+            transport = parse_transport(text).check_use(use)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        if transport.descriptors:
+            raise ValueError(f"{text}: would be a descriptor of the manager, which has none to give")
+        return text
+
+    return _transport
+
+
+def _patience(value: object, base: str) -> int:
+    return parse_patience(str(value) if type(value) is int else _text(value, base))
+
+
+def _flag(value: object, base: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {_kind(value)}")
+    return value
 
 
 def _patterns(value: object, base: str) -> list[str]:
@@ -156,16 +176,21 @@ TABLES = {
         "addr": Key(True, _address, "The address of the node."),
         "socket": Key(False, _path, "Its control socket. ~ and ~user are expanded; a relative path starts at the "
             "directory of the file. By default the one that every tool uses."),
-        "cmd": Key(False, _transport, "The transport that a tunnel to the node itself gets. By default none."),
+        "cmd": Key(False, _transport_for(SERVE), "The transport that a tunnel to the node itself gets. By default "
+            "none."),
     }),
     "conn": Table("[[conn]]", "A link to keep up.", {
         "addr": Key(False, _address, "The only neighbour to accept on this link. By default any."),
-        "cmd": Key(True, _transport, "The transport: a command line for sh -c, or scheme://..."),
+        "cmd": Key(True, _transport_for(CONNECT), "The transport: a command line for sh -c, or scheme://..."),
+        "resume": Key(False, _patience, "How long tunnels wait for another transport after a cut, such as 10m, which "
+            "is the default; 0: not at all. The shorter time of both sides counts."),
+        "lossy": Key(False, _flag, "Whether the transport may lose or change bytes. By default true where that is its "
+            "nature, as for udp://."),
     }),
     "serve": Table("[[serve]]", "A service to offer.", {
         "name": Key(service_name, _address, "The name of the service. By default the base name of the first word of "
             "cmd; required where that is no name, as for scheme://..."),
-        "cmd": Key(True, _transport, "The transport of each tunnel: a command line for sh -c, or scheme://..."),
+        "cmd": Key(True, _transport_for(SERVE), "The transport of each tunnel: a command line for sh -c, or scheme://..."),
         "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
     }),
 }  # fmt: skip
@@ -211,7 +236,10 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         own[0]["addr"],
         own[0].get("socket"),
         own[0].get("cmd"),
-        [Conn(it.get("addr"), it["cmd"], it["line"]) for it in conns],
+        [
+            Conn(it.get("addr"), it["cmd"], it.get("resume", PATIENCE), it.get("lossy", False), it["line"])
+            for it in conns
+        ],
         [Serve(it["name"], it["cmd"], it.get("allow", []), it["line"]) for it in serves],
         name,
     )

@@ -10,9 +10,9 @@
 
 A Station is a Node with the little that a host must do for it.  A Port is the driver of one Link; two make a Wire,
 which takes `capacity` bytes in `latency` seconds (so its speed is their quotient), cuts them into random slices if it
-should, and can be cut, or frozen so that neither side hears of it.  A Program is an end of a tunnel: bytes to write,
-bytes read.  A Console is a client on a station's control socket.  Everything happens in one order, which depends on
-nothing but the seed.
+should, shows them to a `tap`, and can be cut, or frozen so that neither side hears of it.  A Program is an end of a
+tunnel: bytes to write, bytes read.  A Console is a client on a station's control socket.  Everything happens in one
+order, which depends on nothing but the seed.
 
 While it runs the mesh watches what must always hold: a stream holds no more than its window; what a link has granted is
 what its streams may send or hold; a buffer that bytes came in is overwritten as soon as it may be.
@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from r2box.proto import body as say
 from r2box.proto.address import parse_path
-from r2box.proto.link import DOWN, UP, Link, Me
+from r2box.proto.greeting import Me
+from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.node import Node, Service
 from r2box.proto.outcome import ENDED, Outcome
 from r2box.proto.route import Message
+from r2box.proto.session import HALF, NONCE
 from r2box.proto.stream import NOBODY, Stream
 from r2box.proto.wire import CLIENT
 
@@ -66,11 +68,23 @@ class Mesh:
         self.idle()
         return stations
 
-    def join(self, a: Station, b: Station, *, expect: str | None = None, **options: Any) -> Wire:
-        """A wire between two stations; `expect` is whom `a` wants to find."""
+    def join(
+        self,
+        a: Station,
+        b: Station,
+        *,
+        expect: str | None = None,
+        patience: int | tuple[int, int] = 0,
+        **options: Any,
+    ) -> Wire:
+        """A wire between two stations; `expect` is whom `a` wants to find; `patience`: what each bears after a cut."""
         wire = Wire(self, **options)
-        wire.connect(Link(a.node, a.node.me, self.now, expect=expect), a.ports)
-        wire.connect(Link(b.node, b.node.me, self.now), b.ports)
+        patience = patience if isinstance(patience, tuple) else (patience, patience)
+        for station, whom, bears in zip((a, b), (expect, None), patience):
+            random = self.random.getrandbits(8 * (NONCE + HALF)).to_bytes(NONCE + HALF, "big")
+            me = station.node.me
+            link = Link(station.node, me, self.now, expect=whom, random=random, patience=bears)
+            wire.connect(link, station.ports)
         return wire
 
     # -- the order of events ---------------------------------------------------------------------------------------
@@ -165,6 +179,19 @@ class Station:
 
     def down(self, link: Link, reason: str) -> None:
         self.log.append(f"down {link.address}: {reason}")
+
+    def suspended(self, link: Link, reason: str) -> None:
+        self.log.append(f"suspended {link.address}: {reason}")
+        port = self.ports.pop(link, None)
+        if port is not None:
+            port.wire.freeze()
+
+    def resumed(self, link: Link, newcomer: Link) -> None:
+        self.log.append(f"resumed {link.address}")
+        port = self.ports.pop(newcomer, None)
+        if port is not None:
+            self.ports[link], port.link = port, link
+            self.mesh.wake(port)
 
     def wake(self, link: Link) -> None:
         if link in self.ports:
@@ -306,18 +333,20 @@ class Wire:
         self.slices = slices
         self.is_cut = False
         self.ports: list[Port] = []
+        self.tap: Callable[[Port, bytes], bytes] = lambda port, chunk: chunk  # what arrives at a port, as it shall be
 
     def connect(self, link: Link, ports: dict[Link, Port]) -> None:
-        port = ports[link] = Port(self, link)
+        port = ports[link] = Port(self, link, ports)
         self.ports.append(port)
         self.mesh.ports.append(port)
         self.mesh.wake(port)
 
-    def cut(self) -> None:
-        """What is on its way is lost, and both sides see the end."""
+    def cut(self, first: bool = True, second: bool = True) -> None:
+        """What is on its way is lost, and the `first` side, the `second`, both, or neither see the end."""
         self.freeze()
-        for port in self.ports:
-            port.link.eof()
+        for port, sees in zip(self.ports, (first, second)):
+            if sees:
+                port.eof()
 
     def freeze(self) -> None:
         """Nothing gets through any more, and nobody is told."""
@@ -327,10 +356,11 @@ class Wire:
 class Port:
     """One side of a wire: takes bytes from its Link as far as the wire has room, and hands it those that arrive."""
 
-    def __init__(self, wire: Wire, link: Link) -> None:
+    def __init__(self, wire: Wire, link: Link, ports: dict[Link, Port]) -> None:
         self.wire = wire
         self.mesh = wire.mesh
         self.link = link
+        self._ports = ports
         self.out = bytearray()  # produced, not yet on the wire
         self.flying = 0  # bytes that have not been read at the other side
         self.arrived: deque[bytes] = deque()
@@ -360,19 +390,29 @@ class Port:
             self.mesh.later(self.wire.latency, lambda chunk=chunk: self.peer.arrive(chunk))  # type: ignore[misc]
         if self.link.state == DOWN and not self.out and not self.hung_up:
             self.hung_up = True
-            self.mesh.later(self.wire.latency, self.peer.link.eof)
+            peer = self.peer
+            self.mesh.later(self.wire.latency, peer.eof)
         if self.arrived:
             self.mesh.later(0, self.read)
 
+    def eof(self) -> None:
+        if self._ports.get(self.link) is self:  # else the link has another transport, or none
+            self.link.eof(self.mesh.now)
+
     def arrive(self, chunk: bytes) -> None:
-        while chunk and not self.wire.is_cut:
+        if self.wire.is_cut:
+            return
+        came = self.wire.tap(self, chunk)
+        self.peer.flying -= len(chunk) - len(came)
+        chunk = came
+        while chunk:
             size = self.mesh.random.randint(1, len(chunk)) if self.wire.slices else len(chunk)
             self.arrived.append(chunk[:size])
             chunk = chunk[size:]
         self.read()
 
     def read(self) -> None:
-        while self.arrived and (self.listens or self.link.state == DOWN):
+        while self.arrived and not self.wire.is_cut and (self.listens or self.link.state == DOWN):
             buffer = bytearray(self.arrived.popleft())
             self.peer.flying -= len(buffer)
             self.mesh.wake(self.peer)
@@ -419,6 +459,12 @@ class Console:
         return
 
     def link_down(self, link: Link, reason: str) -> None:
+        return
+
+    def link_suspended(self, link: Link, reason: str) -> None:
+        return
+
+    def link_resumed(self, link: Link, newcomer: Link) -> None:
         return
 
     def link_hello(self, link: Link) -> None:

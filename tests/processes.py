@@ -302,17 +302,23 @@ class Place:
         """A daemon at ADDRESS.sock."""
         return self.start(f"r2d {options} -s {address}.sock {address}", box=box).says("listening at")
 
-    def link(self, one: str, other: str, *, box: Box | None = None) -> Program:
-        """Link two daemons of this place over the stdio of one command; return the one that holds the link."""
-        line = f'r2 -v -s {one}.sock connect -n {other} "r2 -s {other}.sock connect -n {one} -"'
+    def link(
+        self, one: str, other: str, *, options: str = "", theirs: str | None = None, box: Box | None = None
+    ) -> Program:
+        """Link two daemons of this place over the stdio of one command; return the one that holds the link.
+
+        `options` are for the r2-connect of both, unless `theirs` are the other's.
+        """
+        back = f"r2 -s {other}.sock connect {options if theirs is None else theirs} -n {one} -"
+        line = f'r2 -v -s {one}.sock connect {options} -n {other} "{back}"'
         program = self.start(line, box=box).says("linked to")
         self.answers(one, other)
         return program
 
-    def pair(self) -> tuple[Program, Program]:
+    def pair(self, options: str = "") -> tuple[Program, Program]:
         """Two linked daemons, alice and bob."""
         alice, bob = self.node("alice"), self.node("bob")
-        self.link("alice", "bob")
+        self.link("alice", "bob", options=options)
         return alice, bob
 
     def answers(self, from_: str, path: str, patience: float = PATIENCE) -> None:

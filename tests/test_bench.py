@@ -6,14 +6,17 @@ import doctest
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
-from bench import runs
+import pytest
+from bench import lossy, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_examples_in_its_docstrings() -> None:
-    result = doctest.testmod(runs)
+@pytest.mark.parametrize("module", [runs, lossy])
+def test_the_examples_in_its_docstrings(module: ModuleType) -> None:
+    result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed
 
@@ -21,4 +24,4 @@ def test_the_examples_in_its_docstrings() -> None:
 def test_it_names_its_groups() -> None:
     command = [sys.executable, "-m", "bench", "--list"]
     listing = subprocess.run(command, cwd=ROOT / "tests", stdout=subprocess.PIPE, text=True, check=True)
-    assert {line.split()[0] for line in listing.stdout.splitlines()} >= {"bulk", "rtt", "many", "slow", "idle"}
+    assert {line.split()[0] for line in listing.stdout.splitlines()} >= {"bulk", "rtt", "many", "slow", "lossy", "idle"}

@@ -46,7 +46,7 @@ def test_alice_and_bob_of_the_overview() -> None:
         "alice",
         "/home/user/.local/r2/alice.sock",
         "echo hello from alice",
-        [Conn("bob", "socat tcp-l:47210,fork,reuseaddr exec:-")],
+        [Conn("bob", "socat tcp-l:47210,fork,reuseaddr exec:-", resume=600, lossy=False)],
         [],
         "",
     )
@@ -73,6 +73,52 @@ def test_all_keys_and_the_defaults_of_a_service() -> None:
         Serve("web", "tcp://127.0.0.1:80", ["bob", "carl/*"]),
     ]
     assert [serve.line for serve in found.serves] == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ('"10m"', 600),
+        ('"0"', 0),
+        ("0", 0),
+        ("30", 30),
+        ('"30"', 30),
+        ('"1.5h"', 5400),
+        ('"2d"', 172_800),
+        ('"1500ms"', 2),  # at least as long as was asked for
+        ('"1ms"', 1),
+        ('"366d"', 366 * 86400),
+    ],
+)
+def test_how_long_tunnels_wait(value: str, seconds: int) -> None:
+    (conn,) = parse(f'{SELF}[[conn]]\ncmd = "x"\nresume = {value}\n').conns
+    assert conn == Conn(None, "x", resume=seconds)
+    assert type(conn.resume) is int
+
+
+def test_a_link_that_loses_bytes() -> None:
+    text = SELF + "".join(f'[[conn]]\ncmd = "{cmd}"\n' for cmd in ("x", "x\"\nlossy = true #", "udp://bob:1"))
+    conns = parse(text + "lossy = false\n").conns
+    assert [conn.lossy for conn in conns] == [False, True, False]
+    assert conns[1] == Conn(None, "x", lossy=True)
+
+
+@pytest.mark.parametrize(
+    "cmd",
+    [
+        "unix:///run/bob.sock",
+        "unix-listen://@bob?mode=660",
+        "udp://bob:47211?mtu=1400",
+        "udp-listen://:47211",
+        "tcp://bob:47211?bind=127.0.0.1&timeout=5s&keepalive=30s&lossy=1",
+        "serial:///dev/ttyUSB0?baud=9600",
+        "pty://picocom /dev/ttyUSB0",
+        "vsock://host:5000",
+        "exec:socat - udp:bob:1",
+    ],
+)
+def test_built_in_transports_of_a_link(cmd: str) -> None:
+    assert parse(f"{SELF}[[conn]]\ncmd = '{cmd}'\n").conns == [Conn(None, cmd)]
 
 
 def test_other_spellings_of_the_same_file() -> None:
@@ -132,13 +178,16 @@ def test_a_reload_can_tell_what_changed() -> None:
     assert [serve for serve in old.serves if serve not in new.serves] == old.serves
     assert Conn("a", "b") != Conn("a", "c")
     assert Conn("a", "b") != Conn(None, "b")
+    assert Conn("a", "b") != Conn("a", "b", resume=0)
+    assert Conn("a", "b") != Conn("a", "b", lossy=True)
+    assert Conn("a", "b", resume=600, lossy=False) == Conn("a", "b")
     assert Conn("a", "b") != ("a", "b")
     assert Serve("a", "b", []) != Serve("a", "b", ["x"])
     assert Serve("a", "b", []) != Serve("c", "b", [])
 
 
 def test_records_can_be_read_in_a_log() -> None:
-    assert repr(Conn("bob", "x", 3)) == "Conn(addr='bob', cmd='x', line=3)"
+    assert repr(Conn("bob", "x", line=3)) == "Conn(addr='bob', cmd='x', resume=600, lossy=False, line=3)"
     assert repr(Serve("a", "b", [])) == "Serve(name='a', cmd='b', allow=[], line=None)"
     assert repr(parse(SELF)).startswith("Config(addr='alice', socket=None,")
 
@@ -156,7 +205,68 @@ REFUSED = {
     ),
     "a key of another table": (
         SELF + '[[conn]]\nname = "x"\ncmd = "y"',
-        ["line 4: [[conn]] number 1: name: unknown key (there are addr, cmd)"],
+        ["line 4: [[conn]] number 1: name: unknown key (there are addr, cmd, resume, lossy)"],
+    ),
+    "a key of a link, misspelled": (
+        SELF + '[[conn]]\ncmd = "y"\nresum = "1m"',
+        ["line 5: [[conn]] number 1: resum: unknown key (did you mean resume?)"],
+    ),
+    "a key of a link at a service": (
+        SELF + '[[serve]]\ncmd = "y"\nlossy = true',
+        ["line 5: [[serve]] number 1: lossy: unknown key (there are name, cmd, allow)"],
+    ),
+    "a time that is none": (
+        SELF + '[[conn]]\ncmd = "y"\nresume = "soon"',
+        [
+            "line 5: [[conn]] number 1: resume: 'soon' is not a duration: "
+            "a number with ms, s, m, h or d behind it, such as 30s"
+        ],
+    ),
+    "a time below nothing": (
+        SELF + '[[conn]]\ncmd = "y"\nresume = -1',
+        ["line 5: [[conn]] number 1: resume: '-1' is not a duration: ..."],
+    ),
+    "a time without end": (
+        SELF + '[[conn]]\ncmd = "y"\nresume = "367d"',
+        ["line 5: [[conn]] number 1: resume: '367d' is more than a year"],
+    ),
+    "a number with more digits than there are seconds": (
+        SELF + f'[[conn]]\ncmd = "y"\nresume = {10**400}',
+        ["line 5: [[conn]] number 1: resume: ..."],
+    ),
+    "a time of no text": (SELF + '[[conn]]\ncmd = "y"\nresume = ""', ["line 5: [[conn]] number 1: resume: ..."]),
+    "a time that is true": (
+        SELF + '[[conn]]\ncmd = "y"\nresume = true',
+        ["line 5: [[conn]] number 1: resume: must be text, not true or false"],
+    ),
+    "lossy as text": (
+        SELF + '[[conn]]\ncmd = "y"\nlossy = "yes"',
+        ["line 5: [[conn]] number 1: lossy: must be true or false, not text"],
+    ),
+    "lossy as a number": (
+        SELF + '[[conn]]\ncmd = "y"\nlossy = 1',
+        ["line 5: [[conn]] number 1: lossy: must be true or false, not a whole number"],
+    ),
+    "a scheme that is none": (
+        SELF + '[[conn]]\ncmd = "udpp://bob:1"',
+        ["line 4: [[conn]] number 1: cmd: ..."],
+    ),
+    "an option that is none": (
+        SELF + '[[conn]]\ncmd = "udp://bob:1?baud=300"',
+        ["line 4: [[conn]] number 1: cmd: ..."],
+    ),
+    "a service that waits": (
+        SELF + '[[serve]]\nname = "x"\ncmd = "tcp-listen://:1"',
+        ["line 5: [[serve]] number 1: cmd: ..."],
+    ),
+    "a service of packets": (
+        SELF + '[[serve]]\nname = "x"\ncmd = "udp://bob:1"',
+        ["line 5: [[serve]] number 1: cmd: ..."],
+    ),
+    "a link that ends a tunnel": (SELF + '[[conn]]\ncmd = "tun://r20"', ["line 4: [[conn]] number 1: cmd: ..."]),
+    "a descriptor of nobody": (
+        SELF + '[[conn]]\ncmd = "fd://3"',
+        ["line 4: [[conn]] number 1: cmd: fd://3: would be a descriptor of the manager, which has none to give"],
     ),
     "a key that needs quotes": (
         SELF + '"a\\tb" = 1',
@@ -457,7 +567,7 @@ def check_lines(text: str) -> None:
 
 WORDS = (
     "[self]\n|[[conn]]\n|[[serve]]\n|[conn]\n|[[con]]\n|[[self]]\n|[self.x]\n|[x]\n|"
-    "addr|socket|cmd|name|allow|adr| = |=|.|,|\n|\r\n|"
+    "addr|socket|cmd|name|allow|resume|lossy|adr| = |=|.|,|\n|\r\n|"
     '"|"""|\'|\'\'\'|{|}|[|]|#|\\|\\n|\\u0000|"bob"|"alice"|"-"|"~x/y"|'
     '"tcp://x"|"sshd -i"|1|1.5|true|[]|["x"]|1979-05-27|é|\0| '
 )
@@ -470,14 +580,14 @@ VALUES = st.recursive(
     SCALARS,
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
-        | st.dictionaries(st.sampled_from(["addr", "cmd", "name", "allow", "x"]), inner, max_size=3).map(
+        | st.dictionaries(st.sampled_from(["addr", "cmd", "name", "allow", "resume", "x"]), inner, max_size=3).map(
             lambda items: "{" + ", ".join(f"{key} = {value}" for key, value in items.items()) + "}"
         )
     ),
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["addr", "socket", "cmd", "name", "allow", "adr", "commands", '"a b"', '""', "'line'", "written"]
+    ["addr", "socket", "cmd", "name", "allow", "resume", "lossy", "adr", "commands", '"a b"', '""', "'line'", "written"]
 )
 HEADERS = st.sampled_from(
     ["[[conn]]", "[[serve]]", '[["conn"]]', "[[con]]", "[serve.x]", "[[self]]", "[conn]", "[self]", '[""]']

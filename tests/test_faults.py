@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pty
+import re
 import signal
 import socket
 from pathlib import Path
@@ -18,8 +19,10 @@ MIB = 1 << 20
 OWN_FAILURE = 255
 BROKEN_PIPE = 128 + signal.SIGPIPE
 SIDES = pytest.mark.parametrize("from_", ["alice", "bob"], ids=["remote", "local"])
-# Says `ready`, and writes the file `hangup` when its line is cut.
-WAITER = "trap 'echo hung up >hangup; exit 1' HUP; tail -f /dev/null & echo ready; wait"
+NOW = "--resume 0"  # of a link: a cut is the end of its tunnels
+# Says `ready`, and writes the file `hangup` when its line is cut.  (A child that is hung up on between fork and exec
+# would lose the signal to the shell's trap; these live no longer than 0.1 s.)
+WAITER = "trap 'echo hung up >hangup; exit 1' HUP; echo ready; while :; do sleep 0.1; done"
 
 
 def tunnel(place: Place, from_: str, service: str, transport: str = "-", **options: int) -> Program:
@@ -44,7 +47,9 @@ def hung_up(place: Place) -> None:
 
 @pytest.mark.every_python
 def test_no_daemon(place: Place) -> None:
-    for command, status in (("ls", 1), ("ping -c 1", 1), ("serve cat", 1), ("connect cat", 1), ("tunnel -", 255)):
+    for command, status in (
+        ("ls", 1), ("ping -c 1", 1), ("serve cat", 1), ("connect cat", 1), ("connect --retry cat", 1), ("tunnel -", 255)
+    ):  # fmt: skip
         error = place.run(f"r2 -s nobody.sock {command}", status=status).err
         assert error.count("\n") == 1, error
         assert error.startswith(f"r2-{command.split()[0]}: ")
@@ -63,9 +68,9 @@ def test_stale_socket_is_taken_over(place: Place) -> None:
 
 def test_live_daemon_is_left_alone(place: Place) -> None:
     place.node("alice")
-    assert "already running" in place.run("r2d -s alice.sock bob", status=1).err
+    assert "listens here already" in place.run("r2d -s alice.sock bob", status=1).err
     (place.path / "bob.toml").write_text('[self]\naddr = "bob"\nsocket = "alice.sock"\n')
-    assert "already running" in place.run("r2dm -f bob.toml", status=1).err
+    assert "listens here already" in place.run("r2dm -f bob.toml", status=1).err
     assert place.run("r2 -s alice.sock ping -c 1").status == 0
 
 
@@ -77,7 +82,7 @@ def test_two_daemons_that_start_at_once(place: Place) -> None:
     for daemon in daemons:
         if not daemon.runs:
             assert daemon.popen.returncode == 1
-            assert "already running" in daemon.err
+            assert "listens here already" in daemon.err
     assert place.run("r2 -s alice.sock ping -c 1").status == 0
 
 
@@ -113,6 +118,23 @@ def test_daemon_ends_in_good_order(place: Place, tool: str, number: int) -> None
     assert "went away" in server.ends(1).err
     assert "went away" in client.ends(OWN_FAILURE).err or "shutting down" in client.err
     hung_up(place)
+
+
+def test_a_manager_that_ends_makes_no_links(place: Place) -> None:
+    """Also where what it runs takes its time to end."""
+    place.node("bob")
+    link = "echo started >>starts; exec r2 -s bob.sock connect -"
+    slow = "trap '' HUP TERM; echo ready; sleep 1.5"
+    (place.path / "alice.toml").write_text(
+        f'[self]\naddr = "alice"\nsocket = "alice.sock"\n[[conn]]\ncmd = "{link}"\n'
+        f'[[serve]]\nname = "slow"\ncmd = "{slow}"\n'
+    )
+    manager = place.start("r2dm -f alice.toml").says("linked to bob")
+    place.start("r2 -s alice.sock -t slow tunnel -", stdin=-1).prints("ready")
+    manager.send(signal.SIGTERM)
+    manager.ends(0, patience=15)
+    assert "trying again" not in manager.err
+    assert (place.path / "starts").read_text() == "started\n"
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -257,11 +279,22 @@ def test_the_reader_goes_away(place: Place, from_: str) -> None:
 # -- daemons and links that go away ------------------------------------------------------------------------------------
 
 
+def two_tunnels(place: Place, from_: str) -> tuple[Program, Program]:
+    """Two tunnels to the service `wait`, both of which stand: one of stdin and stdout, one of a command.
+
+    (The command writes the file `verdict` if it sees an end that looks like a good one.)
+    """
+    plain = tunnel(place, from_, "wait", stdin=-1).prints("ready")
+    joined = tunnel(place, from_, "wait", "'cat >got; echo clean end >verdict'")
+    eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the second tunnel")
+    return plain, joined
+
+
 @pytest.mark.every_python
 @SIDES
 def test_the_daemon_is_killed(place: Place, from_: str) -> None:
-    """Clients of the daemon report it and end at once."""
-    alice, bob = place.pair()
+    """Clients of the daemon report it and end at once, as do those of a neighbour whose tunnels do not wait."""
+    alice, bob = place.pair(NOW)
     server = place.serve("bob", "echo ready; exec cat", "cat")
     waiting = place.serve("bob", WAITER, "wait")
     plain = tunnel(place, from_, "cat", stdin=-1).prints("ready")
@@ -280,42 +313,135 @@ def test_the_daemon_is_killed(place: Place, from_: str) -> None:
     assert place.run("r2 -s alice.sock ls").out == ""
 
 
-def test_the_clients_own_daemon_is_killed(place: Place) -> None:
-    alice, _ = place.pair()
+def waits(place: Place, node: str, neighbour: str) -> None:
+    """The link is cut, and who asks is told; what the tunnels over it do is seen by their not having ended."""
+    expected = re.compile(rf"^node +{neighbour} +waits for a transport: ", re.MULTILINE)
+    eventually(lambda: expected.search(place.run(f"r2 -s {node}.sock ls -l").out), f"{node} to wait for {neighbour}")
+    assert neighbour in place.run(f"r2 -s {node}.sock ls").out.split()
+
+
+@pytest.mark.every_python
+def test_a_neighbour_that_was_killed_is_back(place: Place) -> None:
+    """Tunnels wait for it, and end as soon as it is seen that it is not the one they have waited for."""
+    alice, bob = place.node("alice"), place.node("bob")
+    link = place.link("alice", "bob")
     place.serve("bob", WAITER, "wait")
+    plain, joined = two_tunnels(place, "alice")
+    bob.kill()
+    words = "; its tunnels wait 10m for another transport"
+    alice.says("the link to bob was cut: ").says(words)
+    assert "cut: " in link.ends(1).err
+    assert words in link.err
+    hung_up(place)  # there, where nobody is left
+    waits(place, "alice", "bob")
+    assert "no answer" in place.run("r2 -s alice.sock -t bob ping -c 1 -W 0.3", status=1).err
+    assert plain.runs
+    assert joined.runs
+    place.node("bob")
+    assert plain.runs  # it is not linked yet
+    place.link("alice", "bob")
+    alice.says("the link to bob has ended: bob has begun anew")
+    for client in (plain, joined):
+        assert "bob has begun anew" in client.ends(OWN_FAILURE, patience=5).err
+    assert not (place.path / "verdict").exists()
+    assert "goes on" not in alice.err
+    assert place.run("r2 -s alice.sock ls -l").out.split() == ["node", "bob"]
+    still_works(place)
+
+
+@pytest.mark.parametrize("options", [NOW, ""], ids=["now", "waiting"])
+def test_the_clients_own_daemon_is_killed(place: Place, options: str) -> None:
+    alice, bob = place.pair(options)
+    server = place.serve("bob", WAITER, "wait")
     client = tunnel(place, "alice", "wait", stdin=-1).prints("ready")
     alice.kill()
     assert "went away" in client.ends(OWN_FAILURE, patience=5).err
+    if not options:
+        bob.says("the link to alice was cut: ")
+        waits(place, "bob", "alice")
+        assert children(server.pid)
+        assert not (place.path / "hangup").exists()
+        place.node("alice")
+        place.link("bob", "alice")
+        bob.says("the link to alice has ended: alice has begun anew")
     hung_up(place)
     place.run("r2 -s bob.sock ping -c 1")
 
 
-def test_the_link_is_cut(place: Place) -> None:
-    place.node("alice")
-    bob = place.node("bob")
-    link = place.link("alice", "bob")
+@pytest.mark.parametrize(("ours", "theirs"), [(NOW, NOW), (NOW, ""), ("", NOW)], ids=["both", "ours", "theirs"])
+def test_the_link_is_cut(place: Place, ours: str, theirs: str) -> None:
+    """One side that does not want to wait is enough."""
+    alice, bob = place.node("alice"), place.node("bob")
+    link = place.link("alice", "bob", options=ours, theirs=theirs)
     place.serve("bob", WAITER, "wait")
-    client = tunnel(place, "alice", "wait", stdin=-1).prints("ready")
-    joined = tunnel(place, "alice", "wait", "'cat >got; echo clean end >verdict'")
-    eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the second tunnel")
+    client, joined = two_tunnels(place, "alice")
     link.kill()
     assert "alice: the link to bob" in client.ends(OWN_FAILURE).err
     joined.ends(OWN_FAILURE)
     assert not (place.path / "verdict").exists()
     hung_up(place)
     bob.says("the link to alice has ended")
+    assert "was cut" not in alice.err + bob.err
+    assert place.run("r2 -s alice.sock ls").out == ""
     place.link("alice", "bob")
     still_works(place)
 
 
-def test_a_node_on_the_way_is_killed(place: Place) -> None:
+def test_tunnels_do_not_wait_for_ever(place: Place) -> None:
+    """A link whose holder is killed is cut; nobody brings another transport, and the lesser time of both is over."""
+    alice, bob = place.node("alice"), place.node("bob")
+    link = place.link("alice", "bob", options="--resume 1s", theirs="--resume 1h")
+    place.serve("bob", WAITER, "wait")
+    plain, joined = two_tunnels(place, "alice")
+    link.kill()
+    for daemon, neighbour in ((alice, "bob"), (bob, "alice")):
+        daemon.says(f"the link to {neighbour} was cut: ").says("; its tunnels wait 1s for another transport")
+        daemon.says(f"the link to {neighbour} has ended", patience=5)
+    for client in (plain, joined):
+        assert "the link to bob" in client.ends(OWN_FAILURE).err
+    assert not (place.path / "verdict").exists()
+    hung_up(place)
+    assert place.run("r2 -s alice.sock ls").out == ""
+    place.link("alice", "bob")
+    still_works(place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_link_that_is_ended_on_purpose_is_not_waited_for(place: Place, number: int) -> None:
+    alice, bob = place.node("alice"), place.node("bob")
+    link = place.link("alice", "bob")
+    place.serve("bob", WAITER, "wait")
+    plain, joined = two_tunnels(place, "alice")
+    link.interrupt() if number == signal.SIGINT else link.send(number)
+    link.ends(0)
+    for client in (plain, joined):
+        assert "the link to bob" in client.ends(OWN_FAILURE).err
+    assert not (place.path / "verdict").exists()
+    hung_up(place)
+    for daemon, neighbour in ((alice, "bob"), (bob, "alice")):
+        daemon.says(f"the link to {neighbour} has ended")
+        assert "was cut" not in daemon.err
+
+
+@pytest.mark.parametrize("options", [NOW, ""], ids=["now", "waiting"])
+def test_a_node_on_the_way_is_killed(place: Place, options: str) -> None:
     for name in ("alice", "carl", "bob"):
         place.node(name)
-    place.link("alice", "carl")
-    place.link("carl", "bob")
+    place.link("alice", "carl", options=options)
+    place.link("carl", "bob", options=options)
     place.serve("bob", WAITER, "wait")
     client = place.start("r2 -s alice.sock -t carl/bob/wait tunnel -", stdin=-1).prints("ready")
     place.programs[1].kill()
+    if not options:
+        waits(place, "alice", "carl")
+        waits(place, "bob", "carl")
+        assert client.runs
+        assert not (place.path / "hangup").exists()
+        place.node("carl")
+        place.link("alice", "carl")
+        assert "carl has begun anew" in client.ends(OWN_FAILURE, patience=5).err
+        assert not (place.path / "hangup").exists()
+        place.link("carl", "bob")
     assert "the link to carl" in client.ends(OWN_FAILURE).err
     hung_up(place)
 
@@ -565,6 +691,23 @@ def test_frames_that_break_the_rules(place: Place) -> None:
         assert "Traceback" not in error
     assert place.run("r2 -s alice.sock ls").out == "bob\nservice/deaf\n"
     still_works(place)
+
+
+def test_a_link_that_is_tried_again_and_again(place: Place) -> None:
+    """--retry says each failure once, ends in good order when it is told to, and not well when its daemon goes away."""
+    alice, port = place.node("alice"), free_port()
+    line = f"r2 -s alice.sock connect --retry tcp://127.0.0.1:{port}"
+    trying, other = place.start(line).says("; trying again"), place.start(line).says("; trying again")
+    for _ in range(3):
+        trying.send(signal.SIGHUP)  # at once
+        place.run("r2 -s alice.sock ping -c 1")
+    assert trying.err.count("\n") == 1
+    assert "refused" in trying.err
+    trying.send(signal.SIGTERM)
+    trying.ends(0)
+    alice.send(signal.SIGTERM)
+    alice.ends(0)
+    assert "the daemon went away" in other.ends(1, patience=5).err
 
 
 # -- links that must not be --------------------------------------------------------------------------------------------

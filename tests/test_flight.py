@@ -20,7 +20,7 @@ import pytest
 from r2box.proto.flight import FIRST, LEAST, MAX_MARKS, Flight
 from r2box.proto.outbox import ALONE
 
-MARK = 11  # bytes of a PING
+MARK = 19  # bytes of a PING
 HELLO = 60  # and about those of a hello
 KEEPALIVE = 15.0  # seconds without an answer after which a link asks
 FOREVER = math.inf

@@ -49,9 +49,9 @@ def forward(place: Place, node: str) -> Program:
     return program
 
 
-def build(place: Place, *ways: str) -> tuple[Program, Program]:
+def build(place: Place, *ways: str, options: str = "") -> tuple[Program, Program]:
     """alice and bob, linked, and what of `ways` is forwarded."""
-    alice, bob = place.pair()
+    alice, bob = place.pair(options)
     for node in sorted({way.partition(".")[0] for way in ways if way.endswith(".fwd")}):
         forward(place, node)
     return alice, bob
@@ -385,8 +385,8 @@ def test_the_service_is_killed(place: Place, at: str) -> None:
 
 @pytest.mark.parametrize("from_", ["alice.sock", "alice.fwd", "bob.fwd"])
 def test_the_link_or_the_forwarding_is_cut(place: Place, from_: str) -> None:
-    """Both ends hear of a failure before they see an end."""
-    _, bob = build(place, from_)
+    """Both ends hear of a failure before they see an end.  (Over a link whose tunnels do not wait.)"""
+    _, bob = build(place, from_, options="--resume 0")
     place.serve("bob", WAITER, "wait")
     client = tunnel(place, from_, "wait", stdin=-1, stdout=-1)
     joined = tunnel(place, from_, "wait", "'cat >got; echo clean end >verdict'")

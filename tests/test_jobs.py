@@ -70,14 +70,20 @@ def test_basic_example_with_one_restarted(place: Place, victim: str, number: int
     basic_example(place)
     running = {address: manager(place, address) for address in ("alice", "bob")}
     check_greetings(place)
-    for _ in range(2):
-        other = "bob" if victim == "alice" else "alice"
-        ended = running[other].err.count(f"the link to {victim} has ended")
+    other = "bob" if victim == "alice" else "alice"
+    for times in (1, 2):
         running[victim].send(number)
         running[victim].ends(-signal.SIGKILL if number == signal.SIGKILL else 0)
-        running[other].says(f"the link to {victim} has ended", times=ended + 1)
+        if number == signal.SIGKILL:
+            running[other].says(f"the link to {victim} was cut: ", times=times)
+            running[other].says("; its tunnels wait 10m for another transport", times=times)
+        else:
+            running[other].says(f"the link to {victim} has ended: {victim} ended it", times=times)
         running[victim] = manager(place, victim)  # takes over the socket file and, by way of socat, the port
         check_greetings(place)
+        if number == signal.SIGKILL:  # it is another one than the tunnels have waited for
+            running[other].says(f"the link to {victim} has ended: {victim} has begun anew", times=times)
+    assert "goes on" not in running[other].err
 
 
 @pytest.mark.usefixtures("socat")

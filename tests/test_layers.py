@@ -1,6 +1,7 @@
 """The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
 
-    errors <- proto (address <- wire <- outcome, route, body, budget, stream, outbox, flight <- link <- node)
+    errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
+                        outbox, flight, session <- sender, pulse <- greeting <- link <- node)
         <- net <- library <- tools <- box
 """
 
@@ -19,8 +20,11 @@ MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
 LAYERS = ["errors", "proto", "net", "library", "tools", "box"]
-PROTO = ["address", "wire", "outcome", "route", "body", "budget", "stream", "outbox", "flight", "link", "node"]
-PEERS = [{"outcome", "route", "body", "budget"}]  # that do not know each other
+PROTO = [
+    "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
+    "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "link", "node",
+]  # fmt: skip
+PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 ASIDE = {"__init__", "command", "config", "manual"}  # beside the layers: each may use `errors` and what is named here
 ASIDE_USES = {"__init__": {"library"}, "config": {"command", "proto", "net"}, "manual": {"command"}}
 MAY_USE_ASIDE = {

@@ -349,11 +349,19 @@ def test_the_daemon_goes_away(place: Place, pair: tuple[Program, Program]) -> No
             with pytest.raises(DaemonError, match="went away"):
                 session.dial("bob/cat")
             eventually(lambda: service.error is not None, "the service to hear of it")
-            with remote:
-                remote.settimeout(5)
-                assert read_all(remote) == b""  # as from a connection that its other end closed
             local.settimeout(5)
             assert read_all(local) == b""  # r2 serve has hung up
+            with remote:
+                pair[0].says("the link to bob was cut")
+                remote.settimeout(0.3)
+                with pytest.raises(OSError, match="timed out"):  # it waits for another transport to bob
+                    remote.recv(1)
+                with pytest.raises(TimeoutError, match="bob/cat"):
+                    r2box.dial("bob/cat", socket="alice.sock", timeout=0.3)
+                place.node("bob")
+                place.link("alice", "bob").send(signal.SIGTERM)
+                remote.settimeout(5)
+                assert read_all(remote) == b""  # as from a connection that its other end closed
 
 
 def test_timeouts(place: Place, pair: tuple[Program, Program]) -> None:

@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 from mesh import Mesh, Program, Station
-from test_wire import mutate, slices
+from test_wire import decode_all, mutate, slices
 
 from r2box.proto import body as say
 from r2box.proto import budget, wire
 from r2box.proto import link as links
-from r2box.proto.link import DOWN, HELLO_TIMEOUT, KEEPALIVE, MISSES, UP, Link
+from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.node import PROBE
 from r2box.proto.outcome import Outcome, decode_outcome
+from r2box.proto.pulse import HELLO_TIMEOUT, KEEPALIVE, MISSES
 from r2box.proto.route import Message, encode_message
+from r2box.proto.sender import MARK
+from r2box.proto.session import HALF, NONCE, READY_FIELDS
 from r2box.proto.stream import FIRST_WINDOW, LEAST_WINDOW, ByteQueue
 
 Frame = tuple[int, int, bytes]
@@ -28,12 +31,17 @@ def open_payload(path: str = "echo", window: int = FIRST_WINDOW, **more: Any) ->
 
 
 class Raw:
-    """A neighbour that a test plays frame by frame."""
+    """A neighbour that a test plays frame by frame; with `patience` the node, and `up`, offer a session."""
 
-    def __init__(self, station: Station, name: str = "mallory", *, expect: str | None = None, **hello: Any) -> None:
+    def __init__(
+        self, station: Station, name: str = "mallory", *, expect: str | None = None, patience: int = 0, **hello: Any
+    ) -> None:
         self.station = station
         self.mesh = station.mesh
-        self.link = Link(station.node, station.node.me, self.mesh.now, expect=expect)
+        self.patience = patience
+        random = self.mesh.random.randbytes(NONCE + HALF) if patience else b""
+        self.link = Link(station.node, station.node.me, self.mesh.now, expect=expect, random=random, patience=patience)
+        self.said = 0  # bytes
         self.heard: list[Frame] = []
         self._decoder = wire.Decoder()
         self.hello = {"oldest": 1, "newest": 1, "address": name, "instance": name.encode().ljust(16, b"."), **hello}
@@ -45,11 +53,14 @@ class Raw:
 
     def up(self) -> Raw:
         self.greet()
-        self.say((wire.READY, 0, b""))
+        offer = READY_FIELDS.encode(patience=self.patience, secret=HALF * b"s")
+        self.say((wire.READY, 0, offer if self.patience else b""))
         assert self.link.state == UP, self.link.reason
+        self.listen()
         return self
 
     def feed(self, data: bytes) -> None:
+        self.said += len(data)
         buffer = bytearray(data)
         self.link.receive(buffer, self.mesh.now)
         self.mesh.idle()
@@ -58,6 +69,22 @@ class Raw:
 
     def say(self, *frames: Frame) -> None:
         self.feed(b"".join(wire.encode_frame(*frame) for frame in frames))
+
+    def play(self, data: bytes) -> None:
+        """A piece of what `recorded` has."""
+        self.feed(data)
+        self.listen()
+        if self.link.state == UP and not any(kind == wire.OPEN for kind, _, _ in self.heard):
+            self.station.tunnel(f"{self.link.address}/echo", b"there and back")  # which the recording answers
+
+    def ping(self, count: int = 1) -> None:
+        """Marks that tell how many bytes came before them."""
+        size = len(wire.encode_frame(wire.PING, 0, bytes(MARK)))
+        self.say(*((wire.PING, 0, mark(self.said + number * size, number)) for number in range(count)))
+
+    def pong(self) -> None:
+        """Answer the PING that was heard last."""
+        self.say((wire.PONG, 0, [payload for kind, _, payload in self.heard if kind == wire.PING][-1]))
 
     def listen(self) -> list[Frame]:
         """What the node has to say, all of it; the new frames."""
@@ -81,7 +108,12 @@ class Raw:
         assert self.station.log[-1] == f"down {self.link.address}: {text}"
         assert not self.link.streams
         assert self.link.deadline() == 0
-        return text
+        return text.removesuffix(f" ({links.LOSSY})")
+
+
+def mark(place: int, number: int) -> bytes:
+    """The payload of a PING with `place` bytes before it."""
+    return place.to_bytes(8, "big") + number.to_bytes(8, "big")
 
 
 def kinds(frames: list[Frame]) -> list[str]:
@@ -214,7 +246,7 @@ def test_not_an_r2() -> None:
 
 def test_an_end_before_the_hello_is_complete() -> None:
     raw = Raw(Mesh().station("alice"))
-    raw.link.eof()
+    raw.link.eof(raw.mesh.now)
     assert raw.station.log == ["down : closed before its hello was complete"]
 
 
@@ -235,7 +267,7 @@ def test_a_farewell_tells_the_reason() -> None:
     assert all(link.is_orderly for link in links_)
 
 
-@pytest.mark.parametrize("kind", sorted(set(wire.FRAMES) - {wire.HELLO, wire.READY, wire.BYE}))
+@pytest.mark.parametrize("kind", sorted(set(wire.FRAMES) - {wire.HELLO, wire.READY, wire.RESUME, wire.BYE}))
 @pytest.mark.parametrize("greeted", [False, True])
 def test_frames_before_the_link_is_up(kind: int, greeted: bool) -> None:
     raw = Raw(Mesh().station("alice"))
@@ -299,7 +331,7 @@ def test_only_one_newcomer_waits() -> None:
     third.greet()
     assert third.farewell() == "alice is already linked to bob"
     old.listen()
-    old.say((wire.PONG, 0, b""))
+    old.pong()
     assert second.farewell() == "alice is already linked to bob"
     assert alice.node.links == {"bob": old.link}
 
@@ -309,9 +341,9 @@ def test_a_newcomer_that_leaves_makes_room() -> None:
     old, second, third = (Raw(alice, "bob") for _ in range(3))
     old.up()
     second.greet()
-    second.link.eof()
+    second.link.eof(second.mesh.now)
     third.greet()
-    old.link.eof()
+    old.link.eof(old.mesh.now)
     assert "READY" in kinds(third.listen())
     third.say((wire.READY, 0, b""))
     assert alice.node.links == {"bob": third.link}
@@ -360,9 +392,9 @@ def test_a_dead_neighbour_is_noticed() -> None:
 def test_an_idle_link_costs_two_small_frames_in_fifteen_seconds() -> None:
     mesh, alice, _ = pair()
     link = alice.link("bob")
-    before = link.flight.sent + link.received
+    before = link.sender.flight.sent + link.received
     mesh.run(KEEPALIVE * 100)
-    assert link.flight.sent + link.received - before <= 100 * 4 * 11
+    assert link.sender.flight.sent + link.received - before <= 100 * 4 * (3 + MARK)
 
 
 # -- what a neighbour must not do --------------------------------------------------------------------------------------
@@ -397,6 +429,11 @@ TOO_MUCH = [(wire.DATA, 2, b"x" * 200_000)] * 2
         ([(wire.MESSAGE, 0, b"\x04\x01\x01")], "a message with 1 descriptors, of which 0 came"),
         ([(wire.MESSAGE, 0, b"\x07")], "MESSAGE: a field that is cut off"),
         ([(0x55, 0, b"")], "a frame of the unknown type 0x55"),
+        ([(wire.PING, 0, b"")], "a PING of 0 bytes"),
+        ([(wire.PING, 0, bytes(17))], "a PING of 17 bytes"),
+        ([(wire.PONG, 0, b"")], "a PONG that answers no PING"),
+        ([(wire.PONG, 0, b"\xff" * 16)], "a PONG that answers no PING"),
+        ([(wire.RESUME, 0, b"")], "a RESUME that nobody waits for"),
     ],
 )
 def test_what_ends_a_link(frames: list[Frame], reason: str) -> None:
@@ -425,7 +462,7 @@ def test_a_second_accept() -> None:
     raw.say((wire.ACCEPT, 3, WINDOW))
     assert raw.farewell() == "an ACCEPT that nobody waits for"
     assert mine.outcome is not None
-    assert "mallory is gone (an ACCEPT that nobody waits for)" in mine.outcome.text
+    assert "mallory is gone (an ACCEPT that nobody waits for" in mine.outcome.text
     still_there(client)
 
 
@@ -518,15 +555,56 @@ def test_the_end_of_a_stream_gives_its_credit_back() -> None:
 
 def test_a_ping_is_answered_with_its_payload() -> None:
     raw = Raw(Mesh().station("alice")).up()
+    place = raw.said
+    raw.ping(2)
+    assert raw.listen() == [(wire.PONG, 0, mark(place, 0)), (wire.PONG, 0, mark(place + 19, 1))]
+
+
+@pytest.mark.parametrize("error", [-1, 1, -70_000, 70_000])
+@pytest.mark.parametrize("size", [1, 50])
+def test_a_ping_tells_what_was_lost_or_added(error: int, size: int) -> None:
+    """Wherever the pieces end in which it comes."""
+    raw = Raw(Mesh().station("alice")).up()
+    raw.ping()
+    raw.say((0x90, 0, bytes(70_000 // 2)), (0x90, 0, bytes(70_000 // 2)))
+    frame = wire.encode_frame(wire.PING, 0, mark(raw.said + error, 1))
+    for at in range(0, len(frame), size):
+        raw.feed(frame[at : at + size])
     raw.listen()
-    raw.say((wire.PING, 0, b"abc"), (wire.PING, 0, b""))
-    assert raw.listen() == [(wire.PONG, 0, b"abc"), (wire.PONG, 0, b"")]
+    assert raw.link.reason.startswith(f"{abs(error)} bytes were {'lost' if error > 0 else 'added'} on the way (")
+    assert "--lossy" in raw.link.reason
+    assert raw.farewell() == f"{abs(error)} bytes were {'lost' if error > 0 else 'added'} on the way"
+
+
+def test_a_hint_at_lossy_transports_where_it_helps() -> None:
+    """Only when the link was up, for then the transport once carried what it should."""
+    raw = Raw(Mesh().station("alice")).up()
+    raw.say((0x55, 0, b""))
+    raw.farewell()
+    assert raw.link.reason.endswith(f"({links.LOSSY})")
+    raw = Raw(Mesh().station("alice")).greet()
+    raw.say((0x55, 0, b""))
+    raw.farewell()
+    assert "--lossy" not in raw.link.reason
+
+
+def test_a_pong_is_for_what_was_sent() -> None:
+    """It acknowledges, so it cannot be for more; an answer to no mark that still can be true is ignored."""
+    raw = Raw(Mesh().station("alice"), patience=60).up()
+    raw.pong()
+    raw.pong()
+    sent = raw.link.sender.kept.sent
+    raw.say((wire.PONG, 0, mark(0, 1 << 63)), (wire.PONG, 0, mark(sent, 999)))
+    assert raw.link.state == UP
+    assert raw.link.sender.kept.acked == sent
+    raw.say((wire.PONG, 0, mark(sent + 1, 1)))
+    assert raw.farewell() == "a PONG that answers no PING"
 
 
 # -- what a neighbour can cost -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["empty pings", "pings", "lists", "opens", "forwarded"])
+@pytest.mark.parametrize("what", ["pings", "lists", "opens", "forwarded"])
 def test_a_flood_from_a_neighbour_that_never_reads(what: str) -> None:
     """Its driver stops reading from it when the backlog is too long; until then memory is bounded."""
     mesh = Mesh()
@@ -536,8 +614,6 @@ def test_a_flood_from_a_neighbour_that_never_reads(what: str) -> None:
     further = encode_message(Message(("carl",), (), say.encode_body(say.PING, 1, data=b"x" * 1000)))
     Raw(alice, "carl").up()  # and carl never reads either
     flood = {
-        "empty pings": (wire.PING, 0, b""),
-        "pings": (wire.PING, 0, b"x" * 64),
         "lists": (wire.MESSAGE, 0, ask),
         "forwarded": (wire.MESSAGE, 0, further),
     }
@@ -552,6 +628,8 @@ def test_a_flood_from_a_neighbour_that_never_reads(what: str) -> None:
                 label += 100
                 raw.say(*((wire.OPEN, 2 * number + 2, open_payload("no")) for number in numbers))
                 raw.say(*((wire.CLOSE, 2 * number + 2, b"") for number in numbers))
+            elif what == "pings":
+                raw.ping(100)
             else:
                 raw.say(*[flood[what]] * 100)
         assert raw.link.is_backlogged
@@ -703,7 +781,8 @@ def test_credit_that_came_back_cannot_be_used() -> None:
 
 
 def recorded() -> bytes:
-    """What a well-behaved neighbour says in a life with tunnels both ways, pings and listings."""
+    """What a well-behaved neighbour says in a life with tunnels both ways, pings and listings, but for its answers to
+    marks: they belong to what was said to it then."""
     mesh = Mesh(seed=3)
     alice, bob = mesh.station("alice"), mesh.station("bob")
     wire_ = mesh.join(bob, alice)
@@ -733,7 +812,11 @@ def recorded() -> bytes:
     mesh.idle()
     bob.link("alice").close("done")
     mesh.idle()
-    return bytes(said)
+    frames = [frame for frame in decode_all([bytes(said)]) if frame[0] != wire.PONG]
+    out = wire.MAGIC
+    for kind, route, payload in frames:
+        out += wire.encode_frame(kind, route, mark(len(out), 1) if kind == wire.PING else payload)
+    return out
 
 
 def test_mutations_of_a_conversation() -> None:
@@ -748,11 +831,10 @@ def test_mutations_of_a_conversation() -> None:
         carl = Raw(alice, "carl").up()
         mine = alice.tunnel("carl/x", b"mine", ends=False)
         raw = Raw(alice, "bob")
-        at = random.choice((0, 60, 60, 60))
+        at = random.choice((0, 60, 100, 200))
         data = valid[:at] + mutate(random, valid[at:])
         for piece in slices(random, data, random.choice((20, 200, 2000))):
-            raw.feed(piece)
-            raw.listen()
+            raw.play(piece)
             carl.listen()
         assert raw.link.state == UP or raw.link.reason or raw.link.state != DOWN
         if raw.link.state == DOWN:
@@ -763,7 +845,7 @@ def test_mutations_of_a_conversation() -> None:
             assert held <= raw.link.budget.granted <= len(raw.link.streams) * 2 * FIRST_WINDOW
         assert carl.link.state == UP
         assert mine.outcome is None
-        raw.link.eof()
+        raw.link.eof(raw.mesh.now)
         mesh.idle()
         assert alice.node.links == {"carl": carl.link}
     assert len(reasons) > 30
@@ -775,10 +857,6 @@ def test_a_conversation_without_mutations_is_fine() -> None:
     alice.serve("echo", lambda program: program.echo())
     Raw(alice, "carl").up()
     raw = Raw(alice, "bob")
-    bob = alice
     for piece in slices(Random(1), recorded(), 100):
-        raw.feed(piece)
-        raw.listen()
-        if raw.link.state == UP and not any(kind == wire.OPEN for kind, _, _ in raw.heard):
-            bob.tunnel("bob/echo", b"there and back")  # which the recording answers
+        raw.play(piece)
     assert raw.link.reason == "bob ended it: done"

@@ -14,7 +14,10 @@ from r2box.tools.r2 import R2
 HEAVY = """argparse ast asyncio configparser contextlib ctypes dataclasses datetime difflib email encodings.idna fnmatch
     inspect json logging pathlib re random shlex shutil ssl string subprocess tempfile textwrap threading tomli tomllib
     traceback typing unicodedata urllib""".split()
-OURS = ["config", "library", "manual", "net.daemon", "net.exchange", "proto.node", "tools.manager", "tools.r2d"]
+OURS = [
+    "config", "library", "manual", "net.daemon", "net.exchange", "net.faulty", "net.relay", "proto.faults",
+    "proto.node", "tools.lossy", "tools.manager", "tools.r2d",
+]  # fmt: skip
 TOOLS = {"r2", "connect", "serve", "tunnel"}
 LOADED = re.compile(r"^import time:\s+\d+ \|\s+\d+ \| +(\S+)$", re.MULTILINE)
 

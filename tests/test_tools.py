@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import Place, eventually, wakeups
 
-TOOLS = ["r2d", "r2dm", "r2", "r2-connect", "r2-tunnel", "r2-serve", "r2-ssh"]
+TOOLS = ["r2d", "r2dm", "r2", "r2-connect", "r2-tunnel", "r2-serve", "r2-ssh", "r2-lossy"]
 WORDS = ["ls", "ping", "trace", "connect", "tunnel", "serve"]
 
 
@@ -29,6 +29,8 @@ def test_every_tool_by_every_name(place: Place) -> None:
         if tool != "r2-ssh":  # which has only this one option that is not ssh's
             assert place.run(f"{tool} -h").out == shown
         assert place.run(f"r2box {tool} --help").out == shown
+        if tool.startswith("r2-"):
+            assert place.run(f"r2box {tool[3:]} --help").out == shown
         assert re.fullmatch(rf"{tool} \(r2box\) \d+\.\d+\S*\n", place.run(f"{tool} --version").out)
     for word in ("ls", "tunnel"):
         assert "usage: " in place.run(f"r2 {word} --help").out.lower()
@@ -43,7 +45,7 @@ def test_help_names_every_option(place: Place) -> None:
         ("r2dm", ["-f", "--check", "-v"]),
         ("r2 ls", ["-l", "-a", "-R", "--json"]),
         ("r2 ping", ["-c", "-i"]),
-        ("r2 connect", ["-n", "TRANSPORT"]),
+        ("r2 connect", ["-n", "--lossy", "--resume", "--retry", "10m", "TRANSPORT"]),
         ("r2 serve", ["-n", "--allow", "TRANSPORT"]),
     ):
         shown = place.run(f"{tool} --help").out
@@ -95,6 +97,16 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2 -t bob serve cat", "-t"),
         ("r2 -t bob connect cat", "-t"),
         ("r2 connect -n a/b cat", "'/'"),
+        ("r2 connect --retry -", "--retry: a descriptor can be used once"),
+        ("r2 connect --retry fd://0", "--retry: a descriptor can be used once"),
+        ("r2 connect --resume nonsense cat", "--resume: 'nonsense' is not a duration"),
+        ("r2 connect --resume -1 cat", "--resume: '-1' is not a duration"),
+        ("r2 connect --resume 5x cat", "--resume: '5x' is not a duration"),
+        ("r2 connect --resume '' cat", "--resume: '' is not a duration"),
+        ("r2 connect --resume 367d cat", "--resume: '367d' is more than a year"),
+        ("r2 connect cat --resume", "--resume needs a TIME"),
+        ("r2 connect --retry=yes cat", "--retry"),
+        ("r2 connect --lossless cat", "--lossless"),
         ("r2-ssh", "missing NODE"),
     ],
 )
@@ -117,7 +129,15 @@ def test_usage_errors(place: Place, line: str, words: str) -> None:
         ("r2 connect ''", 1, "empty TRANSPORT"),
         ("r2 serve tcp://127.0.0.1:1", 1, "-n NAME"),
         ("r2 serve -n x -", 1, "cannot be served"),
-        ("r2 tunnel tcp-listen://127.0.0.1:1", 255, "cannot be the end of a tunnel"),
+        ("r2 serve -n x tcp-listen://127.0.0.1:1", 1, "cannot be served"),
+        ("r2 serve -n x udp://127.0.0.1:1", 1, "cannot be served"),
+        ("r2 tunnel udp://127.0.0.1:1", 255, "cannot be the end of a tunnel"),
+        ("r2 tunnel udp-listen://127.0.0.1:1", 255, "cannot be the end of a tunnel"),
+        ("r2 tunnel tcp-listen://127.0.0.1", 255, "port is missing"),
+        ("r2 connect tun://r20", 1, "cannot carry a link"),
+        ("r2 connect --retry tun://r20", 1, "cannot carry a link"),
+        ("r2 connect udp://127.0.0.1:1?mode=600", 1, "mode"),
+        ("r2 connect tcp://127.0.0.1:1?timeut=1s", 1, "did you mean timeout?"),
     ],
 )
 def test_transports_that_are_none(place: Place, line: str, status: int, words: str) -> None:

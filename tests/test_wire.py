@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import shlex
 import tracemalloc
@@ -19,6 +20,8 @@ from r2box.errors import WireError
 from r2box.proto import body, wire
 from r2box.proto.outcome import Outcome, decode_outcome, encode_outcome
 from r2box.proto.route import Message, decode_message, encode_message
+from r2box.proto.sender import MAX_KEPT
+from r2box.proto.session import MAX_CANDIDATES, MAX_PATIENCE, READY_FIELDS, RESUME_FIELDS, Attempt
 
 settings.register_profile("steady", derandomize=True, database=None, deadline=None)
 settings.load_profile("steady")
@@ -26,6 +29,8 @@ settings.load_profile("steady")
 PAGE = Path(__file__).resolve().parent.parent / "man" / "r2-protocol.7"
 LAYOUTS = {
     "HELLO": wire.HELLO_FIELDS,
+    "READY": READY_FIELDS,
+    "RESUME": RESUME_FIELDS,
     "BYE": wire.BYE_FIELDS,
     "MESSAGE": wire.MESSAGE_FIELDS,
     "OPEN": wire.OPEN_FIELDS,
@@ -149,7 +154,7 @@ def test_routes_where_they_belong(frame: tuple[int, int, bytes]) -> None:
         (b"\x09\x80\x80\x80\x01", "more than 3 bytes"),
         (b"\x09\x02\xff\xff\xff\x01", "more than 3 bytes"),
         (b"\x00", "unknown type 0x00"),
-        (b"\x10\x00\x00", "unknown type 0x10"),
+        (b"\x11\x00\x00", "unknown type 0x11"),
         (b"\x7f", "unknown type 0x7f"),
         (b"\x80\x00\x81\x80\x04", "a 0x80 frame of 65537 bytes"),
     ],
@@ -329,8 +334,9 @@ def conversation() -> bytes:
     """Valid bytes with all that there is in them."""
     frames = [
         (wire.HELLO, 0, wire.HELLO_FIELDS.encode(oldest=1, newest=1, address="bob", instance=b"x" * 16)),
-        (wire.READY, 0, b""),
-        (wire.PING, 0, b"12345678"),
+        (wire.READY, 0, READY_FIELDS.encode(patience=600, secret=b"s" * 16)),
+        (wire.RESUME, 0, RESUME_FIELDS.encode(proof=b"p" * 32, received=70000)),
+        (wire.PING, 0, b"1234567812345678"),
         (wire.OPEN, 2, wire.OPEN_FIELDS.encode(path=("carl", "echo"), origin=("child/1",), window=1 << 18)),
         (wire.ACCEPT, 5, wire.ACCEPT_FIELDS.encode(window=1 << 18)),
         (wire.DATA, 2, b"hello" * 40),
@@ -366,6 +372,8 @@ def mutate(random: Random, data: bytes) -> bytes:
 
 DECODERS: dict[int, Callable[[memoryview], object]] = {
     wire.HELLO: wire.HELLO_FIELDS.decode,
+    wire.READY: READY_FIELDS.decode,
+    wire.RESUME: RESUME_FIELDS.decode,
     wire.BYE: wire.BYE_FIELDS.decode,
     wire.OPEN: wire.OPEN_FIELDS.decode,
     wire.ACCEPT: wire.ACCEPT_FIELDS.decode,
@@ -513,12 +521,39 @@ def test_body_vectors(words: str, data: bytes) -> None:
         assert body.ENTRY.decode(entry)["kind"] in ("node", "service", "client")
 
 
+def test_the_vectors_of_an_attempt() -> None:
+    """Against the code, from either side, and against the bytes that the page tells."""
+    vectors = dict(read_vectors("HMAC"))
+    nonces = vectors["NONCE side=first"], vectors["NONCE side=second"]
+    instances = vectors["INSTANCE side=first"], vectors["INSTANCE side=second"]
+    first, second = Attempt(True, nonces, instances), Attempt(False, nonces[::-1], instances[::-1])
+    stages = []
+    for words, proof in vectors.items():
+        if first_word(words) != "PROOF":
+            continue
+        _, said = parse_words(words, {})
+        stages.append(said["stage"])
+        text = b"".join(
+            (b"r2 resume", bytes((said["stage"],)), *nonces, *instances, said["received"].to_bytes(8, "big"))
+        )
+        assert hmac.new(vectors["SECRET"], text, "sha256").digest() == proof
+        for attempt in (first, second):
+            assert attempt.mac(vectors["SECRET"], said["stage"], said["received"]) == proof
+            assert attempt.proves(vectors["SECRET"], proof, said["stage"], said["received"])
+        shown = [f"RESUME proof={proof.hex()}{more}" for more in ("", f" received={said['received']}")]
+        assert said["stage"] in (0, 3) or any(frame in dict(FRAME_VECTORS) for frame in shown)
+    assert stages == [1, 2, 3, 0]
+
+
 def test_the_page_states_the_numbers_of_the_code() -> None:
     text = PAGE.read_text()
     for kind, (name, routed, most) in wire.FRAMES.items():
         assert f".It {name} Ta 0x{kind:02x} Ta {'yes' if routed else '0'} Ta {most} Ta" in text
     for limit in (wire.MAX_DATA, wire.MAX_CONTROL, wire.MAX_OPEN, wire.MAX_TEXT, wire.MAX_ROUTE, wire.MAX_CREDIT):
         assert f".It {limit} Ta" in text
+    assert f".It {MAX_PATIENCE} s Ta" in text
+    assert f".It {MAX_CANDIDATES} Ta secrets" in text
+    assert f".It {MAX_KEPT} Ta" in text
     for name, layout in LAYOUTS.items():
         section = text.split(f".Ss {name}\n", 1)[1].split("\n.Ss", 1)[0]
         for field, (tag, kind_of_value) in layout.layout.items():

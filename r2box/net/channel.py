@@ -10,10 +10,13 @@ as writable takes without blocking (POSIX, write(2)).
 from __future__ import annotations
 
 import array
+import errno
 import os
 import select
 import socket
 import stat
+
+from ..proto.session import Block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,37 +32,6 @@ _FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _SETPIPE_SZ, _GETPIPE_SZ = 1031, 1032  # fcntl.F_SETPIPE_SZ of Python 3.10 and newer, on Linux
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
-
-
-class Arena:
-    """Memory for what is read and written on at once, used again and again.
-
-    Fresh memory costs more than the copying: the kernel has to clear each page of it.  What is still needed at the
-    next `clear` must be copied before.
-    """
-
-    __slots__ = ("_at", "_size", "_view")
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._view = memoryview(b"")  # until something is read: an idle program does without
-        self._at = 0
-
-    def take(self, limit: int) -> memoryview:
-        """Room for `limit` bytes.  The first of them are used when `keep` says so."""
-        end = self._at + limit
-        if end <= len(self._view):
-            return self._view[self._at : end]
-        if self._view or limit > self._size:
-            return memoryview(bytearray(limit))
-        self._view = memoryview(bytearray(self._size))
-        return self._view[:limit]
-
-    def keep(self, size: int) -> None:
-        self._at = min(self._at + size, len(self._view))
-
-    def clear(self) -> None:
-        self._at = 0
 
 
 class End:
@@ -119,6 +91,10 @@ class End:
             return os.readv(self.fd, (view,))
         except BlockingIOError:
             return -1
+        except OSError as error:
+            if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fd).st_mode):
+                return 0  # a terminal whose other side is closed
+            raise
 
     def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
         """The same for a UNIX socket, and the descriptors that came along; they are close-on-exec."""
@@ -253,10 +229,11 @@ class Channel:
 
 
 def drop_written(buffers: list[Buffer], written: int) -> list[Buffer]:
-    """A copy of what is left of `buffers` after `written` bytes: theirs may be used again."""
+    """What is left of `buffers` after `written` bytes; a copy of those whose memory may be used again."""
     for number, buffer in enumerate(buffers):
         if written < len(buffer):
-            return [b"".join((memoryview(buffer)[written:], *buffers[number + 1 :]))]
+            left = [memoryview(buffer)[written:], *(memoryview(after) for after in buffers[number + 1 :])]
+            return [view if isinstance(view.obj, (bytes, Block)) else bytes(view) for view in left]
         written -= len(buffer)
     return []
 

@@ -7,7 +7,8 @@ import os
 from .. import __version__
 from ..errors import DaemonError, RefusedError, WireError
 from ..proto import body as say
-from ..proto.link import UP, Link, Me
+from ..proto.greeting import Me
+from ..proto.link import UP, Link
 from ..proto.route import Message
 from ..proto.wire import CLIENT, DESCRIPTOR
 from . import socketfile
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ..proto.stream import Stream
 
     Answer = Callable[[say.Body, tuple[int, ...]], None]
+
+
+PARTING = 2.0  # seconds for what is on the ferry to arrive when its client leaves
 
 
 class Client:
@@ -88,9 +92,17 @@ class Client:
     def leave(self, done: Callable[[], None]) -> None:
         """Part from the daemon; done() when all that hung on this client there has ended."""
 
+        def finish() -> None:
+            if self.link.state == UP:
+                self.close()
+                done()
+
         def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
-            self.close()
-            done()
+            if self.ferry.carried:  # the farewells of links are still on it
+                self.ferry.emptied = finish
+                self.loop.later(PARTING, finish)
+            else:
+                finish()
 
         if self.link.state != UP:
             self.loop.soon(done)
@@ -114,6 +126,12 @@ class Client:
 
     def link_down(self, link: Link, reason: str) -> None:
         self._gone(reason)
+
+    def link_suspended(self, link: Link, reason: str) -> None:
+        return
+
+    def link_resumed(self, link: Link, newcomer: Link) -> None:
+        return
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         body = say.decode_body(message.body)

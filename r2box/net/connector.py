@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 
+from ..errors import TransportError, UsageError
 from ..proto import body as say
 from ..proto.outcome import ENDED
 from . import child
-from .channel import same_socket, socketpair
+from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
+from .dial import Dial, Listener
+from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
 from .splice import bridge, take_stdio
-from .transport import COMMAND, STARTER, STDIO, TCP, TCP_LISTEN, Dial, Listener, Transport, fill_place
+from .starter import fill_place
+from .transport import COMMAND, STARTER, STDIO, Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..errors import TransportError
+    from .bridge import Bridge
     from .client import Client
+    from .datagram import Gatherer
+    from .device import Device
     from .log import Log
     from .loop import Loop, Timer
 
@@ -41,7 +48,8 @@ class Connector:
 
     `why` is empty for an orderly end; `linked` says whether there has been a link at all.  A transport that listens
     makes any number of links, says on the log what becomes of each, and is over only when it cannot listen any more.
-    `expect` is the only address that the neighbour may have ("": any).
+    `expect` is the only address that the neighbour may have ("": any), `patience` for how many seconds the tunnels wait
+    for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature.
     """
 
     def __init__(
@@ -54,11 +62,16 @@ class Connector:
         expect: str,
         linked: Callable[[str], None],
         ended: Callable[[str, bool], None],
+        *,
+        patience: int = 0,
+        lossy: bool = False,
     ) -> None:
         self._loop = loop
         self._log = log
         self._client = client
         self._transport = transport
+        self._patience = patience
+        self._is_lossy = transport.is_lossy or lossy
         self._socket_path = os.path.abspath(socket_path)
         self._expect = expect
         self._on_linked = linked
@@ -66,17 +79,30 @@ class Connector:
         self._pid = 0  # of the command, while it runs
         self._leash = -1  # of a command that starts links; closing it ends the command
         self._was_linked = False
+        self.was_cut = False  # the link waits for another transport
         self._link_over: str | None = None  # why the link ended
         self._exit = ""  # how the command ended, in words
-        self._listener: Listener | None = None
+        self._listener: Listener | Gatherer | None = None
+        self._device: Device | None = None
+        self._bridge: Bridge | None = None
         self._dial: Dial | None = None
         self._timer: Timer | None = None
+        self._left: dict[int, Callable[[], None]] = {}  # by request: what is to be called when its link has ended
         self._is_copying = False  # our stdio is copied, as it could not be handed over
         self._is_over = False
 
     def start(self) -> None:
         """Open the transport.  OSError if a command cannot be started."""
-        _STARTS[self._transport.kind](self)
+        try:
+            self._transport.check_use(CONNECT)
+        except UsageError as error:
+            self._fail(str(error))
+            return
+        _STARTS[self._transport.how](self)
+
+    def _fail(self, why: str) -> None:
+        """It is over, but not before the caller has us."""
+        self._loop.soon(lambda: self._over(why))
 
     def _start_stdio(self) -> None:
         taken = take_stdio()
@@ -96,10 +122,10 @@ class Connector:
             self._over(self._link_over)
 
     def _start_command(self) -> None:
-        ours, theirs = socketpair()
+        ours, theirs = _packet_pair() if self._is_lossy and self._client.link.passes else socketpair()
         try:
             self._pid = child.start(
-                self._transport.text, theirs, theirs, environment={"R2_SOCKET": self._socket_path}
+                self._transport.command, theirs, theirs, environment={"R2_SOCKET": self._socket_path}
             )
         except OSError:
             os.close(ours)
@@ -112,17 +138,18 @@ class Connector:
     def _start_starter(self) -> None:
         words = [*own_command(), "r2-connect", "-s", self._socket_path]
         words += ["-n", self._expect] if self._expect else []
-        command = fill_place(self._transport.text, [*words, "-"])
+        words += ["--resume", str(self._patience), *(["--lossy"] if self._is_lossy else [])]
+        command = fill_place(self._transport.command, [*words, "-"])
         self._log.debug(f"starting: {command}")
         self._pid, self._leash = child.start_leashed(command)
         self._link_over = ""
         self._loop.on_exit(self._pid, self._exited)
 
-    def _start_tcp(self) -> None:
+    def _start_dialling(self) -> None:
         def opened(got: int | TransportError) -> None:
             self._dial = None
             if isinstance(got, int):
-                self._attach((got,))
+                self._attach_packets((got,))
             else:
                 self._over(str(got))
 
@@ -136,12 +163,62 @@ class Connector:
             lambda error: self._over(str(error)),
         )
 
+    def _start_gathering(self) -> None:
+        from .datagram import Gatherer
+
+        gatherer = self._listener = Gatherer(
+            self._loop,
+            self._transport,
+            lambda fd, sender: self._attach_packets((fd,), lambda: gatherer.forget(sender)),
+            lambda error: self._over(str(error)),
+        )
+
+    def _start_device(self) -> None:
+        from .device import open_device
+
+        try:
+            device = self._device = open_device(self._transport, {"R2_SOCKET": self._socket_path})
+        except TransportError as error:
+            self._fail(str(error))
+            return
+        self._pid = device.pid
+        if self._pid:
+            self._loop.on_exit(self._pid, self._exited)
+        if self._client.link.passes:
+            self._attach(device.fds)
+            return
+        from .bridge import Bridge
+
+        ours, theirs = socketpair()  # which can be ferried
+        self._bridge = Bridge(self._loop, adopt(device.fds), Channel(ours), lambda why: None)
+        self._attach((theirs,))
+
     # -- what the daemon says ----------------------------------------------------------------------------------------
 
-    def _attach(self, descriptors: tuple[int, ...]) -> None:
-        self._client.request(
-            say.ATTACH, self._heard, (), descriptors, address=self._expect, transport=self._transport.text[:200]
+    def _attach(self, descriptors: tuple[int, ...], left: Callable[[], None] | None = None) -> None:
+        """Hand a transport over; left() is called when its link has ended."""
+        id_ = self._client.request(
+            say.ATTACH,
+            self._heard,
+            (),
+            descriptors,
+            address=self._expect,
+            transport=self._transport.text[:200],
+            patience=self._patience,
+            lossy=int(self._is_lossy),
+            mtu=self._transport.mtu,
+            keepalive=self._transport.keepalive,
         )
+        if left is not None:
+            self._left[id_] = left
+
+    def _attach_packets(self, descriptors: tuple[int, ...], left: Callable[[], None] | None = None) -> None:
+        """The same for what may be datagrams, whose boundaries a forwarded control socket does not keep."""
+        if not self._transport.is_datagrams or self._client.link.passes:
+            self._attach(descriptors, left)
+            return
+        close_all(descriptors)
+        self._over("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
 
     def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.LINKED:
@@ -149,7 +226,10 @@ class Connector:
             self._on_linked(body["address"])
             return
         self._client.forget(body.id)
+        if body.id in self._left:
+            self._left.pop(body.id)()
         why = body["text"] or "the link ended"
+        self.was_cut = body.kind == say.ENDED and bool(body["cut"])
         if body.kind == say.ENDED and body["code"] == ENDED:
             self._log.info(f"{self._transport}: {why}")
             why = ""
@@ -196,11 +276,19 @@ class Connector:
     def _over(self, why: str) -> None:
         if not self._is_over:
             self._is_over = True
+            self._release()
             self._on_ended(why, self._was_linked)
+
+    def _release(self) -> None:
+        if self._bridge is not None:
+            self._bridge.close()
+        if self._device is not None:
+            self._device.release()
 
     def abandon(self) -> None:
         """Give up, and say nothing more."""
         self._is_over = True
+        self._release()
         self.end()
 
     def end(self) -> None:
@@ -209,7 +297,10 @@ class Connector:
             self._dial.cancel()
         if self._listener is not None:
             self._listener.close()
-        self._terminate()
+        if self._pid and self._was_linked and self._leash < 0:
+            self._timer = self._timer or self._loop.later(EXIT_TIME, self._terminate)  # it has a farewell to pass on
+        else:
+            self._terminate()
         if self._pid:
             self._loop.later(KILL_TIME, self._kill)
         else:
@@ -217,10 +308,26 @@ class Connector:
         self._link_over = self._link_over or ""
 
 
+def _packet_pair() -> tuple[int, int]:
+    """As `socketpair`, and each write is read as one, where the system has such sockets.
+
+    What passes packets on (socat udp:...) makes of each that it reads one of its own.
+    """
+    try:
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        return socketpair()
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    return pair[0].detach(), pair[1].detach()
+
+
 _STARTS: dict[str, Callable[[Connector], None]] = {
     STDIO: Connector._start_stdio,
     COMMAND: Connector._start_command,
     STARTER: Connector._start_starter,
-    TCP: Connector._start_tcp,
-    TCP_LISTEN: Connector._start_listening,
+    DIAL: Connector._start_dialling,
+    LISTEN: Connector._start_listening,
+    GATHER: Connector._start_gathering,
+    DEVICE: Connector._start_device,
 }

@@ -13,14 +13,21 @@ from .. import __version__
 from ..errors import AddressError, RefusedError
 from ..proto import body as say
 from ..proto.address import check_address
-from ..proto.link import Link, Me
+from ..proto.carrier import Carrier
+from ..proto.greeting import Me
+from ..proto.link import Link
 from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
+from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
+from ..proto.pulse import KEEPALIVE
+from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
 from .driver import Driver, Group
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
+from .packets import PacketDriver
 from .socketfile import identity, listen, remove
+from .units import format_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +57,7 @@ class Daemon:
         self.exchange = Exchange(loop, log, self.node)
         self._guests: dict[Link, Guest] = {}
         self._strangers: set[Link] = set()  # links that are not up yet
+        self._patience: dict[Link, Timer] = {}  # links that wait for a transport
         self._reports: dict[Link, tuple[Guest, int]] = {}  # who wants to hear of a link
         self._listener: socket.socket | None = None
         self._path = ""
@@ -105,13 +113,18 @@ class Daemon:
         """Take the other end of a connected UNIX socket as a guest."""
         self._drive(Link(self.node, self.node.me, self.loop.now(), local=True), Channel(fd))
 
-    def _drive(self, link: Link, channel: Channel) -> None:
+    def _drive(self, link: Link, channel: Channel, carrier: Carrier | None = None, first: bytes = b"") -> Driver:
         def gone() -> None:
-            del self._drivers[link]
+            del self._drivers[driver.link]
             if self._is_parted and not self._drivers:
                 self._finish()
 
-        self._drivers[link] = Driver(self.group, link, channel, self.loop, gone)
+        if carrier is None:
+            driver = Driver(self.group, link, channel, self.loop, gone)
+        else:
+            driver = PacketDriver(self.group, link, channel, self.loop, gone, carrier, first)
+        self._drivers[link] = driver
+        return driver
 
     # -- what the node wants (Host) --------------------------------------------------------------------------------
 
@@ -121,25 +134,59 @@ class Daemon:
             return
         self._strangers.discard(link)
         self.log.info(f"{self.node.address}: linked to {link.address}")
+        self._report_link(link)
+
+    def _report_link(self, link: Link) -> None:
         if link in self._reports:
             guest, id_ = self._reports[link]
             guest.say(say.LINKED, id_, address=link.address)
+
+    def suspended(self, link: Link, reason: str) -> None:
+        assert link.session is not None
+        waits = f"its tunnels wait {format_duration(link.session.patience)} for another transport"
+        self.log.info(f"{self.node.address}: the link to {link.address} was cut: {reason}; {waits}")
+        if link in self._drivers:
+            self._drivers[link].cut()
+        self._patience[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
+        self._report_end(link, LOST, f"cut: {reason}; {waits}", cut=1)
+
+    def _give_up(self, link: Link) -> None:
+        link.tick(self.loop.now())
+        if link.is_suspended:  # the timer came a little early
+            self._patience[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
+
+    def resumed(self, link: Link, newcomer: Link) -> None:
+        self._strangers.discard(newcomer)
+        self._patience.pop(link).cancel()
+        driver = self._drivers[link] = self._drivers.pop(newcomer)
+        if newcomer in self._reports:
+            guest, id_ = self._reports[link] = self._reports.pop(newcomer)
+            guest.attached[id_] = link
+        self.log.info(f"{self.node.address}: the link to {link.address} goes on")
+        self._report_link(link)
+        driver.carry(link)
 
     def down(self, link: Link, reason: str) -> None:
         if link.is_local:
             guest = self._guests.pop(link, None)
             if guest is not None:
                 guest.is_gone = True
+                self._abandon_links(guest)
                 self._forget(guest)
             return
         self._strangers.discard(link)
         if link.was_up or link not in self._reports:  # what never was a link is told to who tried
             name = link.address or "a neighbour"
             self.log.info(f"{self.node.address}: the link to {name} has ended{': ' + reason if reason else ''}")
+        if link in self._patience:
+            self._patience.pop(link).cancel()
+        self._report_end(link, ENDED if link.is_orderly else LOST, reason)
+
+    def _report_end(self, link: Link, code: int, text: str, cut: int = 0) -> None:
         if link in self._reports:
             guest, id_ = self._reports.pop(link)
             guest.attached.pop(id_, None)
-            guest.say(say.ENDED, id_, code=ENDED if link.is_orderly else LOST, text=reason)
+            guest.say(say.ENDED, id_, code=code, text=text, cut=cut)
 
     def wake(self, link: Link) -> None:
         driver = self._drivers.get(link)
@@ -181,6 +228,12 @@ class Daemon:
     def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
         self.exchange.offer(service, stream, origin)
 
+    def _abandon_links(self, guest: Guest) -> None:
+        """A client has died and did not say that its links are to end: they can go on over another transport."""
+        for link in list(guest.attached.values()):
+            if link.session is not None:
+                link.suspend("its r2 connect has died", self.loop.now())
+
     def _forget(self, guest: Guest) -> None:
         """A client is gone, and all that hung on it goes too."""
         for link in list(guest.attached.values()):
@@ -208,11 +261,42 @@ class Daemon:
         if len(self._strangers) >= MAX_STRANGERS:
             close_all(descriptors)
             raise RefusedError(f"{self.node.address}: {MAX_STRANGERS} links wait for their hello already")
-        link = Link(self.node, self.node.me, self.loop.now(), expect=expect)
+        self._begin_link(guest, body, expect, adopt(descriptors), bool(body["lossy"]))
+
+    def _begin_link(
+        self, guest: Guest, body: say.Body, expect: str | None, channel: Channel, lossy: bool, first: bytes = b""
+    ) -> None:
+        """A link over `channel`, in packets if it is `lossy`; `first` has been read from it already."""
+        link = Link(
+            self.node,
+            self.node.me,
+            self.loop.now(),
+            expect=expect,
+            random=os.urandom(NONCE + HALF),
+            patience=body["patience"],
+            keepalive=body["keepalive"] or KEEPALIVE,
+        )
         self._strangers.add(link)
         guest.attached[body.id] = link
         self._reports[link] = (guest, body.id)
-        self._drive(link, adopt(descriptors))
+        if lossy:
+            mtu = max(MIN_MTU, min(body["mtu"] or MTU, MAX_MTU))
+            carrier = Carrier(int.from_bytes(os.urandom(4), "big") or 1, self.loop.now(), mtu)
+            self._drive(link, channel, carrier, first)
+            return
+        driver = self._drive(link, channel)
+
+        def in_packets(first: bytes) -> bool:
+            """A neighbour that repairs losses says so by beginning with a packet: then we do it too."""
+            if not SYNC.startswith(first[: len(SYNC)]):
+                return False
+            driver.release()
+            del self._drivers[link], self._reports[link]
+            self._strangers.discard(link)
+            self._begin_link(guest, body, expect, channel, True, first)
+            return True
+
+        driver.first = in_packets
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -257,7 +341,7 @@ class Daemon:
 
     def _part(self, local: bool) -> None:
         """Say farewell to all neighbours, or to all clients."""
-        for link in [link for link in self._drivers if link.is_local == local]:
+        for link in [link for link in (*self._drivers, *self._patience) if link.is_local == local]:
             link.close(f"{self.node.address} is shutting down", orderly=True)
         self._is_parted = local
         if local and not self._drivers:

@@ -10,7 +10,9 @@ import errno
 import os
 
 from ..proto.link import DOWN
+from ..proto.session import Block
 from .channel import drop_written
+from .memory import is_unused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +23,12 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .loop import Loop, Timer
 
-FIRST_SIZE = 1 << 13  # until a neighbour has more to say: an idle program does without the rest
-READ_SIZE = 1 << 19  # 512 KiB: each read costs some 15 us beside the copying, which this makes small
+FIRST_SIZE = 1 << 13  # to read at once until a neighbour has more to say: an idle program does without the rest
 ROUNDS = 2  # writes in a row before others get their turn
 RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
 FAREWELL = 2.0  # seconds for the last bytes of a link that has ended
 
-_SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
+SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
 
 
 class Group:
@@ -36,7 +37,21 @@ class Group:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiting: list[Driver] = []
-        self.inward = memoryview(bytearray(FIRST_SIZE))  # what a link reads is passed on, or copied, before the next
+        self._block = Block(FIRST_SIZE)
+
+    def inward(self) -> memoryview:
+        """What to read into: it is good until the next call, and as long as there is a view of it."""
+        if len(self._block) == FIRST_SIZE:
+            if not is_unused(self._block):
+                self._block = Block(FIRST_SIZE)
+        else:
+            self._block = self._loop.pool.take(self._block)
+        return memoryview(self._block)
+
+    def widen(self) -> None:
+        """A neighbour has more to say."""
+        if len(self._block) == FIRST_SIZE:
+            self._block = self._loop.pool.take()
 
     def add(self, driver: Driver) -> None:
         if not self._waiting:
@@ -50,7 +65,11 @@ class Group:
 
 
 class Driver:
-    """Owns `channel`.  `done()` is called once, when the link is down and the channel closed."""
+    """Owns `channel`.  `done()` is called once, when the channel is closed."""
+
+    is_repaired = False  # losses of the transport are repaired here
+    # Asked once, with the first bytes that came: whether somebody else drives the channel from now on.
+    first: Callable[[bytes], bool] | None = None
 
     def __init__(self, group: Group, link: Link, channel: Channel, loop: Loop, done: Callable[[], None]) -> None:
         self.group = group
@@ -73,18 +92,18 @@ class Driver:
         self._farewell: Timer | None = None
         self._lingers = False  # our farewell is written, the neighbour's end is awaited
         self._closed = False
-        self._tick()
-        self.wake()
+        self.carry(link)
 
     # -- in ------------------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        inward = self.group.inward()
         try:
             passengers: tuple[int, ...] = ()
             if self.link.is_local:
-                size, passengers = self.channel.read_with_passengers(self.group.inward)
+                size, passengers = self.channel.read_with_passengers(inward)
             else:
-                size = self.channel.read_into(self.group.inward)
+                size = self.channel.read_into(inward)
         except ConnectionResetError as error:
             # A UNIX socket says so when its other end was closed with bytes unread; that is an end like any other.
             self._broken("" if self.channel.is_unix else error.strerror or str(error))
@@ -96,6 +115,10 @@ class Driver:
             if not size:
                 self._broken("")
             return
+        if self.first is not None:
+            first, self.first = self.first, None
+            if first(bytes(inward[:size])):
+                return
         if passengers and not self.link.passes:  # the neighbour's token
             self.link.passes = True
             os.close(passengers[0])
@@ -103,20 +126,31 @@ class Driver:
         if self.link.state == DOWN:  # what comes after a farewell is not for us
             self._give_away(passengers)
             return
+        self._deliver(inward[:size], passengers)
+        if size == len(inward):
+            self.group.widen()
+
+    def _deliver(self, data: Buffer, passengers: tuple[int, ...]) -> None:
+        """Give bytes to the link; they are not its own any more afterwards."""
         try:
-            self.link.receive(self.group.inward[:size], self.loop.now(), passengers)
+            self.link.receive(data, self.loop.now(), passengers)
         except Exception:
             self.link.close("internal error")  # it has lost its place in the neighbour's bytes
             raise
         finally:
             self.group.flush()  # before what could not be sent is copied
             self.link.settle()
-        if size == len(self.group.inward) < READ_SIZE:
-            self.group.inward = memoryview(bytearray(READ_SIZE))
 
     def _broken(self, why: str) -> None:
-        self.link.eof(why)
-        self._close()
+        self.link.eof(self.loop.now(), why)
+        self.cut()
+
+    def carry(self, link: Link) -> None:
+        """From now on it is `link` that goes over this transport."""
+        self.link = link
+        link.sender.is_repaired = self.is_repaired
+        self._tick()
+        self.wake()
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +207,7 @@ class Driver:
 
     def _write_failed(self, error: OSError) -> bool:
         """False, as nothing can be written now."""
-        if error.errno in _SHORTAGES:
+        if error.errno in SHORTAGES:
             self._out = drop_written(self._out, 0)
             self.loop.later(RETRY, self._unblocked)
         else:
@@ -187,12 +221,14 @@ class Driver:
         for fd in passengers:
             os.close(fd)
 
-    def _watch(self) -> None:
+    @property
+    def _listens(self) -> bool:
         if self.link.state == DOWN:
-            listen = self._lingers
-        else:
-            listen = not (self.link.is_backlogged or self.paused)
-        wanted = listen, not (self._writable or self._deaf)
+            return self._lingers
+        return not (self.link.is_backlogged or self.paused)
+
+    def _watch(self) -> None:
+        wanted = self._listens, not (self._writable or self._deaf)
         if wanted == self._watched:
             return
         self._watched = wanted
@@ -221,7 +257,8 @@ class Driver:
 
     def pause(self) -> None:
         """Read nothing more."""
-        self.paused = self.link.is_hurried = True
+        self.paused = True
+        self.link.sender.hurry()
         if not self._closed:
             self._watch()
 
@@ -238,7 +275,7 @@ class Driver:
         """
         written = self._writable and not self._out and not self.link.has_output
         if self._deaf or (written and (self.link.is_local or not self.link.said_bye)):
-            self._close()
+            self.cut()
             return
         if written and not self._lingers:
             self._lingers = True
@@ -247,18 +284,30 @@ class Driver:
             self.channel.close_write()
             self._watched = (False, False)
         if self._farewell is None:
-            self._farewell = self.loop.later(FAREWELL, self._close)
+            self._set_farewell()
 
-    def _close(self) -> None:
-        if self._closed:
-            return
+    def _set_farewell(self) -> None:
+        self._farewell = self.loop.later(FAREWELL, self.cut)
+
+    def release(self) -> Channel:
+        """The channel, which somebody else drives from now on."""
+        self._retire()
+        return self.channel
+
+    def cut(self) -> None:
+        """The transport is of no use any more."""
+        if not self._closed:
+            self._retire()
+            self._give_away(self._passengers)
+            if self.link.is_local:
+                self._give_away(self.link.abandon())
+            self.channel.close()
+            self._done()
+
+    def _retire(self) -> None:
         self._closed = True
         for timer in (self._timer, self._farewell):
             if timer is not None:
                 timer.cancel()
         for fd in {self.channel.read_fd, self.channel.write_fd}:
             self.loop.watch(fd)
-        self._give_away(self._passengers)
-        self._give_away(self.link.abandon())
-        self.channel.close()
-        self._done()

@@ -12,6 +12,7 @@ A descriptor that is ferried carries both directions and is a socket.
 from __future__ import annotations
 
 from ..proto.outcome import BUSY, Outcome
+from ..proto.wire import DESCRIPTOR
 from .channel import Channel, close_all, socketpair
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ class Ferry:
         return self._link.message(message, must=must, beside=len(descriptors))
 
     def _load(self, fd: int) -> bool:
-        stream = self._link.open_descriptor()
+        stream = self._link.open({"mode": DESCRIPTOR})
         if stream is None:
             close_all((fd,))
             return False
@@ -86,7 +87,7 @@ class _Carried:
         self._end.begin()
 
     def closed(self, outcome: Outcome) -> None:
-        self._end.channel.close()
+        self._ferry.loop.soon(self._end.channel.close)  # who holds the other end may have to be told of a loss first
         self._ferry.carried -= 1
         if not self._ferry.carried:
             self._ferry.emptied()

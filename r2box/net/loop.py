@@ -21,7 +21,7 @@ import signal
 import time
 from collections import deque
 
-from .channel import Arena
+from .memory import Arena, Pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Callback = Callable[[], object]
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-ARENA_SIZE = 1 << 19  # what is read from descriptors to be written in one go
 
 
 _NOTHING = (None, None)
@@ -68,7 +67,8 @@ class Loop:
         self._old_handlers: dict[int, Any] = {}
         self._exits: dict[int, Callable[[int], None]] = {}  # children without a pidfd
         self.is_running = False
-        self.arena = Arena(ARENA_SIZE)
+        self.pool = Pool()
+        self.arena = Arena(self.pool)
         self.failed: Callable[[BaseException], None] | None = None  # for what a callback raises; None: let it out
 
     @staticmethod

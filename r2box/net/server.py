@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import signal
 
-from ..errors import R2Error, RefusedError, UsageError
+from ..errors import R2Error, RefusedError, TransportError
 from ..proto import body as say
 from ..proto.address import SERVICE, format_path
 from ..proto.outcome import FAILED, Outcome
 from . import child
+from .channel import adopt, close_all
 from .client import checked
-from .transport import COMMAND, TCP, Dial, Transport
+from .dial import Dial
+from .scheme import DEVICE, SERVE
+from .transport import COMMAND, Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..errors import TransportError
     from .client import Client
     from .log import Log
     from .loop import Loop
@@ -26,18 +28,11 @@ KILL_TIME = 3.0  # seconds that a program has to end after it was hung up on, wh
 MAX_RUNNING = 8192  # programs at once: beyond, a host is not helped by one more
 
 
-def check_service(transport: Transport) -> Transport:
-    """`transport` if it can stand behind a service; UsageError if not."""
-    if transport.kind not in (COMMAND, TCP):
-        raise UsageError(f"{transport}: cannot be served: give a command or tcp://HOST:PORT")
-    return transport
-
-
 class Server:
     """Offers `transport` as `name` ("" for the node's own command) over `client`.
 
     Programs find the daemon at `socket_path` (R2_SOCKET).  `client` must give its events to `event`.  `ready()` is
-    called when the service is offered, `failed(error)` if it cannot be.
+    called when the service is offered, `failed(error)` if it cannot be.  UsageError if `transport` cannot be served.
     """
 
     def __init__(
@@ -54,15 +49,18 @@ class Server:
         self._loop = loop
         self._log = log
         self.name = name
-        self.transport = check_service(transport)
+        self.transport = transport.check_use(SERVE)
         self._socket_path = os.path.abspath(socket_path)
         self._ready = ready
         self._failed = failed
         self._allow = allow
         self._client: Client | None = None
         self._running: dict[int, int] = {}  # tunnel: process
+        self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
         self._dials: dict[int, Dial] = {}
         self._done: Callable[[], None] | None = None
+        if transport.how == DEVICE:
+            from . import bridge, device  # noqa: F401  now, as the file under us may change before the first tunnel
 
     def offer(self, client: Client) -> None:
         """Ask the daemon behind `client` to announce the service."""
@@ -71,7 +69,7 @@ class Server:
             say.SERVE,
             self._answered,
             name=self.name,
-            runs=say.APART if self.transport.kind == COMMAND else say.PROVIDES,
+            runs=say.APART if self.transport.how in (COMMAND, DEVICE) else say.PROVIDES,
             allow=tuple(pattern.encode() for pattern in self._allow),
             detail=self.transport.text[:200],
         )
@@ -98,24 +96,24 @@ class Server:
     def _incoming(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         origin = format_path(body["origin"])
         self._log.debug(f"{self.name or 'cmd'}: a tunnel from {origin}")
-        if self.transport.kind != COMMAND:
+        if self.transport.how not in (COMMAND, DEVICE):
             self._dials[body.id] = Dial(self._loop, self.transport, lambda got: self._dialled(body.id, got))
             return
-        if len(self._running) >= MAX_RUNNING:
+        if len(self._running) + len(self._bridges) >= MAX_RUNNING:
             self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: {MAX_RUNNING} programs run already"))
+            return
+        environment = {
+            "R2_ORIGIN": origin,
+            "R2_SERVICE": self.name,
+            "R2_NODE": body["node"],
+            "R2_SOCKET": self._socket_path,
+        }
+        if self.transport.how == DEVICE:
+            self._join_device(body.id, descriptors, environment)
             return
         try:
             pid = child.start(
-                self.transport.text,
-                descriptors[0],
-                descriptors[-1],
-                environment={
-                    "R2_ORIGIN": origin,
-                    "R2_SERVICE": self.name,
-                    "R2_NODE": body["node"],
-                    "R2_SOCKET": self._socket_path,
-                },
-                own_session=True,
+                self.transport.command, descriptors[0], descriptors[-1], environment=environment, own_session=True
             )
         except OSError as error:
             self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: cannot be started: {error.strerror}"))
@@ -123,6 +121,40 @@ class Server:
         self._running[body.id] = pid
         self._send(say.STARTED, body.id)
         self._loop.on_exit(pid, lambda status: self._ended(body.id, status))
+
+    def _join_device(self, id: int, descriptors: tuple[int, ...], environment: dict[str, str]) -> None:
+        from .bridge import Bridge
+        from .device import open_device
+
+        try:
+            device = open_device(self.transport, environment, with_stderr=True)
+        except TransportError as error:
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error}"))
+            return
+        try:
+            stream = adopt(tuple(os.dup(fd) for fd in descriptors))
+        except OSError as error:
+            close_all(device.fds)
+            device.release()
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error.strerror}"))
+            return
+
+        def ended(why: str) -> None:
+            self._bridges.pop(id, None)
+            device.release()
+            if not device.pid:
+                self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {why}") if why else Outcome())
+
+        def close() -> None:
+            bridge.close()
+            device.release()
+
+        bridge = Bridge(self._loop, adopt(device.fds), stream, ended, device.is_packets)
+        self._bridges[id] = close
+        self._send(say.STARTED, id)
+        if device.pid:
+            self._running[id] = device.pid
+            self._loop.on_exit(device.pid, lambda status: self._ended(id, status))
 
     def _ended(self, id: int, status: int) -> None:
         del self._running[id]
@@ -152,7 +184,13 @@ class Server:
         if dial is not None:
             dial.cancel()
             self._exited(id, Outcome(FAILED, why))
-        elif id in self._running:
+            return
+        close = self._bridges.pop(id, None)
+        if close is not None:
+            close()
+            if id not in self._running:
+                self._exited(id, Outcome(FAILED, why))
+        if id in self._running:
             self._log.debug(f"{self.name or 'cmd'}: hanging up: {why}")
             child.hang_up(self._running[id])
 
@@ -168,6 +206,8 @@ class Server:
     def hang_up_all(self) -> None:
         for dial in self._dials.values():
             dial.cancel()
+        for close in self._bridges.values():
+            close()
         for pid in self._running.values():
             child.hang_up(pid)
             child.hang_up(pid, signal.SIGCONT)

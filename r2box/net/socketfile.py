@@ -105,7 +105,7 @@ def _make_way(path: str) -> None:
             pass  # its queue is full: it lives
         except OSError as error:
             raise DaemonError(f"{path}: {error.strerror}") from None
-    raise DaemonError(f"{path}: a daemon is already running here")
+    raise DaemonError(f"{path}: another daemon, or another program, listens here already")
 
 
 def _bind(path: str) -> socket.socket:

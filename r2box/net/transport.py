@@ -1,304 +1,195 @@
-"""TRANSPORT: what carries a link, or stands at an end of a tunnel, and how each kind is opened without blocking.
+"""TRANSPORT: what carries a link, or stands at an end of a tunnel, as one spells it.
 
-    -                          our own stdin and stdout
-    tcp://HOST:PORT            a connection to there
-    tcp-listen://HOST:PORT     connections from there, any number
-    anything else              a command line for /bin/sh
+    -                    our own stdin and stdout
+    SCHEME://...         what we open ourselves: the rows of `scheme.SCHEMES`
+    exec:COMMAND         a command line for /bin/sh
+    anything else        the same, unless the command starts links itself: see `starter`
 
-A command may instead *start* the program that speaks (`socat tcp-l:1,fork exec:-`): then it has a place where that
-program's command line belongs, a lone dash behind `exec:` or `system:`, or the word `-%` anywhere.
+A URL is SCHEME://REST?NAME=VALUE&NAME=VALUE.  In paths and values, %XX is the byte XX.  A COMMAND is taken as it
+stands, so only a URL without one has options.
+
+This module reads; what opens a transport is `dial` (connections), `datagram` (the senders of UDP) and `device`.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-
-from ..errors import TransportError, UsageError
-from .shell import quote, scan
+from ..errors import AddressError, UsageError
+from . import shell
+from .scheme import (
+    CONNECT,
+    GATHER,
+    LISTEN,
+    OPTION_NAMES,
+    SCHEMES,
+    SERVE,
+    WHY_NOT,
+    WORDS,
+    nearest,
+    switch,
+    unescape,
+    whole_line,
+)
+from .starter import find_place, is_lossy_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Union
+    from typing import Any
 
-    from .loop import Loop, Timer
+    from .scheme import Option, Scheme
 
-    Opened = Callable[[Union[int, TransportError]], None]
-
-STDIO, COMMAND, STARTER, TCP, TCP_LISTEN = "stdio", "command", "starter", "tcp", "tcp-listen"
-SCHEMES = (TCP, TCP_LISTEN)
-UNSENT = 1 << 20  # bytes that the kernel may hold back, beside what is on its way; `proto.flight` bounds both
-CONNECT_TIMEOUT = 20.0  # seconds for one address of a host
-STARTS = ("exec:-", "system:-", "shell:-")  # socat's addresses that run a program
-PLACE = "-%"
-# socat reads exec: twice: as an address, where these end a part of it, and then as words.
-_SOCAT = {**{c: "\\" + c for c in ",:!()[]{}"}, **{c: "\\\\\\" + c for c in " '\""}, "\\": "\\" * 4}
+STDIO, COMMAND, STARTER = "stdio", "command", "starter"  # the kinds that have no scheme
+TCP, TCP_LISTEN = "tcp", "tcp-listen"
 
 
 class Transport:
-    """A parsed TRANSPORT.  `kind` is one of the constants above; `host` and `port` are for TCP."""
+    """A parsed TRANSPORT.
 
-    __slots__ = ("host", "kind", "port", "text")
+    `kind` is STDIO, COMMAND, STARTER or the name of a scheme; `how` it is opened is one of those three, or DIAL,
+    LISTEN, GATHER or DEVICE.  `host` and `port` are what a network has for it (of vsock the number of the CID), `path`
+    a file or an interface, `command` a command line, `descriptors` those of fd://.  `options` has those that were
+    given, by name.
+    """
 
-    def __init__(self, text: str, kind: str, host: str = "", port: int = 0) -> None:
-        self.text = text
-        self.kind = kind
-        self.host = host
-        self.port = port
+    __slots__ = ("command", "descriptors", "host", "how", "kind", "options", "path", "port", "text")
+
+    def __init__(
+        self, text: str, kind: str, *, host: str = "", port: int = 0, path: str = "", command: str = "",
+        descriptors: tuple[int, ...] = (), options: dict[str, Any] | None = None,
+    ) -> None:
+        self.text, self.kind = text, kind
+        self.how = SCHEMES[kind].how if kind in SCHEMES else kind
+        self.host, self.port, self.path, self.command, self.descriptors = host, port, path, command, descriptors
+        self.options = options or {}
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether bytes may be lost, added or damaged on the way."""
+        if self.kind in SCHEMES:
+            return bool(self.options.get("lossy", SCHEMES[self.kind].is_lossy))
+        return is_lossy_command(self.command)
+
+    @property
+    def is_datagrams(self) -> bool:
+        """Whether each read and write of its descriptor is one packet."""
+        return self.kind in ("udp", "udp-listen")
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of the packets of a lossy link; 0: as the link has it."""
+        return int(self.options.get("mtu", 0))
+
+    @property
+    def keepalive(self) -> int:
+        """Seconds of silence before a sign of life is sent; 0: as the link has it."""
+        return int(self.options.get("keepalive", 0))
+
+    def check_use(self, use: str) -> Transport:
+        """This, if it may be used for CONNECT, TUNNEL or SERVE; UsageError with the reason if not."""
+        row = SCHEMES.get(self.kind)
+        if row is None:
+            if use != CONNECT and self.kind == STARTER:
+                raise UsageError(f"{self}: cannot {WORDS[use]}: it starts links itself (but for exec:COMMAND)")
+            if use == SERVE and self.kind == STDIO:
+                raise UsageError("-: cannot be served: there is only one stdin and stdout, for any number of tunnels")
+            return self
+        if use not in row.uses:
+            why = WHY_NOT.get((row.how, use), "there is only one of it, for any number of tunnels")
+            instead = ", ".join(f"{name}://" for name, other in SCHEMES.items() if use in other.uses)
+            raise UsageError(f"{self}: cannot {WORDS[use]}: {why} (there are {instead})")
+        for name in self.options:
+            if use != CONNECT and row.options[name].for_links:
+                raise UsageError(f"{self}: {name}= is for links, and this cannot be one: it is to {WORDS[use]}")
+        return self
 
 
 def parse_transport(text: str) -> Transport:
     """The transport that `text` spells.  UsageError that says what is wrong with which part."""
     if not text.strip():
-        raise UsageError("an empty TRANSPORT: give a command, - or tcp://HOST:PORT")
+        raise UsageError("an empty TRANSPORT: give a command, - or a URL such as tcp://HOST:PORT")
     if text == "-":
         return Transport(text, STDIO)
     scheme, separator, rest = text.partition("://")
     if separator and scheme and all(c.isalnum() or c in "+-." for c in scheme):
-        if scheme not in SCHEMES:
-            from ..command import closest
-
+        row = SCHEMES.get(scheme)
+        if row is None:
             known = ", ".join(f"{name}://" for name in SCHEMES)
-            raise UsageError(f"{text}: no transport {scheme}://{closest(scheme, SCHEMES)}; there are {known}")
-        return Transport(text, scheme, *_host_and_port(text, rest))
-    return Transport(text, STARTER if find_place(text) else COMMAND)
-
-
-def _host_and_port(text: str, rest: str) -> tuple[str, int]:
-    host, colon, digits = rest.rpartition(":")
-    if not colon or not digits:
-        raise UsageError(f"{text}: the port is missing: {rest or 'HOST'}:PORT")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise UsageError(f"{text}: an IPv6 address is written in brackets: [{host}]:{digits}")
-    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65536):
-        raise UsageError(f"{text}: {digits!r} is not a port (1 to 65535)")
-    return host, int(digits)
-
-
-# -- commands that start the link -----------------------------------------------------------------------------------
-
-
-def find_place(command: str) -> tuple[int, int] | None:
-    """Where in `command` the dash stands that a whole command line is to replace: its start and end."""
-    lower = command.lower()
-    for start in STARTS:
-        at = lower.find(start)
-        while at >= 0:
-            end = at + len(start)
-            if end == len(command) or command[end] in " \t,'\"!":
-                return end - 1, end
-            at = lower.find(start, end)
-    at = f" {command} ".find(f" {PLACE} ")
-    if at < 0:
-        at = next((command.find(q + PLACE + q) + 1 for q in "\"'" if q + PLACE + q in command), -1)
-    return (at, at + len(PLACE)) if at >= 0 else None
-
-
-def fill_place(command: str, words: list[str]) -> str:
-    """`command` with `words`, as one command line, in its place; quoted for the shell and for socat."""
-    place = find_place(command)
-    assert place is not None
-    before, after = command[: place[0]], command[place[1] :]
-    if command[place[0] : place[1]] == PLACE and not before.endswith(("'", '"')):
-        return before + " ".join(map(quote, words)) + after
-    if command[place[0] : place[1]] == PLACE:
-        line = " ".join(map(quote, words))
-    else:
-        line = " ".join("".join(_SOCAT.get(c, c) for c in word) for word in words)
-    inside = scan(before)[1]
-    if inside == "'":
-        line = line.replace("'", "'\\''")
-    elif inside == '"':
-        line = "".join("\\" + c if c in '\\"$`' else c for c in line)
-    else:
-        line = quote(line)
-    return before + line + after
-
-
-# -- TCP ------------------------------------------------------------------------------------------------------------
-
-
-def tune(sock: socket.socket) -> None:
-    """What every TCP connection of ours gets: no waiting for more to send, and the kernel's own sign of life."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # no deep queue below our own
-
-
-def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], passive: bool = False) -> None:
-    """Look the host up, in a thread unless it is a number: `found(list of addresses, or TransportError)`."""
-    flags = socket.AI_PASSIVE if passive else 0
-    # As bytes where it can be: for a text Python loads its tables of IDNA, most of a MiB.
-    host = (transport.host.encode() if transport.host.isascii() else transport.host) or None
-
-    def look_up() -> Any:
+            raise UsageError(f"{text}: no transport {scheme}://{nearest(scheme, SCHEMES)}; there are {known}")
         try:
-            return socket.getaddrinfo(host, transport.port, type=socket.SOCK_STREAM, flags=flags)
-        except OSError as error:
-            return TransportError(error.strerror or str(error))
+            return _read_url(text, row, rest)
+        except ValueError as error:
+            raise UsageError(f"{text}: {error}") from None
+    spelled, colon, command = text.partition(":")
+    if colon and spelled == "exec":
+        if command.strip() in ("", "-"):
+            raise UsageError(f"{text}: the command is missing: exec:COMMAND")
+        return Transport(text, COMMAND, command=command)
+    return Transport(text, STARTER if find_place(text) else COMMAND, command=text)
 
+
+def _read_url(text: str, row: Scheme, rest: str) -> Transport:
+    query = ""
+    if row.read is not whole_line or rest.startswith("?"):
+        rest, _, query = rest.partition("?")
+    fields = row.read(rest, row.how in (LISTEN, GATHER))
+    options: dict[str, Any] = {}
+    for word in filter(None, query.split("&")):
+        name, _, value = word.partition("=")
+        option = row.options.get(name)
+        if option is None:
+            taken = f"{row.name}:// takes {', '.join(f'{known}=' for known in row.options)}"
+            if name in OPTION_NAMES:
+                raise ValueError(f"no {name}= here: {taken}")
+            raise ValueError(f"no option {name!r}{nearest(name, row.options)}; {taken}")
+        if name in options:
+            raise ValueError(f"{name}= is given twice")
+        if not value and option.read is not switch:
+            raise ValueError(f"{name}= needs a value: {option.form}")
+        try:
+            options[name] = option.read(unescape(value))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if row.read is whole_line and not fields["command"].strip() and "link" not in options:
+        raise ValueError("the command is missing (or ?link=PATH, for a program that opens the terminal itself)")
+    return Transport(text, row.name, options=options, **fields)
+
+
+def service_name(text: str) -> str:
+    """The name that a service gets from its transport: the base name of its command.  AddressError if it has none."""
+    command = text.partition(":")[2] if text.startswith("exec:") else text
+    if command.startswith("pty://") and not command.startswith("pty://?"):
+        command = command[len("pty://") :]
     try:
-        numbers = socket.getaddrinfo(
-            host, transport.port, type=socket.SOCK_STREAM, flags=flags | socket.AI_NUMERICHOST
-        )
-    except OSError:
-        loop.thread(look_up, found)
-        return
-    found(numbers)
+        return shell.service_name(command)
+    except AddressError:
+        if "://" in command:
+            raise AddressError("a scheme:// has no base name") from None
+        raise
 
 
-class Dial:
-    """One connection attempt, over all addresses of the host in turn: `opened(fd)` or `opened(TransportError)`."""
-
-    def __init__(self, loop: Loop, transport: Transport, opened: Opened) -> None:
-        self._loop = loop
-        self._transport = transport
-        self._opened = opened
-        self._addresses: list[Any] = []
-        self._sock: socket.socket | None = None
-        self._timer: Timer | None = None
-        self._cancelled = False
-        self._last = TransportError("the host has no address")
-        loop.soon(self._start)  # so that nothing is called before the caller has us
-
-    def _start(self) -> None:
-        if not self._cancelled:
-            resolve(self._loop, self._transport, self._found)
-
-    def _found(self, addresses: Any) -> None:
-        if self._cancelled:
-            return
-        if isinstance(addresses, Exception):
-            self._opened(addresses if isinstance(addresses, TransportError) else TransportError(str(addresses)))
-            return
-        self._addresses = list(addresses)
-        self._next()
-
-    def _next(self) -> None:
-        if not self._addresses:
-            self._opened(self._last)
-            return
-        family, kind, protocol, _, address = self._addresses.pop(0)
-        try:
-            self._sock = socket.socket(family, kind, protocol)
-            self._sock.setblocking(False)
-            code = self._sock.connect_ex(address)
-        except OSError as error:
-            code = error.errno or errno.EIO
-        if code in (0, errno.EINPROGRESS) and self._sock is not None:
-            self._timer = self._loop.later(CONNECT_TIMEOUT, lambda: self._failed(errno.ETIMEDOUT))
-            self._loop.watch(self._sock.fileno(), None, self._connected)
-        else:
-            self._failed(code)
-
-    def _connected(self) -> None:
-        assert self._sock is not None
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._failed(code)
-            return
-        sock = self._release()
-        sock.setblocking(True)  # it may become a program's, which would not expect anything else
-        tune(sock)
-        self._opened(sock.detach())
-
-    def _release(self) -> socket.socket:
-        sock, self._sock = self._sock, None
-        assert sock is not None
-        self._loop.watch(sock.fileno())
-        if self._timer is not None:
-            self._timer.cancel()
-        return sock
-
-    def _failed(self, code: int) -> None:
-        if self._sock is not None:
-            self._release().close()
-        self._last = TransportError(os.strerror(code))
-        self._next()
-
-    def cancel(self) -> None:
-        """Give up; nothing is called any more."""
-        self._cancelled = True
-        if self._sock is not None:
-            self._release().close()
+def summary(use: str) -> str:
+    """What TRANSPORT may be for CONNECT, TUNNEL or SERVE, in one line of help."""
+    names = ", ".join(row.name for row in SCHEMES.values() if use in row.uses)
+    stdio = "" if use == SERVE else "- for stdin and stdout, "
+    return f"a command, {stdio}or a URL: SCHEME://... of {names}"
 
 
-class Listener:
-    """Takes connections: `opened(fd)` for each; `failed(TransportError)` once if it cannot listen at all."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        transport: Transport,
-        opened: Callable[[int], None],
-        failed: Callable[[TransportError], None],
-    ) -> None:
-        self._loop = loop
-        self._transport = transport
-        self._opened = opened
-        self._failed = failed
-        self._socks: list[socket.socket] = []
-        self._closed = False
-        loop.soon(self._start)  # so that nothing is called before the caller has us
-
-    def _start(self) -> None:
-        if not self._closed:
-            resolve(self._loop, self._transport, self._found, passive=True)
-
-    def _found(self, addresses: Any) -> None:
-        if self._closed:
-            return
-        if isinstance(addresses, Exception):
-            self._failed(addresses if isinstance(addresses, TransportError) else TransportError(str(addresses)))
-            return
-        problem = None
-        for family, kind, protocol, _, address in addresses:
-            try:
-                sock = socket.socket(family, kind, protocol)
-            except OSError as error:  # a family that this kernel has not
-                problem = problem or error
-                continue
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind(address)
-                sock.listen(128)
-                sock.setblocking(False)
-            except OSError as error:
-                sock.close()
-                problem = problem or error
-                continue
-            self._socks.append(sock)
-            self._loop.watch(sock.fileno(), lambda sock=sock: self._accept(sock))  # type: ignore[misc]
-        if not self._socks:
-            self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
-
-    def _accept(self, sock: socket.socket) -> None:
-        try:
-            connection, _ = sock.accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._loop.watch(sock.fileno())
-                self._loop.later(1.0, lambda: self._resume(sock))
-            return
-        tune(connection)
-        self._opened(connection.detach())
-
-    def _resume(self, sock: socket.socket) -> None:
-        if not self._closed:
-            self._loop.watch(sock.fileno(), lambda: self._accept(sock))
-
-    def close(self) -> None:
-        self._closed = True
-        for sock in self._socks:
-            self._loop.watch(sock.fileno())
-            sock.close()
+def explain(use: str) -> str:
+    """The URLs that may be used for CONNECT, TUNNEL or SERVE, with their options: two paragraphs for a page."""
+    rows = [row for row in SCHEMES.values() if use in row.uses]
+    seen: dict[str, Option] = {}
+    parts = []
+    for row in rows:
+        mine = [option for option in row.options.values() if use == CONNECT or not option.for_links]
+        for option in mine:
+            seen.setdefault(option.name, option)
+        takes = f" (?{', '.join(option.name for option in mine)})" if mine else ""
+        parts.append(f"{row.name}://{row.form}: {row.help}{takes}")
+    options = "; ".join(f"{option.name}={option.form}: {option.help}" for option in seen.values())
+    return (
+        f"The URLs are {'; '.join(parts)}.\n\n"
+        f"Options stand behind a ?, with & between them.  They are {options}.  A DURATION is a number with ms, s, m, h "
+        "or d behind it."
+    )

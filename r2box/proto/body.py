@@ -49,7 +49,12 @@ BODIES = {
     PING: Fields("PING", data=(1, "bytes")),
     LIST: Fields("LIST", clients=(1, "uint"), start=(2, "uint")),
     TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint"), detached=(4, "uint")),
-    ATTACH: Fields("ATTACH", address=(1, "text"), transport=(2, "text")),
+    # `patience`: seconds that the session waits for another transport after a cut; `lossy`: the transport may lose
+    # bytes; `mtu`: of its packets, in bytes; `keepalive`: seconds of silence.  0: the default, and for patience none.
+    ATTACH: Fields(
+        "ATTACH", address=(1, "text"), transport=(2, "text"),
+        patience=(3, "uint"), lossy=(4, "uint"), mtu=(5, "uint"), keepalive=(6, "uint"),
+    ),
     SERVE: Fields("SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text")),
     STARTED: Fields("STARTED"),
     EXITED: Fields("EXITED", **_OUTCOME),
@@ -58,7 +63,7 @@ BODIES = {
     PONG: Fields("PONG", data=(1, "bytes")),
     LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),
     OPENED: Fields("OPENED"),
-    ENDED: Fields("ENDED", **_OUTCOME),
+    ENDED: Fields("ENDED", **_OUTCOME, cut=(5, "uint")),  # 1: a link that waits for another transport
     LINKED: Fields("LINKED", address=(1, "text")),
     DONE: Fields("DONE"),
     INCOMING: Fields("INCOMING", service=(1, "text"), origin=(2, "path"), node=(3, "text")),

@@ -54,9 +54,9 @@ class Mark:
 
 
 class Flight:
-    """The bytes of one direction of a link."""
+    """The bytes of one direction of a link, over one transport; `earlier`: what it had before."""
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Flight | None = None) -> None:
         self.sent = 0
         self.rtt = 0.0  # seconds, smoothed; 0 while unknown
         self.limit = FIRST
@@ -65,7 +65,8 @@ class Flight:
         self._acked = 0  # of `sent`
         self._acked_at = 0.0
         self._marks: dict[int, Mark] = {}
-        self._last_id = 0
+        # An answer to a mark over an earlier transport is never taken for one of these.
+        self._last_id: int = earlier._last_id if earlier else 0
         self._last_offset = 0
         self._dry_at = 0  # `sent` when there was last nothing more to send
         self._trips: deque[float] = deque((0.0, 0.0), 2)  # the shortest of this time and of the time before; 0: none

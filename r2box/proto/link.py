@@ -1,8 +1,8 @@
-"""One neighbour: hello, keepalive, frames in and out.
+"""One neighbour: keepalive, frames in and out.
 
-A link begins with HELLO from both sides at once.  Each checks the other's and answers READY; the link is up when READY
-has gone both ways, so a refusal (a wrong address, no common version) is heard before anybody calls the link up.  It
-ends with BYE and a reason, or when the transport does.
+A link begins as `greeting` tells and ends with BYE and a reason.  When its transport ends without one, the link is
+suspended, if both sides have agreed to that: it has no transport, its streams wait, and what was not acknowledged is
+kept.  It goes on when `greeting` has taken its session up on another transport, or ends when that takes too long.
 
 Sending is asked for, never pushed: `produce()` gives the next bytes when the transport can take them, in the order
 that `Outbox` decides.
@@ -17,12 +17,12 @@ from collections import deque
 
 from ..errors import WireError
 from . import wire
-from .address import check_address
 from .budget import Budget
-from .flight import Flight
-from .outbox import Outbox
+from .greeting import Greeting
 from .outcome import LOST, Outcome
+from .pulse import KEEPALIVE, Pulse
 from .route import decode_message, encode_message
+from .sender import MAX_ROOM, Sender, check_mark
 from .stream import Stream
 
 TYPE_CHECKING = False
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from .greeting import Me
     from .route import Message
+    from .session import Session
     from .wire import Buffer
 
     class Owner(Protocol):
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
         def link_up(self, link: Link) -> None: ...
         def link_down(self, link: Link, reason: str) -> None: ...
+        def link_suspended(self, link: Link, reason: str) -> None: ...
+        def link_resumed(self, link: Link, newcomer: Link) -> None: ...
         def link_hello(self, link: Link) -> None: ...
         def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None: ...
         def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None: ...
@@ -45,37 +49,33 @@ if TYPE_CHECKING:
         def link_wake(self, link: Link) -> None: ...
 
 
-HELLO_TIMEOUT = 10.0  # seconds for both hellos: a person waits for this
-KEEPALIVE = 15.0  # seconds of silence after which the neighbour is asked
-MISSES = 3  # unanswered questions that make it dead
 MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels, and windows of the least size still fit in memory
-MAX_ROOM = 1 << 30  # for a link that is to be done with soon
 MAX_PASSENGERS = 64  # descriptors that came and wait for their message
 
-HELLO_WAIT, READY_WAIT, UP, DOWN = range(4)
+LOSSY = "does the transport lose or change bytes? Then use --lossy"
 
-
-class Me:
-    """What this side says of itself in its hello."""
-
-    __slots__ = ("address", "instance", "role", "software")
-
-    def __init__(self, address: str, instance: bytes, role: int = wire.NODE, software: str = "") -> None:
-        self.address = address
-        self.instance = instance
-        self.role = role
-        self.software = software
+READY_WAIT, UP, DOWN = range(3)
 
 
 class Link:
     """The protocol with one neighbour, over bytes that somebody else carries.
 
     `expect` is the only address that the neighbour may have (None: any).  `local` says that this is a
-    control socket, between a daemon and a client of it; descriptors pass there.
+    control socket, between a daemon and a client of it; descriptors pass there.  `random` and `patience` are for the
+    `Greeting`; `keepalive` is in seconds.
     """
 
     def __init__(
-        self, owner: Owner, me: Me, now: float, *, expect: str | None = None, local: bool = False
+        self,
+        owner: Owner,
+        me: Me,
+        now: float,
+        *,
+        expect: str | None = None,
+        local: bool = False,
+        random: bytes = b"",
+        patience: int = 0,
+        keepalive: float = KEEPALIVE,
     ) -> None:
         self.owner = owner
         self.me = me
@@ -83,83 +83,95 @@ class Link:
         self.expect = expect
         self.is_local = local
         self.passes = False  # descriptors pass on it, as the transport has found
-        self.state = HELLO_WAIT
+        self.state = READY_WAIT
         self.address = ""  # the neighbour's, once it is known
         self.peer: dict[str, Any] = {}  # its hello
         self.reason = ""  # why the link is down
         self.was_up = False
         self.said_bye = False  # we, not the neighbour
-        self.is_hurried = False  # send all there is: the neighbour is not listened to any more
         self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
         self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
         self.budget = Budget()
-        self.received = 0  # bytes, for the statistics
-        self.flight = Flight()
+        self.received = 0  # bytes of the session
+        self.sender = Sender()
+        self.session: Session | None = None  # None: it cannot be suspended
+        self.is_suspended = False
         self._decoder = wire.Decoder()
-        self._outbox = Outbox()
         self._passengers: deque[int] = deque()  # descriptors that came in and whose message has not
         self._free_labels: list[int] = []
         self._next_label = 1
         self._fed: dict[Stream, None] = {}  # got data in this receive(); an ordered set
-        self._heard_at = now
-        self._misses = 0
-        self._wait_until = now + HELLO_TIMEOUT  # for the hello, or for the answer to a probe
-        self._ready_sent = self._ready_received = False
-        self.start()
+        self._pulse = Pulse(self, now, keepalive)
+        self._successor: Link | None = None  # that has taken our transport
+        self._greeting = Greeting(self, random, patience)
+        self.sender.kept.is_on = self._greeting.patience > 0
+        self._queue(wire.MAGIC + self._greeting.hello())
 
     # -- the beginning -------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        payload = wire.HELLO_FIELDS.encode(
-            oldest=wire.OLDEST, newest=wire.VERSION, address=self.me.address, instance=self.me.instance,
-            role=self.me.role, descriptors=int(self.is_local), software=self.me.software,
-        )  # fmt: skip
-        self._queue(wire.MAGIC + wire.encode_frame(wire.HELLO, 0, payload))
-
-    def _on_hello(self, payload: Buffer) -> None:
-        if self.state != HELLO_WAIT:
-            raise WireError("a second hello")
-        hello = self.peer = wire.HELLO_FIELDS.decode(payload)
-        wire.agree_version(hello["oldest"], hello["newest"])
-        if hello["role"] == wire.NODE:
-            try:
-                self.address = check_address(hello["address"])
-            except ValueError as error:
-                raise WireError(f"the neighbour's hello: {error}") from None
-            if len(hello["instance"]) != 16:
-                raise WireError("the neighbour's hello: an instance that has not 16 bytes")
-            if hello["instance"] == self.me.instance:
-                raise WireError(f"a link from {self.address} to itself")
-            if self.expect and self.address != self.expect:
-                raise WireError(f"expected {self.expect}, but the neighbour is {self.address}")
-            if self.address == self.me.address:
-                raise WireError(f"the neighbour has the same address as this node: {self.address}")
-        elif hello["role"] != wire.CLIENT:
-            raise WireError(f"the neighbour is of an unknown kind: {hello['role']}")
-        self.state = READY_WAIT
-        self.owner.link_hello(self)
+    @property
+    def is_first(self) -> bool:
+        """Which of the two sides this is, where it matters."""
+        return bool(self.me.instance < self.peer["instance"])
 
     def accept(self) -> None:
         """The owner takes the neighbour (its answer to `link_hello`)."""
-        if self.state == READY_WAIT and not self._ready_sent:
-            self._ready_sent = True
-            self.control(wire.READY)
-            self._maybe_up()
+        if self.state == READY_WAIT:
+            self._greeting.accept()
 
-    def _on_ready(self, payload: Buffer) -> None:
-        if self.state != READY_WAIT or self._ready_received:
-            raise WireError("a READY that nobody waits for")
-        self._ready_received = True
-        self._maybe_up()
+    def up(self, session: Session | None) -> None:
+        """The greeting is over."""
+        self.state = UP
+        self.was_up = True
+        self.session = session
+        if session is None:
+            self.sender.kept.stop()
+        self._pulse.relax()
+        if self.joins_nodes:
+            self.ask()
+        self.owner.link_up(self)
 
-    def _maybe_up(self) -> None:
-        if self._ready_sent and self._ready_received:
-            self.state = UP
-            self.was_up = True
-            self._wait_until = 0.0
-            if self.peer["role"] == wire.NODE and self.me.role == wire.NODE:
-                self._ask()
-            self.owner.link_up(self)
+    def take_up(self, old: Link) -> bool:
+        """Try to take up the session of `old`, which is suspended or being probed; False if the neighbour is not the
+        one that it was linked to."""
+        if not self._greeting.may_resume(old):
+            return False
+        if old.is_suspended:
+            self._greeting.begin()
+        return True
+
+    def give_to(self, old: Link) -> None:
+        """`old` goes on over our transport."""
+        self.state = DOWN
+        self._successor = old
+        old.resume(self.sender.outbox.drain(), self.now)
+        old.owner.link_resumed(old, self)
+
+    # -- without a transport -------------------------------------------------------------------------------------
+
+    def let_go(self, now: float) -> None:
+        """The neighbour will go on over another transport."""
+        if not self.is_suspended:
+            self.suspend("it goes on over another transport", now)
+
+    def suspend(self, reason: str, now: float) -> None:
+        """The transport is gone.  Without a session, the link ends."""
+        if self.session is None or self.state != UP or not self.sender.kept.is_on:
+            self.down(reason)
+            return
+        if not self.is_suspended:
+            self.is_suspended = True
+            self.reason = reason
+            self._pulse.wait(now + self.session.patience)
+            self.owner.link_suspended(self, reason)
+
+    def resume(self, preface: bytes, now: float) -> None:
+        """There is another transport.  `preface` goes before what the neighbour has not received."""
+        self.now = now
+        self.is_suspended = False
+        self._pulse.beat(now)
+        self.reason = ""
+        self.sender.resume(preface)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -169,26 +181,29 @@ class Link:
         if self.state != DOWN:
             self.is_orderly = orderly
             self.said_bye = True
-            code = 0 if orderly else wire.FAULT
-            self.control(wire.BYE, 0, wire.BYE_FIELDS.encode(code=code, text=wire.shorten(reason)))
-            self._down(reason)
+            if not self._greeting.is_mute:
+                fields = wire.BYE_FIELDS.encode(code=0 if orderly else wire.FAULT, text=wire.shorten(reason))
+                self.control(wire.BYE, 0, fields)
+            self.down(reason)
 
-    def eof(self, why: str = "") -> None:
+    def eof(self, now: float, why: str = "") -> None:
         """The transport has ended."""
-        self._down(why or ("closed without a farewell" if self.state == UP else "closed before its hello was complete"))
+        closed = "closed without a farewell" if self.state == UP else "closed before its hello was complete"
+        self.suspend(why or closed, now)
 
     def _on_bye(self, payload: Buffer) -> None:
         fields = wire.BYE_FIELDS.decode(payload)
         text = fields["text"]
         self.is_orderly = not fields["code"]
-        self._down(f"{self.address or 'the neighbour'} ended it: {text}" if text else "")
+        self.down(f"{self.address or 'the neighbour'} ended it: {text}" if text else "")
 
-    def _down(self, reason: str) -> None:
+    def down(self, reason: str) -> None:
         if self.state == DOWN:
             return
         self.state = DOWN
         self.reason = reason
-        self._outbox.drop_streams()
+        self.is_suspended = False
+        self.sender.stop()
         streams, self.streams = list(self.streams.values()), {}
         self.budget.clear()
         lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
@@ -201,29 +216,36 @@ class Link:
 
     def receive(self, data: Buffer, now: float, descriptors: tuple[int, ...] = ()) -> None:
         """Bytes from the neighbour, and the descriptors beside them.  `settle` must come before `data` changes."""
-        self.now = self._heard_at = now
-        self._misses = 0
+        self.now = now
+        before = self.received
         self.received += len(data)
         self._passengers.extend(descriptors)
-        if self.state == UP and self._wait_until:
-            self._wait_until = 0.0
+        if self._pulse.beat(now):
             self.owner.link_alive(self)
         try:
             for kind, route, payload in self._decoder.feed(data):
                 if self.state == DOWN:
                     return
                 self._dispatch(kind, route, payload)
+                if self._successor is not None:
+                    rest = memoryview(data)[self._decoder.place - before :]
+                    if rest:
+                        self._successor.receive(rest, now)
+                    return
             for stream in list(self._fed):
                 stream.far.readable()
             if len(self._passengers) > MAX_PASSENGERS:
                 raise WireError(f"{len(self._passengers)} descriptors that no message asked for")
         except WireError as error:
-            self.close(str(error))
+            may_be_lossy = self.was_up and not (self.is_local or self.sender.is_repaired)
+            self.close(f"{error} ({LOSSY})" if may_be_lossy else str(error))
 
     def _dispatch(self, kind: int, route: int, payload: memoryview) -> None:
-        if self.state != UP and kind not in (wire.HELLO, wire.READY, wire.BYE):
+        if self.state != UP and kind not in _EARLY:
             raise WireError(f"a {wire.FRAMES[kind][0]} frame before the link is up")
-        if not route:
+        if kind in _GREETING:
+            _GREETING[kind](self._greeting, payload)
+        elif not route:
             _LINK_FRAMES[kind](self, payload)
         elif kind == wire.OPEN:
             self._on_open(route, payload)
@@ -263,17 +285,18 @@ class Link:
         self.owner.link_message(self, message, tuple(self._passengers.popleft() for _ in range(count)))
 
     def _on_ping(self, payload: Buffer) -> None:
+        check_mark(payload, self._decoder.place)
         self.control(wire.PONG, 0, bytes(payload))
 
     def _on_pong(self, payload: Buffer) -> None:
-        self.flight.on_mark(int.from_bytes(payload, "big"), self.now)
-        if self._outbox.has_output:
+        self.sender.on_pong(payload, self.now)
+        if self.has_output:
             self.owner.link_wake(self)  # there may be room again
 
     @property
     def rtt(self) -> float:
         """The round trip to the neighbour, smoothed, in seconds; 0 while unknown."""
-        return self.flight.rtt
+        return self.sender.flight.rtt
 
     # -- bytes out -----------------------------------------------------------------------------------------------
 
@@ -288,7 +311,7 @@ class Link:
         """Queue a message; the descriptors go along and are the link's from now on.  False: it cannot be sent.
 
         With `must` there is always room: for what belongs to something that is bounded by itself, as tunnels are.
-        `beside` is how many descriptors the streams stand for that were opened just before (`open_descriptor`).
+        `beside` is how many descriptors the streams stand for that were opened just before.
         """
         if self.state != UP or (self.is_backlogged and not must):
             return False
@@ -299,49 +322,38 @@ class Link:
         return True
 
     def _queue(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
-        self._outbox.put(frame, descriptors)
+        self.sender.outbox.put(frame, descriptors)
         self.owner.link_wake(self)
 
     @property
     def is_backlogged(self) -> bool:
-        """Whether the neighbour does not read what we have to say to it."""
-        return self._outbox.is_backlogged
+        return self.sender.outbox.is_backlogged  # the neighbour does not read what we have to say to it
 
     @property
     def backlog(self) -> int:
         """What waits to be sent beside data, in bytes."""
-        return self._outbox.backlog
+        return self.sender.outbox.backlog
 
     @property
     def has_output(self) -> bool:
-        return self._outbox.has_output
+        return self.sender.has_output
 
     def schedule(self, stream: Stream) -> None:
         """`stream` has something to send, and credit."""
-        self._outbox.schedule(stream)
+        self.sender.outbox.schedule(stream)
         self.owner.link_wake(self)
 
-    def produce(self, now: float) -> tuple[list[Buffer], tuple[int, ...]]:
-        """The next bytes to write, as far as the flight has room, and the descriptors that go with their first byte."""
+    def produce(self, now: float, room: int = MAX_ROOM) -> tuple[list[Buffer], tuple[int, ...]]:
+        """The next bytes to write, as far as the flight has room and the caller `room`, and the descriptors that go
+        with their first byte.  Once something has come, more may be had at once."""
         self.now = now
         if self.is_backlogged:
-            self._heard_at, self._misses = now, 0  # it is not listened to meanwhile, but it takes what we write
-        outbox, flight = self._outbox, self.flight
-        flight.is_shared = outbox.is_shared(now)
-        out, descriptors = outbox.produce(MAX_ROOM if self.is_hurried else flight.room, now, flight.rate)
-        if out:
-            flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
-        if flight.wants_mark:
-            out.append(self._mark())
-        return out, descriptors
-
-    def _mark(self) -> bytes:
-        """A PING, for now."""
-        return wire.encode_frame(wire.PING, 0, self.flight.mark(self.now).to_bytes(8, "big"))
+            self._pulse.beat(now)  # it is not listened to meanwhile, but it takes what we write
+        return self.sender.produce(now, room)
 
     def abandon(self) -> tuple[int, ...]:
         """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
-        left = (*self._outbox.abandon(), *self._passengers)
+        left = (*self.sender.outbox.abandon(), *self._passengers)
         self._passengers.clear()
         return left
 
@@ -360,10 +372,6 @@ class Link:
         self.control(wire.OPEN, stream.route, wire.OPEN_FIELDS.encode(**payload_fields, window=stream.first_grant()))
         return stream
 
-    def open_descriptor(self) -> Stream | None:
-        """A stream to stand for a descriptor that cannot pass; None if there are too many."""
-        return self.open({"mode": wire.DESCRIPTOR})
-
     def board(self, descriptor: int) -> None:
         """`descriptor` has come by a stream, for the next message that is said to have one beside it."""
         self._passengers.append(descriptor)
@@ -371,7 +379,7 @@ class Link:
     def release(self, stream: Stream) -> None:
         """Both sides have said CLOSE: the label may be used again."""
         self.budget.forget(stream)
-        self._outbox.forget(stream)
+        self.sender.outbox.forget(stream)
         if self.streams.pop(stream.key, None) is not None and stream.opened_here:
             self._free_labels.append(stream.key >> 1)
         if not self.streams:  # give back what many of them have left
@@ -379,48 +387,53 @@ class Link:
 
     # -- time ----------------------------------------------------------------------------------------------------
 
+    @property
+    def is_up(self) -> bool:
+        return self.state == UP
+
+    @property
+    def is_down(self) -> bool:
+        return self.state == DOWN
+
+    @property
+    def joins_nodes(self) -> bool:
+        return bool(self.peer["role"] == self.me.role == wire.NODE)
+
     def deadline(self) -> float:
         """When `tick` must be called next (seconds on the caller's clock); 0 if it need not be."""
-        if self.state == DOWN:
-            return 0.0
-        if self._wait_until:
-            return self._wait_until
-        if self.state != UP or self.peer["role"] != wire.NODE or self.me.role != wire.NODE:
-            return 0.0
-        return self._heard_at + KEEPALIVE * (self._misses + 1)
+        return self._pulse.deadline()
 
     def tick(self, now: float) -> None:
         """Time has passed."""
         self.now = now
-        due = self.deadline()
-        if not due or now < due:
-            return
-        if self.state != UP:
-            what = "hello" if self.state == HELLO_WAIT else "answer to our hello"
-            self.close(f"no {what} within {HELLO_TIMEOUT:.0f} s: is there an r2 at the other end?")
-        elif self._wait_until:
-            self.close("no answer to a probe, and the neighbour has connected again")
-        elif self._misses >= MISSES:
-            self.close(f"no sign of life for {now - self._heard_at:.0f} s")
-        else:
-            self._misses += 1
-            self._ask()
-
-    def _ask(self) -> None:
-        if self.state != DOWN:
-            self._queue(self._mark())
+        self._pulse.tick(now)
 
     def probe(self, now: float, patience: float) -> None:
-        """Be sure within `patience` seconds that the neighbour is there, or end the link."""
+        """Be sure within `patience` seconds that the neighbour is there, or take it for dead."""
         self.now = now
-        if not self._wait_until:
-            self._wait_until = now + patience
-            self._ask()
+        self._pulse.probe(now, patience)
+
+    def ask(self) -> None:
+        """Want an answer from the neighbour."""
+        if self.state != DOWN:
+            self.sender.wants_mark = True
+            self.owner.link_wake(self)
+
+    def lose(self, reason: str, now: float) -> None:
+        """The neighbour is taken for dead."""
+        if self.session is not None:
+            self.suspend(reason, now)
+        else:
+            self.close(reason)
 
 
+_GREETING: dict[int, Callable[[Greeting, Buffer], None]] = {
+    wire.HELLO: Greeting.on_hello,
+    wire.READY: Greeting.on_ready,
+    wire.RESUME: Greeting.on_resume,
+}
+_EARLY = (*_GREETING, wire.BYE)  # may come before the link is up
 _LINK_FRAMES: dict[int, Callable[[Link, Buffer], None]] = {
-    wire.HELLO: Link._on_hello,
-    wire.READY: Link._on_ready,
     wire.BYE: Link._on_bye,
     wire.PING: Link._on_ping,
     wire.PONG: Link._on_pong,

@@ -8,10 +8,13 @@ which gets the rest; `service/NAME`, or NAME with nothing after it, a service he
 address, this node, and what it does know.
 
 A second link to an address that is already linked: the first link is asked for a sign of life while the newcomer
-waits.  If it answers, the newcomer is refused; if not, it is taken for dead and the newcomer takes its place.  So a
-neighbour that lost its connection without a farewell is back within `PROBE` seconds, and nobody can push a living
-neighbour out by using its name.  Two nodes that connect to each other at the same moment may find both links up before
-either was there to be asked: then the node with the greater instance closes its second one, and the other lets it.
+waits.  If it answers, the newcomer is refused; if not, it is taken for dead and the newcomer takes its place, or its
+session up.  So a neighbour that lost its connection without a farewell is back within `PROBE` seconds, and nobody can
+push a living neighbour out by using its name.  A link that is suspended is dead already: whoever can prove that it was
+at its other end goes on with it, and a neighbour that has begun anew ends it.
+
+Two nodes that connect to each other at the same moment may find both links up before either was there to be asked: then
+the node with the greater instance closes its second one, and the other lets it.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from __future__ import annotations
 from ..errors import BusyError, RefusedError, WireError
 from . import body as say
 from .address import CHILD, MAX_HOPS, SERVICE, format_path
-from .link import UP, Link, Me
+from .link import UP, Link
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .route import Message, hop
 from .wire import CLIENT, DESCRIPTOR
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Protocol
 
+    from .greeting import Me
     from .stream import End, Stream
 
     class Host(Protocol):
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
         def up(self, link: Link) -> None: ...
         def down(self, link: Link, reason: str) -> None: ...
+        def suspended(self, link: Link, reason: str) -> None: ...
+        def resumed(self, link: Link, newcomer: Link) -> None: ...
         def wake(self, link: Link) -> None: ...
         def ferry(self, link: Link, stream: Stream) -> None: ...
         def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None: ...
@@ -96,9 +102,34 @@ class Node:
         old = self.links.get(link.address)
         if old is None:
             link.accept()
+        elif old.is_suspended:
+            self._replace(old, link)
         else:
             self._newcomers[link.address] = link
+            link.take_up(old)  # the other side may know already that the old one is cut
             old.probe(link.now, PROBE)
+
+    def _replace(self, old: Link, newcomer: Link) -> None:
+        """`old` is suspended."""
+        if not newcomer.take_up(old):
+            old.close(f"{old.address} has begun anew")
+            newcomer.accept()
+
+    def link_suspended(self, link: Link, reason: str) -> None:
+        self.host.suspended(link, reason)
+        newcomer = self._newcomers.get(link.address)
+        if newcomer is None:
+            return
+        if newcomer.is_up:  # both were up: the one that has a transport stays
+            link.close(f"{self.address} is already linked to {link.address}")
+        else:
+            del self._newcomers[link.address]
+            self._replace(link, newcomer)
+
+    def link_resumed(self, link: Link, newcomer: Link) -> None:
+        if self._newcomers.get(link.address) is newcomer:
+            del self._newcomers[link.address]
+        self.host.resumed(link, newcomer)
 
     def link_alive(self, link: Link) -> None:
         newcomer = self._newcomers.pop(link.address, None)
@@ -114,6 +145,8 @@ class Node:
             return
         else:
             self._newcomers[link.address] = link
+            if table[link.address].is_suspended:
+                table[link.address].close(f"{link.address} has begun anew")
         self.host.up(link)
 
     def link_down(self, link: Link, reason: str) -> None:
@@ -283,8 +316,8 @@ class Node:
 
     def entries(self, clients: bool) -> Iterator[tuple[str, str, str]]:
         """What this node is connected to: (kind, name, detail)."""
-        for address in sorted(self.links):
-            yield "node", address, ""
+        for address, link in sorted(self.links.items()):
+            yield "node", address, f"waits for a transport: {link.reason}" if link.is_suspended else ""
         for name in sorted(self.services):
             if name:
                 yield "service", SERVICE + name, self.services[name].detail

@@ -129,6 +129,12 @@ class Outbox:
             stream.return_credit()
         return size
 
+    def drain(self) -> bytes:
+        """All control frames that wait."""
+        out: list[Buffer] = []
+        self._take_control(out)
+        return b"".join(out)
+
     def abandon(self) -> tuple[int, ...]:
         """Descriptors that were to go out and never will."""
         left = tuple(descriptor for _, descriptors in self._control for descriptor in descriptors)

@@ -41,7 +41,7 @@ MAGIC = b"\xb2r2\r\n\x1a\n\x00"
 HELLO = 0x01  # who I am: fields `HELLO_FIELDS`; the first frame on a link
 READY = 0x02  # I take you as my neighbour
 BYE = 0x03  # the link ends, and why: `BYE_FIELDS`; the last frame on a link
-PING = 0x04  # answer with PONG and the same payload
+PING = 0x04  # how many bytes its sender sent before it; answer with PONG and the same payload
 PONG = 0x05
 MESSAGE = 0x06  # `MESSAGE_FIELDS`
 OPEN = 0x07  # bind this label to a path: `OPEN_FIELDS`
@@ -53,6 +53,7 @@ STOP = 0x0C  # the sender will not read any more: send no more DATA, and FIN
 CLOSE = 0x0D  # the last frame of its sender on a route: `CLOSE_FIELDS`
 RECALL = 0x0E  # the receiver of DATA asks for credit back that is not being used
 RETURN = 0x0F  # a varint: the credit that the sender of DATA gives back
+RESUME = 0x10  # I take up the session of a link that was cut: fields of `session`
 
 OPTIONAL = 0x80
 
@@ -67,7 +68,7 @@ MAX_CREDIT = (1 << 28) - 1  # a varint of 4 bytes; windows end at 16 MiB
 # type: (name, belongs to a route?, most bytes of payload)
 FRAMES = {
     HELLO: ("HELLO", False, MAX_TEXT),
-    READY: ("READY", False, 0),
+    READY: ("READY", False, 128),
     BYE: ("BYE", False, MAX_TEXT),
     PING: ("PING", False, 64),
     PONG: ("PONG", False, 64),
@@ -81,6 +82,7 @@ FRAMES = {
     CLOSE: ("CLOSE", True, MAX_TEXT),
     RECALL: ("RECALL", True, 0),
     RETURN: ("RETURN", True, 4),
+    RESUME: ("RESUME", False, 128),
 }
 
 
@@ -209,6 +211,7 @@ HELLO_FIELDS = Fields(
     role=(5, "uint"),  # NODE or CLIENT
     descriptors=(6, "uint"),  # 1: a descriptor goes along with this; if it arrives, others will (a UNIX socket)
     software=(7, "text"),  # for people: "r2box 0.1.0"
+    nonce=(8, "bytes"),  # 32 random bytes, for the proofs of `session`
 )
 NODE, CLIENT = 0, 1
 
@@ -249,9 +252,10 @@ class Decoder:
     used again.
     """
 
-    __slots__ = ("_body", "_expect", "_held", "_kind", "_left", "_route")
+    __slots__ = ("_body", "_expect", "_held", "_kind", "_left", "_route", "place")
 
     def __init__(self) -> None:
+        self.place = 0  # how many bytes came up to the end of the frame that was yielded last, unless that is DATA
         self._expect = len(MAGIC)  # bytes of MAGIC still to come
         self._held = b""  # the beginning of a header
         self._kind = 0
@@ -266,6 +270,7 @@ class Decoder:
         """
         view = memoryview(data)
         at, end = 0, len(view)
+        before, self.place = self.place, self.place + end
         if self._expect:
             at = self._magic(view)
         while at < end:
@@ -274,7 +279,9 @@ class Decoder:
                 if at < 0:
                     return
                 if not self._left and self._kind in FRAMES:
+                    self.place = before + at
                     yield self._kind, self._route, view[at:at]
+                    self.place = before + end
                 continue
             size = min(self._left, end - at)
             piece = view[at : at + size]
@@ -283,7 +290,9 @@ class Decoder:
             if self._kind == DATA:
                 yield DATA, self._route, piece
             elif self._kind in FRAMES:
+                self.place = before + at
                 yield from self._gather(piece)
+                self.place = before + end
 
     def _magic(self, view: memoryview) -> int:
         start = len(MAGIC) - self._expect

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from ..command import Argument, Command, Option
@@ -9,26 +10,41 @@ from ..errors import FAILED, OK, UsageError
 from ..net import socketfile
 from ..net.client import Client
 from ..net.connector import Connector
+from ..net.keeper import Keeper
 from ..net.log import Log
 from ..net.loop import Loop
-from ..net.transport import STDIO, parse_transport
+from ..net.scheme import CONNECT
+from ..net.transport import STDIO, explain, parse_transport, summary
+from ..net.units import parse_patience
 from ..proto.address import check_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..command import Args
+    from ..net.transport import Transport
 
 COMMAND = Command(
     "r2-connect",
     "make a link between the local node and another",
-    arguments=[Argument("TRANSPORT", "a command, - for stdin and stdout, tcp://HOST:PORT or tcp-listen://HOST:PORT")],
-    options=[Option(("-n", "--node"), "refuse any neighbour but NODE", "NODE")],
+    arguments=[Argument("TRANSPORT", summary(CONNECT))],
+    options=[
+        Option(("-n", "--node"), "refuse any neighbour but NODE", "NODE"),
+        Option(("--lossy",), "the transport may lose or change bytes: repair that", kind="flag"),
+        Option(("--resume",), "how long tunnels wait for another transport; 0: not at all", "TIME", default="10m"),
+        Option(("--retry",), "make the link again whenever it ends", kind="flag"),
+    ],
     aliases=["r2 connect"],
     description=(
         "Runs TRANSPORT and gives its stdin and stdout to the daemon, which speaks to the daemon at the other end.  "
         "r2-connect stays until the link ends, to say how it went.  tcp-listen makes a link of every connection.\n\n"
+        "When the transport ends without a farewell, or is silent for too long, the tunnels over it wait.  The next "
+        "link between the same two daemons, over whatever transport, takes them up, and nothing is lost.  With "
+        "--retry that is tried after 100 ms, then less and less often, at least every 30 s; SIGHUP tries at once.\n\n"
+        "If one side says --lossy, or uses a transport that is so by nature, both repair what is lost.\n\n"
         "In a command that starts other programs itself, a lone dash behind exec: or system:, or the word -%, is "
-        "replaced by the command that makes a link to this daemon."
+        "replaced by the command that makes a link to this daemon.\n\n" + explain(CONNECT)
     ),
     examples=[
         ('r2 connect -n bob "ssh bob r2 connect -"', "link to the node of another host, over ssh"),
@@ -42,50 +58,109 @@ COMMAND = Command(
 def main(args: Args) -> int:
     if args.target:
         raise UsageError("a link is made by the local node: -t has no meaning here (-n names the neighbour)")
-    transport = parse_transport(args.transport)
+    transport = parse_transport(args.transport).check_use(CONNECT)
+    if args.retry and (transport.kind == STDIO or transport.descriptors):
+        raise UsageError("--retry: a descriptor can be used once; whoever starts this can start it again")
+    try:
+        patience = parse_patience(args.resume)
+    except ValueError as error:
+        raise UsageError(f"--resume: {error}") from None
     expect = check_address(args.node) if args.node else ""
-    path = args.socket or socketfile.default_path()
-    log = Log("r2-connect", args.verbose - 2 * args.quiet)
-    loop = Loop()
-    state = {"status": OK, "stopping": False}
+    return _Connect(args, transport, expect, patience).run()
 
-    def linked(address: str) -> None:
-        log.info(f"linked to {address}")
 
-    def ended(why: str, _: bool) -> None:
-        # A ^C reaches our command too, which may be heard of before our own signal is.  Two rounds on, it has been.
-        if transport.kind == STDIO:
-            over(why)
-        else:
-            loop.soon(lambda: loop.soon(lambda: over(why)))
+class _Connect:
+    """One run of r2-connect."""
 
-    def over(why: str) -> None:
-        # Whoever gave us our stdio may send us SIGTERM when the link ends; the reason is news all the same.
-        if why and (transport.kind == STDIO or not state["stopping"]):
-            log.error(f"{transport}: {why}" if transport.text != "-" else why)
-            state["status"] = FAILED
-        loop.stop()
+    def __init__(self, args: Args, transport: Transport, expect: str, patience: int) -> None:
+        self._transport = transport
+        self._expect = expect
+        self._patience = patience
+        self._lossy = args.lossy
+        self._path = args.socket or socketfile.default_path()
+        self._log = Log("r2-connect", args.verbose - 2 * args.quiet)
+        self._loop = Loop()
+        self._status = OK
+        self._is_stopping = False
+        self._had_terminal = os.isatty(2)
+        self._client = Client(
+            self._loop, socketfile.connect(self._path).detach(), ready=self._ready, gone=self._gone
+        )
+        self._keeper: Keeper | None = None
+        self._connector: Connector | None = None
+        if args.retry:
+            self._keeper = Keeper(self._loop, self._log, args.node or transport.text, transport, self._make)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(number, self._stop)
+        self._loop.on_signal(signal.SIGHUP, self._hang_up)
 
-    def gone(why: str) -> None:
-        if not state["stopping"]:
-            log.error(f"{path}: the daemon went away: {why}")
-            state["status"] = FAILED
-            stop()
+    def run(self) -> int:
+        self._loop.run()
+        return self._status
 
-    def ready() -> None:
+    def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
+        return Connector(
+            self._loop,
+            self._log,
+            self._client,
+            self._transport,
+            self._path,
+            self._expect,
+            linked,
+            ended,
+            patience=self._patience,
+            lossy=self._lossy,
+        )
+
+    def _ready(self) -> None:
+        if self._keeper is not None:
+            self._keeper.start()
+            return
+        self._connector = self._make(lambda address: self._log.info(f"linked to {address}"), self._ended)
         try:
-            connector.start()
+            self._connector.start()
         except OSError as error:
-            ended(error.strerror or str(error), False)
+            self._ended(error.strerror or str(error), False)
 
-    def stop() -> None:
-        if not state["stopping"]:
-            state["stopping"] = True
-            client.leave(connector.end)
+    def _ended(self, why: str, _: bool) -> None:
+        # A ^C reaches our command too, which may be heard of before our own signal is.  Two rounds on, it has been.
+        if self._transport.kind == STDIO:
+            self._over(why)
+        else:
+            self._loop.soon(lambda: self._loop.soon(lambda: self._over(why)))
 
-    client = Client(loop, socketfile.connect(path).detach(), ready=ready, gone=gone)
-    connector = Connector(loop, log, client, transport, path, expect, linked, ended)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.on_signal(number, stop)
-    loop.run()
-    return state["status"]
+    def _over(self, why: str) -> None:
+        # Whoever gave us our stdio may send us SIGTERM when the link ends; the reason is news all the same.
+        if why and (self._transport.kind == STDIO or not self._is_stopping):
+            self._log.error(f"{self._transport}: {why}" if self._transport.text != "-" else why)
+            self._status = FAILED
+        self._loop.stop()
+
+    def _gone(self, why: str) -> None:
+        if not self._is_stopping:
+            self._log.error(f"{self._path}: the daemon went away: {why}")
+            self._status = FAILED
+            self._stop()
+
+    def _hang_up(self) -> None:
+        """SIGHUP: try again now; but when it is because the terminal is gone, end."""
+        if self._keeper is None or (self._had_terminal and not os.isatty(2)):
+            self._stop()
+        else:
+            self._keeper.hurry()
+
+    def _stop(self) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        if self._keeper is not None:
+            self._keeper.stop()
+        self._client.leave(self._end)
+
+    def _end(self) -> None:
+        if self._keeper is not None:
+            self._keeper.end(self._loop.stop)
+        elif self._connector is not None:
+            self._connector.end()
+        else:
+            self._loop.stop()

@@ -12,12 +12,13 @@ import signal
 from .. import config as files
 from ..command import QUIET, VERBOSE, Command, Option
 from ..errors import OK, ConfigError, R2Error, UsageError
-from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net import bridge, datagram, device, endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.channel import socketpair
 from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.connector import Connector
 from ..net.daemon import Daemon
+from ..net.keeper import Keeper
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.server import Server
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from ..command import Args
     from ..config import Config, Conn, Serve
-    from ..net.loop import Timer
 
 COMMAND = Command(
     "r2dm",
@@ -47,17 +47,14 @@ COMMAND = Command(
         "One process runs the daemon, keeps the links of [[conn]] up, and serves what [[serve]] names.  A link that "
         "ends is made again, first after 100 ms, then less and less often, at least every 30 s.\n\n"
         "SIGHUP reads the file again: links and services that were added or removed there are started or ended, and "
-        "the others are left alone.  SIGTERM and SIGINT end the node in good order."
+        "the others are left alone, but links that wait to be made again are made at once.  SIGTERM and SIGINT end the "
+        "node in good order."
     ),
     examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "a wrong file, or a taken socket"), ("2", "wrong usage")],
     seealso=["r2.toml(5)", "r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)"],
 )
 
-FIRST_DELAY = 0.1  # seconds before a link is made again
-LAST_DELAY = 30.0  # and at most, after many failures
-MAX_SAID = 16  # different failures in a row that are worth a line
-STEADY = 10.0  # seconds that a link must last for its failures to be forgotten
 AGAIN = 1.0  # seconds before a part that lost the daemon connects again
 END_TIME = 5.0  # seconds for everything to end in good order
 
@@ -79,6 +76,10 @@ class _Part:
         self.manager = manager
         self.loop = manager.loop
         self.ended = False
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self.ended = True
 
     def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
         """Withdraw from the daemon, left(), and end what runs, done()."""
@@ -109,81 +110,46 @@ class _Link(_Part):
 
     def __init__(self, manager: Manager, conn: Conn) -> None:
         super().__init__(manager)
-        self.transport = parse_transport(conn.cmd)
-        self.addr = conn.addr or ""
-        self._name = self.addr or conn.cmd
-        self._delay = FIRST_DELAY
-        self._said: set[str] = set()  # since the last link, so that it is not said at every attempt
-        self._since = 0.0
-        self._timer: Timer | None = None
-        self._connector: Connector | None = None
-        self._done: Callable[[], None] | None = None
-        self._client = self.connect(self._start)
+        self._conn = conn
+        self._transport = parse_transport(conn.cmd)
+        self._keeper = Keeper(self.loop, manager.log, conn.addr or conn.cmd, self._transport, self._make)
+        self._client = self.connect(self._keeper.start)
+
+    def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
+        manager, conn = self.manager, self._conn
+        return Connector(
+            self.loop,
+            manager.log,
+            self._client,
+            self._transport,
+            manager.path,
+            conn.addr or "",
+            linked,
+            ended,
+            patience=conn.resume,
+            lossy=conn.lossy,
+        )
 
     def _restart(self) -> None:
-        if self.ended:
-            return
-        connector, self._connector = self._connector, None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._client = self.connect(self._start)
-        if connector is not None:
-            connector.abandon()
+        if not self.ended:
+            self._client = self.connect(self._keeper.restart)
 
-    def _start(self) -> None:
-        self._timer = None
-        self._since = 0.0
-        self._connector = Connector(
-            self.loop,
-            self.manager.log,
-            self._client,
-            self.transport,
-            self.manager.path,
-            self.addr,
-            self._linked,
-            self._over,
-        )
-        try:
-            self._connector.start()
-        except OSError as error:
-            self._over(error.strerror or str(error), False)
+    def hurry(self) -> None:
+        """Do not wait for the next attempt."""
+        self._keeper.hurry()
 
-    def _linked(self, address: str) -> None:
-        self._since = self._since or self.loop.now()
-        self._said.clear()
-
-    def _over(self, why: str, linked: bool) -> None:
-        self._connector = None
-        if self.ended:
-            self._say_done()
-            return
-        if linked and self.loop.now() - self._since >= STEADY:
-            self._delay = FIRST_DELAY
-        jitter = 0.75 + os.urandom(1)[0] / 512  # so that many that failed together do not come back together
-        if why and why not in self._said and len(self._said) < MAX_SAID:
-            self.manager.log.warning(f"{self._name}: {why}; trying again")
-            self._said.add(why)
-        self._timer = self.loop.later(self._delay * jitter, self._start)
-        self._delay = min(2 * self._delay, LAST_DELAY)
+    def stop(self) -> None:
+        super().stop()
+        self._keeper.stop()
 
     def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.ended = True
-        self._done = done
-        if self._timer is not None:
-            self._timer.cancel()
-        self._client.leave(lambda: self._has_left(left))
+        self.stop()
 
-    def _has_left(self, left: Callable[[], None]) -> None:
-        left()
-        if self._connector is not None:
-            self._connector.end()
-        else:
-            self._say_done()
+        def has_left() -> None:
+            left()
+            self._keeper.end(done)
 
-    def _say_done(self) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done()
+        self._client.leave(has_left)
 
 
 class _Service(_Part):
@@ -268,6 +234,8 @@ class Manager:
         old, self._config = self._config, new
         if new.addr != old.addr or (new.socket or default_path()) != self.path:
             self.log.warning(f"{self._file}: a new addr or socket takes a restart")
+        for _, link in self._links:
+            link.hurry()
         gone: list[_Part] = [part for entry, part in self._links if entry not in new.conns]
         gone += [part for entry, part in self._services if entry not in new.serves]
         if new.cmd != old.cmd and self._itself is not None:
@@ -298,7 +266,7 @@ class Manager:
         self._ending = True
         self.loop.later(END_TIME, self.loop.stop)
         for part in self._parts():
-            part.ended = True
+            part.stop()
         self.daemon.end()
 
     def _daemon_ended(self) -> None:

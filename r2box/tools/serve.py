@@ -11,9 +11,9 @@ from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.log import INFO, Log
 from ..net.loop import Loop
+from ..net.scheme import SERVE
 from ..net.server import Server
-from ..net.shell import service_name
-from ..net.transport import parse_transport
+from ..net.transport import explain, parse_transport, service_name, summary
 from ..proto.address import SERVICE, check_address
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "r2-serve",
     "offer a program as a service of the local node",
-    arguments=[Argument("TRANSPORT", "a command, run once for each tunnel, or tcp://HOST:PORT, connected to")],
+    arguments=[Argument("TRANSPORT", summary(SERVE))],
     options=[
         Option(("-n", "--name"), "the service's name; without it the base name of the command", "NAME"),
         Option(("--allow",), "only tunnels whose origin matches PATTERN", "PATTERN", kind="list"),
@@ -33,6 +33,7 @@ COMMAND = Command(
         "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
         "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
         "node first), R2_SERVICE and R2_NODE.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
+        "A URL is opened once for each tunnel.  " + explain(SERVE) + "\n\n"
         "The service is offered until r2-serve ends.  PATTERN is the origin as R2_ORIGIN has it, or its first steps, "
         "with the shell's * and ?."
     ),
@@ -55,7 +56,7 @@ def _default_name(text: str) -> str:
 def main(args: Args) -> int:
     if args.target:
         raise UsageError("a service is offered by the local node: -t has no meaning here")
-    transport = parse_transport(args.transport)
+    transport = parse_transport(args.transport).check_use(SERVE)
     name = check_address(args.name if args.name is not None else _default_name(args.transport))
     path = args.socket or socketfile.default_path()
     log = Log("r2-serve", INFO + args.verbose - 2 * args.quiet)

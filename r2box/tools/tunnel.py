@@ -6,16 +6,18 @@ import os
 import signal
 
 from ..command import Argument, Command, Option
-from ..errors import OK, OWN_FAILURE, SIGNALLED, R2Error, UsageError
+from ..errors import OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
 from ..net import child, socketfile
-from ..net.channel import close_all, socketpair
+from ..net.channel import adopt, close_all, socketpair
 from ..net.client import Client
+from ..net.dial import Dial
 from ..net.endpoint import GRACE
 from ..net.log import Log
 from ..net.loop import Loop
+from ..net.scheme import DEVICE, DIAL, LISTEN, TUNNEL
 from ..net.splice import BROKEN, Pump, can_give, take_stdio
 from ..net.transport import COMMAND as RUN
-from ..net.transport import STDIO, TCP, Dial, Transport, parse_transport
+from ..net.transport import STDIO, Transport, explain, parse_transport, summary
 from ..proto import body as say
 from ..proto.address import format_path, join_targets
 from ..proto.outcome import UNREAD, Outcome, make_outcome
@@ -23,12 +25,14 @@ from ..proto.outcome import UNREAD, Outcome, make_outcome
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..command import Args
-    from ..errors import TransportError
+    from ..net.bridge import Bridge
+    from ..net.device import Device
+    from ..net.forward import Forwarder
 
 COMMAND = Command(
     "r2-tunnel",
     "join a program to a service of another node",
-    arguments=[Argument("TRANSPORT", "a command, - for stdin and stdout, or tcp://HOST:PORT")],
+    arguments=[Argument("TRANSPORT", summary(TUNNEL))],
     options=[
         Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag")
     ],
@@ -37,11 +41,13 @@ COMMAND = Command(
         "Opens a byte stream to the service at TARGET, through as many nodes as it takes, and joins it to TRANSPORT.  "
         "A target that is a node and no service reaches the node's own command.  Nothing is read, and no command is "
         "started, before the service has taken the tunnel.\n\n"
-        "The end of either direction is passed on and leaves the other one open."
+        "The end of either direction is passed on and leaves the other one open.\n\n"
+        "A URL that listens makes a tunnel of each connection, until r2-tunnel is ended.  " + explain(TUNNEL)
     ),
     examples=[
         ("echo hello | r2 -t bob -t upper tunnel -", "use the service upper of the neighbour bob"),
         ('r2 -t bob/backup tunnel "tar c ."', "give a command's output to a service"),
+        ("r2 -t bob/web tunnel tcp-listen://127.0.0.1:8080", "bring the service web to a port of this host"),
     ],
     statuses=[
         ("the command's", "with a command"),
@@ -57,9 +63,7 @@ BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 
 def main(args: Args) -> int:
-    transport = parse_transport(args.transport)
-    if transport.kind not in (STDIO, RUN, TCP):
-        raise UsageError(f"{transport}: cannot be the end of a tunnel")
+    transport = parse_transport(args.transport).check_use(TUNNEL)
     if args.fdpass and transport.kind != STDIO:
         raise UsageError("--fdpass: only with -")
     path = join_targets(args.target)
@@ -92,6 +96,9 @@ class Tunnel:
         self._output_done = True
         self._input: Pump | None = None
         self._stdio: tuple[int, int] | None = None  # the connection that is our input and output
+        self._device: Device | None = None  # or the device
+        self._bridge: Bridge | None = None  # between that and the tunnel
+        self._forwarder: Forwarder | None = None  # instead of one tunnel
         self._ours: dict[int, int] = {}  # of stdin (0) and stdout (1), what stands for it here; the other end was given
         self._is_given = False  # our stdout: somebody else writes there
         self._fdpass = bool(args.fdpass)
@@ -103,11 +110,20 @@ class Tunnel:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._loop.on_signal(number, lambda number=number: self._killed(number))  # type: ignore[misc]
-        self._loop.run()
+        if self._transport.how == LISTEN:
+            self._loop.on_signal(signal.SIGINT, self._stop_forwarding)
+            self._loop.on_signal(signal.SIGTERM, self._stop_forwarding)
+        try:
+            self._loop.run()
+        finally:
+            if self._bridge is not None:
+                self._bridge.close()
+            if self._device is not None:
+                self._device.release()
         return self._exit
 
     def _ready(self) -> None:
-        _STARTS[self._transport.kind](self)
+        _STARTS[self._transport.how](self)
 
     def _ask(self, given: tuple[int, ...] = (), **fields: int) -> None:
         """Ask for the tunnel; `given` are an input and an output that the daemon may use itself."""
@@ -134,7 +150,7 @@ class Tunnel:
         self._ours[which] = ours
         return theirs
 
-    def _start_tcp(self) -> None:
+    def _start_dialling(self) -> None:
         def opened(got: int | TransportError) -> None:
             if not isinstance(got, int):
                 self._fail(f"{self._transport}: {got}")
@@ -143,6 +159,30 @@ class Tunnel:
             self._ask((os.dup(got), os.dup(got)) if self._client.link.passes else ())
 
         Dial(self._loop, self._transport, opened)
+
+    def _start_device(self) -> None:
+        from ..net import bridge, device  # noqa: F401  a wrong installation is to be heard of before the tunnel stands
+
+        self._ask(apart=1, runs=int(bool(self._transport.command)))
+
+    def _start_listening(self) -> None:
+        from ..net.forward import Forwarder
+
+        self._forwarder = Forwarder(
+            self._loop,
+            self._log,
+            self._client,
+            self._transport,
+            self._path,
+            self._name,
+            lambda error: self._fail(f"{self._transport}: {error}"),
+        )
+
+    def _stop_forwarding(self) -> None:
+        assert self._forwarder is not None
+        self._forwarder.end()
+        self._exit = OK
+        self._client.leave(self._loop.stop)
 
     def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.ERROR:
@@ -159,6 +199,9 @@ class Tunnel:
         """The tunnel stands.  `descriptors` are our end of it, if the daemon could not use what it was given."""
         if self._transport.kind == RUN:
             self._join_command(descriptors)
+            return
+        if self._transport.how == DEVICE:
+            self._join_device(descriptors)
             return
         if self._fdpass:
             self._pass_on(descriptors[0])
@@ -216,7 +259,7 @@ class Tunnel:
         self._output_done = True
         try:
             environment = {"R2_SOCKET": os.path.abspath(self._socket)}
-            self._pid = child.start(self._transport.text, descriptors[0], descriptors[-1], environment=environment)
+            self._pid = child.start(self._transport.command, descriptors[0], descriptors[-1], environment=environment)
         except OSError as error:
             self._fail(f"{self._transport}: {error.strerror}")
             return
@@ -224,6 +267,30 @@ class Tunnel:
             for fd in descriptors:
                 os.close(fd)
         self._loop.on_exit(self._pid, self._command_exited)
+
+    def _join_device(self, descriptors: tuple[int, ...]) -> None:
+        from ..net.bridge import Bridge
+        from ..net.device import open_device
+
+        try:
+            environment = {"R2_SOCKET": os.path.abspath(self._socket)}
+            device = self._device = open_device(self._transport, environment, with_stderr=True)
+        except TransportError as error:
+            close_all(descriptors)
+            self._fail(f"{self._transport}: {error}")
+            return
+
+        def ended(why: str) -> None:
+            if why:
+                self._fail(f"{self._transport}: {why}")
+            self._output_done = True
+            self._maybe_over()
+
+        self._output_done = False
+        self._bridge = Bridge(self._loop, adopt(device.fds), adopt(descriptors), ended, device.is_packets)
+        self._pid = device.pid
+        if self._pid:
+            self._loop.on_exit(self._pid, self._command_exited)
 
     # -- the ends of things --------------------------------------------------------------------------------------
 
@@ -272,6 +339,9 @@ class Tunnel:
             self._exit = BROKEN_PIPE
             self._loop.stop()
             return
+        if self._bridge is not None and not outcome.is_clean:
+            self._bridge.close()
+            self._output_done = True
         if not outcome.is_clean:
             self._hang_up()
             if self._output is not None:
@@ -316,4 +386,10 @@ class Tunnel:
         self._loop.stop()
 
 
-_STARTS = {STDIO: Tunnel._start_stdio, RUN: Tunnel._start_command, TCP: Tunnel._start_tcp}
+_STARTS = {
+    STDIO: Tunnel._start_stdio,
+    RUN: Tunnel._start_command,
+    DIAL: Tunnel._start_dialling,
+    LISTEN: Tunnel._start_listening,
+    DEVICE: Tunnel._start_device,
+}

@@ -13,8 +13,8 @@ What is measured is a built copy of r2box (`--dist`), never the sources.  In the
     nodes       daemons, links and services of the built r2box
     ways        how two programs are joined: by r2box, and by each of its peers
     session     one run of the bench: options, the comparing of candidates, what came out
-    bulk, rtt, startup, many, slow, counts, sweeps      the groups of measurements
-    relay, library, by_asyncssh, by_reticulum           more programs that are run, not imported
+    bulk, rtt, startup, many, slow, lossy, counts, sweeps      the groups of measurements
+    relay, library, by_asyncssh, by_reticulum, by_tcp          more programs that are run, not imported
     plots       the sweeps as SVG
     __main__    the command line
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import bulk, counts, many, rtt, slow, startup, sweeps
+from . import bulk, counts, lossy, many, rtt, slow, startup, sweeps
 from .report import Progress, as_data, show_end
 from .runs import RunError
 from .session import Options, Session
@@ -32,6 +32,7 @@ GROUPS: dict[str, Callable[[Session], None]] = {
     "fair": many.fairness,
     "slow": slow.slow_link,
     "long": slow.long_link,
+    "lossy": lossy.lossy_links,
     "calls": counts.system_calls,
     "wire": counts.wire_overhead,
     "idle": counts.idle,

@@ -1,7 +1,7 @@
 """The programs at both ends of what is measured.  Run by path, with the standard library only.
 
     source BYTES BLOCK GATE        wait at GATE, then write BYTES in writes of BLOCK
-    sink BYTES RESULT GATE         open GATE, read to the end
+    sink BYTES RESULT GATE [TIME]  open GATE, read to the end, or what comes in TIME seconds
     flood BLOCK                    write until nobody reads
     drain                          read to the end
     echo                           write what is read
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def source(total: int, block: int, gate: str) -> None:
     write_all(data[: total % block])
 
 
-def sink(total: int, result: str, gate: str) -> None:
+def sink(total: int, result: str, gate: str, limit: float = 0.0) -> None:
     buffer = [bytearray(1 << 20)]
     exit_ = os.open(gate, os.O_WRONLY)
     start = last = time.monotonic()
@@ -61,6 +62,8 @@ def sink(total: int, result: str, gate: str) -> None:
     os.close(exit_)
     count = 0
     while count < total:
+        if limit and not select.select([0], [], [], max(0.0, start + limit - time.monotonic()))[0]:
+            return report(result, {"bytes": count, "seconds": limit})
         size = os.readv(0, buffer)
         if not size:
             break
@@ -148,7 +151,7 @@ def main(name: str, *words: str) -> None:
     if name == "source":
         source(int(words[0]), int(words[1]), words[2])
     elif name == "sink":
-        sink(int(words[0]), words[1], words[2])
+        sink(int(words[0]), words[1], words[2], *map(float, words[3:]))
     elif name == "flood":
         flood(int(words[0]))
     elif name == "ping":

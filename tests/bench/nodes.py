@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .runs import RunError
-from .world import Program, World, free_port, is_listening
+from .world import Program, World, free_port, is_bound, is_listening
 
 
 class Nodes:
@@ -30,10 +30,24 @@ class Nodes:
         at, to = f"tcp-listen://127.0.0.1:{listen}", f"tcp://127.0.0.1:{dial or listen}"
         if over_socat:
             at, to = f"socat tcp-l:{listen},reuseaddr -", f"socat tcp:127.0.0.1:{dial or listen} -"
-        far = self.world.start(["r2-connect", "-s", self.socket(other), at])
+        far = self.connect(other, at)
         self.world.until(lambda: is_listening(listen) or far.has_ended, f"{at} to listen")
-        near = self.world.start(["r2-connect", "-s", self.socket(one), to])
-        self._await(lambda: other in (self._ls(one) or ()), f"the link of {one} and {other}", near, far)
+        self.linked(one, other, self.connect(one, to), far)
+
+    def connect(self, node: str, transport: str) -> Program:
+        """Start what links a node by that transport."""
+        return self.world.start(["r2-connect", "-v", "-s", self.socket(node), transport])
+
+    def listen_udp(self, node: str) -> int:
+        """Let a node take links over UDP; return its port."""
+        port = free_port()
+        program = self.connect(node, f"udp-listen://127.0.0.1:{port}")
+        self.world.until(lambda: is_bound(port) or program.has_ended, "r2 connect udp-listen:// to listen")
+        return port
+
+    def linked(self, one: str, other: str, *programs: Program) -> None:
+        """Wait until two nodes are linked, as those programs are to do it."""
+        self._await(lambda: other in (self._ls(one) or ()), f"the link of {one} and {other}", *programs)
 
     def chain(self, hops: int) -> list[str]:
         """`hops` links one behind the other; return the names of the nodes along them."""

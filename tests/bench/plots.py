@@ -18,6 +18,10 @@ STYLES = {
     "socat -b 262144": ("#E69F00", "^"),
     "ssh -L": ("#009E73", "D"),
     "asyncssh": ("#CC79A7", "v"),
+    "Reticulum": ("#CC79A7", "v"),
+    "BBR": ("#009E73", "D"),
+    "cubic": ("#E69F00", "^"),
+    "Reno": ("#D55E00", "s"),
 }
 
 
@@ -53,6 +57,13 @@ PLOTS = {
         ticks=[1, 10, 100, 1000, 10_000],
         labels=["1", "10", "100", "1,000", "10,000"],
     ),
+    "lossy": Plot(
+        "Goodput over UDP at 2 MiB/s and 50 ms, by what is lost",
+        "packets that are lost each way [%]",
+        "goodput [KiB/s]",
+        log_y=True,
+        ticks=[0, 1, 2, 5, 10, 20],
+    ),
     "percentiles": Plot(
         "Round trip of 64 bytes, alone and beside a bulk transfer",
         "percentile of the round trips",
@@ -80,7 +91,7 @@ def draw(curves: Curves, directory: Path) -> str:
     return "\nPlots: " + ", ".join(files)
 
 
-PLOT_GROUPS = ("hops", "chunks", "parallel", "loaded")
+PLOT_GROUPS = ("hops", "chunks", "parallel", "lossy", "loaded")
 
 
 def draw_one(plot: Plot, lines: Mapping[str, Sequence[tuple[float, float]]], path: Path, is_tail: bool) -> None:

@@ -282,6 +282,11 @@ def is_listening(port: int) -> bool:
     return False
 
 
+def is_bound(port: int) -> bool:
+    """Whether somebody takes datagrams there, without taking the port oneself."""
+    return f":{port:04X} " in Path("/proc/net/udp").read_text()
+
+
 def resident(pid: int) -> int:
     """Bytes of memory that the process has."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,117 @@
+"""Keeping a link: one Connector after another, with a pause in between that grows while it does not help."""
+
+from __future__ import annotations
+
+import os
+
+from .transport import STARTER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .connector import Connector
+    from .log import Log
+    from .loop import Loop, Timer
+    from .transport import Transport
+
+FIRST_DELAY = 0.1  # seconds before a link is made again
+LAST_DELAY = 30.0  # and at most, after many failures
+STEADY = 10.0  # seconds that a link must last for its failures to be forgotten
+MAX_SAID = 16  # different failures in a row that are worth a line
+
+
+class Keeper:
+    """Keeps a link over `transport` for `name`.
+
+    `make(linked, ended)` gives a new Connector with these callbacks.  Failures are said on the log, each once until a
+    link has lasted for a while.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        name: str,
+        transport: Transport,
+        make: Callable[[Callable[[str], None], Callable[[str, bool], None]], Connector],
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self._name = name
+        self._make = make
+        self._starts = transport.kind == STARTER  # it makes links by itself: that it runs is all that is seen of them
+        self._delay = FIRST_DELAY
+        self._said: set[str] = set()
+        self._since = 0.0  # when there was a link
+        self._timer: Timer | None = None
+        self._connector: Connector | None = None
+        self._done: Callable[[], None] | None = None
+        self._ended = False
+
+    def start(self) -> None:
+        """Make the link."""
+        self._timer = None
+        self._since = self._loop.now() if self._starts else 0.0
+        self._connector = self._make(self._linked, self._over)
+        try:
+            self._connector.start()
+        except OSError as error:
+            self._over(error.strerror or str(error), False)
+
+    def restart(self) -> None:
+        """Forget what there is, and begin again."""
+        connector, self._connector = self._connector, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if connector is not None:
+            connector.abandon()
+        self.start()
+
+    def hurry(self) -> None:
+        """If it waits for the next attempt, make it at once."""
+        self._delay = FIRST_DELAY
+        if self._timer is not None and not self._ended:
+            self._timer.cancel()
+            self.start()
+
+    def _linked(self, address: str) -> None:
+        self._since = self._since or self._loop.now()
+        self._log.info(f"{self._name}: linked to {address}")
+
+    def _over(self, why: str, linked: bool) -> None:
+        connector, self._connector = self._connector, None
+        if self._ended:
+            self._say_done()
+            return
+        was_steady = self._since and self._loop.now() - self._since >= STEADY
+        if was_steady:
+            self._said.clear()
+        if was_steady or (connector is not None and connector.was_cut):
+            self._delay = FIRST_DELAY
+        jitter = 0.75 + os.urandom(1)[0] / 512  # so that many that failed together do not come back together
+        if why and why not in self._said and len(self._said) < MAX_SAID:
+            self._log.warning(f"{self._name}: {why}; trying again")
+            self._said.add(why)
+        self._timer = self._loop.later(self._delay * jitter, self.start)
+        self._delay = min(2 * self._delay, LAST_DELAY)
+
+    def stop(self) -> None:
+        """Make no more attempts."""
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def end(self, done: Callable[[], None]) -> None:
+        """Give up; done() when what ran for it has ended."""
+        self.stop()
+        self._done = done
+        if self._connector is not None:
+            self._connector.end()
+        else:
+            self._say_done()
+
+    def _say_done(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()

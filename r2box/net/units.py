@@ -1,0 +1,37 @@
+"""Quantities with a unit, as people write them in options and files."""
+
+from __future__ import annotations
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+PATIENCE = 600  # seconds that the tunnels of a link wait for another transport after a cut, unless something is said
+MAX_DURATION = 366 * 86400.0  # seconds; what is longer is a mistake, and some timers of the system end there
+
+
+def parse_duration(text: str) -> float:
+    """The seconds that `text` stands for: a number, seconds if nothing else is said, with ms, s, m, h or d behind it.
+
+    ValueError with the reason for anything else, and for more than a year.
+    """
+    digits = text.rstrip("mshd")
+    unit = text[len(digits) :] or "s"
+    plain = digits.replace(".", "", 1)
+    if unit not in UNITS or not (plain.isascii() and plain.isdigit()):
+        raise ValueError(f"{text!r} is not a duration: a number with ms, s, m, h or d behind it, such as 30s")
+    seconds = float(digits) * UNITS[unit]
+    if seconds > MAX_DURATION:
+        raise ValueError(f"{text!r} is more than a year")
+    return seconds
+
+
+def parse_patience(text: str) -> int:
+    """A time to wait for another transport, in whole seconds, rounded up.  ValueError if `text` is none."""
+    return -int(-parse_duration(text) // 1)
+
+
+def format_duration(seconds: float) -> str:
+    """The same for people, in the largest unit that gives a whole number: `10m` for 600."""
+    for unit, size in sorted(UNITS.items(), key=lambda item: -item[1]):
+        count = round(seconds / size, 6)
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{seconds:g}s"

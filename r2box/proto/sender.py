@@ -1,0 +1,102 @@
+"""Everything that one side of a link sends, as one row of numbered bytes.
+
+    Outbox   what is next
+    Flight   how much may be on its way
+    Kept     what may have to be sent again over another transport
+
+Marks are PINGs in their place among the rest, as `flight` wants them; each tells the number of bytes before it.
+"""
+
+from __future__ import annotations
+
+from ..errors import WireError
+from . import wire
+from .flight import Flight
+from .outbox import Outbox
+from .session import Kept
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .wire import Buffer
+
+MAX_ROOM = 1 << 30  # for a link that is to be done with soon
+MARKS = 1 << 16  # bytes from mark to mark where they are for nothing but to know what may be forgotten
+MAX_KEPT = 1 << 27  # bytes; twice what credit and the flight allow: this is for a neighbour that acknowledges nothing
+MARK = 16  # bytes of a PING: those before it, and the number of the mark
+
+
+class Sender:
+    def __init__(self) -> None:
+        self.outbox = Outbox()
+        self.flight = Flight()
+        self.kept = Kept()
+        self.is_hurried = False  # send all there is: the neighbour is not listened to any more
+        self.is_repaired = False  # what carries it repairs losses, and bounds what is in flight
+        self.wants_mark = False
+        self._marked = 0  # bytes before the last mark
+        self._preface = b""  # goes before all else, and is not numbered
+
+    @property
+    def has_output(self) -> bool:
+        return self.outbox.has_output or self.wants_mark or self.kept.is_behind or bool(self._preface)
+
+    def produce(self, now: float, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
+        """See `Link.produce`."""
+        if self._preface or self.kept.is_behind:
+            return self._produce_again(room), ()
+        outbox, flight = self.outbox, self.flight
+        flight.is_shared = outbox.is_shared(now)
+        if not (self.is_hurried or self.is_repaired):
+            room = min(room, flight.room)
+        out, descriptors = outbox.produce(room, now, flight.rate)
+        if out:
+            flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
+            out = self.kept.keep(out)
+        if self.wants_mark or (self.kept.sent - self._marked > MARKS if self.is_repaired else flight.wants_mark):
+            self.wants_mark = False
+            self._marked = self.kept.sent
+            payload = self.kept.sent.to_bytes(8, "big") + flight.mark(now).to_bytes(8, "big")
+            out.extend(self.kept.keep([wire.encode_frame(wire.PING, 0, payload)]))
+        if self.kept.sent - self.kept.acked > MAX_KEPT:
+            self.kept.stop()
+        return out, descriptors
+
+    def _produce_again(self, room: int) -> list[Buffer]:
+        """What was sent over an earlier transport and did not arrive: no more than the path held then, so without
+        regard to what this one holds."""
+        out: list[Buffer] = [self._preface] if self._preface else []
+        self._preface = b""
+        return out + self.kept.again(room)
+
+    def on_pong(self, payload: Buffer, now: float) -> None:
+        """The answer to a mark.  WireError if it can be none."""
+        if len(payload) != MARK or not self.kept.ack(int.from_bytes(payload[:8], "big")):
+            raise WireError("a PONG that answers no PING")
+        self.flight.on_mark(int.from_bytes(payload[8:], "big"), now)
+
+    def resume(self, preface: bytes) -> None:
+        """There is another transport: `preface` goes first, then what is kept, then a mark."""
+        self._preface = preface
+        self.kept.rewind()
+        self.flight = Flight(self.flight)
+        self.wants_mark = True
+
+    def hurry(self) -> None:
+        """Send all there is; there will be no other transport."""
+        self.is_hurried = True
+        self.kept.is_on = False
+
+    def stop(self) -> None:
+        """Nothing will be sent any more but what is queued as control frames."""
+        self.wants_mark = False
+        self.kept.stop()
+        self.outbox.drop_streams()
+
+
+def check_mark(payload: Buffer, place: int) -> None:
+    """A PING that ends before the byte `place` says how many bytes were before it.  WireError if others came."""
+    if len(payload) != MARK:
+        raise WireError(f"a PING of {len(payload)} bytes")
+    sent, came = int.from_bytes(payload[:8], "big"), place - len(wire.encode_frame(wire.PING, 0, payload))
+    if sent != came:
+        raise WireError(f"{abs(sent - came)} bytes were {'lost' if sent > came else 'added'} on the way")
