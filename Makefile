@@ -11,7 +11,7 @@ venv := .venv/bin
 ready := .venv/.ready
 sources := $(shell find r2box -name '*.py') $(wildcard build/*.py) pyproject.toml LICENSE README.md
 
-.PHONY: all build demo test check bench pages install uninstall clean help
+.PHONY: all build demo test check bench sim rehearsal pages install uninstall clean help
 
 all: build
 
@@ -26,6 +26,12 @@ test: dist/r2box $(ready)  ## run the tests (ARGS="-k wire" chooses some)
 check: $(ready)  ## lint and type-check
 	$(venv)/python -m ruff check
 	$(venv)/python -m mypy
+
+sim: $(ready)  ## carriers over bad paths, simulated (ARGS="--seeds 10")
+	@$(venv)/python tests/sim.py $(ARGS)
+
+rehearsal: dist/r2box $(ready)  ## long runs of cuts, losses and kills (ARGS="cuts hops", "cuts size=100 cuts=100 seed=7")
+	@$(venv)/python tests/rehearsal.py $(ARGS)
 
 bench: dist/r2box $(ready)  ## measure beside socat, ssh and others (ARGS="--list", "--quick", "--only bulk,rtt")
 	@[ -e .venv/.bench ] || { \

@@ -69,8 +69,8 @@ CONFIG_TEXT = (
     "The address of a node, or the name of a service, is 1 to 64 letters, digits and signs out of ._:=+@-.  The words "
     "service and child are not addresses.",
     "A transport is a command line for sh -c, or one of the built-in ones, such as tcp://HOST:PORT and "
-    "tcp-listen://HOST:PORT.  In the cmd of a link, a lone dash behind exec: or system:, or the word -%, is replaced "
-    "by the command that links to this node, with its full path.",
+    "tcp-listen://HOST:PORT, which r2-connect(1) lists with their options.  In the cmd of a link, a lone dash behind "
+    "exec: or system:, or the word -%, is replaced by the command that links to this node, with its full path.",
     "A time is a number with ms, s, m, h or d behind it; of seconds, if nothing is.",
     "A pattern is compared with the origin of a tunnel, the way back to who opened it, nearest node first.  It is the "
     "whole origin or its first steps, and may hold the shell's * and ?.",

@@ -5,6 +5,7 @@ Long runs of the same are in `rehearsal`, whose code this uses.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -19,11 +20,13 @@ from processes import Place, Program, eventually, free_port, need
 from rehearsal import (
     FIN,
     MIB,
+    QUICK,
     RST,
     SILENCE,
     Cutter,
     await_datagrams,
     await_port,
+    cut_greetings,
     cut_streams,
     cut_transfer,
     interactive_ssh,
@@ -37,18 +40,21 @@ from rehearsal import (
 # -- many cuts --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
 def test_one_link(place: Place) -> None:
-    cut_transfer(place, 1, 8 * MIB, 16, seed=3)
+    cut_transfer(place, 1, 4 * MIB, 7, seed=3, modes=QUICK)
 
 
 def test_three_hops(place: Place) -> None:
-    cut_transfer(place, 3, 8 * MIB, 24, seed=4)
+    cut_transfer(place, 3, 6 * MIB, 15, seed=4, modes=QUICK)
+
+
+def test_greetings(place: Place) -> None:
+    cut_greetings(place, 10, seed=5)
 
 
 @pytest.mark.parametrize("how", ["", "--rst"])
 def test_commands(place: Place, how: str) -> None:
-    cut_streams(place, 8 * MIB, 12, how)
+    cut_streams(place, 4 * MIB, 6, how)
 
 
 def test_an_interactive_ssh(place: Place) -> None:
@@ -56,7 +62,7 @@ def test_an_interactive_ssh(place: Place) -> None:
 
 
 def test_scp(place: Place) -> None:
-    killed_scp(place, 4, 10 * MIB)
+    killed_scp(place, 3, 6 * MIB)
 
 
 # -- bytes that are lost or spoilt ------------------------------------------------------------------------------------
@@ -73,7 +79,7 @@ def test_hellos_that_are_lost(place: Place) -> None:
 
 @pytest.mark.parametrize("noise", [0, 120])
 def test_a_serial_line(place: Place, noise: int) -> None:
-    serial_transfer(place, 25_000, noise)
+    serial_transfer(place, 8_000, noise)
 
 
 @pytest.fixture
@@ -127,41 +133,51 @@ def test_one_side_asks_for_repair(nodes: Place, kind: str, near: str, far: str) 
     works(nodes)
 
 
-@pytest.mark.parametrize("fault", ["--corrupt 1%", "--loss 1%", "--duplicate 1%"])
+@pytest.mark.parametrize("fault", ["--loss 1%", "--duplicate 1%", "--corrupt 1%"])
 def test_a_line_that_was_taken_for_reliable(nodes: Place, fault: str, socat: None) -> None:
-    """The link ends with an error that names what helps, on both sides, and no wrong byte has come out."""
+    """The link ends with an error that names what helps, on both sides, and so does what goes over it."""
     port = free_port()
     listener = listen(nodes, f"tcp-listen://127.0.0.1:{port}")
     linked = dial(nodes, f"r2-lossy -q {fault} --only out --seed 11 'socat tcp:127.0.0.1:{port} -'", "")
-    nodes.serve("bob", "cat >got; :", "take")
-    data = os.urandom(4 * MIB)
-    result = nodes.run("r2 -s alice.sock -t bob/take tunnel -", data, status=255)
-    assert "link to" in result.err
+    nodes.serve("bob", "cat >/dev/null", "take")
+    if "corrupt" in fault:  # which is seen when it strikes what is not payload, sooner or later
+        for _ in range(4):
+            nodes.start("r2 -s alice.sock -t bob ping -i 0.002")
+        stream = nodes.start("r2 -s alice.sock -t bob/take tunnel - </dev/zero")
+        assert "link to" in stream.ends(255, 60).err
+    else:
+        result = nodes.run("r2 -s alice.sock -t bob/take tunnel -", os.urandom(4 * MIB), status=255)
+        assert "link to" in result.err
     assert "--lossy" in linked.ends(1).err
     listener.says("--lossy")
 
 
 def test_what_a_command_is_given_are_packets(nodes: Place, socat: None) -> None:
     """Each write is a datagram when it comes out of socat, and each is one packet."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as on:
+    kind = (socket.AF_INET, socket.SOCK_DGRAM)
+    with socket.socket(*kind) as sink, socket.socket(*kind) as on:
         sink.bind(("127.0.0.1", 0))
         port = free_port(socket.SOCK_DGRAM)
         listen(nodes, f"udp-listen://127.0.0.1:{port}")
         on.connect(("127.0.0.1", port))
         seen: list[bytes] = []
         near: list[tuple[str, int]] = []
+        ending = threading.Event()
 
         def there() -> None:
-            while data := sink.recvfrom(1 << 16):
-                if data[0] == b"end":
+            while True:
+                data, sender = sink.recvfrom(1 << 16)
+                if data == b"end":
                     return
-                near[:] = [data[1]]
-                seen.append(data[0])
-                on.send(data[0])
+                near[:] = [sender]
+                seen.append(data)
+                on.send(data)
 
         def back() -> None:
-            while (data := on.recv(1 << 16)) != b"end":
-                sink.sendto(data, near[0])
+            on.settimeout(0.1)
+            while not ending.is_set():
+                with contextlib.suppress(OSError):
+                    sink.sendto(on.recv(1 << 16), near[0])
 
         threads = [threading.Thread(target=there), threading.Thread(target=back)]
         for thread in threads:
@@ -170,16 +186,20 @@ def test_what_a_command_is_given_are_packets(nodes: Place, socat: None) -> None:
             dial(nodes, f"socat - udp:127.0.0.1:{sink.getsockname()[1]}")
             works(nodes)
         finally:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            with socket.socket(*kind) as last:
                 last.sendto(b"end", sink.getsockname())
-            on.shutdown(socket.SHUT_RD)
+            ending.set()
             for thread in threads:
                 thread.join(10)
         assert len(seen) > 100
         for packet in seen:
-            assert packet[:2] == b"\xc1\x9e"
-            assert crc32(packet) == 0x2144DF1C
-            assert len(packet) == int.from_bytes(packet[2:4], "big") % 4096 + 18
+            assert len(packet) <= 1200
+            while packet:  # small ones travel together
+                size = int.from_bytes(packet[2:4], "big") % 4096 + 18
+                assert packet[:2] == b"\xc1\x9e"
+                assert len(packet) >= size
+                assert crc32(packet[:size]) == 0x2144DF1C
+                packet = packet[size:]
 
 
 # -- silence, signals, patience ----------------------------------------------------------------------------------------
@@ -231,8 +251,8 @@ def test_sighup_dials_at_once(nodes: Place, cutter: Cutter) -> None:
     waiting.ends(None)
     before = cutter.refused
     began = time.monotonic()
-    eventually(lambda: cutter.refused >= before + 6, "failures")  # 0.1, 0.2, … 3.2 s
-    assert time.monotonic() - began > 2, "without a pause in between"
+    eventually(lambda: cutter.refused >= before + 5, "failures")  # after 0.1, 0.2, … 1.6 s
+    assert time.monotonic() - began > 1, "without a pause in between"
     listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     dialled.send(signal.SIGHUP)
@@ -266,7 +286,7 @@ def test_sighup_for_r2dm(place: Place, cutter: Cutter) -> None:
     waiting.send(signal.SIGKILL)
     waiting.ends(None)
     before = cutter.refused
-    eventually(lambda: cutter.refused >= before + 6, "failures")
+    eventually(lambda: cutter.refused >= before + 5, "failures")
     listen(place, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     manager.send(signal.SIGHUP)
@@ -292,21 +312,15 @@ def test_patience_that_is_over(place: Place, cutter: Cutter, managed: bool) -> N
     bob = place.node("bob")
     waiting = listen(place, f"tcp-listen://127.0.0.1:{cutter.target}")
     if managed:
-        dialled = manage(place, cutter.port, "1s")
+        manage(place, cutter.port, "1s")
     else:
         place.node("alice")
-        dialled = dial(place, f"tcp://127.0.0.1:{cutter.port}", "--resume 1s")
+        dial(place, f"tcp://127.0.0.1:{cutter.port}", "--resume 1s")
     waiting.says("linked to")
     place.answers("alice", "bob")
     tunnel = talk(place)
     began = time.monotonic()
-    waiting.send(signal.SIGTERM if managed else signal.SIGKILL)
-    waiting.ends(None)
-    if managed:  # the listener's farewell ends it at once: there is nothing to wait for
-        assert "the link to bob is gone" in tunnel.ends(255).err
-        assert dialled.runs
-        return
-    cutter.cut((RST, SILENCE))
+    waiting.kill()
     assert "no other transport within 1 s" in tunnel.ends(255).err
     assert 0.9 < time.monotonic() - began < 5
     bob.says("no other transport within 1 s")
@@ -388,9 +402,8 @@ def test_an_interface(nodes: Place, socat: None) -> None:
         pytest.skip(f"no pair of interfaces in a network namespace here: {check.err.strip()}")
     (nodes.path / "net.sh").write_text(
         f"{make}\n"
-        "r2 -v -s bob.sock connect --lossy 'socat interface:vb -' &\n"
-        "exec r2 -v -s alice.sock connect --lossy 'socat interface:va -'\n"
+        "r2 -v -s bob.sock connect 'socat interface:vb -' &\n"
+        "exec r2 -v -s alice.sock connect 'socat interface:va -'\n"
     )
     nodes.start("unshare -rn sh net.sh").says("linked to", 2)
     works(nodes)
-

@@ -224,7 +224,6 @@ def talk(sock: socket.socket, count: int = 100) -> str:
     return ""
 
 
-@pytest.mark.every_python
 def test_tcp_without_faults(place: Place) -> None:
     with echo_server() as target:
         program, port = relay(place, "--delay 10ms", target)
@@ -293,7 +292,6 @@ def received(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
             return found
 
 
-@pytest.mark.every_python
 def test_udp_both_ways(place: Place) -> None:
     with udp_pair(place, "--seed 5 --loss 20% --only out") as (near, far, program):
         for number in range(200):
@@ -400,8 +398,10 @@ def test_usage(place: Place, words: str, said: str) -> None:
     assert said in place.run(f"r2-lossy {words}", status=2).err
 
 
-def test_a_port_that_is_taken(place: Place) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize("scheme", ["tcp", "udp"])
+def test_a_port_that_is_taken(place: Place, scheme: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        line = f"r2-lossy tcp-listen://127.0.0.1:{port} tcp://127.0.0.1:1"
+        line = f"r2-lossy {scheme}-listen://127.0.0.1:{port} {scheme}://127.0.0.1:1"
         assert "in use" in place.run(line, status=1).err

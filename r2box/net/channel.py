@@ -121,6 +121,12 @@ class End:
         poll.register(self.fd, 0)
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
+    def is_ending(self) -> bool:
+        """Whether the other side writes no more, although what it has written may not be read yet."""
+        poll = select.poll()
+        poll.register(self.fd, getattr(select, "POLLRDHUP", 0))
+        return bool(poll.poll(0))
+
     def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
         """Write what fits now and return how many bytes that was; 0: nothing fits.  OSError as write(2)."""
         try:
@@ -175,6 +181,11 @@ class Channel:
     def is_hung_up(self) -> bool:
         """Whether one socket carries both directions, and its other side has closed them."""
         return self._read is not None and self._read is self._write and self._read.is_hung_up()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more will come than what is there already."""
+        return self._read is None or self._read.is_ending()
 
     def read_into(self, view: memoryview) -> int:
         assert self._read is not None

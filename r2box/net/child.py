@@ -37,14 +37,17 @@ def start(
     *,
     environment: Mapping[str, str] | None = None,
     own_session: bool = False,
+    undisturbed: bool = False,
 ) -> int:
     """Run `command` with these descriptors as its stdin and stdout, and our stderr; return its process id.
 
     `environment` is added to ours.  With `own_session`, signals from the terminal do not reach it, and `hang_up` ends
-    all of it.  OSError if it cannot be started.
+    all of it; `undisturbed`, a ^C does not, as far as the command leaves that so: it may have a farewell to carry.
+    OSError if it cannot be started.
     """
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-    return _spawn(shell_line(command), actions, {**os.environ, **(environment or {})}, own_session)
+    ignore = "trap '' INT\n" if undisturbed else ""
+    return _spawn(ignore + shell_line(command), actions, {**os.environ, **(environment or {})}, own_session)
 
 
 def start_leashed(command: str) -> tuple[int, int]:

@@ -125,7 +125,11 @@ class Connector:
         ours, theirs = _packet_pair() if self._is_lossy and self._client.link.passes else socketpair()
         try:
             self._pid = child.start(
-                self._transport.command, theirs, theirs, environment={"R2_SOCKET": self._socket_path}
+                self._transport.command,
+                theirs,
+                theirs,
+                environment={"R2_SOCKET": self._socket_path},
+                undisturbed=True,
             )
         except OSError:
             os.close(ours)

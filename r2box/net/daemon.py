@@ -236,9 +236,14 @@ class Daemon:
 
     def _forget(self, guest: Guest) -> None:
         """A client is gone, and all that hung on it goes too."""
-        for link in list(guest.attached.values()):
+        for id_, link in list(guest.attached.items()):
             self._reports.pop(link, None)
-            link.close("its r2 connect has ended", orderly=True)
+            driver = self._drivers.get(link)
+            if link.session is not None and driver is not None and driver.channel.is_ending:
+                # Whoever ran it ends it because the transport has ended: that is a cut.  What came last is still read.
+                del guest.attached[id_]
+            else:
+                link.close("its r2 connect has ended", orderly=True)
         self.exchange.forget(guest)
 
     def _on_leave(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:

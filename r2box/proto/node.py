@@ -259,6 +259,9 @@ class Node:
             if isinstance(target, Link):
                 if target.is_local and is_request(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
+                if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
+                    why = f"the link to {target.address} was cut and waits for a transport"
+                    raise RefusedError(f"{self.address}: {why}: {target.reason}")
                 _, onward = hop(link.address, Message(path, message.origin, message.body))
                 self.host.discard(descriptors)
                 if not target.message(onward):

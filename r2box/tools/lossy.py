@@ -335,8 +335,11 @@ class Datagrams(Run):
         from ..net.relay import Relay
 
         super().__init__(plan, log)
-        Relay(
-            self._loop, plan, listen, target,
-            lambda: log.info(f"{listen}: listening"),
-            lambda error: self._fail(R2Error(f"{listen}: {error}")),
-        )  # fmt: skip
+
+        def listening() -> None:
+            log.info(f"{listen}: listening")
+
+        def failed(error: R2Error) -> None:
+            self._fail(R2Error(f"{listen}: {error}"))
+
+        self._loop.soon(lambda: Relay(self._loop, plan, listen, target, listening, failed))  # failing ends the loop
