@@ -1231,3 +1231,17 @@ def test_secrets_that_the_first_may_have_are_few() -> None:
     session.finish(attempts[-1])
     assert session.secret == attempts[-1].mac(b"s" * 32, 0)
     assert not session._candidates
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_a_link_that_ends_while_it_sends_again(some: bool) -> None:
+    """A farewell in the middle of what it sends would come out of a tunnel."""
+    mesh, alice, _, wire_, _, _ = flowing("alice")
+    wire_.cut()
+    link = alice.link("bob")
+    link.resume(b"", mesh.now)
+    if some:
+        assert sum(map(len, link.produce(mesh.now, 100)[0])) == 100
+    link.close("enough")
+    assert link.state == DOWN
+    assert not link.has_output

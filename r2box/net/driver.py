@@ -10,15 +10,14 @@ import errno
 import os
 
 from ..proto.link import DOWN
-from ..proto.session import Block
 from .channel import drop_written
-from .memory import is_unused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..proto.link import Link
+    from ..proto.session import Block
     from ..proto.wire import Buffer
     from .channel import Channel
     from .loop import Loop, Timer
@@ -37,20 +36,20 @@ class Group:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiting: list[Driver] = []
-        self._block = Block(FIRST_SIZE)
+        self._first = memoryview(bytearray(FIRST_SIZE))
+        self._block: Block | None = None
 
     def inward(self) -> memoryview:
-        """What to read into: it is good until the next call, and as long as there is a view of it."""
-        if len(self._block) == FIRST_SIZE:
-            if not is_unused(self._block):
-                self._block = Block(FIRST_SIZE)
-        else:
-            self._block = self._loop.pool.take(self._block)
+        """What to read into: it is good until the next call, and if it is of a Block, as long as there is a view of
+        it."""
+        if self._block is None:
+            return self._first
+        self._block = self._loop.pool.take(self._block)
         return memoryview(self._block)
 
     def widen(self) -> None:
         """A neighbour has more to say."""
-        if len(self._block) == FIRST_SIZE:
+        if self._block is None:
             self._block = self._loop.pool.take()
 
     def add(self, driver: Driver) -> None:

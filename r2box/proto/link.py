@@ -181,7 +181,7 @@ class Link:
         if self.state != DOWN:
             self.is_orderly = orderly
             self.said_bye = True
-            if not self._greeting.is_mute:
+            if not (self._greeting.is_mute or self.sender.repeats):  # a BYE would come out of the middle of something
                 fields = wire.BYE_FIELDS.encode(code=0 if orderly else wire.FAULT, text=wire.shorten(reason))
                 self.control(wire.BYE, 0, fields)
             self.down(reason)

@@ -35,14 +35,15 @@ class Sender:
         self.wants_mark = False
         self._marked = 0  # bytes before the last mark
         self._preface = b""  # goes before all else, and is not numbered
+        self.repeats = False  # there is something that went over an earlier transport
 
     @property
     def has_output(self) -> bool:
-        return self.outbox.has_output or self.wants_mark or self.kept.is_behind or bool(self._preface)
+        return self.outbox.has_output or self.wants_mark or self.repeats
 
     def produce(self, now: float, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
         """See `Link.produce`."""
-        if self._preface or self.kept.is_behind:
+        if self.repeats:
             return self._produce_again(room), ()
         outbox, flight = self.outbox, self.flight
         flight.is_shared = outbox.is_shared(now)
@@ -66,7 +67,9 @@ class Sender:
         regard to what this one holds."""
         out: list[Buffer] = [self._preface] if self._preface else []
         self._preface = b""
-        return out + self.kept.again(room)
+        out += self.kept.again(room)
+        self.repeats = self.kept.is_behind
+        return out
 
     def on_pong(self, payload: Buffer, now: float) -> None:
         """The answer to a mark.  WireError if it can be none."""
@@ -77,6 +80,7 @@ class Sender:
     def resume(self, preface: bytes) -> None:
         """There is another transport: `preface` goes first, then what is kept, then a mark."""
         self._preface = preface
+        self.repeats = True
         self.kept.rewind()
         self.flight = Flight(self.flight)
         self.wants_mark = True
@@ -88,7 +92,7 @@ class Sender:
 
     def stop(self) -> None:
         """Nothing will be sent any more but what is queued as control frames."""
-        self.wants_mark = False
+        self.wants_mark = self.repeats = False
         self.kept.stop()
         self.outbox.drop_streams()
 

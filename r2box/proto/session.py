@@ -63,6 +63,9 @@ class Kept:
         self.sent += sum(map(len, buffers))
         if not self.is_on:
             return buffers
+        if len(buffers) == 1 and type(buffers[0]) is bytes:  # one small frame, as most are
+            self._chunks.append(buffers[0])
+            return buffers
         out: list[Buffer] = []
         small: list[Buffer] = []
         for buffer in buffers:
