@@ -43,8 +43,9 @@ class Sender:
 
     def produce(self, now: float, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
         """See `Link.produce`."""
-        if self.repeats:
-            return self._produce_again(room), ()
+        again = self._produce_again(room) if self.repeats else None
+        if again:
+            return again, ()
         outbox, flight = self.outbox, self.flight
         flight.is_shared = outbox.is_shared(now)
         if not (self.is_hurried or self.is_repaired):
