@@ -29,6 +29,7 @@ import pytest
 T = TypeVar("T")
 
 PATIENCE = 20.0  # seconds for what normally takes a fraction of one, on a machine that does much else
+PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # where those of others are
 BUG = re.compile(r"internal error|Traceback \(most recent call last\)|ResourceWarning|Exception ignored")
 
 
@@ -66,8 +67,7 @@ RUNNING = sys.version_info[:2]
 
 def need(*programs: str) -> None:
     """Skip the test where one of `programs` is missing; fail if they are required (R2BOX_REQUIRE_PEERS=1)."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    missing = [program for program in programs if not shutil.which(program, path=path)]
+    missing = [program for program in programs if not shutil.which(program, path=PROGRAMS)]
     if missing and os.environ.get("R2BOX_REQUIRE_PEERS") == "1":
         pytest.fail(f"not installed: {', '.join(missing)}", pytrace=False)
     if missing:
@@ -123,7 +123,7 @@ class Box:
         self.version = version
         folder.mkdir()
         (folder / "python3").symlink_to(python)
-        self.path = os.pathsep.join([str(dist), str(folder), os.environ.get("PATH", os.defpath)])
+        self.path = os.pathsep.join([str(dist), str(folder), PROGRAMS])
 
 
 class Result:
@@ -149,7 +149,7 @@ class Program:
         self.pid = popen.pid
         self._out = out
         self._err = err
-        self.is_daemon = bool(re.match(r"r2dm?\s", line))
+        self.is_daemon = bool(re.match(r"(nsenter .*? -- )?r2dm?\s", line))
         self.was_killed = False
 
     def __repr__(self) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from zlib import crc32
 
 import pytest
-from processes import Place, Program, eventually, free_port, need
+from namespaces import Namespaces
+from processes import Place, Program, eventually, free_port
 from rehearsal import (
     FIN,
     MIB,
@@ -394,16 +395,9 @@ def test_serial_brokered_by_socat(nodes: Place, socat: None) -> None:
 
 
 def test_an_interface(nodes: Place, socat: None) -> None:
-    """A pair of interfaces in a network of its own, whose frames are the packets."""
-    need("unshare", "ip")
-    make = "ip link add va type veth peer name vb && ip link set va up && ip link set vb up"
-    check = nodes.run(f"unshare -rn sh -c '{make}'", status=None)
-    if check.status:
-        pytest.skip(f"no pair of interfaces in a network namespace here: {check.err.strip()}")
-    (nodes.path / "net.sh").write_text(
-        f"{make}\n"
-        "r2 -v -s bob.sock connect 'socat interface:vb -' &\n"
-        "exec r2 -v -s alice.sock connect 'socat interface:va -'\n"
-    )
-    nodes.start("unshare -rn sh net.sh").says("linked to", 2)
+    """A pair of interfaces in networks of their own, whose frames are the packets."""
+    hosts = Namespaces(nodes, "a", "b")
+    hosts.join("a", "b")
+    hosts.start("b", "r2 -v -s bob.sock connect 'socat interface:to-a -'")
+    hosts.start("a", "r2 -v -s alice.sock connect 'socat interface:to-b -'").says("linked to")
     works(nodes)

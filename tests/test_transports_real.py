@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from namespaces import Namespaces
 from processes import PATIENCE, Place, Program, eventually, free_port, need
 
 
@@ -430,23 +431,16 @@ def test_descriptors_at_the_end_of_a_tunnel(pair: Place) -> None:
 @pytest.mark.parametrize("kind", ["tun", "tap"])
 def test_networks_through_a_tunnel(pair: Place, kind: str) -> None:
     """Two network namespaces, an interface in each, and a tunnel between them: whole packets, both ways."""
-    need("unshare")
-    try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR))
-    except OSError as error:
-        pytest.skip(f"no /dev/net/tun here: {error.strerror}")
-    if pair.run("unshare -rn true", status=None).status:
-        pytest.skip("no network namespaces here")
-    served = f'r2 -v -s bob.sock serve -n net "{kind}://r20?addr=10.99.0.1/24&mtu=1400&up"'
-    pair.start(f"unshare -rn {served}").says("offering")
+    hosts = Namespaces(pair, "a", "b", tun=True)
+    hosts.start("b", f'r2 -v -s bob.sock serve -n net "{kind}://r20?addr=10.99.0.1/24&mtu=1400&up"').says("offering")
     (pair.path / "ping.py").write_text(PING)
     join = f'r2 -v -s alice.sock -t bob/net tunnel "{kind}://r21?addr=10.99.0.2/24&mtu=1400&up=1"'
     (pair.path / "net.sh").write_text(f"{join} & python3 ping.py 10.99.0.1; cat /proc/net/dev; kill $!; wait $!\n")
-    result = pair.run("unshare -rn sh net.sh", status=None, patience=60)
+    result = hosts.run("a", "sh net.sh", status=None, patience=60)
     assert "200 answered" in result.out, result
     assert "r21:" in result.out
     assert "r20:" not in result.out
-    busy = pair.run(f"unshare -rn {join.replace('bob/net', 'bob/nothing')}", status=255)
+    busy = hosts.run("a", join.replace("bob/net", "bob/nothing"), status=255)
     assert "does not know" in busy.err
 
 
