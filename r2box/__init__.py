@@ -13,7 +13,12 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         outbox                what goes out next
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
-        link, node            one neighbour; all that a node knows
+        labels, link, owner   numbers of routes; one neighbour; who hears from it
+        attempt               a tunnel that is being opened, by one way or another
+        policy, advert        who may; what neighbours tell each other of the network, as bytes
+        table, damper         routes and the best of them; what never comes to rest
+        neighbour, discovery  what one neighbour was told and has said; what a node knows of others
+        listing, node         what it answers; all of it together
         packet, pace          packets that find their own boundaries; how fast they may go
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals

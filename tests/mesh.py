@@ -40,6 +40,7 @@ from r2box.proto.wire import CLIENT
 if TYPE_CHECKING:
     from r2box.proto.stream import End
 
+SOON = 0.5  # seconds: what nodes want to do within these is on its way
 MAX_EVENTS = 2_000_000  # a mesh that does more than this goes round in circles
 
 
@@ -109,7 +110,7 @@ class Mesh:
         what()
 
     def idle(self) -> None:
-        """Run until nothing is on its way.  Nobody waits for a keepalive or a deadline."""
+        """Run until nothing is on its way.  Nobody waits for a keepalive, a deadline, or a late alarm."""
         while self._events:
             self._step()
 
@@ -118,6 +119,7 @@ class Mesh:
         end = self.now + seconds
         while True:
             tick = min((port.link.deadline() or end + 1 for port in self.ports), default=end + 1)
+            tick = min(tick, *(station.due for station in self.stations.values()), end + 1)
             event = self._events[0][0] if self._events else end + 1
             if min(tick, event) > end:
                 self.now = end
@@ -128,6 +130,8 @@ class Mesh:
             self.now = max(self.now, tick)
             for port in list(self.ports):
                 port.link.tick(self.now)
+            for station in list(self.stations.values()):
+                station.ring()
             self.flush()
 
     def check_closed(self) -> None:
@@ -146,6 +150,8 @@ class Station:
         self.node = Node(Me(address, mesh.random.getrandbits(128).to_bytes(16, "big"), software="mesh"), self)
         self.ports: dict[Link, Port] = {}
         self.log: list[str] = []  # "up bob", "down bob: why"
+        self.events: list[tuple[str, str]] = []  # what has come and gone
+        self.due = float("inf")  # when the node wants to be called
         self.programs: list[Program] = []  # what ran here for a tunnel
 
     def serve(self, name: str, begin: Callable[[Program], None], allow: tuple[str, ...] = ()) -> None:
@@ -157,7 +163,7 @@ class Station:
         program = Program(self.mesh)
         program.write(data)
         program.ends = ends
-        program.stream = self.node.open("child/1", Message(parse_path(path), (), b""), program)
+        program.stream = self.node.open("child/1", Message(parse_path(path), (), b""), program, program.join)
         return program
 
     def console(self) -> Console:
@@ -214,6 +220,22 @@ class Station:
     def discard(self, descriptors: tuple[int, ...]) -> None:
         assert not descriptors, "no descriptor exists here"
 
+    def alarm(self, when: float) -> None:
+        self.due = when
+        if when <= self.mesh.now + SOON:
+            self.mesh.later(max(0.0, when - self.mesh.now), self.ring)
+
+    def ring(self) -> None:
+        if self.mesh.now >= self.due:  # else another has taken its place
+            self.due = float("inf")
+            self.node.tick(self.mesh.now)
+
+    def note(self, text: str) -> None:
+        self.log.append(text)
+
+    def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
+        self.events.append((what, name))
+
 
 class Program:
     """One end of a tunnel, in memory."""
@@ -233,6 +255,9 @@ class Program:
         self._sent = 0
         self._eof_sent = False
         self._exit: Outcome | None = None
+
+    def join(self, stream: Stream) -> None:
+        self.stream = stream
 
     # what tests do with it
 
@@ -480,6 +505,12 @@ class Console:
 
     def link_alive(self, link: Link) -> None:
         return
+
+    def link_measured(self, link: Link) -> None:
+        return
+
+    def link_reach(self, link: Link, payload: Any) -> None:
+        raise AssertionError("a client is told of no network")
 
     def link_wake(self, link: Link) -> None:
         if link in self.ports:

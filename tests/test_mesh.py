@@ -444,12 +444,12 @@ def churn(seed: int) -> None:
             program.echo()
         program.reads = random.random() < 0.8
 
-    last.serve("any", begin)
+    last.serve("each", begin)
     clients: list[Program] = []
     live: list[Program] = []
     for number in range(random.randint(5, 25)):
         tag = number.to_bytes(4, "big") + random.randbytes(4)
-        client = first.tunnel(f"{path}/any", tag + random.randbytes(random.choice((0, 10, 3000))), ends=False)
+        client = first.tunnel(f"{path}/each", tag + random.randbytes(random.choice((0, 10, 3000))), ends=False)
         pairs[tag] = client
         clients.append(client)
         live.append(client)

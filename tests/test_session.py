@@ -618,7 +618,7 @@ def test_the_end_of_patience(patience: tuple[int, int]) -> None:
     mesh.run(least - 0.1)
     assert not there.is_over
     assert not back.is_over
-    mesh.run(0.1)
+    mesh.run(0.2)
     why = f"closed without a farewell, and there was no other transport within {least} s"
     for client, here, other in ((there, "alice", "bob"), (back, "bob", "alice")):
         assert client.outcome is not None

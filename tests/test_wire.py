@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from r2box.errors import WireError
 from r2box.proto import body, wire
+from r2box.proto.advert import REACH_FIELDS, decode_reach
 from r2box.proto.outcome import Outcome, decode_outcome, encode_outcome
 from r2box.proto.route import Message, decode_message, encode_message
 from r2box.proto.sender import MAX_KEPT
@@ -36,6 +37,7 @@ LAYOUTS = {
     "OPEN": wire.OPEN_FIELDS,
     "ACCEPT": wire.ACCEPT_FIELDS,
     "CLOSE": wire.CLOSE_FIELDS,
+    "REACH": REACH_FIELDS,
 }
 TYPES = {name: kind for kind, (name, _, _) in wire.FRAMES.items()}
 
@@ -156,7 +158,7 @@ def test_routes_where_they_belong(frame: tuple[int, int, bytes]) -> None:
         (b"\x00", "unknown type 0x00"),
         (b"\x11\x00\x00", "unknown type 0x11"),
         (b"\x7f", "unknown type 0x7f"),
-        (b"\x80\x00\x81\x80\x04", "a 0x80 frame of 65537 bytes"),
+        (b"\x90\x00\x81\x80\x04", "a 0x90 frame of 65537 bytes"),
     ],
 )
 def test_headers_that_are_none(data: bytes, reason: str) -> None:
@@ -165,7 +167,7 @@ def test_headers_that_are_none(data: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("route", [0, 1, 2, wire.MAX_ROUTE])
 @pytest.mark.parametrize("size", [0, 1, 200, wire.MAX_CONTROL])
-@pytest.mark.parametrize("kind", [0x80, 0xC3, 0xFF])
+@pytest.mark.parametrize("kind", [0x90, 0xC3, 0xFF])
 def test_unknown_optional_frames_are_skipped(kind: int, size: int, route: int) -> None:
     around = [(wire.PING, 0, b"a"), (wire.PONG, 0, b"b")]
     first, last = (wire.encode_frame(*frame) for frame in around)
@@ -467,7 +469,7 @@ def parse_words(words: str, layout: dict[str, tuple[int, str]]) -> tuple[str, di
 
 FRAME_VECTORS = read_vectors("Frames")
 BODY_VECTORS = read_vectors("Bodies")
-WORDS = re.compile("[A-Z]+")
+WORDS = re.compile("[A-Z_]+")
 
 
 def first_word(words: str) -> str:
@@ -478,7 +480,7 @@ def first_word(words: str) -> str:
 
 def test_the_page_has_a_vector_for_each_frame() -> None:
     assert {first_word(words) for words, _ in FRAME_VECTORS} == {"MAGIC", *TYPES}
-    public = {body.PING, body.PONG, body.LIST, body.LISTING, body.ERROR}
+    public = {body.PING, body.PONG, body.LIST, body.LISTING, body.ERROR, body.NETWORK, body.NETWORK_IS}
     assert {first_word(words) for words, _ in BODY_VECTORS} == {body.BODIES[kind].name for kind in public}
 
 
@@ -503,6 +505,8 @@ def test_frame_vectors(words: str, data: bytes) -> None:
     if name in LAYOUTS:
         defaults = LAYOUTS[name].decode(b"")
         assert LAYOUTS[name].decode(got) == {**defaults, **said}
+        if name == "REACH":
+            assert decode_reach(got).entries
     else:
         assert got == payload
 
@@ -518,7 +522,10 @@ def test_body_vectors(words: str, data: bytes) -> None:
     assert (decoded.kind, decoded.id) == (kind, number)
     assert decoded.values == {**body.BODIES[kind].decode(b""), **said}
     for entry in decoded.values.get("entries", ()):
-        assert body.ENTRY.decode(entry)["kind"] in ("node", "service", "client")
+        if kind == body.LISTING:
+            assert body.ENTRY.decode(entry)["kind"] in ("node", "service", "client")
+        else:
+            assert body.KNOWN.decode(entry)["path"]
 
 
 def test_the_vectors_of_an_attempt() -> None:

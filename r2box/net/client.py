@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..proto.stream import Stream
+    from ..proto.wire import Buffer
 
     Answer = Callable[[say.Body, tuple[int, ...]], None]
 
@@ -155,6 +156,12 @@ class Client:
         self.ferry.arrive(stream)
 
     def link_alive(self, link: Link) -> None:
+        return
+
+    def link_measured(self, link: Link) -> None:
+        return
+
+    def link_reach(self, link: Link, payload: Buffer) -> None:
         return
 
     def link_wake(self, link: Link) -> None:

@@ -19,6 +19,7 @@ from ..proto.link import Link
 from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
+from ..proto.policy import Policy
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 END_TIME = 8.0  # seconds after which the daemon ends even if a neighbour or a client will not part
 DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
 MAX_STRANGERS = 256  # links that have not said a whole hello: each may keep a descriptor for 10 s
+MAX_WATCHES = 16  # by one client: it needs one
 ACCEPT_PAUSE = 1.0  # seconds without new clients when there are no descriptors left
 
 
@@ -56,6 +58,7 @@ class Daemon:
         self._drivers: dict[Link, Driver] = {}
         self.exchange = Exchange(loop, log, self.node)
         self._guests: dict[Link, Guest] = {}
+        self._watchers: dict[Guest, None] = {}
         self._strangers: set[Link] = set()  # links that are not up yet
         self._patience: dict[Link, Timer] = {}  # links that wait for a transport
         self._reports: dict[Link, tuple[Guest, int]] = {}  # who wants to hear of a link
@@ -65,6 +68,7 @@ class Daemon:
         self._ending = False
         self._is_parted = False  # from everybody
         self._drain_timer: Timer | None = None
+        self._alarm: Timer | None = None
         self._spare = os.open(os.devnull, os.O_RDONLY)  # given up for a moment to answer when none are left
 
     # -- the control socket --------------------------------------------------------------------------------------
@@ -134,6 +138,7 @@ class Daemon:
             return
         self._strangers.discard(link)
         self.log.info(f"{self.node.address}: linked to {link.address}")
+        self.news("link-up", link.address, (link.address,), 0)
         self._report_link(link)
 
     def _report_link(self, link: Link) -> None:
@@ -145,6 +150,7 @@ class Daemon:
         assert link.session is not None
         waits = f"its tunnels wait {format_duration(link.session.patience)} for another transport"
         self.log.info(f"{self.node.address}: the link to {link.address} was cut: {reason}; {waits}")
+        self.news("link-cut", link.address, (link.address,), 0)
         if link in self._drivers:
             self._drivers[link].cut()
         self._patience[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
@@ -163,6 +169,7 @@ class Daemon:
             guest, id_ = self._reports[link] = self._reports.pop(newcomer)
             guest.attached[id_] = link
         self.log.info(f"{self.node.address}: the link to {link.address} goes on")
+        self.news("link-resumed", link.address, (link.address,), 0)
         self._report_link(link)
         driver.carry(link)
 
@@ -178,6 +185,8 @@ class Daemon:
         if link.was_up or link not in self._reports:  # what never was a link is told to who tried
             name = link.address or "a neighbour"
             self.log.info(f"{self.node.address}: the link to {name} has ended{': ' + reason if reason else ''}")
+        if link.was_up:
+            self.news("link-down", link.address, (link.address,), 0)
         if link in self._patience:
             self._patience.pop(link).cancel()
         self._report_end(link, ENDED if link.is_orderly else LOST, reason)
@@ -195,6 +204,18 @@ class Daemon:
 
     def discard(self, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
+
+    def alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self.loop.later(max(0.0, when - self.loop.now()), lambda: self.node.tick(self.loop.now()))
+
+    def note(self, text: str) -> None:
+        self.log.warning(text)
+
+    def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
+        for guest in self._watchers:
+            guest.tell(what, name, path, cost)
 
     def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None:
         guest = self._guests.get(link)
@@ -244,7 +265,16 @@ class Daemon:
                 del guest.attached[id_]
             else:
                 link.close("its r2 connect has ended", orderly=True)
+        self._watchers.pop(guest, None)
         self.exchange.forget(guest)
+
+    def _on_watch(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        close_all(descriptors)
+        if len(guest.watching) >= MAX_WATCHES:
+            raise RefusedError(f"{self.node.address}: a client may watch {MAX_WATCHES} times at once")
+        guest.watching[body.id] = 0
+        self._watchers[guest] = None
+        guest.say(say.DONE, body.id)
 
     def _on_leave(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
@@ -281,6 +311,7 @@ class Daemon:
             patience=body["patience"],
             keepalive=body["keepalive"] or KEEPALIVE,
         )
+        link.policy = _policy_of(body)
         self._strangers.add(link)
         guest.attached[body.id] = link
         self._reports[link] = (guest, body.id)
@@ -358,7 +389,17 @@ class Daemon:
             done()
 
 
+def _policy_of(body: say.Body) -> Policy:
+    """Of the link that ATTACH asks for."""
+
+    def patterns(field: str) -> tuple[str, ...] | None:
+        return tuple(pattern.decode("utf-8", "replace") for pattern in body[field]) or None
+
+    return Policy(not body["silent"], patterns("advertise"), not body["still"], patterns("accept"))
+
+
 _REQUESTS: dict[int, Callable[[Daemon, Guest, say.Body, tuple[int, ...]], None]] = {
     say.LEAVE: Daemon._on_leave,
+    say.WATCH: Daemon._on_watch,
     say.ATTACH: Daemon._on_attach,
 }

@@ -10,8 +10,9 @@ from ..errors import RefusedError
 from ..proto import body as say
 from ..proto.address import SERVICE, check_address, format_path
 from ..proto.link import Link
-from ..proto.node import Node, Service, is_allowed
+from ..proto.node import Node, Service
 from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
+from ..proto.policy import is_allowed
 from ..proto.route import Message
 from ..proto.stream import Nobody
 from . import endpoint as ends
@@ -74,6 +75,7 @@ class Exchange:
         """A guest is gone, and its tunnels and services go too."""
         for name in filter(None, self.node.remove_services(guest)):
             self.log.info(f"{self.node.address}: {SERVICE}{name} is no longer offered")
+            self.node.host.news("service-down", f"{self.node.address}/{name}", (), 0)
         for tunnel in list(guest.tunnels.values()):
             tunnel.cancel()
         for channel in guest.failed:
@@ -86,9 +88,13 @@ class Exchange:
     def on_serve(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         name = check_address(body["name"]) if body["name"] else ""
         allow = tuple(pattern.decode("utf-8", "replace") for pattern in body["allow"])
-        self.node.add_service(Service(name, guest, runs=body["runs"], allow=allow, detail=body["detail"]))
+        private = bool(body["private"])
+        self.node.add_service(
+            Service(name, guest, runs=body["runs"], allow=allow, detail=body["detail"], private=private)
+        )
         if name:
             self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
+            self.node.host.news("service-up", f"{self.node.address}/{name}", (), 0)
         guest.say(say.DONE, body.id)
 
     def announce(self, incoming: Incoming, service: Service, origin: tuple[str, ...], fds: tuple[int, ...]) -> bool:
@@ -160,7 +166,7 @@ class _Over(Tunnel):
         kind = ends.STDIO if given else ends.SOCKET if self.detached else ends.CLIENT
         self._end = Endpoint(exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
         try:
-            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end)
+            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end, self._end.join)
         except RefusedError:
             del guest.tunnels[self.id]
             close_all(self._theirs)

@@ -41,6 +41,7 @@ class Guest:
         self.attached: dict[int, Link] = {}
         self.tunnels: dict[int, Tunnel] = {}
         self.incoming: dict[int, Incoming] = {}
+        self.watching: dict[int, int] = {}  # by the id of WATCH: events that it was too slow for
         self.failed: set[Channel] = set()  # of tunnels that failed
         self._last = 0
 
@@ -48,11 +49,17 @@ class Guest:
         """Send a body; `descriptors` are given away.  False if the guest is not there, or should do more while it does
         not read.  What became of its own tunnels it is told in any case.
         """
-        must = kind != say.INCOMING
+        must = kind not in (say.INCOMING, say.EVENT)
         return self.ferry.send(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must)
 
     def fail(self, id: int, text: str) -> None:
         self.say(say.ERROR, id, text=text)
+
+    def tell(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
+        """Something has happened that it may be watching for."""
+        for id_, missed in self.watching.items():
+            said = self.say(say.EVENT, id_, what=what, name=name, path=path, cost=cost, missed=missed)
+            self.watching[id_] = 0 if said else missed + 1
 
     def hold(self, channel: Channel, loop: Loop) -> None:
         """Keep the channel of a tunnel that failed open, so that the guest hears of the failure before it sees the end

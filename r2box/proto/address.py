@@ -1,7 +1,8 @@
 """Addresses and paths: how nodes, services and clients are named.
 
 An *address* is 1 to 64 of the ASCII letters, digits and ``. _ : = + @ -``.  A *virtual* address exists only inside a
-daemon and is spelled with a slash: ``service/NAME`` for a service, ``child/ID`` for a client.  A *path* is a tuple of
+daemon and is spelled with a slash: ``service/NAME`` for a service, ``child/ID`` for a client; ``any/NAME`` is a
+service of whichever node is nearest.  A *path* is a tuple of
 addresses, each the next step from the one before; as text they are joined by ``/``.
 """
 
@@ -14,7 +15,8 @@ MAX_HOPS = 32  # steps in a path, and in an origin: the 255 of an IP packet is n
 
 SERVICE = "service/"
 CHILD = "child/"
-RESERVED = frozenset(("service", "child"))
+ANY = "any/"
+RESERVED = frozenset(("service", "child", "any"))
 _ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:=+@-")
 
 

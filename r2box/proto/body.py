@@ -4,8 +4,8 @@ A body is ``kind (varint) id (varint) fields``.  A request's kind is below 0x40 
 a client may have many on the way; answers and events have kinds from 0x40 up and are never answered, which is what
 keeps two nodes from answering each other's errors for ever.
 
-PING and LIST may come from anywhere.  The others are between a daemon and the clients on its own control socket, and
-the descriptors that they speak of travel beside them.
+PING, LIST and NETWORK may come from anywhere.  The others are between a daemon and the clients on its own control
+socket, and the descriptors that they speak of travel beside them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ STARTED = 0x06  # to INCOMING: it runs (with a descriptor if the server made one
 EXITED = 0x07  # to INCOMING: it ended, or could not be started
 HALTED = 0x09  # to OPENED: the program at our end has ended, so; its end of output may now be passed on
 LEAVE = 0x08  # end all that hangs on me; DONE when it has
+NETWORK = 0x0A  # what have you heard of: all nodes `after` a name, the node `name`, or those that offer `service`?
+WATCH = 0x0C  # tell me what comes and goes, as EVENTs
 
 ANSWER = 0x40  # from here on: answers and events
 PONG = 0x40
@@ -38,6 +40,8 @@ DONE = 0x45  # an answer with nothing more to say
 INCOMING = 0x46  # to a server: a tunnel for it, with the descriptors for its program
 HANGUP = 0x47  # to a server: the tunnel failed; end its program
 ERROR = 0x48  # the request failed
+NETWORK_IS = 0x49
+EVENT = 0x4B  # to WATCH: something has come or gone
 
 # What a server gets with INCOMING (`runs` of SERVE): nothing, it makes the descriptor itself; one descriptor; or stdin
 # and stdout apart.
@@ -51,15 +55,22 @@ BODIES = {
     TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint"), detached=(4, "uint")),
     # `patience`: seconds that the session waits for another transport after a cut; `lossy`: the transport may lose
     # bytes; `mtu`: of its packets, in bytes; `keepalive`: seconds of silence.  0: the default, and for patience none.
+    # `silent`: tell and hear nothing of the network there; `still`: carry nothing for others; `advertise`, `accept`:
+    # patterns, as in `policy`.
     ATTACH: Fields(
         "ATTACH", address=(1, "text"), transport=(2, "text"),
         patience=(3, "uint"), lossy=(4, "uint"), mtu=(5, "uint"), keepalive=(6, "uint"),
+        silent=(7, "uint"), still=(8, "uint"), advertise=(9, "each"), accept=(10, "each"),
     ),
-    SERVE: Fields("SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text")),
+    SERVE: Fields(
+        "SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text"), private=(5, "uint")
+    ),
     STARTED: Fields("STARTED"),
     EXITED: Fields("EXITED", **_OUTCOME),
     HALTED: Fields("HALTED", **_OUTCOME),
     LEAVE: Fields("LEAVE"),
+    NETWORK: Fields("NETWORK", after=(1, "text"), name=(2, "text"), service=(3, "text")),
+    WATCH: Fields("WATCH"),
     PONG: Fields("PONG", data=(1, "bytes")),
     LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),
     OPENED: Fields("OPENED"),
@@ -69,10 +80,19 @@ BODIES = {
     INCOMING: Fields("INCOMING", service=(1, "text"), origin=(2, "path"), node=(3, "text")),
     HANGUP: Fields("HANGUP", text=(1, "text")),
     ERROR: Fields("ERROR", code=(1, "uint"), text=(2, "text")),
+    NETWORK_IS: Fields("NETWORK_IS", entries=(1, "each"), after=(2, "text"), address=(3, "text")),
+    # `missed`: events before this one that the client was too slow for
+    EVENT: Fields(
+        "EVENT", what=(1, "text"), name=(2, "text"), path=(3, "path"), cost=(4, "uint"), missed=(5, "uint")
+    ),
 }
 
 # One line of a LISTING: kind is "node", "service" or "client".
 ENTRY = Fields("entry", kind=(1, "text"), name=(2, "text"), detail=(3, "text"))
+
+# One node of a NETWORK_IS: the best path to it, its cost in microseconds, for how many milliseconds it has been that,
+# and how many neighbours know a way.
+KNOWN = Fields("known", path=(1, "path"), cost=(2, "uint"), age=(3, "uint"), ways=(4, "uint"), services=(5, "each"))
 
 MAX_LISTING = MAX_CONTROL // 2  # a page of a listing; the next one is asked for with `start`
 

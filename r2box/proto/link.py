@@ -19,6 +19,7 @@ from ..errors import WireError
 from . import wire
 from .budget import Budget
 from .greeting import Greeting
+from .labels import Labels
 from .outcome import LOST, Outcome
 from .pulse import KEEPALIVE, Pulse
 from .route import decode_message, encode_message
@@ -28,25 +29,14 @@ from .stream import Stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Any
 
     from .greeting import Me
+    from .owner import Owner
+    from .policy import Policy
     from .route import Message
     from .session import Session
     from .wire import Buffer
-
-    class Owner(Protocol):
-        """Who a link reports to: a Node, or the client at the other end of a control socket."""
-
-        def link_up(self, link: Link) -> None: ...
-        def link_down(self, link: Link, reason: str) -> None: ...
-        def link_suspended(self, link: Link, reason: str) -> None: ...
-        def link_resumed(self, link: Link, newcomer: Link) -> None: ...
-        def link_hello(self, link: Link) -> None: ...
-        def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None: ...
-        def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None: ...
-        def link_alive(self, link: Link) -> None: ...
-        def link_wake(self, link: Link) -> None: ...
 
 
 MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels, and windows of the least size still fit in memory
@@ -94,12 +84,12 @@ class Link:
         self.budget = Budget()
         self.received = 0  # bytes of the session
         self.sender = Sender()
+        self.policy: Policy | None = None  # of the owner, for this link; None: as for all
         self.session: Session | None = None  # None: it cannot be suspended
         self.is_suspended = False
         self._decoder = wire.Decoder()
         self._passengers: deque[int] = deque()  # descriptors that came in and whose message has not
-        self._free_labels: list[int] = []
-        self._next_label = 1
+        self._labels = Labels()
         self._fed: dict[Stream, None] = {}  # got data in this receive(); an ordered set
         self._pulse = Pulse(self, now, keepalive)
         self._successor: Link | None = None  # that has taken our transport
@@ -292,11 +282,21 @@ class Link:
         self.sender.on_pong(payload, self.now)
         if self.has_output:
             self.owner.link_wake(self)  # there may be room again
+        if self.joins_nodes:
+            self.owner.link_measured(self)
+
+    def _on_reach(self, payload: Buffer) -> None:
+        self.owner.link_reach(self, payload)
 
     @property
     def rtt(self) -> float:
         """The round trip to the neighbour, smoothed, in seconds; 0 while unknown."""
         return self.sender.flight.rtt
+
+    @property
+    def trip(self) -> float:
+        """The shortest round trip of late, in seconds; 0 while unknown."""
+        return self.sender.flight.trip
 
     # -- bytes out -----------------------------------------------------------------------------------------------
 
@@ -363,10 +363,7 @@ class Link:
         """A new route to this neighbour, with the fields of its OPEN but the window; None if there are too many."""
         if self.state != UP or len(self.streams) >= MAX_STREAMS or self.is_backlogged:
             return None
-        if self._free_labels:
-            label = self._free_labels.pop()
-        else:
-            label, self._next_label = self._next_label, self._next_label + 1
+        label = self._labels.take()
         stream = Stream(self, label << 1 | 1, label << 1, opened_here=True)
         self.streams[stream.key] = stream
         self.control(wire.OPEN, stream.route, wire.OPEN_FIELDS.encode(**payload_fields, window=stream.first_grant()))
@@ -381,9 +378,9 @@ class Link:
         self.budget.forget(stream)
         self.sender.outbox.forget(stream)
         if self.streams.pop(stream.key, None) is not None and stream.opened_here:
-            self._free_labels.append(stream.key >> 1)
+            self._labels.give(stream.key >> 1)
         if not self.streams:  # give back what many of them have left
-            self.streams, self._free_labels, self._next_label = {}, [], 1
+            self.streams, self._labels = {}, Labels()
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -438,6 +435,7 @@ _LINK_FRAMES: dict[int, Callable[[Link, Buffer], None]] = {
     wire.PING: Link._on_ping,
     wire.PONG: Link._on_pong,
     wire.MESSAGE: Link._on_message,
+    wire.REACH: Link._on_reach,
 }
 _STREAM_FRAMES: dict[int, Callable[[Stream, Buffer], None]] = {
     wire.ACCEPT: Stream.on_accept,

@@ -4,7 +4,8 @@ A Node owns Links and is told by them what neighbours want.  It joins streams to
 answers (PING, LIST); what needs descriptors or programs goes to its `host`: the daemon, or a test's mesh.
 
 How a path is resolved, in this order: empty, the node itself; its own address, stripped; a neighbour or a client,
-which gets the rest; `service/NAME`, or NAME with nothing after it, a service here; else an error that names the
+which gets the rest; `service/NAME`, or NAME with nothing after it, a service here; `any/NAME`, that service here or at
+the nearest node that offers it; a node that discovery knows, whose path is put in front; else an error that names the
 address, this node, and what it does know.
 
 A second link to an address that is already linked: the first link is asked for a sign of life while the newcomer
@@ -21,19 +22,27 @@ from __future__ import annotations
 
 from ..errors import BusyError, RefusedError, WireError
 from . import body as say
-from .address import CHILD, MAX_HOPS, SERVICE, format_path
+from .address import ANY, CHILD, MAX_HOPS, SERVICE, format_path
+from .attempt import Attempt
+from .discovery import Discovery
 from .link import UP, Link
+from .listing import describe_known, list_page, network_page
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
+from .policy import EVERYTHING, is_allowed
 from .route import Message, hop
 from .wire import CLIENT, DESCRIPTOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from .greeting import Me
     from .stream import End, Stream
+    from .table import Route
+    from .wire import Buffer
+
+    Target = tuple["Link | Service | None", tuple[str, ...]]
 
     class Host(Protocol):
         """What a node needs done for it."""
@@ -47,6 +56,9 @@ if TYPE_CHECKING:
         def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None: ...
         def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None: ...
         def discard(self, descriptors: tuple[int, ...]) -> None: ...
+        def alarm(self, when: float) -> None: ...
+        def note(self, text: str) -> None: ...
+        def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None: ...
 
 
 PROBE = 3.0  # seconds for an old link to show that it lives
@@ -57,16 +69,24 @@ MAX_SERVICES = 4096  # offered at once by one node
 class Service:
     """A service of this node.  `owner` is whatever the host wants to find it by."""
 
-    __slots__ = ("allow", "detail", "name", "owner", "runs")
+    __slots__ = ("allow", "detail", "name", "owner", "private", "runs")
 
     def __init__(
-        self, name: str, owner: Any, *, runs: bool = True, allow: tuple[str, ...] = (), detail: str = ""
+        self,
+        name: str,
+        owner: Any,
+        *,
+        runs: bool = True,
+        allow: tuple[str, ...] = (),
+        detail: str = "",
+        private: bool = False,
     ) -> None:
         self.name = name  # "" for the node's own command
         self.owner = owner
         self.runs = runs  # a program is run for each tunnel; else the server gives a descriptor of its own
         self.allow = allow
         self.detail = detail
+        self.private = private  # no other node is told of it
 
 
 class Node:
@@ -78,6 +98,7 @@ class Node:
         self.links: dict[str, Link] = {}  # neighbours by address
         self.clients: dict[str, Link] = {}  # by virtual address: child/1
         self.services: dict[str, Service] = {}
+        self.discovery = Discovery(me, host)
         self._newcomers: dict[str, Link] = {}  # links that wait for the probe of an older one
         self._last_client = 0
 
@@ -117,6 +138,7 @@ class Node:
 
     def link_suspended(self, link: Link, reason: str) -> None:
         self.host.suspended(link, reason)
+        self.discovery.suspended(link, link.now)
         newcomer = self._newcomers.get(link.address)
         if newcomer is None:
             return
@@ -130,6 +152,8 @@ class Node:
         if self._newcomers.get(link.address) is newcomer:
             del self._newcomers[link.address]
         self.host.resumed(link, newcomer)
+        link.policy = newcomer.policy
+        self.discovery.resumed(link, link.now)
 
     def link_alive(self, link: Link) -> None:
         newcomer = self._newcomers.pop(link.address, None)
@@ -155,6 +179,7 @@ class Node:
             del table[link.address]
         if self._newcomers.get(link.address) is link:
             del self._newcomers[link.address]
+        self.discovery.remove(link, link.now)
         self.host.down(link, reason)
         if link.address not in table and link.address in self._newcomers:
             newcomer = self._newcomers.pop(link.address)
@@ -163,53 +188,96 @@ class Node:
             else:
                 newcomer.accept()
 
+    def link_measured(self, link: Link) -> None:
+        if self.links.get(link.address) is link:
+            self.discovery.measured(link, link.now)
+
+    def link_reach(self, link: Link, payload: Buffer) -> None:
+        if self.links.get(link.address) is link:
+            self.discovery.heard(link, payload, link.now)
+
     def link_wake(self, link: Link) -> None:
         self.host.wake(link)
 
+    def tick(self, now: float) -> None:
+        """What the host was to call by `alarm`."""
+        self.discovery.tick(now)
+
     # -- resolving -------------------------------------------------------------------------------------------------
 
-    def resolve(self, path: tuple[str, ...]) -> tuple[Link | Service | None, tuple[str, ...]]:
+    def resolve(self, path: tuple[str, ...], origin: tuple[str, ...] = ()) -> Target:
         """What `path` leads to, and the rest of the path as that one is to see it.
 
         A Link gets the rest (its own address is still at the head, for `hop` to strip); a Service has no rest; None
         is this node itself.  RefusedError, with the reason for people, if it leads nowhere.
         """
+        return self._targets(path, origin)[0]
+
+    def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Target]:
+        """The same, with all that may be tried where discovery knows more than one way; what came by `origin` is not
+        sent back there."""
         while path and path[0] == self.address:
             path = path[1:]
         if not path:
-            return None, ()
-        head = path[0]
+            return [(None, ())]
+        head, rest = path[0], path[1:]
         link = self.links.get(head) or self.clients.get(head)
         if link is not None:
-            return link, path
-        name = head[len(SERVICE) :] if head.startswith(SERVICE) else head
-        if len(path) == 1 and name in self.services:
-            return self.services[name], ()
-        if name in self.services:
+            around = self._over(self.discovery.table.routes_to(head), rest, origin) if link.is_suspended else []
+            return [*(way for way in around if way[0] is not link), (link, path)]
+        is_any, is_here = head.startswith(ANY), head.startswith(SERVICE)
+        name = head.partition("/")[2] if is_any or is_here else head
+        if name in self.services and not rest:
+            return [(self.services[name], ())]
+        if (name in self.services or is_any) and rest:
             raise RefusedError(f"{self.address}: {head} is a service, and nothing lies behind it: {format_path(path)}")
-        raise RefusedError(f"{self.address}: does not know {head} ({self._known()})")
+        if is_any:
+            ways = self._over(self.discovery.table.nearest(name), (SERVICE + name,), origin)
+        else:
+            ways = self._over(self.discovery.table.routes_to(head), rest, origin)
+        if not ways:
+            raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED)})")
+        return ways
 
-    def _known(self) -> str:
-        names = [*sorted(self.links), *(SERVICE + name for name in sorted(self.services) if name)]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return f"it knows {', '.join(names[:NAMED])}{more}" if names else "it knows no other node and no service"
+    def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Target]:
+        """The ways that `routes` are, with `rest` behind them."""
+        return [
+            (self.links[route.path[0]], route.path + rest)
+            for route in routes
+            if route.path[0] in self.links and not set(route.path).intersection(origin)
+        ]
+
+    def _check_transit(self, link: Link, onto: Link) -> None:
+        """RefusedError if nothing is carried from `link` to the neighbour `onto`."""
+        if link.is_local or onto.is_local:
+            return
+        if not all((it.policy or EVERYTHING).within(self.discovery.policy).transit for it in (link, onto)):
+            raise RefusedError(f"{self.address}: carries nothing from {link.address} to {onto.address}")
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
-    def open(self, n0: str, wish: Message, far: End) -> Stream:
+    def open(self, n0: str, wish: Message, far: End, joined: Callable[[Stream], None]) -> Stream:
         """Route what n0 wishes for one step on: a stream to the neighbour at the head of `wish.path`, joined to `far`.
 
-        RefusedError if that is no neighbour, or if its link is full.
+        If it fails before the tunnel stands and there is another way, another stream takes its place: `joined` is
+        called with it.  RefusedError if there is no neighbour that way, or if all of their links are full.
         """
-        link, path = self.resolve(wish.path)
-        if not isinstance(link, Link) or link.is_local:
+        targets = self._targets(wish.path, wish.origin)
+        ways = [self._way(n0, link, Message(path, wish.origin, b"")) for link, path in targets if _is_neighbour(link)]
+        if not ways:
             raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
-        _, onward = hop(n0, Message(path, wish.origin, wish.body))
-        stream = link.open({"path": onward.path, "origin": onward.origin})
-        if stream is None:
-            raise BusyError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")
-        stream.far = far
-        return stream
+        return ways[0](far) if len(ways) == 1 else Attempt(ways, far, joined).start()
+
+    def _way(self, n0: str, link: Any, wish: Message) -> Callable[[End], Stream]:
+        def begin(far: End) -> Stream:
+            onward = hop(n0, wish)[1]
+            stream: Stream | None = link.open({"path": onward.path, "origin": onward.origin})
+            if stream is None:
+                raise BusyError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")
+            stream.far = far
+            return stream
+
+        return begin
 
     def itself(self) -> Service:
         """What a tunnel to the node itself reaches; RefusedError if there is nothing."""
@@ -230,9 +298,10 @@ class Node:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
             if fields["mode"]:
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
-            target, _ = self.resolve(wish.path)
+            target, _ = self.resolve(wish.path, origin)
             if isinstance(target, Link):
-                stream.far = self.open(link.address, wish, stream)
+                self._check_transit(link, target)
+                stream.far = self.open(link.address, wish, stream, lambda other: _join(stream, other))
                 return
             service = target or self.itself()
         except RefusedError as error:
@@ -253,12 +322,13 @@ class Node:
         try:
             if len(came.origin) + len(came.path) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
-            target, path = self.resolve(message.path)
+            target, path = self.resolve(message.path, came.origin)
             if isinstance(target, Service):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
             if isinstance(target, Link):
                 if target.is_local and is_request(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
+                self._check_transit(link, target)
                 if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
                     why = f"the link to {target.address} was cut and waits for a transport"
                     raise RefusedError(f"{self.address}: {why}: {target.reason}")
@@ -284,7 +354,9 @@ class Node:
         if body.kind == say.PING:
             self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
         elif body.kind == say.LIST:
-            self._answer(link, message, self._list(body, link.is_local and len(message.origin) == 1))
+            self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
+        elif body.kind == say.NETWORK and (link.is_local or self.discovery.policy.transit):
+            self._answer(link, message, network_page(self, body, link.now))
         elif link.is_local and len(message.origin) == 1:
             self.host.request(link, body, descriptors)
             return
@@ -302,32 +374,6 @@ class Node:
             id_ = say.decode_body(message.body).id
             self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900]))
 
-    def _list(self, body: say.Body, to_own: bool) -> bytes:
-        """What LIST asks for; details, such as the command lines of services, are for this node's own clients."""
-        entries: list[bytes] = []
-        size, start, after = 0, body["start"], 0
-        for number, (kind, name, detail) in enumerate(self.entries(bool(body["clients"]))):
-            if number < start:
-                continue
-            entry = say.ENTRY.encode(kind=kind, name=name, detail=detail[:256] if to_own else "")
-            size += len(entry) + 4
-            if size > say.MAX_LISTING:
-                after = number
-                break
-            entries.append(entry)
-        return say.encode_body(say.LISTING, body.id, entries=tuple(entries), next=after, address=self.address)
-
-    def entries(self, clients: bool) -> Iterator[tuple[str, str, str]]:
-        """What this node is connected to: (kind, name, detail)."""
-        for address, link in sorted(self.links.items()):
-            yield "node", address, f"waits for a transport: {link.reason}" if link.is_suspended else ""
-        for name in sorted(self.services):
-            if name:
-                yield "service", SERVICE + name, self.services[name].detail
-        if clients:
-            for address, link in sorted(self.clients.items(), key=lambda item: int(item[0][len(CHILD) :])):
-                yield "client", address, link.peer["software"]
-
     # -- services --------------------------------------------------------------------------------------------------
 
     def add_service(self, service: Service) -> None:
@@ -337,13 +383,18 @@ class Node:
         if len(self.services) >= MAX_SERVICES:
             raise BusyError(f"{self.address}: offers {MAX_SERVICES} services already")
         self.services[service.name] = service
+        self._offer_services()
 
     def remove_services(self, owner: Any) -> list[str]:
         """Withdraw all services of `owner`; return their names."""
         names = [name for name, service in self.services.items() if service.owner is owner]
         for name in names:
             del self.services[name]
+        self._offer_services()
         return names
+
+    def _offer_services(self) -> None:
+        self.discovery.offers(tuple(sorted(it.name for it in self.services.values() if it.name and not it.private)))
 
 
 def is_request(body: bytes) -> bool:
@@ -354,15 +405,10 @@ def is_request(body: bytes) -> bool:
         return False
 
 
-def is_allowed(allow: tuple[str, ...], origin: tuple[str, ...]) -> bool:
-    """Whether a tunnel from `origin` (nearest first) may use a service for `allow`.
+def _is_neighbour(target: object) -> bool:
+    return isinstance(target, Link) and not target.is_local
 
-    Each pattern is a path from here, with the wildcards `*` and `?` of the shell; it matches the whole trail, or the
-    nearest steps of it, which are what this node itself can vouch for.  No pattern: everyone may.
-    """
-    if not allow:
-        return True
-    from fnmatch import fnmatchcase
 
-    trails = [format_path(origin[: length + 1]) for length in range(len(origin))]
-    return any(fnmatchcase(trail, pattern.replace("[", "[[]")) for pattern in allow for trail in trails)
+def _join(stream: Stream, other: Stream) -> None:
+    """A tunnel that came by `stream` goes on by `other`."""
+    stream.far = other

@@ -56,10 +56,12 @@ RETURN = 0x0F  # a varint: the credit that the sender of DATA gives back
 RESUME = 0x10  # I take up the session of a link that was cut: fields of `session`
 
 OPTIONAL = 0x80
+REACH = 0x80  # what is reached by way of the sender: `advert`
 
 MAX_DATA = 1 << 20  # a DATA frame; it is passed on in pieces, so the limit only keeps a varint to 3 bytes
 MAX_CONTROL = 1 << 16  # any other frame that a later version may add, and a message: gathered in memory
 MAX_TEXT = 1 << 10  # a text for people: an error message
+MAX_REACH = 1 << 13  # what a daemon looks at in one go takes it a few milliseconds
 MAX_OPEN = 1 << 12  # 32 addresses of 64 characters, twice
 MAX_ROUTE = (1 << 21) - 1  # a label of 3 bytes
 MAX_HEADER = 1 + 3 + 3
@@ -83,6 +85,7 @@ FRAMES = {
     RECALL: ("RECALL", True, 0),
     RETURN: ("RETURN", True, 4),
     RESUME: ("RESUME", False, 128),
+    REACH: ("REACH", False, MAX_REACH),
 }
 
 

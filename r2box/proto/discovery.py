@@ -1,0 +1,353 @@
+"""The network knows itself: what neighbours tell of it is remembered, and told on.
+
+Every node tells its neighbours to which nodes it has a way, by which path, at what cost, and which services they offer;
+they put its address in front and tell that on.  A path that leads through the listener is not told to it, and would
+not be taken: so there are no circles and nothing counts to infinity (a path vector, as BGP's, RFC 4271).  Links lose
+nothing, so only changes are told.
+
+    advert      the bytes
+    table       routes, and which is best
+    neighbour   what one neighbour was told and has said, within bounds
+    damper      what never comes to rest
+
+What a neighbour says is its word: a node that lies can draw tunnels for names behind it to itself, as everybody who
+carries them can do what he likes with them.  It cannot take away what others say, nor make us spend more than bounds
+allow.  Names that only some neighbours should speak for are for `Policy.accept`.
+
+A link whose transport was cut costs a minute more: any other way is better, but where there is none, tunnels wait.
+After `GRACE` seconds, what lies behind it is given up.
+
+Nothing here has a clock.  `host.alarm(when)` asks for a call of `tick`.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from .advert import AGAIN, END, IDENTITY, MAX_PATH, MAX_TOLD, decode_reach
+from .damper import Damper
+from .neighbour import MAX_HEARD, STEADY, Neighbour, own_record
+from .policy import EVERYTHING, Policy
+from .table import Known, Route, Table
+from .wire import REACH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from .advert import Reach
+    from .greeting import Me
+    from .link import Link
+    from .wire import Buffer
+
+    class Host(Protocol):
+        """Who is told."""
+
+        def alarm(self, when: float) -> None:
+            """`tick` is to be called then; this takes the place of what was asked before."""
+
+        def note(self, text: str) -> None:
+            """A line for whoever looks after this node."""
+
+        def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
+            """Something has come or gone: see `NEWS`."""
+
+
+GRACE = 10.0  # seconds
+NEVER = float("inf")
+
+# What happens: "node" and "service" come and go, "path" is another way to a node that was known.
+NEWS = ("node-up", "node-down", "path", "service-up", "service-down")
+
+
+class Discovery:
+    """Of the node `me`.  `policy` may be changed before there are links."""
+
+    def __init__(self, me: Me, host: Host) -> None:
+        self.policy = EVERYTHING
+        self.table = Table(self._changed)
+        self._me = me
+        self._host = host
+        self._neighbours: dict[str, Neighbour] = {}
+        self._services: tuple[str, ...] = ()
+        self._own: dict[tuple[str, ...] | None, Route] = {}  # this node itself, by what is told of its services
+        self._damper = Damper()
+        self._held: dict[str, float] = {}  # nodes whose news is held back, until when
+        self._holds: list[tuple[float, str]] = []  # the same, as a heap
+        self._doubts: dict[str, float] = {}  # nodes of which two are said to be, and since when
+        self._now = 0.0
+        self._alarm = NEVER
+
+    # -- neighbours ----------------------------------------------------------------------------------------------
+
+    def add(self, link: Link, now: float) -> Neighbour:
+        """`link` is up, and its round trip is known."""
+        self._now = now
+        policy = (link.policy or EVERYTHING).within(self.policy)
+        neighbour = self._neighbours[link.address] = Neighbour(link, policy, now)
+        neighbour.dirty[""] = None
+        self._wake(now)
+        return neighbour
+
+    def _find(self, link: Link) -> Neighbour | None:
+        neighbour = self._neighbours.get(link.address)
+        return neighbour if neighbour is not None and neighbour.link is link else None
+
+    def measured(self, link: Link, now: float) -> None:
+        """The round trip of a link was measured anew, as happens four times a minute at least."""
+        self._now = now
+        neighbour = self._find(link)
+        if neighbour is None:
+            if link.address not in self._neighbours:
+                self.add(link, now)
+            return
+        neighbour.weigh(self.table, now)
+        if neighbour.is_due_again(now):
+            neighbour.tell_all(self.table.nodes, now)
+        if neighbour.has_something:
+            self._wake(max(now, neighbour.next_at))
+
+    def suspended(self, link: Link, now: float) -> None:
+        """It was cut, and may come back."""
+        self._now = now
+        neighbour = self._find(link)
+        if neighbour is not None:
+            neighbour.weigh(self.table, now)
+            neighbour.next_at = now + GRACE  # when it is to be given up
+            self._wake(neighbour.next_at)
+
+    def resumed(self, link: Link, now: float) -> None:
+        """It has a transport again, perhaps with another policy."""
+        self._now = now
+        neighbour = self._find(link)
+        if neighbour is None:
+            return
+        policy = (link.policy or EVERYTHING).within(self.policy)
+        neighbour.next_at = now
+        neighbour.weigh(self.table, now)
+        if neighbour.is_gone or policy != neighbour.policy:
+            neighbour.is_gone, neighbour.policy = False, policy
+            neighbour.is_asking = True
+            neighbour.tell_all(self.table.nodes if neighbour.is_heard else (), now)
+        self._wake(now)
+
+    def remove(self, link: Link, now: float) -> None:
+        """It has ended."""
+        self._now = now
+        neighbour = self._find(link)
+        if neighbour is not None:
+            del self._neighbours[link.address]
+            neighbour.forget(neighbour.heard, self.table, now)
+
+    def offers(self, names: tuple[str, ...]) -> None:
+        """The services of this node that may be told of are `names`."""
+        if names == self._services:
+            return
+        self._services = names
+        self._own.clear()
+        for neighbour in self._neighbours.values():
+            neighbour.dirty[""] = None
+        self._wake(self._now)
+
+    # -- listening -----------------------------------------------------------------------------------------------
+
+    def heard(self, link: Link, payload: Buffer, now: float) -> None:
+        """A REACH frame.  WireError if it is none."""
+        self._now = now
+        neighbour = self._find(link)
+        if neighbour is None:
+            if link.address in self._neighbours:
+                return  # a second link to the same neighbour
+            neighbour = self.add(link, now)
+        if not neighbour.policy.discover:
+            return
+        reach = decode_reach(payload)
+        was_deaf = now < neighbour.deaf_until
+        if not neighbour.listens(len(reach.entries), now):
+            if not was_deaf:
+                self._turn_away(neighbour)
+            return
+        is_new = not neighbour.is_heard
+        if not neighbour.begin(reach):
+            neighbour.is_asking = True
+        if is_new:
+            neighbour.tell_all(self.table.nodes, now)
+        self._take(neighbour, reach)
+        if reach.flags & END and neighbour.stale is not None:
+            neighbour.forget(neighbour.stale, self.table, now)
+            neighbour.stale = None
+        neighbour.is_asked = neighbour.is_asked or bool(reach.flags & AGAIN and not is_new)
+        if neighbour.is_due_again(now):
+            neighbour.tell_all(self.table.nodes, now)
+        if neighbour.has_something:
+            self._wake(max(now, neighbour.next_at))
+
+    def _take(self, neighbour: Neighbour, reach: Reach) -> None:
+        me, table, now = self._me.address, self.table, self._now
+        for entry in reach.entries:
+            address, route = neighbour.hear(entry, me)
+            old = neighbour.heard.get(address)
+            if route is None:
+                if entry.cost is not None:
+                    self._refused(neighbour, address)
+                if old is None:
+                    continue
+            elif old is not None and (old.path, old.cost, old.record) == (route.path, route.cost, route.record):
+                continue
+            neighbour.keep(address, route)
+            table.put(address, neighbour.address, route, now)
+            if route is not None:
+                self._compare(address, route)
+
+    def _refused(self, neighbour: Neighbour, address: str) -> None:
+        """Something that it said is not believed; where that means something, say so once."""
+        if address == self._me.address:
+            why = f"says that it reaches another node of the name {address}"
+        elif len(neighbour.heard) >= MAX_HEARD:
+            why = f"tells of more than {MAX_HEARD} nodes: the rest is ignored"
+        else:
+            return
+        self._complain(neighbour, why)
+
+    def _complain(self, neighbour: Neighbour, why: str) -> None:
+        if why not in neighbour.faults:
+            neighbour.faults.add(why)
+            self._host.note(f"{self._me.address}: {neighbour.address} {why}")
+
+    def _turn_away(self, neighbour: Neighbour) -> None:
+        """It says more than it may."""
+        self._complain(neighbour, "says more of the network than can be true: it is not listened to for a while")
+        neighbour.forget([it for it in neighbour.heard if it != neighbour.address], self.table, self._now)
+        neighbour.stale = None
+        self._wake(neighbour.deaf_until)
+
+    def _compare(self, address: str, route: Route) -> None:
+        """Are there two nodes of the same name?  For a moment that is so when one is started anew."""
+        known = self.table.nodes[address]
+        if all(other.record.identity == route.record.identity for other in known.routes.values()):
+            self._doubts.pop(address, None)
+        elif self._now - self._doubts.setdefault(address, self._now) > STEADY:
+            self._doubts[address] = NEVER
+            ways = ", ".join(sorted("/".join(other.path) for other in known.routes.values())[:2])
+            self._host.note(f"{self._me.address}: two nodes say that they are {address}: {ways}")
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _changed(self, known: Known, before: Route | None) -> None:
+        """The table has another best route to a node."""
+        address, best, now = known.address, known.best, self._now
+        self._tell_host(known, before)
+        wait = self._damper.wait(address, now)
+        if best is None:
+            self._held.pop(address, None)
+            self._doubts.pop(address, None)
+        elif wait and address not in self._held:
+            self._held[address] = now + wait
+            heapq.heappush(self._holds, (now + wait, address))
+            self._wake(now + wait)
+        when = NEVER
+        for neighbour in self._neighbours.values():
+            if not neighbour.is_heard:
+                continue
+            if best is not None:
+                neighbour.gone.pop(address, None)
+                neighbour.dirty[address] = None
+            else:
+                neighbour.dirty.pop(address, None)
+                if address not in neighbour.told:
+                    continue
+                neighbour.gone[address] = None
+            if neighbour.may_speak:
+                when = min(when, now if best is None else max(now, neighbour.next_at))
+        self._wake(when)
+
+    def _tell_host(self, known: Known, before: Route | None) -> None:
+        address, best = known.address, known.best
+        told = best or before
+        assert told is not None
+        old = before.record.services if before else ()
+        new = best.record.services if best else ()
+        if old is not new and old != new:
+            for name in set(old).difference(new):
+                self._host.news("service-down", f"{address}/{name}", told.path, told.cost)
+        if best is None:
+            self._host.news("node-down", address, told.path, told.cost)
+        elif before is None:
+            self._host.news("node-up", address, best.path, best.cost)
+        elif before.path != best.path:
+            self._host.news("path", address, best.path, best.cost)
+        if old is not new and old != new:
+            for name in set(new).difference(old):
+                self._host.news("service-up", f"{address}/{name}", told.path, told.cost)
+
+    def _offer(self, neighbour: Neighbour, address: str) -> Route | None:
+        """What `neighbour` is to be told of `address`."""
+        if not address:
+            return self._itself(neighbour.policy)
+        known = self.table.nodes.get(address)
+        route = known.best if known else None
+        if known is None or route is None or not neighbour.policy.transit:
+            return None
+        if address in self._held:  # what was told last, if it is still true
+            route = neighbour.told.get(address)
+            still = known.routes.get(route.path[0]) if route else None
+            return route if still is not None and route is not None and still.path == route.path else None
+        if not route.is_relayed or neighbour.address in route.path or len(route.path) >= MAX_PATH:
+            return None
+        return route
+
+    def _itself(self, policy: Policy) -> Route:
+        own = self._own.get(policy.advertise)
+        if own is None:
+            record = own_record(self._me.instance[:IDENTITY], self._services, policy.advertise, MAX_TOLD)
+            own = self._own[policy.advertise] = Route((), 0, record)
+        return own
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _wake(self, when: float) -> None:
+        if when < self._alarm:
+            self._alarm = when
+            self._host.alarm(when)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self._now = now
+        self._alarm = NEVER
+        while self._holds and self._holds[0][0] <= now:
+            _, address = heapq.heappop(self._holds)
+            if self._held.get(address, NEVER) <= now:
+                del self._held[address]
+                for neighbour in self._neighbours.values():
+                    if neighbour.is_heard and address in self.table.nodes:
+                        neighbour.dirty[address] = None
+        for neighbour in list(self._neighbours.values()):
+            self._serve(neighbour)
+        if self._holds:
+            self._wake(self._holds[0][0])
+
+    def _serve(self, neighbour: Neighbour) -> None:
+        """Tell `neighbour` what it is time for."""
+        now = self._now
+        if neighbour.link.is_suspended:
+            if not neighbour.is_gone and now >= neighbour.next_at:
+                neighbour.is_gone = True
+                neighbour.forget(neighbour.heard, self.table, now)
+            elif not neighbour.is_gone:
+                self._wake(neighbour.next_at)
+            return
+        if neighbour.deaf_until:
+            if now < neighbour.deaf_until:
+                self._wake(neighbour.deaf_until)
+            else:
+                neighbour.deaf_until = 0.0
+                neighbour.is_asking = True
+        if neighbour.is_asked and neighbour.is_due_again(now):
+            neighbour.tell_all(self.table.nodes, now)
+        if not neighbour.has_something:
+            return
+        payload = neighbour.frame(lambda address: self._offer(neighbour, address), now)
+        if payload is not None:
+            neighbour.link.control(REACH, 0, payload)
+        if neighbour.has_something:
+            self._wake(now if neighbour.gone else neighbour.next_at)

@@ -1,0 +1,24 @@
+"""The numbers that stand for routes on a link: the smallest that are free, so that they stay short."""
+
+from __future__ import annotations
+
+
+class Labels:
+    """Of the routes that one side has opened."""
+
+    __slots__ = ("_free", "_next")
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self._next = 1
+
+    def take(self) -> int:
+        """One that nobody has."""
+        if self._free:
+            return self._free.pop()
+        self._next += 1
+        return self._next - 1
+
+    def give(self, label: int) -> None:
+        """It may be used again."""
+        self._free.append(label)

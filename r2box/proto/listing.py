@@ -1,0 +1,98 @@
+"""What a node answers when it is asked what it is connected to (LIST), and what it has heard of (NETWORK).
+
+Both are answered a page at a time, so that no question costs more than a page, and the asker keeps the place.
+"""
+
+from __future__ import annotations
+
+from . import body as say
+from .address import CHILD, SERVICE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .node import Node
+
+
+def list_page(node: Node, body: say.Body, to_own: bool) -> bytes:
+    """Details, such as the command lines of services, are for the node's own clients; so are private services."""
+    entries: list[bytes] = []
+    size, start, after = 0, body["start"], 0
+    for number, (kind, name, detail) in enumerate(_connected(node, bool(body["clients"]), to_own)):
+        if number < start:
+            continue
+        entry = say.ENTRY.encode(kind=kind, name=name, detail=detail[:256] if to_own else "")
+        size += len(entry) + 4
+        if size > say.MAX_LISTING:
+            after = number
+            break
+        entries.append(entry)
+    return say.encode_body(say.LISTING, body.id, entries=tuple(entries), next=after, address=node.address)
+
+
+def _connected(node: Node, clients: bool, to_own: bool) -> Iterator[tuple[str, str, str]]:
+    """What a node is connected to: (kind, name, detail)."""
+    for address, link in sorted(node.links.items()):
+        yield "node", address, f"waits for a transport: {link.reason}" if link.is_suspended else ""
+    for name in sorted(node.services):
+        if name and (to_own or not node.services[name].private):
+            yield "service", SERVICE + name, node.services[name].detail
+    if clients:
+        for address, link in sorted(node.clients.items(), key=lambda item: int(item[0][len(CHILD) :])):
+            yield "client", address, link.peer["software"]
+
+
+def network_page(node: Node, body: say.Body, now: float) -> bytes:
+    """All that discovery knows, or one node of it, or who offers one service."""
+    name, service = body["name"], body["service"]
+    table = node.discovery.table
+    if name or service:
+        found = [route.path[-1] for route in table.nearest(service)] if service else [name]
+        nodes = iter([table.nodes[address] for address in found if address in table.nodes])
+    else:
+        nodes = table.listed(body["after"])
+    entries: list[bytes] = []
+    size, last = 0, ""
+    for known in nodes:
+        best = known.best
+        if best is None:
+            continue
+        entry = say.KNOWN.encode(
+            path=best.path,
+            cost=best.cost,
+            age=int((now - known.since) * 1000),
+            ways=len(known.routes),
+            services=tuple(name.encode() for name in best.record.services),
+        )
+        size += len(entry) + 4
+        if size > say.MAX_LISTING:
+            break
+        entries.append(entry)
+        last = known.address
+    else:
+        last = ""  # that was all
+    return say.encode_body(say.NETWORK_IS, body.id, entries=tuple(entries), after=last, address=node.address)
+
+
+def describe_known(node: Node, word: str, most: int) -> str:
+    """For an error: what a node knows, and what of it looks most like `word`."""
+    from difflib import get_close_matches
+
+    services = [name for name in sorted(node.services) if name and not node.services[name].private]
+    names = [*sorted(node.links), *(SERVICE + name for name in services)]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    near = [name for name in (*node.discovery.table.nodes, *services) if _is_near(word, name)]
+    close = get_close_matches(word, near[:MAX_COMPARED], 3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    what = f"it knows {', '.join(names[:most])}{more}" if names else "it knows no other node and no service"
+    return what + hint
+
+
+MAX_COMPARED = 500  # names that are looked at more closely: 10 ms
+
+
+def _is_near(word: str, name: str) -> bool:
+    """A glance, before the comparison that takes longer."""
+    return abs(len(word) - len(name)) < 3 and (word[:1] == name[:1] or word[-1:] == name[-1:])
+

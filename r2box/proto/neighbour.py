@@ -1,0 +1,249 @@
+"""What one neighbour has been told, and what it has said, each within bounds.
+
+Told is what has changed, a frame at a time and at most one in `PAUSE`, but that something is gone at once.  What
+changes twice before its turn is told once.  All that is told is bounded by what we know; when the link has more to send
+than it should, nothing is told until that has gone.
+
+What a neighbour says is bounded in number, in bytes, and in rate.  What is beyond the first two is not remembered; who
+says more than `RATE` entries a second for long is not listened to for `DEAF` seconds, and what it has said before is
+forgotten.  Of what one neighbour says only the first `MAX_RELAYED` nodes are told on, so that it cannot fill the room
+that our other neighbours have for what we say.
+
+Everything is told anew, between BEGIN and END, when a link comes up, when the other side asks for it (its numbers had a
+gap), and once in `REFRESH` seconds.  What was not repeated is forgotten at END.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+
+from .advert import AGAIN, BEGIN, END, MAX_PATH, Entry, Record, pack_reach, size_of
+from .policy import fits
+from .table import CUT, Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .advert import Reach
+    from .link import Link
+    from .policy import Policy
+    from .table import Table
+
+MAX_HEARD = 1 << 13  # nodes that a neighbour may tell us of: some 1 KiB each here
+MAX_BYTES = 1 << 21  # of names that it may tell us
+MAX_RELAYED = 1 << 12  # of them that we tell on
+
+PAUSE = 0.1  # seconds between two frames for the same neighbour
+CHUNK = 256  # entries of one frame: so we say 2,560 a second,
+RATE = 3000.0  # and listen to so many: at 30 us each a tenth of a processor at worst
+BURST = 1 << 13  # and to so many more at once, after a silence
+DEAF = 30.0  # seconds
+REFRESH = 1800.0  # seconds: links lose nothing, so this is for what should not happen
+RESTATE = 5.0  # seconds: all is not told anew more often than that
+
+HOP = 1000  # microseconds that a link costs beside its round trip: among fast links the fewest are best
+CHANGED = 1.5  # times more or less: then it is a new cost,
+STEADY = 10.0  # seconds after which there may be another
+
+
+class Neighbour:
+    """The neighbour at the other end of `link`, under `policy`."""
+
+    __slots__ = (
+        "_base", "_begins", "_ends", "_priced_at", "bytes", "cost", "deaf_until", "dirty", "expected", "faults", "gone",
+        "heard", "is_asked", "is_asking", "is_gone", "is_heard", "link", "next_at", "number", "policy", "relayed",
+        "stale", "told", "told_all_at", "tokens", "tokens_at",
+    )  # fmt: skip
+
+    def __init__(self, link: Link, policy: Policy, now: float) -> None:
+        self.link = link
+        self.policy = policy
+        self._base = HOP + int(link.trip * 1e6)  # while there is a transport
+        self._priced_at = now
+        self.cost = self._base
+        self.is_gone = False  # it has no transport, and what lies behind it is given up
+        # out
+        self.is_heard = False  # it takes part: it has said something
+        self.number = 0
+        self.told: dict[str, Route] = {}
+        self.gone: dict[str, None] = {}  # what is not reached any more
+        self.dirty: dict[str, None] = {}  # what else may have to be told; "" is this node itself
+        self.next_at = now
+        self.told_all_at = now
+        self.is_asked = False  # to tell all once more
+        self.is_asking = False  # for that
+        self._begins = True
+        self._ends = False  # when nothing more is to be told, that was all
+        # in
+        self.expected = 0  # the number of the next frame
+        self.heard: dict[str, Route] = {}
+        self.stale: dict[str, None] | None = None  # of `heard`, what was not repeated since BEGIN
+        self.bytes = 0
+        self.relayed = 0
+        self.tokens = float(BURST)
+        self.tokens_at = now
+        self.deaf_until = 0.0
+        self.faults: set[str] = set()  # what has been said about it already
+
+    @property
+    def address(self) -> str:
+        return self.link.address
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def tell_all(self, addresses: Iterable[str], now: float) -> None:
+        """Begin anew: everything that is known, and this node itself."""
+        self.told_all_at = now
+        self.is_asked = False
+        self.told.clear()
+        self.gone.clear()
+        self.dirty = {"": None, **dict.fromkeys(addresses)}
+        self._begins = self._ends = True
+
+    def is_due_again(self, now: float) -> bool:
+        """Whether all is to be told anew."""
+        return self.is_heard and now - self.told_all_at >= (RESTATE if self.is_asked else REFRESH)
+
+    @property
+    def may_speak(self) -> bool:
+        link = self.link
+        return self.policy.discover and link.is_up and not link.is_suspended and not link.is_backlogged
+
+    @property
+    def has_something(self) -> bool:
+        return self.may_speak and bool(self.gone or self.dirty or self._ends or self.is_asking)
+
+    def frame(self, offer: Callable[[str], Route | None], now: float) -> bytes | None:
+        """The next frame for it, or None.  `offer` says what it may be told of a node."""
+        gone, self.gone = self.gone, {}
+        if now < self.next_at:
+            due = list(islice(gone, CHUNK))
+        else:
+            due = list(islice(chain(gone, self.dirty), CHUNK))
+            self.next_at = now + PAUSE
+        entries: list[tuple[Entry, str, Route | None]] = []
+        for address in due:
+            route, told = offer(address), self.told.get(address)
+            if route is told or (route is None and told is None):
+                self.dirty.pop(address, None)
+                gone.pop(address, None)
+            elif route is None:
+                entries.append((Entry((address,), None), address, route))
+            else:
+                record = None if told is not None and told.record == route.record else route.record
+                entries.append((Entry(route.path, route.cost, record), address, route))
+        entries.sort(key=lambda it: it[0].path)
+        count, payload = self._pack(entries, len(gone) + len(self.dirty))
+        for _, address, route in entries[:count]:
+            self.dirty.pop(address, None)
+            gone.pop(address, None)
+            if route is None:
+                del self.told[address]
+            else:
+                self.told[address] = route
+        self.gone = gone
+        return payload
+
+    def _pack(self, entries: list[tuple[Entry, str, Route | None]], left: int) -> tuple[int, bytes | None]:
+        """How many of `entries` a frame holds, and the frame; `left` are to be told with these."""
+        flags = AGAIN * self.is_asking | BEGIN * self._begins
+        ends = END * (self._ends and left == len(entries))
+        if not (entries or flags or ends):
+            return 0, None
+        payload, count = pack_reach(self.number, flags | ends, (it[0] for it in entries))
+        if ends and count < len(entries):
+            ends = 0
+            payload, count = pack_reach(self.number, flags, (it[0] for it in entries))
+        self._ends = self._ends and not ends
+        self._begins = self.is_asking = False
+        self.number += 1
+        return count, payload
+
+    # -- listening -----------------------------------------------------------------------------------------------
+
+    def listens(self, count: int, now: float) -> bool:
+        """Whether a frame of `count` entries is still within what it may say."""
+        self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - max(count, 1)
+        self.tokens_at = now
+        if now < self.deaf_until:
+            return False
+        if self.tokens < 0:
+            self.deaf_until = now + DEAF
+            self.tokens = float(BURST)
+            return False
+        return True
+
+    def begin(self, reach: Reach) -> bool:
+        """Before the entries of a frame; False if frames before it are missing."""
+        is_next = reach.number == self.expected or reach.flags & BEGIN
+        self.expected = reach.number + 1
+        self.is_heard = True
+        if reach.flags & BEGIN:
+            self.stale = dict.fromkeys(self.heard)
+        return bool(is_next)
+
+    def hear(self, entry: Entry, me: str) -> tuple[str, Route | None]:
+        """What `entry` means here: the node that it speaks of, and the route to it, None if there is none."""
+        path = (self.address, *entry.path)
+        address = path[-1]
+        if self.stale is not None:
+            self.stale.pop(address, None)
+        old = self.heard.get(address)
+        record = entry.record or (old.record if old else None)
+        if entry.cost is None or record is None or me in path or len(path) > MAX_PATH or len(set(path)) < len(path):
+            return address, None
+        if entry.path and not fits(address, self.policy.accept):
+            return address, None
+        if old is not None and old.record == record:
+            record = old.record  # one object for both
+        size = size_of(entry if entry.record else Entry(entry.path, entry.cost, record))
+        if old is None and (len(self.heard) >= MAX_HEARD or self.bytes + size > MAX_BYTES):
+            return address, None
+        is_relayed = self.policy.transit and (old.is_relayed if old else self.relayed < MAX_RELAYED)
+        # No path costs less than its links must.
+        cost = self.cost + max(entry.cost, HOP * len(entry.path))
+        return address, Route(path, cost, record, size, is_relayed)
+
+    def keep(self, address: str, route: Route | None) -> None:
+        """Remember what `hear` has made of an entry."""
+        old = self.heard.pop(address, None)
+        if old is not None:
+            self.bytes -= old.size
+            self.relayed -= old.is_relayed
+        if route is not None:
+            self.heard[address] = route
+            self.bytes += route.size
+            self.relayed += route.is_relayed
+
+    def forget(self, addresses: Iterable[str], table: Table, now: float) -> None:
+        """It reaches these no longer."""
+        for address in list(addresses):
+            self.keep(address, None)
+            table.put(address, self.address, None, now)
+
+    # -- what it costs -------------------------------------------------------------------------------------------
+
+    def weigh(self, table: Table, now: float) -> None:
+        """Look what the link costs now: its shortest round trip of late, `HOP`, and `CUT` without a transport."""
+        base = HOP + int(self.link.trip * 1e6) if self.link.trip else self._base
+        is_new = not self._base / CHANGED <= base <= self._base * CHANGED and now - self._priced_at >= STEADY
+        if is_new or self._base == HOP:
+            self._base, self._priced_at = base, now
+        cost = self._base + CUT * self.link.is_suspended
+        if cost != self.cost:
+            more, self.cost = cost - self.cost, cost
+            self._reprice(more, table, now)
+
+    def _reprice(self, more: int, table: Table, now: float) -> None:
+        """All that lies behind it costs `more`."""
+        for address, old in list(self.heard.items()):
+            route = Route(old.path, old.cost + more, old.record, old.size, old.is_relayed)
+            self.heard[address] = route
+            table.put(address, self.address, route, now)
+
+
+def own_record(identity: bytes, services: Iterable[str], advertise: Iterable[str] | None, most: int) -> Record:
+    """What this node says of itself to a neighbour: at most `most` services, in the order of their names."""
+    names = sorted(name for name in services if name and fits(name, advertise))
+    return Record(identity, tuple(names[:most]))

@@ -1,0 +1,129 @@
+"""What a node has heard of others: for each of them the routes that neighbours offer, and the best of these.
+
+    Route    a path, what it costs, and who is at its end
+    Known    a node with its routes, one for each neighbour that offers any
+    Table    all of them, and who offers which service
+
+The best route is the cheapest; of equals the shorter, and then the one whose first step comes first in the alphabet, so
+that it depends on nothing but what has been heard.  A neighbour is reached over its own link as long as that has a
+transport, whatever it costs: who names a neighbour means that link.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .advert import Record
+
+CUT = 60_000_000  # the cost of a link without a transport, in microseconds: anything else is better
+
+
+class Route:
+    """A way to a node: `path`, the neighbour first; `cost` in microseconds.  `is_relayed`: others may be told of it."""
+
+    __slots__ = ("cost", "is_relayed", "path", "record", "size")
+
+    def __init__(
+        self, path: tuple[str, ...], cost: int, record: Record, size: int = 0, is_relayed: bool = True
+    ) -> None:
+        self.path = path
+        self.cost = cost
+        self.record = record
+        self.size = size
+        self.is_relayed = is_relayed
+
+    @property
+    def rank(self) -> tuple[bool, int, int, str]:
+        """The lower, the better."""
+        path, cost = self.path, self.cost
+        return len(path) > 1 or cost >= CUT, cost, len(path), path[0]
+
+    def __repr__(self) -> str:
+        return f"Route({'/'.join(self.path)}, {self.cost})"
+
+
+class Known:
+    """A node of which something has been heard."""
+
+    __slots__ = ("address", "best", "calm_at", "level", "quiet_until", "routes", "since")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.routes: dict[str, Route] = {}  # by the neighbour that offers it
+        self.best: Route | None = None
+        self.since = 0.0  # when its best path became what it is
+        # How often it has changed of late; for who tells it on.
+        self.level = 0.0
+        self.calm_at = 0.0
+        self.quiet_until = 0.0
+
+    def ways(self) -> list[Route]:
+        """All routes, the best first."""
+        return sorted(self.routes.values(), key=lambda route: route.rank)
+
+
+class Table:
+    """`changed(known, before)` is called when the best route to a node is not what it was."""
+
+    def __init__(self, changed: Callable[[Known, Route | None], None]) -> None:
+        self.nodes: dict[str, Known] = {}
+        self.offers: dict[str, dict[str, None]] = {}  # service: the nodes that offer it
+        self._changed = changed
+
+    def put(self, address: str, via: str, route: Route | None, now: float) -> None:
+        """What the neighbour `via` offers to `address`; None: nothing any more."""
+        known = self.nodes.get(address)
+        if known is None:
+            if route is None:
+                return
+            known = self.nodes[address] = Known(address)
+        if route is not None:
+            known.routes[via] = route
+        else:
+            known.routes.pop(via, None)
+        best = known.best
+        if route is not None and best is not None and best.path[0] != via:
+            if best.rank <= route.rank:
+                return  # as it mostly is
+            chosen: Route | None = route
+        else:
+            chosen = min(known.routes.values(), key=lambda it: it.rank, default=None)
+        if chosen is not best:
+            self._choose(known, chosen, now)
+
+    def _choose(self, known: Known, chosen: Route | None, now: float) -> None:
+        before, known.best = known.best, chosen
+        if before is None or chosen is None or before.path != chosen.path:
+            known.since = now
+        old = before.record.services if before else ()
+        new = chosen.record.services if chosen else ()
+        if old is not new:
+            self._index(known.address, old, new)
+        if chosen is None:
+            del self.nodes[known.address]
+        self._changed(known, before)
+
+    def _index(self, address: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+        for name in old:
+            if name not in new:
+                self.offers[name].pop(address, None)
+                if not self.offers[name]:
+                    del self.offers[name]
+        for name in new:
+            self.offers.setdefault(name, {})[address] = None
+
+    def routes_to(self, address: str) -> list[Route]:
+        """The routes to a node, the best first."""
+        known = self.nodes.get(address)
+        return known.ways() if known else []
+
+    def nearest(self, service: str) -> list[Route]:
+        """The best route to each node that offers `service`, the nearest first."""
+        found = (self.nodes[address].best for address in self.offers.get(service, ()))
+        return sorted((route for route in found if route), key=lambda route: route.rank[1:])
+
+    def listed(self, after: str) -> Iterator[Known]:
+        """All nodes behind `after` in the order of their names."""
+        return (self.nodes[address] for address in sorted(address for address in self.nodes if address > after))
