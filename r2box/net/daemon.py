@@ -19,7 +19,6 @@ from ..proto.link import Link
 from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
-from ..proto.policy import Policy
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
@@ -27,6 +26,7 @@ from .driver import Driver, Group
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
 from .packets import PacketDriver
+from .rules import policy_in
 from .socketfile import identity, listen, remove
 from .units import format_duration
 
@@ -311,7 +311,7 @@ class Daemon:
             patience=body["patience"],
             keepalive=body["keepalive"] or KEEPALIVE,
         )
-        link.policy = _policy_of(body)
+        link.policy = policy_in(body)
         self._strangers.add(link)
         guest.attached[body.id] = link
         self._reports[link] = (guest, body.id)
@@ -387,15 +387,6 @@ class Daemon:
         done, self._done = self._done, None
         if done is not None:
             done()
-
-
-def _policy_of(body: say.Body) -> Policy:
-    """Of the link that ATTACH asks for."""
-
-    def patterns(field: str) -> tuple[str, ...] | None:
-        return tuple(pattern.decode("utf-8", "replace") for pattern in body[field]) or None
-
-    return Policy(not body["silent"], patterns("advertise"), not body["still"], patterns("accept"))
 
 
 _REQUESTS: dict[int, Callable[[Daemon, Guest, say.Body, tuple[int, ...]], None]] = {

@@ -41,7 +41,12 @@ INCOMING = 0x46  # to a server: a tunnel for it, with the descriptors for its pr
 HANGUP = 0x47  # to a server: the tunnel failed; end its program
 ERROR = 0x48  # the request failed
 NETWORK_IS = 0x49
-EVENT = 0x4B  # to WATCH: something has come or gone
+EVENT = 0x4B  # to WATCH: something has happened, one of `EVENTS`
+
+# "path" is another way to a node that was known.
+EVENTS = (
+    "node-up", "node-down", "path", "service-up", "service-down", "link-up", "link-down", "link-cut", "link-resumed",
+)  # fmt: skip
 
 # What a server gets with INCOMING (`runs` of SERVE): nothing, it makes the descriptor itself; one descriptor; or stdin
 # and stdout apart.

@@ -50,14 +50,11 @@ if TYPE_CHECKING:
             """A line for whoever looks after this node."""
 
         def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
-            """Something has come or gone: see `NEWS`."""
+            """Something has come or gone: see `EVENTS` of `body`."""
 
 
 GRACE = 10.0  # seconds
 NEVER = float("inf")
-
-# What happens: "node" and "service" come and go, "path" is another way to a node that was known.
-NEWS = ("node-up", "node-down", "path", "service-up", "service-down")
 
 
 class Discovery:
