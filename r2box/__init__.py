@@ -13,7 +13,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         outbox                what goes out next
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
-        link, node            one neighbour; all that a node knows
+        link, meter, node     one neighbour; what measurements are answered with; all that a node knows
         packet, pace          packets that find their own boundaries; how fast they may go
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals
@@ -27,7 +27,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
         bridge, forward            a device and a stream; a tunnel for each connection
         client, connector, server  what tools do at that socket: ask, make links, offer services
-        keeper                     links that are made again
+        keeper, gauge              links that are made again; our end of measurements
         ferry                      descriptors where none can pass
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
         faulty, relay              lines that misbehave; the same for UDP

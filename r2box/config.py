@@ -21,7 +21,7 @@ from .errors import AddressError, ConfigError, UsageError
 from .net.scheme import CONNECT, SERVE
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
-from .proto.address import check_address
+from .proto.address import BENCH, check_address
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -91,18 +91,20 @@ class Serve(Record):
 
 
 class Config(Record):
-    """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links and services, its path.
+    """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links and services, whether it lets
+    others measure the way to it (`bench`), its path.
 
     What a reload adds or removes is every Conn and Serve of one Config that is not in the list of the other.
     """
 
-    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "path")
+    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "bench", "path")
 
     def __init__(
-        self, addr: str, socket: str | None, cmd: str | None, conns: list[Conn], serves: list[Serve], path: str
+        self, addr: str, socket: str | None, cmd: str | None, conns: list[Conn], serves: list[Serve], path: str,
+        bench: bool = True,
     ) -> None:
         self.addr, self.socket, self.cmd = addr, socket, cmd
-        self.conns, self.serves, self.path = conns, serves, path
+        self.conns, self.serves, self.bench, self.path = conns, serves, bench, path
 
 
 # Checks of one value: (value, directory of the file) -> the value to use, or ValueError with the reason.
@@ -120,6 +122,12 @@ def _text(value: object, base: str) -> str:
 
 def _address(value: object, base: str) -> str:
     return check_address(_text(value, base))
+
+
+def _service(value: object, base: str) -> str:
+    if value == BENCH:
+        raise ValueError(f"{BENCH} is the node's own: choose another name")
+    return _address(value, base)
 
 
 def _path(value: object, base: str) -> str:
@@ -178,6 +186,7 @@ TABLES = {
             "directory of the file. By default the one that every tool uses."),
         "cmd": Key(False, _transport_for(SERVE), "The transport that a tunnel to the node itself gets. By default "
             "none."),
+        "bench": Key(False, _flag, "Whether r2 bench of other nodes is answered. By default true."),
     }),
     "conn": Table("[[conn]]", "A link to keep up.", {
         "addr": Key(False, _address, "The only neighbour to accept on this link. By default any."),
@@ -188,7 +197,7 @@ TABLES = {
             "nature, as for udp://."),
     }),
     "serve": Table("[[serve]]", "A service to offer.", {
-        "name": Key(service_name, _address, "The name of the service. By default the base name of the first word of "
+        "name": Key(service_name, _service, "The name of the service. By default the base name of the first word of "
             "cmd; required where that is no name, as for scheme://..."),
         "cmd": Key(True, _transport_for(SERVE), "The transport of each tunnel: a command line for sh -c, or scheme://..."),
         "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
@@ -242,6 +251,7 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         ],
         [Serve(it["name"], it["cmd"], it.get("allow", []), it["line"]) for it in serves],
         name,
+        own[0].get("bench", True),
     )
 
 

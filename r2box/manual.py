@@ -98,6 +98,7 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
     ):
         parts += [[f"The {title} are:", *listing(rows)]] if rows else []
     lines += _section(".Sh DESCRIPTION", parts)
+    lines += [".Sh JSON", *_json(command)] if command.json else []
     described = [sub for word, sub in below if sub.name == f"{command.name} {word}"]
     lines += [line for sub in described for line in _subcommand(sub)]
     if command.statuses:
@@ -152,10 +153,17 @@ def _subcommand(sub: Command) -> list[str]:
     rows += _options(option for option in sub.own if not option.hidden)
     parts += _paragraphs(sub)
     parts[-1] += listing(rows) if rows else []
+    parts += [_json(sub)] if sub.json else []
     if sub.statuses:
         told = "; ".join(f"{status}, {text}" for status, text in sub.statuses)
         parts.append(prose(f"Exit status: {told}."))
     return _section(f".Ss {words(sub.name)}", parts)
+
+
+def _json(command: Command) -> list[str]:
+    """What --json prints."""
+    rows = [(f"Cm {words(field)}", prose(f"({kind}) {text}")) for field, kind, text in command.json]
+    return [*prose("The fields of an object that --json prints are:"), *listing(rows)]
 
 
 # ---- completions

@@ -1,7 +1,7 @@
 """The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
 
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
-                        outbox, flight, session <- sender, pulse <- greeting <- link <- node)
+                        outbox, flight, session <- sender, pulse <- greeting <- link, meter <- node)
         <- net <- library <- tools <- box
 """
 
@@ -22,7 +22,7 @@ MAX_MODULE = 450  # lines: what can be read at one sitting
 LAYERS = ["errors", "proto", "net", "library", "tools", "box"]
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
-    "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "link", "node",
+    "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "link", "meter", "node",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 ASIDE = {"__init__", "command", "config", "manual"}  # beside the layers: each may use `errors` and what is named here

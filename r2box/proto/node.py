@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from ..errors import BusyError, RefusedError, WireError
 from . import body as say
-from .address import CHILD, MAX_HOPS, SERVICE, format_path
+from .address import BENCH, CHILD, MAX_HOPS, SERVICE, format_path
 from .link import UP, Link
+from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .route import Message, hop
 from .wire import CLIENT, DESCRIPTOR
@@ -78,6 +79,8 @@ class Node:
         self.links: dict[str, Link] = {}  # neighbours by address
         self.clients: dict[str, Link] = {}  # by virtual address: child/1
         self.services: dict[str, Service] = {}
+        self.meters = Meters(me.address)
+        self.bench = Service(BENCH, self.meters)  # the only service that is nobody's, and in no listing
         self._newcomers: dict[str, Link] = {}  # links that wait for the probe of an older one
         self._last_client = 0
 
@@ -183,9 +186,10 @@ class Node:
         if link is not None:
             return link, path
         name = head[len(SERVICE) :] if head.startswith(SERVICE) else head
-        if len(path) == 1 and name in self.services:
-            return self.services[name], ()
-        if name in self.services:
+        service = self.bench if name == BENCH else self.services.get(name)
+        if service is not None and len(path) == 1:
+            return service, ()
+        if service is not None:
             raise RefusedError(f"{self.address}: {head} is a service, and nothing lies behind it: {format_path(path)}")
         raise RefusedError(f"{self.address}: does not know {head} ({self._known()})")
 
@@ -240,8 +244,10 @@ class Node:
             return
         if not is_allowed(service.allow, origin):
             stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} is not for {format_path(origin)}"))
-            return
-        self.host.offer(service, stream, origin)
+        elif service is self.bench:
+            self.meters.open(stream)
+        else:
+            self.host.offer(service, stream, origin)
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -332,6 +338,8 @@ class Node:
 
     def add_service(self, service: Service) -> None:
         """RefusedError if the name is taken."""
+        if service.name == BENCH:
+            raise RefusedError(f"{self.address}: {SERVICE}{BENCH} is the node's own: choose another name")
         if service.name in self.services:
             raise RefusedError(f"{self.address}: {SERVICE}{service.name} is already offered")
         if len(self.services) >= MAX_SERVICES:

@@ -24,6 +24,7 @@ from ..net.loop import Loop
 from ..net.server import Server
 from ..net.socketfile import default_path
 from ..net.transport import parse_transport
+from ..proto.address import BENCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class Manager:
         if self._ending:
             return
         config = self._config
+        self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is turned off here ([self] bench)"
         if config.cmd and self._itself is None:
             self._itself = _Service(self, "", config.cmd)
         for serve in config.serves:
