@@ -53,6 +53,7 @@ BOX = Command(
 # How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
 KINDS = {
     "_address": "an address",
+    "_service": "an address",
     "_path": "a path",
     "_text": "a text",
     "_transport_for": "a transport",

@@ -14,7 +14,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
         labels, link, owner   numbers of routes; one neighbour; who hears from it
-        attempt               a tunnel that is being opened, by one way or another
+        meter, attempt        what measurements are answered with; a tunnel that is being opened, by one way or another
         policy, advert        who may; what neighbours tell each other of the network, as bytes
         table, damper         routes and the best of them; what never comes to rest
         neighbour, discovery  what one neighbour was told and has said; what a node knows of others
@@ -33,7 +33,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
         bridge, forward            a device and a stream; a tunnel for each connection
         client, connector, server  what tools do at that socket: ask, make links, offer services
-        keeper, tasks              links that are made again; commands for what comes and goes
+        keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         ferry                      descriptors where none can pass
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
         faulty, relay              lines that misbehave; the same for UDP

@@ -22,7 +22,7 @@ from .errors import AddressError, ConfigError, UsageError
 from .net.scheme import CONNECT, SERVE
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
-from .proto.address import check_address
+from .proto.address import BENCH, check_address
 from .proto.body import EVENTS
 from .proto.policy import Policy
 from .records import Config, Conn, Serve, Task
@@ -70,6 +70,12 @@ def _text(value: object, base: str) -> str:
 
 def _address(value: object, base: str) -> str:
     return check_address(_text(value, base))
+
+
+def _service(value: object, base: str) -> str:
+    if value == BENCH:
+        raise ValueError(f"{BENCH} is the node's own: choose another name")
+    return _address(value, base)
 
 
 def _path(value: object, base: str) -> str:
@@ -143,6 +149,7 @@ TABLES = {
             "directory of the file. By default the one that every tool uses."),
         "cmd": Key(False, _transport_for(SERVE), "The transport that a tunnel to the node itself gets. By default "
             "none."),
+        "bench": Key(False, _flag, "Whether r2 bench of other nodes is answered. By default true."),
         **_RULES,
     }),
     "conn": Table("[[conn]]", "A link to keep up.", {
@@ -157,7 +164,7 @@ TABLES = {
             "neighbour itself. By default all."),
     }),
     "serve": Table("[[serve]]", "A service to offer.", {
-        "name": Key(service_name, _address, "The name of the service. By default the base name of the first word of "
+        "name": Key(service_name, _service, "The name of the service. By default the base name of the first word of "
             "cmd; required where that is no name, as for scheme://..."),
         "cmd": Key(True, _transport_for(SERVE), "The transport of each tunnel: a command line for sh -c, or scheme://..."),
         "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
@@ -224,6 +231,7 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         name,
         [Task(it["event"], it["name"], it["cmd"], it["line"]) for it in tasks],
         _policy(own[0]),
+        own[0].get("bench", True),
     )
 
 

@@ -29,6 +29,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "ping": ("ping", "PING", "main_ping"),
     "trace": ("ping", "TRACE", "main_trace"),
     "map": ("map", "COMMAND", "main"),
+    "bench": ("bench", "COMMAND", "main"),
     "watch": ("watch", "WATCH", "main_watch"),
     "wait": ("watch", "WAIT", "main_wait"),
     "connect": TOOLS["r2-connect"],

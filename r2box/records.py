@@ -66,12 +66,12 @@ class Task(Record):
 
 class Config(Record):
     """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links, services and tasks, what it
-    tells and carries, its path.
+    tells and carries, whether it lets others measure the way to it (`bench`), its path.
 
     What a reload adds or removes is every Conn, Serve and Task of one Config that is not in the list of the other.
     """
 
-    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "tasks", "policy", "path")
+    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "tasks", "policy", "bench", "path")
 
     def __init__(
         self,
@@ -83,7 +83,8 @@ class Config(Record):
         path: str,
         tasks: list[Task] | None = None,
         policy: Policy = EVERYTHING,
+        bench: bool = True,
     ) -> None:
         self.addr, self.socket, self.cmd = addr, socket, cmd
         self.conns, self.serves, self.tasks = conns, serves, tasks or []
-        self.policy, self.path = policy, path
+        self.policy, self.bench, self.path = policy, bench, path

@@ -61,6 +61,14 @@ def test_the_least_file() -> None:
     assert (least.addr, least.socket, least.cmd, least.conns, least.serves) == ("alice", None, None, [], [])
 
 
+def test_whether_the_node_may_be_measured() -> None:
+    assert parse(SELF).bench is True
+    assert parse(SELF + "bench = false\n").bench is False
+    assert problems(SELF + 'bench = "no"\n') == ["line 3: [self] bench: must be true or false, not text"]
+    own = SELF + '[[serve]]\nname = "r2.bench"\ncmd = "cat"\n'
+    assert problems(own) == ["line 4: [[serve]] number 1: name: r2.bench is the node's own: choose another name"]
+
+
 def test_all_keys_and_the_defaults_of_a_service() -> None:
     text = SELF + (
         '[[conn]]\ncmd = "tcp://bob:1"\n'
@@ -204,7 +212,7 @@ REFUSED = {
     ),
     "a key far from any": (
         SELF + "colour = 1",
-        ["line 3: [self] colour: unknown key (there are addr, socket, cmd, discover, advertise, transit)"],
+        ["line 3: [self] colour: unknown key (there are addr, socket, cmd, bench, discover, advertise, transit)"],
     ),
     "a key of another table": (
         SELF + '[[conn]]\nname = "x"\ncmd = "y"',
@@ -276,7 +284,7 @@ REFUSED = {
     ),
     "a key that needs quotes": (
         SELF + '"a\\tb" = 1',
-        ["[self] 'a\\tb': unknown key (there are addr, socket, cmd, discover, advertise, transit)"],
+        ["[self] 'a\\tb': unknown key (there are addr, socket, cmd, bench, discover, advertise, transit)"],
     ),
     "nothing at all": ("", ["[self]: missing"]),
     "no address": ('[self]\ncmd = "x"', ["[self] addr: missing"]),

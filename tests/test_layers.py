@@ -1,7 +1,7 @@
 """The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
 
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
-                        outbox, flight, session <- sender, pulse <- greeting, policy <- link, attempt;
+                        outbox, flight, session <- sender, pulse <- greeting, policy <- link, meter, attempt;
                         advert, damper <- table <- neighbour <- discovery; listing <- node)
         <- net <- library <- tools <- index <- own <- box
 """
@@ -24,7 +24,7 @@ LAYERS = ["errors", "proto", "net", "library", "tools", "index", "own", "box"]
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
     "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
-    "link", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing", "node",
+    "link", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing", "node",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.
@@ -34,7 +34,7 @@ ASIDE_USES = {
     "manual": {"command", "usage"}, "usage": {"command"},
 }  # fmt: skip
 MAY_USE_ASIDE = {
-    "errors": set(), "proto": set(), "net": {"__init__", "command"}, "library": set(), "tools": ASIDE,
+    "errors": set(), "proto": set(), "net": {"__init__", "command", "records"}, "library": set(), "tools": ASIDE,
     "index": ASIDE, "own": ASIDE, "box": ASIDE,
 }  # fmt: skip
 

@@ -346,6 +346,7 @@ class Daemon:
             return
         self.loop.later(END_TIME, self._finish)
         self._ending = self.exchange.is_closed = True
+        self.node.meters.end("is shutting down")  # they would never be idle
         self.log.info(f"{self.node.address}: ending")
         if self._listener is not None:
             self.loop.watch(self._listener.fileno())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import RefusedError
 from ..proto import body as say
-from ..proto.address import SERVICE, check_address, format_path
+from ..proto.address import BENCH, SERVICE, check_address, format_path
 from ..proto.link import Link
 from ..proto.node import Node, Service
 from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
@@ -143,6 +143,8 @@ class Exchange:
             if len(descriptors) not in (0, 2):
                 raise RefusedError(f"{self.node.address}: a tunnel takes no descriptors, or an input and an output")
             service = None if isinstance(target, Link) else target or self.node.itself()
+            if service is self.node.bench:
+                raise RefusedError(f"{self.node.address}: {BENCH} measures the way to another node: give one with -t")
             if service is not None and not is_allowed(service.allow, (guest.link.address,)):
                 raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
         except RefusedError:

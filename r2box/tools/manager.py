@@ -25,6 +25,7 @@ from ..net.server import Server
 from ..net.socketfile import default_path
 from ..net.tasks import Tasks
 from ..net.transport import parse_transport
+from ..proto.address import BENCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -249,6 +250,7 @@ class Manager:
         config = self._config
         if config.tasks and self._tasks is None:  # before there is anything to hear of
             self._tasks = _Tasks(self, config.tasks)
+        self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is turned off here ([self] bench)"
         if config.cmd and self._itself is None:
             self._itself = _Service(self, "", config.cmd)
         for serve in config.serves:
