@@ -37,6 +37,8 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "ls": ("r2", "LS", "main_ls"),
     "ping": ("r2", "PING", "main_ping"),
     "trace": ("r2", "TRACE", "main_trace"),
+    "status": ("status", "STATUS", "main"),
+    "top": ("top", "TOP", "main"),
     "connect": TOOLS["r2-connect"],
     "tunnel": TOOLS["r2-tunnel"],
     "serve": TOOLS["r2-serve"],

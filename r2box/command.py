@@ -75,22 +75,24 @@ class Command:
     """One command.  `name` is a program ("r2d") or a program and its subcommand ("r2 ls"); so is each alias.
 
     `summary` is one line without a full stop.  `description` is paragraphs separated by blank lines, `examples` are
-    (command line, what it does), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  With `common`
-    the options of COMMON are accepted too; -h, --help and --version always are.
+    (command line, what it does), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  `json` is what
+    an object that it prints as JSON has, as (field, type, meaning); if there are several kinds of objects, "kind" is
+    the first field of each.  With `common` the options of COMMON are accepted too; -h, --help and --version always are.
     Raises ValueError for a flag or an attribute that is declared twice, and for arguments behind a `rest`.
     """
 
-    __slots__ = ("aliases", "arguments", "description", "examples", "name", "options", "own", "section", "seealso",
-                 "shown", "statuses", "summary")
+    __slots__ = ("aliases", "arguments", "description", "examples", "json", "name", "options", "own", "section",
+                 "seealso", "shown", "statuses", "summary")
 
     def __init__(
         self, name: str, summary: str, arguments: Sequence[Argument] = (), options: Sequence[Option] = (),
         description: str = "", examples: Sequence[tuple[str, str]] = (), statuses: Sequence[tuple[str, str]] = (),
         seealso: Sequence[str] = (), common: bool = True, section: int = 1, aliases: Sequence[str] = (),
+        json: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         self.name, self.summary, self.arguments, self.own = name, summary, arguments, options
         self.description, self.examples, self.statuses, self.seealso = description, examples, statuses, seealso
-        self.section, self.aliases = section, aliases
+        self.section, self.aliases, self.json = section, aliases, json
         self.options: tuple[Option, ...] = (*options, *(COMMON if common else ()), *STANDARD)
         self.shown = [option for option in self.options if not option.hidden]
         names = [argument.dest for argument in arguments]
