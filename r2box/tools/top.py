@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import termios
 import time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..net.loop import Loop, Timer
     from ..net.view import Row
 
+_SEQUENCE = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]")  # a cursor key or the like
 LEAST_DELAY = 0.1  # seconds: a daemon has other things to do
 SHOWN = {
     "link": "address state sent_rate received_rate sent received rtt loss queue tunnels age".split(),
@@ -49,8 +51,8 @@ HELP = """\
  n, #          show at most so many of each
  h, ?          this help; any key ends it
 
- Rates are those since the last look.  SENT is what went from FROM to TO, BACK what came back;
- OUT and IN are seen from this node.  r2(1) tells what the columns are."""
+ Rates are those since the last look.  SENT is what went from FROM to TO, BACK
+ what came back; OUT and IN are seen from this node."""
 
 TOP = Command(
     "r2 top",
@@ -146,10 +148,7 @@ class Screen:
         if not data:
             self._loop.watch(0)
             self._ended()
-        text = data.decode("utf-8", "replace")
-        if text.startswith("\x1b") and len(text) > 1:
-            return  # a cursor key or the like
-        for character in text:
+        for character in _SEQUENCE.sub("", data.decode("utf-8", "replace")):
             self._key(character)
 
 
@@ -242,8 +241,8 @@ class Top:
         first += f"{self.delay:g} s, by {self.order}{', reversed' if self.is_reversed else ''}"
         if self._prompt is not None:
             first = f"{self._note} {self._typed}"
-        elif self._note or height:
-            first += f"; {self._note or 'h for help'}"
+        elif height:
+            first = self._note or f"{first}; h for help"
         lines = [(first, False)]
         room = height - 1 - 2 * len(kinds) + (len(kinds) > 0)  # without heads, and an empty line between tables
         rest = sum(map(len, kinds.values()))
