@@ -242,6 +242,7 @@ def test_a_link_over_tcp(place: Place) -> None:
     for address in ("alice", "bob"):
         place.node(address)
     assert place.run("r2 -s alice.sock status").out.split("\n")[0].startswith("LINK ")
+    assert place.run("r2 -s alice.sock status --json").out == ""
     held, transport = tcp_link(place)
     place.serve("alice", "cat", "echo")
     before = rows(place, "bob", "link")[0]
@@ -591,6 +592,7 @@ def test_a_terminal_that_stands_still_does_not_hold_top(place: Place, terminals:
     top = terminals("-d 0.1")
     top.shows(lambda frame: "alice" in frame[0])
     termios.tcflow(top.theirs, termios.TCOOFF)  # as Ctrl-S does
+    time.sleep(0.5)  # some frames, of which nothing is to be seen
     top.program.send(signal.SIGTERM)
     top.program.ends(128 + signal.SIGTERM)
     assert termios.tcgetattr(top.theirs) == top.modes

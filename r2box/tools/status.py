@@ -54,7 +54,8 @@ def main(args: Args) -> int:
 
     def steps(client: Client, done: Callable[[], None]) -> None:
         def show(_: str, rows: list[Row]) -> None:
-            print("\n".join(_json(rows) if args.json else _tables(rows, LONG if args.long else SHORT)))
+            for line in _json(rows) if args.json else _tables(rows, LONG if args.long else SHORT):
+                print(line)
             done()
 
         fetch(client, path, show)

@@ -98,11 +98,10 @@ class Screen:
         self._write(b"\x1b[?1049h\x1b[?25l\x1b[2J")
 
     def leave(self) -> None:
-        """Give it back as it was."""
+        """Give it back as it was.  The loop may be closed already."""
         modes, self._modes = self._modes, None
         if modes is None:
             return
-        self._loop.watch(self._fd)
         self._left = b""
         try:
             termios.tcflow(0, termios.TCOON)  # or a Ctrl-S would keep us here
