@@ -26,6 +26,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         loop, channel, driver      the event loop; bytes in and out; a link on them
         memory, packets            what is read into; a link on what loses packets
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
+        report                     what a daemon tells of its links and tunnels
         daemon                     a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
         rules, asking              the policy of a link as it is written; questions answered by the page
@@ -34,6 +35,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         bridge, forward            a device and a stream; a tunnel for each connection
         client, connector, server  what tools do at that socket: ask, make links, offer services
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
+        view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
         faulty, relay              lines that misbehave; the same for UDP

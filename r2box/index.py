@@ -30,6 +30,8 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "trace": ("ping", "TRACE", "main_trace"),
     "map": ("map", "COMMAND", "main"),
     "bench": ("bench", "COMMAND", "main"),
+    "status": ("status", "STATUS", "main"),
+    "top": ("top", "TOP", "main"),
     "watch": ("watch", "WATCH", "main_watch"),
     "wait": ("watch", "WAIT", "main_wait"),
     "connect": TOOLS["r2-connect"],

@@ -13,7 +13,7 @@ from processes import Place, Program, eventually, need
 
 from r2box import index
 
-TYPES = {"text": str, "number": (int, float, type(None)), "list": list}
+TYPES = {"text": str, "number": (int, float), "number or null": (int, float, type(None)), "list": list}
 
 
 def square(place: Place) -> dict[str, Program]:

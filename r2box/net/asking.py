@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Of what tools print as JSON.
 PATH_FIELD = ("path", "text", "the way to it, steps joined by /")
-COST_FIELD = ("cost_ms", "number", "what the way costs: its round trip in milliseconds, and 1 for each link")
-AGE_FIELD = ("age_s", "number", "seconds since this is the way")
+COST_FIELD = ("cost", "number", "what the way costs: its round trip in seconds, and 0.001 for each link")
+AGE_FIELD = ("age", "number", "seconds since this is the way")
 
 PATIENCE = 10.0  # seconds for an answer
 MAX_ENTRIES = 100_000  # of one node that are listed
@@ -103,8 +103,8 @@ def spell_out(
 
 
 def seconds_of(entry: dict[str, Any]) -> tuple[float, float]:
-    """The cost in milliseconds and the age in seconds of an entry of NETWORK."""
-    return entry["cost"] / 1000, entry["age"] / 1000
+    """The cost and the age of an entry of NETWORK."""
+    return entry["cost"] / 1e6, entry["age"] / 1000
 
 
 def show_json(**fields: Any) -> None:

@@ -26,6 +26,7 @@ from .driver import Driver, Group
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
 from .packets import PacketDriver
+from .report import Report
 from .rules import policy_in
 from .socketfile import identity, listen, remove
 from .units import format_duration
@@ -164,6 +165,7 @@ class Daemon:
     def resumed(self, link: Link, newcomer: Link) -> None:
         self._strangers.discard(newcomer)
         self._patience.pop(link).cancel()
+        link.transport = newcomer.transport
         driver = self._drivers[link] = self._drivers.pop(newcomer)
         if newcomer in self._reports:
             guest, id_ = self._reports[link] = self._reports.pop(newcomer)
@@ -281,6 +283,18 @@ class Daemon:
         self._forget(guest)
         guest.say(say.DONE, body.id)
 
+    def _on_status(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        close_all(descriptors)
+        if not body["start"]:
+            links = (*self.node.links.values(), *self._strangers)
+            guest.report = Report(self._drivers, links, self._guests.values(), self.exchange.endpoints)
+        if guest.report is None:
+            raise RefusedError(f"{self.node.address}: a report is read from its beginning")
+        page = guest.report.page(body["start"], self.loop.now())
+        if not page["next"]:
+            guest.report = None
+        guest.say(say.STATUS_IS, body.id, address=self.node.address, **page)
+
     # -- links ---------------------------------------------------------------------------------------------------
 
     def _on_attach(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
@@ -312,6 +326,7 @@ class Daemon:
             keepalive=body["keepalive"] or KEEPALIVE,
         )
         link.policy = policy_in(body)
+        link.transport = body["transport"]
         self._strangers.add(link)
         guest.attached[body.id] = link
         self._reports[link] = (guest, body.id)
@@ -394,4 +409,5 @@ _REQUESTS: dict[int, Callable[[Daemon, Guest, say.Body, tuple[int, ...]], None]]
     say.LEAVE: Daemon._on_leave,
     say.WATCH: Daemon._on_watch,
     say.ATTACH: Daemon._on_attach,
+    say.STATUS: Daemon._on_status,
 }

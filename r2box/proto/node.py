@@ -295,6 +295,7 @@ class Node:
         if link.is_local and fields["mode"] == DESCRIPTOR:
             self.host.ferry(link, stream)
             return
+        stream.name(origin, wish.path or (self.address,))
         try:
             if link.is_local:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")

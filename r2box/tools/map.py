@@ -61,7 +61,7 @@ class _Map:
         own = [entry["name"][len(SERVICE) :] for entry in listed if entry["kind"] == "service"]
         self.nodes: dict[str, dict[str, Any]] = {root: _node((), 0.0, root, own)}
         for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
-            self.add(entry["path"], entry["cost"] / 1000, names_of(entry))
+            self.add(entry["path"], entry["cost"] / 1e6, names_of(entry))
         for entry in listed:
             if entry["kind"] == "node":
                 self.add((check_address(entry["name"]),), 0.0, [])
@@ -111,7 +111,7 @@ class _Map:
             {
                 "name": name,
                 "path": format_path(node["way"]),
-                "cost_ms": node["cost_ms"],
+                "cost": node["cost"],
                 "parent": node["parent"],
                 "services": node["services"],
                 "links": sorted(links.get(name, [])),
@@ -121,11 +121,11 @@ class _Map:
 
 
 def _node(path: Path, cost: float, parent: str, services: list[str]) -> dict[str, Any]:
-    return {"way": path, "cost_ms": cost, "parent": parent, "services": services}
+    return {"way": path, "cost": cost, "parent": parent, "services": services}
 
 
 def _label(name: str, node: dict[str, Any]) -> str:
-    cost = f"  {node['cost_ms']:.1f} ms" if node["cost_ms"] else ""
+    cost = f"  {node['cost'] * 1000:.1f} ms" if node["cost"] else ""
     return name + cost + ("  " + ", ".join(node["services"]) if node["services"] else "")
 
 

@@ -33,7 +33,7 @@ PING = Command(
     json=[
         PATH_FIELD,
         ("seq", "number", "which round trip, from 1"),
-        ("time_ms", "number", "how long it took, in milliseconds; null if there was no answer"),
+        ("rtt", "number or null", "how long it took, in seconds; null if there was no answer"),
         ("error", "text", "why there was none, or empty"),
     ],
     statuses=[("0", "at least one answer"), ("1", "no answer"), ("2", "wrong usage")],
@@ -51,7 +51,7 @@ TRACE = Command(
     json=[
         ("hop", "number", "0 for the local node"),
         PATH_FIELD,
-        ("time_ms", "number", "the round trip in milliseconds; null if there was no answer"),
+        ("rtt", "number or null", "the round trip in seconds; null if there was no answer"),
         ("error", "text", "why there was none, or empty"),
     ],
     statuses=[("0", "the whole way answered"), ("1", "it did not"), ("2", "wrong usage")],
@@ -130,7 +130,7 @@ def main_ping(args: Args) -> int:
 def _show_answer(args: Args, name: str, seq: int, seconds: float | None, why: str) -> None:
     time = None if seconds is None else seconds * 1000
     if args.json:
-        show_json(path=format_path(join_targets(args.target)), seq=seq, time_ms=time, error=why)
+        show_json(path=format_path(join_targets(args.target)), seq=seq, rtt=seconds, error=why)
     elif time is None:
         print(f"r2-ping: {why}", file=sys.stderr)
     elif not args.quiet:
@@ -160,7 +160,7 @@ def main_trace(args: Args) -> int:
                 time = None if seconds is None else seconds * 1000
                 name = format_path(path[:length])
                 if args.json:
-                    show_json(hop=length, path=name, time_ms=time, error=why)
+                    show_json(hop=length, path=name, rtt=seconds, error=why)
                 else:
                     print(f"{length:>2}  {name or client.address:<32} {why if time is None else f'{time:.3f} ms'}")
                 if time is None:

@@ -96,13 +96,13 @@ def _everything(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> l
     details = {entry["name"]: entry["detail"] for entry in entries}
     heard = {entry["path"][-1] for entry in known}
     rows = [
-        {**entry, "path": entry["name"], "cost_ms": 0.0, "age_s": 0.0, "ways": 1}
+        {**entry, "path": entry["name"], "cost": 0.0, "age": 0.0, "ways": 1}
         for entry in sorted(entries, key=lambda entry: str(entry["kind"] == "node"))
         if entry["name"] not in heard
     ]
     for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
         cost, age = seconds_of(entry)
-        rest = {"cost_ms": cost, "age_s": age, "ways": entry["ways"]}
+        rest = {"cost": cost, "age": age, "ways": entry["ways"]}
         for name in ("", *names_of(entry)):
             own = SERVICE + name if name else entry["path"][-1]
             path = format_path((*entry["path"], own) if name else entry["path"])
@@ -116,6 +116,6 @@ def _show_known(args: Args, row: dict[str, Any]) -> None:
     if args.json:
         show_json(**row)
         return
-    cost, age = f"{row['cost_ms']:.1f} ms", f"{row['age_s']:.0f} s"
+    cost, age = f"{row['cost'] * 1000:.1f} ms", f"{row['age']:.0f} s"
     kind = f"{row['kind']:<8} " if args.long else ""
     print(f"{kind}{row['path']:<40} {cost:>10} {age:>9}  {row['detail'] if args.long else ''}".rstrip())

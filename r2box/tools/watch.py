@@ -96,7 +96,7 @@ def _show(args: Args, event: str, name: str, path: Path, cost: int, count: int =
     now = time.time()
     if args.json:
         where = format_path(path)
-        show_json(time=round(now, 3), event=event, name=name, path=where, cost_ms=cost / 1000, count=count)
+        show_json(time=round(now, 3), event=event, name=name, path=where, cost=cost / 1e6, count=count)
         return
     shown = f"{count} events" if event == "missed" else f"{name:<24} {format_path(path)}"
     price = f"  {cost / 1000:.1f} ms" if cost else ""
