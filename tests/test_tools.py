@@ -18,7 +18,7 @@ WORDS = ["ls", "ping", "trace", "connect", "tunnel", "serve"]
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_every_tool_by_every_name(place: Place) -> None:
     """A symlink, a word after r2box, a word after r2: the same help and version, on stdout."""
     assert place.run("r2box --list").out.split() == TOOLS
@@ -321,7 +321,7 @@ def test_a_daemon_survives_the_replacement_of_its_file(place: Place) -> None:
     server.ends(1)
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_nothing_is_written_to_home(place: Place) -> None:
     place.home.chmod(0o500)
     place.pair()
