@@ -20,8 +20,9 @@ build: dist/r2box  ## build dist/r2box and a symlink beside it for every tool (a
 demo: dist/r2box  ## link two nodes on this machine and show what can be done with them
 	@sh build/demo.sh
 
-test: dist/r2box $(ready)  ## run the tests (ARGS="-k wire" chooses some)
-	$(venv)/python -m pytest $(ARGS)
+# The tests wait for processes more than they compute: three at a time keep two cores busy.
+test: dist/r2box $(ready)  ## run the tests (ARGS="-k wire" chooses some, ARGS="-n 0" runs one after the other)
+	R2BOX_DIST=dist $(venv)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(ready)  ## lint and type-check
 	$(venv)/python -m ruff check

@@ -12,16 +12,24 @@ import pytest
 from processes import PYTHONS, RUNNING, Box, Place, need
 
 ROOT = Path(__file__).resolve().parent.parent
+# Mark -> the Pythons under which a test runs that has it.  What the tools need of Python at all is tried with each from
+# 3.9 up.  How they behave then is tried with the oldest and the newest, which are where those between could differ.
+VERSIONS = {
+    "every_python": list(PYTHONS),
+    "old_and_new": sorted({min(PYTHONS), RUNNING, max(PYTHONS)}),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_python: run under each Python from 3.9 up, not only the running one")
+    for name, versions in VERSIONS.items():
+        words = ", ".join(f"{major}.{minor}" for major, minor in versions)
+        config.addinivalue_line("markers", f"{name}: run under these Pythons, not only the running one: {words}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "box" in metafunc.fixturenames:
-        every = metafunc.definition.get_closest_marker("every_python")
-        versions = list(PYTHONS) if every else [RUNNING]
+        marked = [name for name in VERSIONS if metafunc.definition.get_closest_marker(name)]
+        versions = VERSIONS[marked[0]] if marked else [RUNNING]
         names = [f"{major}.{minor}" for major, minor in versions]
         metafunc.parametrize("box", versions, ids=names, indirect=True, scope="session")
 
@@ -46,7 +54,7 @@ def boxes(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[in
 
 @pytest.fixture(scope="session")
 def box(request: pytest.FixtureRequest, boxes: dict[tuple[int, int], Box]) -> Box:
-    """The program under one Python; see `every_python`."""
+    """The program under one Python; see `VERSIONS`."""
     return boxes[request.param]
 
 

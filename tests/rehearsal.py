@@ -58,7 +58,7 @@ CHUNK = 1 << 18
 # Both ends of a transfer.  The far one takes `N` bytes and answers with N others of its own, at the same time; the end
 # of its input is the end of neither.  What one has seen of the other is said as sha256 and as a number of bytes.
 PEER = r'''
-import hashlib, os, random, socket, sys, threading
+import hashlib, os, random, socket, sys, threading, time
 BLOCK = random.Random(0).randbytes(1 << 18) if hasattr(random.Random, "randbytes") else os.urandom(0) + bytes(1 << 18)
 
 def blocks(seed, size):
@@ -115,6 +115,7 @@ def ask(box, node, path, how, size):
     sys.path.insert(0, box)
     import r2box
     sock = r2box.dial(path, socket=node)
+    began = time.monotonic()
     sock.sendall(b"%-10s%22d" % (how.encode(), size))
     turned = threading.Event()
     def go():
@@ -126,9 +127,10 @@ def ask(box, node, path, how, size):
     came = take(sock.recv, size)
     there = b"".join(iter(lambda: sock.recv(4096), b"")).decode().strip()
     sender.join()
+    took = time.monotonic() - began
     assert came == expected(2, size), "back: %s, not %s" % (came, expected(2, size))
     assert there == expected(1, size), "there: %s, not %s" % (there, expected(1, size))
-    print("equal", flush=True)
+    print("equal after %.3f s" % took, flush=True)
 
 if sys.argv[1] == "serve":
     serve()
@@ -373,13 +375,16 @@ def await_datagrams(port: int) -> None:
     eventually(lambda: any(f":{port:04X} " in table.read_text() for table in tables if table.exists()), "the port")
 
 
-def move(place: Place, node: str, way: str, how: str, size: int, patience: float, halfway: Callable[[], None]) -> None:
-    """Bytes both ways to the service `peer` there; halfway() is called when one direction has ended."""
+def move(place: Place, node: str, way: str, how: str, size: int, patience: float, halfway: Callable[[], None]) -> float:
+    """Bytes both ways to the service `peer` there; halfway() is called when one direction has ended.
+
+    The seconds that they took, without the start of who sends them."""
     asker = ask_peer(place, node, way, how, size)
     asker.prints("half-closed", patience)
     halfway()
     asker.ends(0, patience)
     assert "equal" in asker.out, asker
+    return float(asker.out.split()[-2])
 
 
 # -- cuts -----------------------------------------------------------------------------------------------------------
@@ -755,9 +760,8 @@ def serial_transfer(place: Place, size: int, noise: int, baud: int = 115_200) ->
         dialled.says("linked to", patience=60)
         shares = []
         for how, ways in (("turn", 2), ("both", 1)):
-            began = time.monotonic()
-            move(place, "alice", "bob/peer", how, size, 120 + ways * size / 1000, lambda: None)
-            shares.append(size * ways / (time.monotonic() - began) / (baud / 10))
+            took = move(place, "alice", "bob/peer", how, size, 120 + ways * size / 1000, lambda: None)
+            shares.append(size * ways / took / (baud / 10))
         one, both = shares
         if not noise:
             assert one >= 0.85, f"only {one:.0%} of the line were used"

@@ -45,7 +45,7 @@ def hung_up(place: Place) -> None:
 # -- the control socket ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_no_daemon(place: Place) -> None:
     for command, status in (
         ("ls", 1), ("ping -c 1", 1), ("serve cat", 1), ("connect cat", 1), ("connect --retry cat", 1), ("tunnel -", 255)
@@ -101,7 +101,7 @@ def test_unsafe_places_for_the_socket(place: Place) -> None:
     assert (place.path / "new/deep").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("tool", ["r2d", "r2dm"])
 def test_daemon_ends_in_good_order(place: Place, tool: str, number: int) -> None:
@@ -140,7 +140,7 @@ def test_a_manager_that_ends_makes_no_links(place: Place) -> None:
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_unknown_names(place: Place) -> None:
     place.pair()
     place.serve("bob", "cat")
@@ -181,7 +181,7 @@ def test_a_service_that_is_not_for_everybody(place: Place) -> None:
 # -- services that fail ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @SIDES
 def test_how_a_service_ended_is_passed_on(place: Place, from_: str) -> None:
     place.pair()
@@ -198,7 +198,7 @@ def test_how_a_service_ended_is_passed_on(place: Place, from_: str) -> None:
     still_works(place)
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @SIDES
 def test_a_failure_does_not_look_like_an_end(place: Place, from_: str) -> None:
     """Whoever reads a tunnel of which the service was killed is hung up on, before it sees an end of input.
@@ -293,7 +293,7 @@ def two_tunnels(place: Place, from_: str) -> tuple[Program, Program]:
     return plain, joined
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @SIDES
 def test_the_daemon_is_killed(place: Place, from_: str) -> None:
     """Clients of the daemon report it and end at once, as do those of a neighbour whose tunnels do not wait."""
@@ -323,7 +323,7 @@ def waits(place: Place, node: str, neighbour: str) -> None:
     assert neighbour in place.run(f"r2 -s {node}.sock ls").out.split()
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_a_neighbour_that_was_killed_is_back(place: Place) -> None:
     """Tunnels wait for it, and end as soon as it is seen that it is not the one they have waited for."""
     alice, bob = place.node("alice"), place.node("bob")
@@ -467,7 +467,7 @@ def test_sigterm_of_a_daemon_during_a_transfer(place: Place, victim: str) -> Non
 # -- stdin and stdout of every kind ------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @SIDES
 def test_stdin_and_stdout_of_every_kind(place: Place, from_: str) -> None:
     place.pair()
@@ -557,7 +557,7 @@ def test_link_over_inherited_pipes_leaves_them_blocking(place: Place) -> None:
         assert os.get_blocking(right.fileno())
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_listing_to_a_closed_or_full_stdout(place: Place) -> None:
     place.node("alice")
     for number in range(3):

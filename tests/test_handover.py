@@ -575,7 +575,7 @@ def take(place: Place, line: str, status: int = 0) -> socket.socket | None:
         return socket.socket(fileno=array.array("i", payload)[0])
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_a_tunnel_that_is_passed_on(place: Place) -> None:
     daemons = build(place, *WAYS)
     server = place.serve("bob", "echo ready; exec cat", "cat")
@@ -667,7 +667,7 @@ def test_ssh_with_fdpass(place: Place, ssh: str) -> None:
 # -- over a socket that somebody forwards ------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_everything_over_a_forwarded_control_socket(place: Place) -> None:
     """Servers, clients and links, all of them relayed."""
     alice, bob = place.node("alice"), place.node("bob")

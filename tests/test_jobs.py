@@ -51,7 +51,7 @@ def basic_example(place: Place) -> int:
     return port
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @pytest.mark.parametrize("order", [("alice", "bob"), ("bob", "alice")], ids=["listener-first", "caller-first"])
 @pytest.mark.usefixtures("socat")
 def test_basic_example_in_either_order(place: Place, order: tuple[str, str]) -> None:
@@ -106,7 +106,7 @@ def test_home_in_paths(place: Place) -> None:
 # -- 2: the same without socat -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_built_in_tcp(place: Place) -> None:
     port = free_port()
     config(place, "alice", "bob", f"tcp-listen://127.0.0.1:{port}", "echo hello from alice")
@@ -137,7 +137,7 @@ def test_oldest_and_newest_python_together(place: Place, boxes: dict[tuple[int, 
 # -- 3: by hand --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @pytest.mark.parametrize("named", [True, False], ids=["with-n", "without-n"])
 @pytest.mark.usefixtures("socat")
 def test_link_by_hand(place: Place, named: bool) -> None:
@@ -192,7 +192,7 @@ def test_wrong_neighbour_is_refused_by_the_one_that_is_called(place: Place) -> N
 # -- 4: serve and tunnel -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 def test_every_way_to_name_a_service(place: Place) -> None:
     place.pair()
     place.serve("bob", "tr a-z A-Z", "upper")
@@ -205,7 +205,7 @@ def test_every_way_to_name_a_service(place: Place) -> None:
         assert place.run(f"r2 -s bob.sock {target} tunnel -", b"hello\n").out == "HELLO\n", target
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @pytest.mark.parametrize("from_", ["alice", "bob"], ids=["remote", "local"])
 def test_a_service_has_its_own_stderr_and_environment(place: Place, from_: str) -> None:
     place.pair()
@@ -234,7 +234,7 @@ def test_each_tunnel_gets_a_run_of_its_own(place: Place) -> None:
         tunnel.ends(0)
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @pytest.mark.parametrize("from_", ["alice", "bob"], ids=["remote", "local"])
 def test_tunnel_joins_a_command(place: Place, from_: str) -> None:
     place.pair()
@@ -379,7 +379,7 @@ def test_ssh_port_forwarding(place: Place, ssh: str) -> None:
 SIDES = pytest.mark.parametrize("from_", ["alice", "bob"], ids=["remote", "local"])
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @SIDES
 def test_services_that_answer_after_the_end_of_their_input(place: Place, from_: str) -> None:
     place.pair()
@@ -406,7 +406,7 @@ def test_services_that_answer_after_the_end_of_their_input(place: Place, from_: 
     assert tunnel("sort", "".join(line + "\n" for line in reversed(lines)).encode()).split() == lines
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @SIDES
 def test_a_service_that_closes_its_output_first(place: Place, from_: str) -> None:
     """The client sees the end while it is still sending, and what it sends arrives."""
@@ -441,9 +441,9 @@ def test_a_dialogue(place: Place, from_: str) -> None:
 # -- 8: many at once ---------------------------------------------------------------------------------------------------
 
 TUNNELS = 200
-SIZE = 5_000_000
+SIZE = 2_500_000
 # A receiving daemon holds at most what it has granted: 256 KiB for each of 201 tunnels and less than the 64 MiB budget
-# of its one link, whatever the tunnels carry (here 1 GB each way).  To that come the Python that runs it, two sockets,
+# of its one link, whatever the tunnels carry (here 0.5 GB a way).  To that come the Python that runs it, two sockets,
 # their buffers and bookkeeping for each tunnel, and what the allocator does not give back: as much again for both.
 MEMORY_LIMIT = 128 * MIB
 

@@ -6,26 +6,35 @@ which is this host; and R2_SOCKET, because all nodes are on one host.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from examples import ALICE, BOB
 from processes import Place, Program, eventually, free_port, need
 
+PortOfTheSeed = Callable[[socket.SocketKind], str]
 
-def port_of_the_seed(kind: socket.SocketKind = socket.SOCK_STREAM) -> str:
-    """47210, or another one while somebody else has that."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        try:
+
+@pytest.fixture
+def port_of_the_seed() -> Iterator[PortOfTheSeed]:
+    """47210, or another one while somebody else has that, or a test that runs beside this one may take it."""
+
+    def port(kind: socket.SocketKind) -> str:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, kind) as sock:
+            claim.bind("\0r2box tests: 47210")  # until this test is over
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
             sock.bind(("127.0.0.1", 47210))
-        except OSError:
-            return str(free_port(kind))
-    return "47210"
+            return "47210"
+        return str(free_port(kind))
+
+    with socket.socket(socket.AF_UNIX) as claim:
+        yield port
 
 
 def executable(place: Place, name: str, text: str) -> None:
@@ -40,11 +49,11 @@ def executable(place: Place, name: str, text: str) -> None:
 
 
 @pytest.mark.every_python
-def test_basic_example(place: Place) -> None:
+def test_basic_example(port_of_the_seed: PortOfTheSeed, place: Place) -> None:
     need("socat")
     folder = place.home / ".config/r2"
     folder.mkdir(parents=True)
-    port = port_of_the_seed()
+    port = port_of_the_seed(socket.SOCK_STREAM)
     for name, text in (("alice", ALICE), ("bob", BOB)):
         text = text.replace("/home/user", str(place.home)).replace("47210", port)
         (folder / f"{name}.toml").write_text(text)
@@ -127,9 +136,9 @@ def bound(port: str) -> bool:
     return f":{int(port):04X} " in Path("/proc/net/udp").read_text() + Path("/proc/net/udp6").read_text()
 
 
-@pytest.mark.every_python
+@pytest.mark.old_and_new
 @pytest.mark.parametrize("listener", ['exec:"r2 connect -n <node-id> -"', 'fork exec:"r2 connect -"'])
-def test_connection_brokering(place: Place, listener: str) -> None:
+def test_connection_brokering(port_of_the_seed: PortOfTheSeed, place: Place, listener: str) -> None:
     need("socat")
     alice = place.start("r2d alice", R2_SOCKET="alice.sock").says("listening at")
     bob = place.start("r2d bob", R2_SOCKET="bob.sock").says("listening at")
@@ -144,10 +153,10 @@ def test_connection_brokering(place: Place, listener: str) -> None:
     check_link(place, alice, bob)
 
 
-def test_a_broker_for_several_neighbours(place: Place) -> None:
+def test_a_broker_for_several_neighbours(port_of_the_seed: PortOfTheSeed, place: Place) -> None:
     need("socat")
     bob = place.start("r2d bob", R2_SOCKET="bob.sock").says("listening at")
-    port = port_of_the_seed()
+    port = port_of_the_seed(socket.SOCK_STREAM)
     place.start(f'socat tcp-l:{port},fork,reuseaddr exec:"r2 connect -"', R2_SOCKET="bob.sock")
     for name in ("alice", "carl", "dora"):
         place.node(name)

@@ -5,8 +5,6 @@ Patterns are the shell's, with `*` and `?`.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 from .address import format_path
 
 TYPE_CHECKING = False
@@ -58,7 +56,11 @@ EVERYTHING = Policy()
 
 def fits(name: str, patterns: Iterable[str] | None) -> bool:
     """Whether `name` matches one of `patterns`, or there are None."""
-    return patterns is None or any(fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in patterns)
+    if patterns is None:
+        return True
+    from fnmatch import fnmatchcase  # which takes as long to load as most tools altogether
+
+    return any(fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 def is_allowed(allow: tuple[str, ...], origin: tuple[str, ...]) -> bool:
