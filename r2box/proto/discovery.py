@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 
 GRACE = 10.0  # seconds
+DOUBTED = 60.0  # seconds for which other ways are tried before one that led to nobody
+NEAR = 8  # nodes that offer a service to which there may be more ways than the best
 NEVER = float("inf")
 
 # What happens: "node" and "service" come and go, "path" is another way to a node that was known.
@@ -148,6 +150,27 @@ class Discovery:
         for neighbour in self._neighbours.values():
             neighbour.dirty[""] = None
         self._wake(self._now)
+
+    # -- using ---------------------------------------------------------------------------------------------------
+
+    def routes_to(self, address: str) -> list[Route]:
+        """The routes to a node, in the order in which they should be tried."""
+        return self.table.routes_to(address, self._now)
+
+    def nearest(self, service: str) -> list[Route]:
+        """One route to each node that offers `service`, in the order in which they should be tried."""
+        return self.table.nearest(service, self._now)
+
+    def routes_to_any(self, service: str) -> list[Route]:
+        """The same, and behind them what else leads to the nearest of these nodes."""
+        routes = self.nearest(service)
+        return routes + [other for first in routes[:NEAR] for other in self.routes_to(first.path[-1])[1:]]
+
+    def doubt(self, route: Route, now: float) -> None:
+        """A tunnel that took `route` has found nobody: others come first for a while, unless that neighbour soon has
+        another path."""
+        self._now = now
+        self.table.doubt(route, now + DOUBTED)
 
     # -- listening -----------------------------------------------------------------------------------------------
 
