@@ -190,5 +190,5 @@ def test_a_neighbour_that_never_serves_is_not_the_nearest_for_long() -> None:
         program = doubting(mesh, alice, "any/echo")
         mesh.run(5 * DOUBT)
         assert program.sink == b"hello"
-    assert [path[-1] for path in liar.opens] == ["echo", "echo"]  # as its own service, and as carl's
+    assert [path[-1] for path in liar.opens] == ["service/echo"] * 2  # as its own, and as what carl offers
     assert len(carl.programs) == 2
