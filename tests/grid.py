@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import random
 import re
@@ -53,7 +54,8 @@ def network(path: str) -> dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]
             if body["after"]:
                 client.request(say.NETWORK, page, after=body["after"])
             else:
-                done()
+                client.close()
+                client.loop.soon(done)
 
         client.request(say.NETWORK, page)
 
@@ -225,7 +227,20 @@ class Grid:
         return count
 
     def descriptors(self) -> dict[str, int]:
-        return {name: open_files(node.pid) for name, node in self.nodes.items()}
+        """How many each daemon has, when nothing changes any more."""
+        gc.collect()  # sessions of ours
+        last: dict[str, int] = {}
+        since = time.monotonic()
+
+        def is_calm() -> bool:
+            nonlocal last, since
+            now = {name: open_files(node.pid) for name, node in self.nodes.items()}
+            if now != last:
+                last, since = now, time.monotonic()
+            return time.monotonic() - since > 1.0
+
+        eventually(is_calm, "descriptors that stay the same")
+        return last
 
     def close(self) -> None:
         for echo in self.echoes:

@@ -10,10 +10,11 @@
     loss        64 MiB over UDP at 0 to 20 % loss, with the packets out of order, twice and spoilt, five times each
     hello       the beginning of a link at 30 % loss, fifty times
     serial      a serial line of 115,200 baud, clean and with bursts of noise
+    grid        30 daemons in a grid, a third of whose links come and go for two minutes under traffic
     all         all of these
 
 Each exits with 1 where something is not as it must be.  WORDs are NAME=NUMBER and change what the run is made of, such
-as `cuts size=100 cuts=100 seed=7`; sizes are in MiB.  `test_cuts.py` does all of it in short.
+as `cuts size=100 cuts=100 seed=7`; sizes are in MiB.  `test_cuts.py`, `test_grid.py` and `test_liar.py` do it in short.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grid
 from processes import PATIENCE, RUNNING, Box, Place, Program, children, eventually, free_port, memory, need
 
 MIB = 1 << 20
@@ -827,6 +829,11 @@ def run_serial(dist: Path, size: int = 300, noise: int = 30) -> Iterator[str]:
             yield serial_transfer(place, size << 10, bursts)
 
 
+def run_grid(dist: Path, rows: int = 5, columns: int = 6, seconds: int = 120, seed: int = 1) -> Iterator[str]:
+    with new_place(dist) as place:
+        yield from grid.weather(place, rows, columns, seconds, seed)
+
+
 RUNS: dict[str, Callable[..., Iterator[str]]] = {
     "cuts": run_cuts,
     "hops": run_hops,
@@ -836,6 +843,7 @@ RUNS: dict[str, Callable[..., Iterator[str]]] = {
     "loss": run_loss,
     "hello": run_hello,
     "serial": run_serial,
+    "grid": run_grid,
 }
 
 
