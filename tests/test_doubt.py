@@ -10,6 +10,7 @@ from mesh import Mesh, Program, Station
 
 from r2box.net.doubt import DOUBT, Doubt
 from r2box.proto import body as say
+from r2box.proto.advert import Entry
 from r2box.proto.attempt import MAX_WAYS, Attempt
 from r2box.proto.discovery import DOUBTED
 from r2box.proto.node import Service
@@ -192,3 +193,20 @@ def test_a_neighbour_that_never_serves_is_not_the_nearest_for_long() -> None:
         assert program.sink == b"hello"
     assert [path[-1] for path in liar.opens] == ["service/echo"] * 2  # as its own, and as what carl offers
     assert len(carl.programs) == 2
+
+
+def test_what_is_restless_but_there_is_never_told_to_be_gone() -> None:
+    mesh = Mesh()
+    alice = mesh.station("alice")
+    liar, eve = join_liar(mesh, alice), join_liar(mesh, alice, "eve")
+    eve.tell([claim(services=())])
+    for number in range(100):
+        liar.tell([claim(f"way{number % 3}", "carl", services=())])
+        mesh.run(0.2)
+        assert ("carl",) not in eve.told
+    assert eve.told
+    before = eve.entries
+    for number in range(200):
+        liar.tell([claim("fred", services=()) if number % 2 else Entry(("fred",), None)])
+        mesh.run(0.1)
+    assert eve.entries - before < 30  # what really comes and goes is

@@ -25,7 +25,7 @@ from __future__ import annotations
 import heapq
 
 from .advert import AGAIN, END, IDENTITY, MAX_PATH, MAX_TOLD, decode_reach
-from .damper import Damper
+from .damper import LAST_WAIT, Damper
 from .neighbour import MAX_HEARD, STEADY, Neighbour, own_record
 from .policy import EVERYTHING, Policy
 from .table import Known, Route, Table
@@ -184,11 +184,11 @@ class Discovery:
             neighbour = self.add(link, now)
         if not neighbour.policy.discover:
             return
+        if now < neighbour.deaf_until:
+            return  # not even decoded: that would be most of the work
         reach = decode_reach(payload)
-        was_deaf = now < neighbour.deaf_until
         if not neighbour.listens(len(reach.entries), now):
-            if not was_deaf:
-                self._turn_away(neighbour)
+            self._turn_away(neighbour)
             return
         is_new = not neighbour.is_heard
         if not neighbour.begin(reach):
@@ -311,10 +311,13 @@ class Discovery:
         route = known.best if known else None
         if known is None or route is None or not neighbour.policy.transit:
             return None
-        if address in self._held:  # what was told last, if it is still true
-            route = neighbour.told.get(address)
-            still = known.routes.get(route.path[0]) if route else None
-            return route if still is not None and route is not None and still.path == route.path else None
+        if address in self._held:  # what was told last, while it is true; who would have no way is told the present one
+            told = neighbour.told.get(address)
+            still = known.routes.get(told.path[0]) if told else None
+            if told is not None and still is not None and still.path == told.path:
+                return told
+            if told is None and self._now - known.born < LAST_WAIT:
+                return None  # it comes and goes
         if not route.is_relayed or neighbour.address in route.path or len(route.path) >= MAX_PATH:
             return None
         return route

@@ -163,11 +163,9 @@ class Neighbour:
     # -- listening -----------------------------------------------------------------------------------------------
 
     def listens(self, count: int, now: float) -> bool:
-        """Whether a frame of `count` entries is still within what it may say."""
+        """Whether a frame of `count` entries is still within what it may say; if not, it is not listened to."""
         self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - max(count, 1)
         self.tokens_at = now
-        if now < self.deaf_until:
-            return False
         if self.tokens < 0:
             self.deaf_until = now + DEAF
             self.tokens = float(BURST)

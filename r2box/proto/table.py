@@ -51,17 +51,14 @@ class Route:
 class Known:
     """A node of which something has been heard."""
 
-    __slots__ = ("address", "best", "calm_at", "level", "quiet_until", "routes", "since")
+    __slots__ = ("address", "best", "born", "routes", "since")
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, now: float) -> None:
         self.address = address
         self.routes: dict[str, Route] = {}  # by the neighbour that offers it
         self.best: Route | None = None
-        self.since = 0.0  # when its best path became what it is
-        # How often it has changed of late; for who tells it on.
-        self.level = 0.0
-        self.calm_at = 0.0
-        self.quiet_until = 0.0
+        self.since = now  # when its best path became what it is
+        self.born = now  # when it was not known before
 
     def ways(self, now: float) -> list[Route]:
         """All routes, the best first, and last those that are doubted."""
@@ -82,7 +79,7 @@ class Table:
         if known is None:
             if route is None:
                 return
-            known = self.nodes[address] = Known(address)
+            known = self.nodes[address] = Known(address, now)
         if route is not None:
             known.routes[via] = route
         else:
