@@ -4,7 +4,8 @@
     Chaos      cuts and heals, by a seed
     Traffic    tunnels by name between random pairs, whose bytes are checked
 
-`weather` does all of it and returns lines of figures.  The long run is `rehearsal.py grid`, the short one `test_grid.py`.
+`weather` does all of it and returns lines of figures.  The long run is `rehearsal.py grid`, the short one
+`test_grid.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from processes import PROGRAMS, Place, Program, children, cpu_time, eventually, memory, open_files
 

@@ -4,8 +4,8 @@
       |      |         four has another way beside the one through alice, and carl's links are slow, so that lies about
     dave  - carl       it find belief.
 
-Each run yields lines of figures; AssertionError if something does not hold.  The long ones are `rehearsal.py liars`, the
-short ones `test_liar.py`.
+Each run yields lines of figures; AssertionError if something does not hold.  The long ones are `rehearsal.py liars`,
+the short ones `test_liar.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 
 from grid import Echo, network
 from liar import Liar, Mouth, claim, identity_of
-from processes import Place, cpu_time, eventually, free_port, memory
+from processes import Place, await_port, cpu_time, eventually, free_port, memory
 
 from r2box.library import Session
 from r2box.net.doubt import DOUBT
-from r2box.proto.advert import BEGIN, ENTRY_FIELDS, REACH_FIELDS, Entry
-from r2box.proto.neighbour import MAX_HEARD
+from r2box.proto.advert import BEGIN, END, ENTRY_FIELDS, REACH_FIELDS, Entry, Record
+from r2box.proto.neighbour import CHUNK, MAX_HEARD, PAUSE
 from r2box.proto.outcome import REFUSED, UNKNOWN, Outcome
 from r2box.proto.wire import MAX_REACH, REACH, encode_frame
 
@@ -248,7 +248,7 @@ def flapping(square: Square, seconds: float, names: int) -> Iterator[str]:
     longest = square.dial_all()
     while time.monotonic() < began + seconds:
         due = int((time.monotonic() - began) * 1000)
-        flaps += mallory.do(lambda due=due: _flap(mallory.liar, flaps, due, names))  # type: ignore[misc]
+        flaps += mallory.do(lambda start=flaps, due=due: _flap(mallory.liar, start, due, names))  # type: ignore[misc]
         time.sleep(0.002)
     longest = max(longest, square.dial_all())
     yield f"{names} names flap {flaps / seconds:.0f} times a second, tunnels in {longest:.2f} s; {bill}"
@@ -313,6 +313,60 @@ def background(square: Square, seconds: float) -> Iterator[str]:
     time.sleep(seconds)
     square.dial_all()
     yield f"without a liar {bill}"
+
+
+def update(place: Place, count: int, others: int) -> Iterator[str]:
+    """What it costs a daemon with `others` more neighbours when one tells of `count` nodes, of new costs, and of their
+    end: seconds of processor."""
+    alice = place.node("alice")
+    port = free_port()
+    place.start(f"r2 -s alice.sock connect 'tcp-listen://127.0.0.1:{port}'")
+    await_port(port)
+    mouths = [Mouth(name, port) for name in ("teller", *(f"other{number}" for number in range(others)))]
+    socket = str(place.path / "alice.sock")
+    try:
+        for mouth in mouths:
+            assert mouth.liar.is_up.wait(20)
+            mouth.tell(claim(services=()), flags=BEGIN | END)
+        eventually(lambda: len(network(socket)) == len(mouths), "all neighbours")
+        names = [(f"r{number % 7}", f"s{number % 31}", f"node{number:04d}") for number in range(count)]
+        figures = []
+        for what, cost in (("told", 5000), ("new costs", 9000), ("gone", None)):
+            heard = [mouth.liar.entries for mouth in mouths[1:]]
+            began = cpu_time(alice.pid)
+            _say_all(mouths[0], names, cost, is_first=what == "told")
+            eventually(
+                lambda heard=heard: all(  # type: ignore[misc]
+                    mouth.liar.entries - before >= count for mouth, before in zip(mouths[1:], heard)
+                ),
+                f"{what}: all of it",
+                60,
+            )
+            if cost is None:
+                eventually(lambda: len(network(socket)) == len(mouths), "the end of all")
+            figures.append(f"{what} {cpu_time(alice.pid) - began:.2f}")
+        yield f"{count} nodes, {others} other neighbours: " + ", ".join(figures) + " s of processor"
+    finally:
+        for mouth in mouths:
+            mouth.close()
+
+
+def _say_all(mouth: Mouth, paths: list[tuple[str, ...]], cost: int | None, is_first: bool) -> None:
+    """In frames as `Neighbour.frame` makes them."""
+    entries = sorted(
+        (
+            Entry(path, cost, Record(identity_of(path[-1]), ("echo",)) if is_first else None)
+            if cost is not None
+            else Entry(path[-1:], None)
+            for path in paths
+        ),
+        key=lambda entry: entry.path,
+    )
+    while entries:
+        count = mouth.do(lambda: mouth.liar.tell(entries[:CHUNK]))
+        del entries[:count]
+        if cost is not None:
+            time.sleep(PAUSE)
 
 
 @contextlib.contextmanager
