@@ -331,7 +331,9 @@ def update(place: Place, count: int, others: int) -> Iterator[str]:
             assert mouth.liar.is_up.wait(20)
             mouth.tell(claim(services=()), flags=BEGIN | END)
         eventually(lambda: len(network(socket)) == len(mouths), "all neighbours")
-        names: list[tuple[str, ...]] = [(f"r{number % 7}", f"s{number % 31}", f"node{number:04d}") for number in range(count)]
+        names: list[tuple[str, ...]] = [
+            (f"r{number % 7}", f"s{number % 31}", f"node{number:04d}") for number in range(count)
+        ]
         figures = []
         for what, cost in (("told", 5000), ("new costs", 9000), ("gone", None)):
             heard = [mouth.liar.entries for mouth in mouths[1:]]
