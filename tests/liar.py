@@ -50,7 +50,7 @@ class Liar:
         self.reason: str | None = None  # why the link has ended
         self.opens: list[tuple[str, ...]] = []  # paths that tunnels came with
         self.frames = self.entries = 0  # that it was told
-        self.told: dict[tuple[str, ...], int | None] = {}  # costs by path
+        self.told: dict[str, tuple[str, ...] | None] = {}  # by which path a node is reached; None: it is gone
         self._number = 0
 
     def tell(self, entries: Iterable[Entry], flags: int = 0) -> int:
@@ -103,7 +103,8 @@ class Liar:
         reach = decode_reach(payload)
         self.frames += 1
         self.entries += len(reach.entries)
-        self.told.update((entry.path, entry.cost) for entry in reach.entries)
+        for entry in reach.entries:
+            self.told[entry.path[-1] if entry.path else ""] = None if entry.cost is None else entry.path
 
     def link_wake(self, link: Link) -> None:
         self._wake(link)

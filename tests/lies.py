@@ -235,8 +235,8 @@ def _leave(square: Square, mallory: Mouth) -> None:
     square.dial_all()
 
 
-def flapping(square: Square, seconds: float, names: int) -> Iterator[str]:
-    """`names` nodes that come or go 1,000 times a second altogether."""
+def flapping(square: Square, seconds: float, names: int, way: bool = False) -> Iterator[str]:
+    """`names` nodes that come or go 1,000 times a second altogether, or are reached by another `way` each time."""
     mallory = square.meet("mallory")
     mallory.tell(claim(services=()), flags=BEGIN)
     bill = Bill(square)
@@ -245,10 +245,11 @@ def flapping(square: Square, seconds: float, names: int) -> Iterator[str]:
     longest = square.dial_all()
     while time.monotonic() < began + seconds:
         due = int((time.monotonic() - began) * 1000)
-        flaps += mallory.do(lambda start=flaps, due=due: _flap(mallory.liar, start, due, names))  # type: ignore[misc]
+        flaps += mallory.do(lambda start=flaps, due=due: _flap(mallory.liar, start, due, names, way))  # type: ignore[misc]
         time.sleep(0.002)
     longest = max(longest, square.dial_all())
-    yield f"{names} names flap {flaps / seconds:.0f} times a second, tunnels in {longest:.2f} s; {bill}"
+    what = "change their ways" if way else "flap"
+    yield f"{names} names {what} {flaps / seconds:.0f} times a second, tunnels in {longest:.2f} s; {bill}"
     assert longest < 2.0
     assert bill.memory < 8, bill
     assert bill.cpu("alice") < 0.35 * seconds + 1, bill
@@ -258,10 +259,10 @@ def flapping(square: Square, seconds: float, names: int) -> Iterator[str]:
     _leave(square, mallory)
 
 
-def _flap(liar: Liar, start: int, end: int, names: int) -> int:
+def _flap(liar: Liar, start: int, end: int, names: int, way: bool) -> int:
     for number in range(start, end):
-        name = f"flap{number % names}"
-        liar.tell([Entry((name,), None) if number // names % 2 else claim(name)])
+        name, turn = f"flap{number % names}", number // names % 2
+        liar.tell([claim(f"way{turn}", name) if way else Entry((name,), None) if turn else claim(name)])
     return end - start
 
 
@@ -390,4 +391,5 @@ def lies(place: Place, count: int, seconds: float) -> Iterator[str]:
         yield from garbage(square)
         yield from flapping(square, seconds, 1)
         yield from flapping(square, seconds, 100)
+        yield from flapping(square, seconds, 100, way=True)
         yield from flood(square, count)

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 
 GRACE = 10.0  # seconds
+SETTLED = 1.0  # seconds for which a path has not changed: then even what is restless is told by it, if it must be
 DOUBTED = 60.0  # seconds for which other ways are tried before one that led to nobody
 NEAR = 8  # nodes that offer a service to which there may be more ways than the best
 NEVER = float("inf")
@@ -75,7 +76,7 @@ class Discovery:
         self._own: dict[tuple[str, ...] | None, Route] = {}  # this node itself, by what is told of its services
         self._damper = Damper()
         self._held: dict[str, float] = {}  # nodes whose news is held back, until when
-        self._holds: list[tuple[float, str]] = []  # the same, as a heap
+        self._holds: list[tuple[float, str]] = []  # when to look at them again, as a heap
         self._doubts: dict[str, float] = {}  # nodes of which two are said to be, and since when
         self._now = 0.0
         self._alarm = NEVER
@@ -264,10 +265,12 @@ class Discovery:
         if best is None:
             self._held.pop(address, None)
             self._doubts.pop(address, None)
-        elif wait and address not in self._held:
-            self._held[address] = now + wait
-            heapq.heappush(self._holds, (now + wait, address))
-            self._wake(now + wait)
+        elif wait:
+            if address not in self._held:
+                self._held[address] = now + wait
+                self._look_again(address, now + wait)
+            if known.since == now:
+                self._look_again(address, now + SETTLED)
         when = NEVER
         for neighbour in self._neighbours.values():
             if not neighbour.is_heard:
@@ -282,6 +285,10 @@ class Discovery:
                 neighbour.gone[address] = None
             if neighbour.may_speak:
                 when = min(when, now if best is None else max(now, neighbour.next_at))
+        self._wake(when)
+
+    def _look_again(self, address: str, when: float) -> None:
+        heapq.heappush(self._holds, (when, address))
         self._wake(when)
 
     def _tell_host(self, known: Known, before: Route | None) -> None:
@@ -311,13 +318,13 @@ class Discovery:
         route = known.best if known else None
         if known is None or route is None or not neighbour.policy.transit:
             return None
-        if address in self._held:  # what was told last, while it is true; who would have no way is told the present one
+        if address in self._held:  # what was told last, while it is true, and until there is something that stays so
             told = neighbour.told.get(address)
             still = known.routes.get(told.path[0]) if told else None
             if told is not None and still is not None and still.path == told.path:
                 return told
-            if told is None and self._now - known.born < LAST_WAIT:
-                return None  # it comes and goes
+            if self._now < known.since + SETTLED or (told is None and self._now < known.born + LAST_WAIT):
+                return told
         if not route.is_relayed or neighbour.address in route.path or len(route.path) >= MAX_PATH:
             return None
         return route
@@ -344,9 +351,9 @@ class Discovery:
             _, address = heapq.heappop(self._holds)
             if self._held.get(address, NEVER) <= now:
                 del self._held[address]
-                for neighbour in self._neighbours.values():
-                    if neighbour.is_heard and address in self.table.nodes:
-                        neighbour.dirty[address] = None
+            for neighbour in self._neighbours.values():
+                if neighbour.is_heard and address in self.table.nodes:
+                    neighbour.dirty[address] = None
         for neighbour in list(self._neighbours.values()):
             self._serve(neighbour)
         if self._holds:
