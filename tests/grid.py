@@ -103,6 +103,7 @@ class Joint:
         self.resume = RESUMES[number // 2 % len(RESUMES)]
         self._path = grid.place.path / f"l{number}"
         self.is_busy = False  # somebody cuts or heals it
+        self.leaving: list[Program] = []  # that were told to end
         self.listen()
         self.dial()
 
@@ -118,7 +119,10 @@ class Joint:
         self.dialler = self.grid.place.start(f"{line} '{way}'")
 
     def heal(self) -> None:
-        """Start again what does not run."""
+        """Start again what does not run, or soon will not."""
+        for program in self.leaving:
+            program.ends(None)
+        self.leaving = []
         if not self.listener.runs:
             self.listen()
         if not self.dialler.runs:
@@ -191,6 +195,8 @@ class Grid:
             for address, (path, cost, services) in known.items():
                 if any(frozenset(step) not in self.pairs for step in zip((name, *path), path)):
                     found.append(f"{name}: no such path: {'/'.join(path)}")
+                if frozenset((name, address)) in self.pairs and path != (address,):
+                    found.append(f"{name}: the link to {address} is not there, but {'/'.join(path)}")
                 if not HOP * len(path) <= cost < CUT:
                     found.append(f"{name}: {'/'.join(path)} for {cost}")
                 if services != ("echo",):
@@ -305,6 +311,7 @@ class Chaos:
                 joint.heal()
                 return
             program.send(signal.SIGTERM if kind == "orderly" else signal.SIGKILL)
+            joint.leaving.append(program)
             for pid in carriers if kind == "connect" else ():  # nobody else would end it
                 _kill(pid, signal.SIGKILL)
             self._later(joint, 0.1, 4.0)
