@@ -13,22 +13,25 @@ sha256, wherever and whenever it is built.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
-from slim import SlimError, slim
+import zopfli.zlib
+from slim import SlimError, outdent, slim
 
 ROOT = Path(__file__).resolve().parent.parent
 SHEBANG = b"#!/usr/bin/env python3\n"
 LIMIT = 256 * 1024  # r2box is carried over slow links to small hosts, so its size is part of its contract
+ROUNDS = 1  # of zopfli: more of them take longer and save a quarter of a KiB
 EARLIEST = 315532800  # 1980-01-01, where the clock of the zip format starts
 
 # What becomes the project's wheel.  The build works on a copy of these, so that neither a leftover of an earlier
@@ -125,7 +128,7 @@ def slim_modules(tree: Path) -> None:
     """Leave out of every module what only its readers need; but `help(r2box.dial)` is to have something to say."""
     for path in set(tree.rglob("*.py")) - {tree / "r2box" / "library.py"}:
         try:
-            path.write_bytes(slim(path.read_text(encoding="utf-8")).encode())
+            path.write_bytes(outdent(slim(path.read_text(encoding="utf-8"))).encode())
         except (SyntaxError, SlimError) as error:
             raise BuildError(f"cannot slim {path.relative_to(tree)}: {error}") from None
 
@@ -155,17 +158,27 @@ def compile_modules(tree: Path) -> None:
 
 
 def pack(tree: Path) -> bytes:
-    """The program: a shebang, then a zip of `tree` in which order, times and permissions are fixed."""
+    """The program: a shebang, then a zip of `tree` in which order, times and permissions are fixed.
+
+    zipfile reads what others have compressed but does not write it, so the records are put together here, as in
+    PKWARE's APPNOTE, sections 4.3.7, 4.3.12 and 4.3.16: zopfli's deflate is 3 % smaller than zlib's.
+    """
     seconds = max(int(os.environ.get("SOURCE_DATE_EPOCH", EARLIEST)), EARLIEST)
-    data = io.BytesIO()
-    data.write(SHEBANG)
-    with zipfile.ZipFile(data, "w") as archive:
-        for path in sorted(tree.rglob("*")):
-            if path.is_file():
-                entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), time.gmtime(seconds)[:6])
-                entry.external_attr = 0o100644 << 16
-                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
-    return data.getvalue()
+    data, directory, count = bytearray(SHEBANG), bytearray(), 0
+    for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        packed = zopfli.zlib.compress(content, numiterations=ROUNDS)[2:-4]  # without zlib's header and checksum
+        entry = zipfile.ZipInfo(path.relative_to(tree).as_posix(), time.gmtime(seconds)[:6])
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        entry.CRC, entry.file_size, entry.compress_size = zlib.crc32(content), len(content), len(packed)
+        header = entry.FileHeader()
+        # What a local header says, from the version on to the name's length; then a comment and more that is not there.
+        directory += b"PK\1\2\x14\3" + header[4:28]
+        directory += struct.pack("<HHHHLL", 0, 0, 0, 0, 0o100644 << 16, len(data)) + header[30:]
+        data += header + packed
+        count += 1
+    end = struct.pack("<HHHHLLH", 0, 0, count, count, len(directory), len(data), 0)
+    return bytes(data + directory + b"PK\5\6" + end)
 
 
 def tool_names(program: Path) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from r2box import __version__, box, config, manual  # noqa: E402
+from r2box import __version__, config, index, manual, own  # noqa: E402
 from r2box.command import Argument, Command, Option  # noqa: E402
 
 # What r2box does under its own name is no tool in the box, so its page is declared here.
@@ -53,12 +53,14 @@ BOX = Command(
 # How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
 KINDS = {
     "_address": "an address",
+    "_service": "an address",
     "_path": "a path",
     "_text": "a text",
     "_transport_for": "a transport",
     "_patience": "a time",
     "_flag": "true or false",
     "_patterns": "a list of patterns",
+    "_event": "an event",
 }
 
 CONFIG_TEXT = (
@@ -109,11 +111,11 @@ def config_page(date: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_all(date: str = box.MAN_DATE) -> dict[str, str]:
+def render_all(date: str = own.MAN_DATE) -> dict[str, str]:
     """Every generated page: file name -> text."""
-    below = [box.load(place)[0] for place in box.WORDS.values()]
+    below = [index.load(place)[0] for place in index.WORDS.values()]
     pages = {"r2.toml.5": config_page(date)}
-    for command in (BOX, *(box.load(place)[0] for place in box.TOOLS.values())):
+    for command in (BOX, *(index.load(place)[0] for place in index.TOOLS.values())):
         commands = below if command.name == "r2" else []
         pages[f"{command.name}.{command.section}"] = manual.render_man(command, __version__, date, commands)
     return dict(sorted(pages.items()))

@@ -14,7 +14,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
         labels, link, owner   numbers of routes; one neighbour; who hears from it
-        attempt               a tunnel that is being opened, by one way or another
+        meter, attempt        what measurements are answered with; a tunnel that is being opened, by one way or another
         policy, advert        who may; what neighbours tell each other of the network, as bytes
         table, damper         routes and the best of them; what never comes to rest
         neighbour, discovery  what one neighbour was told and has said; what a node knows of others
@@ -28,20 +28,24 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         memory, packets            what is read into; a link on what loses packets
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
         doubt                      ways that lead to nobody
+        report                     what a daemon tells of its links and tunnels
         daemon                     a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
+        rules, asking              the policy of a link as it is written; questions answered by the page
         starter, shell, child      command lines that start links; command lines; their processes
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
         bridge, forward            a device and a stream; a tunnel for each connection
         client, connector, server  what tools do at that socket: ask, make links, offer services
-        keeper                     links that are made again
+        keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
+        view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
         faulty, relay              lines that misbehave; the same for UDP
     library     tunnels and services as sockets, for programs in Python
-    config      a TOML file as checked records
-    command     words as options, and --help; manual: man pages and completions
+    config      a TOML file, checked; records: what it says
+    command     words as options; usage: --help; manual: man pages and completions
     tools/      one module for each command
+    index, own  which tools there are; what r2box does under its own name
     box         from the name it was called by to the tool
 """
 

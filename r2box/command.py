@@ -1,7 +1,7 @@
 """One declaration of every command: parsing, `--help`, man page and completions all come from it.
 
 A tool declares a `Command` made of `Option` and `Argument` records.  `parse` reads a command line by it the way
-GNU programs do, `render_help` describes it; `manual` makes the man page and teaches it to a shell.  Nothing
+GNU programs do, `usage` describes it; `manual` makes the man page and teaches it to a shell.  Nothing
 about the command line is written down twice, so the page cannot promise an option that the parser lacks.
 
 This module is imported by every start of every tool, which is why it is not argparse (6 ms of imports) and why
@@ -67,6 +67,7 @@ SOCKET = Option(("-s", "--socket"), "the daemon's control socket", "SOCKET")
 _WAY = "the node or service to talk to; repeated, or joined by /, for each step of the way"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
 COMMON = (VERBOSE, QUIET, SOCKET, TARGET)
+JSON = Option(("--json",), "as JSON, one object a line", kind="flag")
 _HELP = Option(("-h", "--help"), "show this help", kind="flag")
 STANDARD = (_HELP, Option(("--version",), "show the version", kind="flag"))
 
@@ -75,22 +76,24 @@ class Command:
     """One command.  `name` is a program ("r2d") or a program and its subcommand ("r2 ls"); so is each alias.
 
     `summary` is one line without a full stop.  `description` is paragraphs separated by blank lines, `examples` are
-    (command line, what it does), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  With `common`
-    the options of COMMON are accepted too; -h, --help and --version always are.
+    (command line, what it does), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  `json` is what
+    an object that it prints as JSON has, as (field, type, meaning); if there are several kinds of objects, "kind" is
+    the first field of each.  With `common` the options of COMMON are accepted too; -h, --help and --version always are.
     Raises ValueError for a flag or an attribute that is declared twice, and for arguments behind a `rest`.
     """
 
-    __slots__ = ("aliases", "arguments", "description", "examples", "name", "options", "own", "section", "seealso",
-                 "shown", "statuses", "summary")
+    __slots__ = ("aliases", "arguments", "description", "examples", "json", "name", "options", "own", "section",
+                 "seealso", "shown", "statuses", "summary")
 
     def __init__(
         self, name: str, summary: str, arguments: Sequence[Argument] = (), options: Sequence[Option] = (),
         description: str = "", examples: Sequence[tuple[str, str]] = (), statuses: Sequence[tuple[str, str]] = (),
         seealso: Sequence[str] = (), common: bool = True, section: int = 1, aliases: Sequence[str] = (),
+        json: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         self.name, self.summary, self.arguments, self.own = name, summary, arguments, options
         self.description, self.examples, self.statuses, self.seealso = description, examples, statuses, seealso
-        self.section, self.aliases = section, aliases
+        self.section, self.aliases, self.json = section, aliases, json
         self.options: tuple[Option, ...] = (*options, *(COMMON if common else ()), *STANDARD)
         self.shown = [option for option in self.options if not option.hidden]
         names = [argument.dest for argument in arguments]
@@ -238,50 +241,3 @@ def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
         if not (text.isascii() and "_" not in text and text == text.strip() and abs(number) < float("inf")):
             raise UsageError(f"option {flag}: {text!r} is not {what}")
         given[option.dest] = number
-
-
-def synopsis(command: Command) -> list[tuple[str, str, bool, bool]]:
-    """The parts of a usage line: (flags, metavar, may be left out, may be repeated).  Plain flags share one part."""
-    shown = [option for option in command.shown if option not in STANDARD]
-    letters = "".join(o.flags[0][1] for o in shown if o.kind == "flag" and len(o.flags[0]) == 2)
-    parts = [("-" + letters, "", True, False)] if letters else []
-    for option in shown:
-        if option.kind != "flag" or len(option.flags[0]) > 2:
-            parts.append((option.flags[0], option.metavar, True, option.kind in ("count", "list")))
-    return parts + [("", argument.name, not argument.required, argument.rest) for argument in command.arguments]
-
-
-def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
-    """What --help prints, at most 80 columns wide; `commands` are the subcommands to list, if it has any."""
-    import textwrap
-
-    def wrap(text: str, start: str = "") -> list[str]:
-        made = textwrap.wrap(text, 80, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
-        return made or [start.rstrip()]
-
-    parts = []
-    for flag, metavar, optional, repeated in synopsis(command):
-        text = f"{flag} {metavar}".strip().replace(" ", "\xa0")  # a blank that must not become a line break
-        parts.append((f"[{text}]" if optional else text) + "..." * repeated)
-    lines = [line.replace("\xa0", " ") for line in wrap(" ".join(parts), f"usage: {command.name} ")]
-    lines += [f"   or: {alias} ..." for alias in command.aliases]
-    lines += ["", *wrap(command.summary[:1].upper() + command.summary[1:] + ".")]
-    groups = [[(argument.name, argument.help) for argument in command.arguments]]
-    groups += [[(word, sub.summary) for word, sub in subcommands(command.name, commands)], []]
-    for option in command.shown:
-        left = " " * 4 * option.flags[0].startswith("--") + ", ".join(option.flags)
-        groups[-1] += [(f"{left} {option.metavar}".rstrip(), option.text)] * (option not in STANDARD)
-    groups[-1].append(("-h, --help, --version", "show this help, or the version"))
-    width = min(max(len(left) for group in groups for left, _ in group), 26)
-    for group in groups:
-        lines += [""] * bool(group)
-        for left, text in group:
-            lines += wrap(text, f"  {left:{width}}  ")
-    for line, text in command.examples[:1]:
-        lines += ["", f"example: {line}", *wrap(text, " " * 9)]
-    return "\n".join(lines) + "\n"
-
-
-def subcommands(name: str, commands: Iterable[Command]) -> list[tuple[str, Command]]:
-    names = [(full.split(), command) for command in commands for full in (command.name, *command.aliases)]
-    return [(words[1], command) for words, command in names if words[0] == name and len(words) == 2]

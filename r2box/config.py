@@ -4,8 +4,9 @@ A file is refused as a whole, before anything starts, and with all its problems 
 
     FILE: line N: TABLE KEY: what is wrong (the nearest right key)
 
-TABLES says which tables and keys exist, which are required, how each is checked and what it is for.  Checks, hints
-and the manual page all read it: a new key is a new row there and a slot in its record.
+The records are those of `records`.  TABLES says which tables and keys exist, which are required, how each is checked
+and what it is for.  Checks, hints and the manual page all read it: a new key is a new row there and a slot in its
+record.
 
 Nothing here starts, binds or logs anything; only `load` opens a file.
 """
@@ -21,7 +22,10 @@ from .errors import AddressError, ConfigError, UsageError
 from .net.scheme import CONNECT, SERVE
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
-from .proto.address import check_address
+from .proto.address import BENCH, check_address
+from .proto.body import EVENTS
+from .proto.policy import Policy
+from .records import Config, Conn, Serve, Task
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,60 +55,6 @@ class ConfigFileError(ConfigError):
         return "\n".join(self.problems)
 
 
-class Record:
-    """Named fields, equal to another record that says the same.
-
-    The last field tells where the record was written and is not compared: a link that has only moved down the file
-    must not be restarted by a reload.
-    """
-
-    __slots__: tuple[str, ...] = ()
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return all(getattr(self, slot) == getattr(other, slot) for slot in self.__slots__[:-1])
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{slot}={getattr(self, slot)!r}' for slot in self.__slots__)})"
-
-
-class Conn(Record):
-    """A link: its transport `cmd`, the only neighbour to accept (None: any), how long its tunnels wait after a cut (in
-    seconds), whether it may lose bytes, the line of its header (None: unknown)."""
-
-    __slots__ = ("addr", "cmd", "resume", "lossy", "line")
-
-    def __init__(
-        self, addr: str | None, cmd: str, resume: int = PATIENCE, lossy: bool = False, line: int | None = None
-    ) -> None:
-        self.addr, self.cmd, self.resume, self.lossy, self.line = addr, cmd, resume, lossy, line
-
-
-class Serve(Record):
-    """A service: its `name`, its transport `cmd`, the patterns of origins to `allow` (empty: everyone), its line."""
-
-    __slots__ = ("name", "cmd", "allow", "line")
-
-    def __init__(self, name: str, cmd: str, allow: list[str], line: int | None = None) -> None:
-        self.name, self.cmd, self.allow, self.line = name, cmd, allow, line
-
-
-class Config(Record):
-    """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links and services, its path.
-
-    What a reload adds or removes is every Conn and Serve of one Config that is not in the list of the other.
-    """
-
-    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "path")
-
-    def __init__(
-        self, addr: str, socket: str | None, cmd: str | None, conns: list[Conn], serves: list[Serve], path: str
-    ) -> None:
-        self.addr, self.socket, self.cmd = addr, socket, cmd
-        self.conns, self.serves, self.path = conns, serves, path
-
-
 # Checks of one value: (value, directory of the file) -> the value to use, or ValueError with the reason.
 
 
@@ -120,6 +70,12 @@ def _text(value: object, base: str) -> str:
 
 def _address(value: object, base: str) -> str:
     return check_address(_text(value, base))
+
+
+def _service(value: object, base: str) -> str:
+    if value == BENCH:
+        raise ValueError(f"{BENCH} is the node's own: choose another name")
+    return _address(value, base)
 
 
 def _path(value: object, base: str) -> str:
@@ -166,11 +122,26 @@ def _patterns(value: object, base: str) -> list[str]:
     return value
 
 
+def _event(value: object, base: str) -> str:
+    text = _text(value, base)
+    if text not in EVENTS:
+        raise ValueError(f"no such event{_hint(text, {name: name for name in EVENTS})}")
+    return text
+
+
 # The header tells how many there may be: exactly one [table], any number of [[table]].  `keys` is {name: Key}.
 Table = namedtuple("Table", "header help keys")
 # `required` is True, False, or a function that makes the value from cmd where it is not written.
 Key = namedtuple("Key", "required check help")
 
+# Of [self] for all links, of a [[conn]] for its own.
+_RULES = {
+    "discover": Key(False, _flag, "Whether neighbours tell each other what they reach. By default true."),
+    "advertise": Key(False, _patterns, "Patterns of the services that others are told of. By default all that are not "
+        "private."),
+    "transit": Key(False, _flag, "Whether anything is carried for others, and they are told what lies behind this "
+        "node. By default true."),
+}  # fmt: skip
 TABLES = {
     "self": Table("[self]", "The node itself.", {
         "addr": Key(True, _address, "The address of the node."),
@@ -178,6 +149,8 @@ TABLES = {
             "directory of the file. By default the one that every tool uses."),
         "cmd": Key(False, _transport_for(SERVE), "The transport that a tunnel to the node itself gets. By default "
             "none."),
+        "bench": Key(False, _flag, "Whether r2 bench of other nodes is answered. By default true."),
+        **_RULES,
     }),
     "conn": Table("[[conn]]", "A link to keep up.", {
         "addr": Key(False, _address, "The only neighbour to accept on this link. By default any."),
@@ -186,12 +159,24 @@ TABLES = {
             "is the default; 0: not at all. The shorter time of both sides counts."),
         "lossy": Key(False, _flag, "Whether the transport may lose or change bytes. By default true where that is its "
             "nature, as for udp://."),
+        **_RULES,
+        "accept": Key(False, _patterns, "Patterns of the nodes that may be heard of over the link, beside the "
+            "neighbour itself. By default all."),
     }),
     "serve": Table("[[serve]]", "A service to offer.", {
-        "name": Key(service_name, _address, "The name of the service. By default the base name of the first word of "
+        "name": Key(service_name, _service, "The name of the service. By default the base name of the first word of "
             "cmd; required where that is no name, as for scheme://..."),
         "cmd": Key(True, _transport_for(SERVE), "The transport of each tunnel: a command line for sh -c, or scheme://..."),
         "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
+        "private": Key(False, _flag, "Whether no other node is told of it. Who knows the name can use it. By default "
+            "false."),
+    }),
+    "task": Table("[[task]]", "A command to run when something appears, or goes.", {
+        "event": Key(lambda cmd: "node-up", _event, f"One of {', '.join(EVENTS)}. By default node-up."),
+        "name": Key(lambda cmd: "*", _text, "A pattern of the node's address; of NODE/SERVICE, for services. By "
+            "default *."),
+        "cmd": Key(True, _text, "The command line for sh -c. %addr in it stands for the address, or NODE/SERVICE. "
+            "R2_EVENT, R2_NAME and R2_PATH are in its environment, and R2_SOCKET, with which r2 finds this node."),
     }),
 }  # fmt: skip
 
@@ -226,7 +211,7 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         at = re.fullmatch(r"(.*) \(at (line \d+, column \d+)\)", what)
         raise ConfigFileError([f"{name}: {at[2]}: not TOML: {at[1]}" if at else f"{name}: not TOML: {what}"]) from None
     check = _Checker(data, name, base, find_lines(text))
-    own, conns, serves = (check.table(table) for table in TABLES)
+    own, conns, serves, tasks = (check.table(table) for table in TABLES)
     check.strangers()
     check.twins("conn", "addr", conns)
     check.twins("serve", "name", serves)
@@ -237,12 +222,23 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         own[0].get("socket"),
         own[0].get("cmd"),
         [
-            Conn(it.get("addr"), it["cmd"], it.get("resume", PATIENCE), it.get("lossy", False), it["line"])
+            Conn(
+                it.get("addr"), it["cmd"], it.get("resume", PATIENCE), it.get("lossy", False), it["line"], _policy(it)
+            )
             for it in conns
         ],
-        [Serve(it["name"], it["cmd"], it.get("allow", []), it["line"]) for it in serves],
+        [Serve(it["name"], it["cmd"], it.get("allow", []), it["line"], it.get("private", False)) for it in serves],
         name,
+        [Task(it["event"], it["name"], it["cmd"], it["line"]) for it in tasks],
+        _policy(own[0]),
+        own[0].get("bench", True),
     )
+
+
+def _policy(record: dict[str, Any]) -> Policy:
+    """What the keys of `_RULES` say."""
+    advertise, accept = (tuple(record[key]) if key in record else None for key in ("advertise", "accept"))
+    return Policy(record.get("discover", True), advertise, record.get("transit", True), accept)
 
 
 class _Checker:

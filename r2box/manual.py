@@ -11,8 +11,9 @@ import re
 import textwrap
 from shlex import quote
 
-from .command import Command, Option, subcommands, synopsis
+from .command import Command, Option
 from .errors import UsageError
+from .usage import subcommands, synopsis
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
     lines += _section(".Sh DESCRIPTION", parts)
     described = [sub for word, sub in below if sub.name == f"{command.name} {word}"]
     lines += [line for sub in described for line in _subcommand(sub)]
+    if command.json:
+        lines += [".Sh JSON", *_json(command)]
     if command.statuses:
         lines += [".Sh EXIT STATUS", *listing([(words(status), prose(text)) for status, text in command.statuses])]
     lines += examples([row for each in (command, *described) for row in each.examples])
@@ -144,6 +147,12 @@ def _pointer(command: Command, word: str, sub: Command) -> list[str]:
     return text
 
 
+def _json(command: Command) -> list[str]:
+    """What the objects of --json have."""
+    rows = [(f"Cm {words(field)} Pq {words(kind)}", prose(meaning)) for field, kind, meaning in command.json]
+    return [*prose("An object of --json has these fields:"), *listing(rows)]
+
+
 def _subcommand(sub: Command) -> list[str]:
     """A subcommand that has no page of its own.  The options that all of them have are told above."""
     bare = Command(sub.name, sub.summary, sub.arguments, sub.own, common=False)
@@ -152,6 +161,8 @@ def _subcommand(sub: Command) -> list[str]:
     rows += _options(option for option in sub.own if not option.hidden)
     parts += _paragraphs(sub)
     parts[-1] += listing(rows) if rows else []
+    if sub.json:
+        parts.append(_json(sub))
     if sub.statuses:
         told = "; ".join(f"{status}, {text}" for status, text in sub.statuses)
         parts.append(prose(f"Exit status: {told}."))

@@ -23,10 +23,10 @@ from r2box.command import (
     closest,
     parse,
     parse_leading,
-    render_help,
 )
 from r2box.errors import UsageError
 from r2box.manual import render_completion, render_man
+from r2box.usage import render_help
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

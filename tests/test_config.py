@@ -15,9 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r2box import config
-from r2box.config import Config, ConfigFileError, Conn, Serve, find_lines, load, parse_config
+from r2box.config import ConfigFileError, find_lines, load, parse_config
 from r2box.errors import AddressError, ConfigError
 from r2box.net.shell import service_name
+from r2box.records import Config, Conn, Serve
 
 SELF = '[self]\naddr = "alice"\n'
 
@@ -58,6 +59,14 @@ def test_alice_and_bob_of_the_overview() -> None:
 def test_the_least_file() -> None:
     least = parse(SELF)
     assert (least.addr, least.socket, least.cmd, least.conns, least.serves) == ("alice", None, None, [], [])
+
+
+def test_whether_the_node_may_be_measured() -> None:
+    assert parse(SELF).bench is True
+    assert parse(SELF + "bench = false\n").bench is False
+    assert problems(SELF + 'bench = "no"\n') == ["line 3: [self] bench: must be true or false, not text"]
+    own = SELF + '[[serve]]\nname = "r2.bench"\ncmd = "cat"\n'
+    assert problems(own) == ["line 4: [[serve]] number 1: name: r2.bench is the node's own: choose another name"]
 
 
 def test_all_keys_and_the_defaults_of_a_service() -> None:
@@ -187,8 +196,10 @@ def test_a_reload_can_tell_what_changed() -> None:
 
 
 def test_records_can_be_read_in_a_log() -> None:
-    assert repr(Conn("bob", "x", line=3)) == "Conn(addr='bob', cmd='x', resume=600, lossy=False, line=3)"
-    assert repr(Serve("a", "b", [])) == "Serve(name='a', cmd='b', allow=[], line=None)"
+    everything = "Policy(True, None, True, None)"
+    text = f"Conn(addr='bob', cmd='x', resume=600, lossy=False, policy={everything}, line=3)"
+    assert repr(Conn("bob", "x", line=3)) == text
+    assert repr(Serve("a", "b", [])) == "Serve(name='a', cmd='b', allow=[], private=False, line=None)"
     assert repr(parse(SELF)).startswith("Config(addr='alice', socket=None,")
 
 
@@ -201,11 +212,14 @@ REFUSED = {
     ),
     "a key far from any": (
         SELF + "colour = 1",
-        ["line 3: [self] colour: unknown key (there are addr, socket, cmd)"],
+        ["line 3: [self] colour: unknown key (there are addr, socket, cmd, bench, discover, advertise, transit)"],
     ),
     "a key of another table": (
         SELF + '[[conn]]\nname = "x"\ncmd = "y"',
-        ["line 4: [[conn]] number 1: name: unknown key (there are addr, cmd, resume, lossy)"],
+        [
+            "line 4: [[conn]] number 1: name: unknown key (there are addr, cmd, resume, lossy, discover, advertise, "
+            "transit, accept)"
+        ],
     ),
     "a key of a link, misspelled": (
         SELF + '[[conn]]\ncmd = "y"\nresum = "1m"',
@@ -213,7 +227,7 @@ REFUSED = {
     ),
     "a key of a link at a service": (
         SELF + '[[serve]]\ncmd = "y"\nlossy = true',
-        ["line 5: [[serve]] number 1: lossy: unknown key (there are name, cmd, allow)"],
+        ["line 5: [[serve]] number 1: lossy: unknown key (there are name, cmd, allow, private)"],
     ),
     "a time that is none": (
         SELF + '[[conn]]\ncmd = "y"\nresume = "soon"',
@@ -270,7 +284,7 @@ REFUSED = {
     ),
     "a key that needs quotes": (
         SELF + '"a\\tb" = 1',
-        ["[self] 'a\\tb': unknown key (there are addr, socket, cmd)"],
+        ["[self] 'a\\tb': unknown key (there are addr, socket, cmd, bench, discover, advertise, transit)"],
     ),
     "nothing at all": ("", ["[self]: missing"]),
     "no address": ('[self]\ncmd = "x"', ["[self] addr: missing"]),
@@ -332,7 +346,10 @@ REFUSED = {
         SELF + "[[con]]\nx = 1\n[[con]]",
         ["line 3: [[con]]: unknown table (did you mean [[conn]]?)"],
     ),
-    "a table far from any": ("[x]\n" + SELF, ["line 1: [x]: unknown table (there are [self], [[conn]], [[serve]])"]),
+    "a table far from any": (
+        "[x]\n" + SELF,
+        ["line 1: [x]: unknown table (there are [self], [[conn]], [[serve]], [[task]])"],
+    ),
     "a link in single brackets": (
         SELF + '[conn]\ncmd = ""',
         [
@@ -352,7 +369,7 @@ REFUSED = {
         'conn = 3\n[""]\nconn = 4\n' + SELF,
         [
             "line 1: conn: must be written [[conn]], as there may be several",
-            "line 2: ['']: unknown table (there are [self], [[conn]], [[serve]])",
+            "line 2: ['']: unknown table (there are [self], [[conn]], [[serve]], [[task]])",
         ],
     ),
     "links that are no tables": (

@@ -1,9 +1,9 @@
 """The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
 
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
-                        outbox, flight, session <- sender, pulse <- greeting, policy <- link, attempt;
+                        outbox, flight, session <- sender, pulse <- greeting, policy <- link, meter, attempt;
                         advert, damper <- table <- neighbour <- discovery; listing, probes <- node)
-        <- net <- library <- tools <- box
+        <- net <- library <- tools <- index <- own <- box
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ MAX_FUNCTION = 60  # lines: what can be seen at once
 MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
-LAYERS = ["errors", "proto", "net", "library", "tools", "box"]
+LAYERS = ["errors", "proto", "net", "library", "tools", "index", "own", "box"]
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
     "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
-    "link", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing",
+    "link", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing",
     "probes", "node",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
-ASIDE = {"__init__", "command", "config", "manual"}  # beside the layers: each may use `errors` and what is named here
-ASIDE_USES = {"__init__": {"library"}, "config": {"command", "proto", "net"}, "manual": {"command"}}
+# Beside the layers: each may use `errors` and what is named here.
+ASIDE = {"__init__", "command", "config", "manual", "records", "usage"}
+ASIDE_USES = {
+    "__init__": {"library"}, "config": {"command", "proto", "net", "records"}, "records": {"proto", "net"},
+    "manual": {"command", "usage"}, "usage": {"command"},
+}  # fmt: skip
 MAY_USE_ASIDE = {
-    "errors": set(), "proto": set(), "net": {"__init__", "command"}, "library": set(), "tools": ASIDE, "box": ASIDE,
+    "errors": set(), "proto": set(), "net": {"__init__", "command", "records"}, "library": set(), "tools": ASIDE,
+    "index": ASIDE, "own": ASIDE, "box": ASIDE,
 }  # fmt: skip
 
 # What would make `proto` depend on anything but its arguments.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pages
 import pytest
 
-from r2box import box, config, manual
+from r2box import config, index, manual
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 GENERATED = pages.render_all()
@@ -24,7 +24,7 @@ def test_the_checked_in_page_is_the_generated_one(name: str) -> None:
 
 
 def test_every_tool_has_a_page_and_no_page_is_left_over() -> None:
-    assert {name.rpartition(".")[0] for name in GENERATED} == {*box.TOOLS, "r2box", "r2.toml"}
+    assert {name.rpartition(".")[0] for name in GENERATED} == {*index.TOOLS, "r2box", "r2.toml"}
     assert set(CHECKED_IN) - set(GENERATED) <= {"r2-protocol.7"}
 
 
@@ -42,8 +42,8 @@ def test_mandoc_finds_no_fault(name: str) -> None:
 
 def test_the_page_of_r2_describes_what_has_no_page_of_its_own() -> None:
     text = GENERATED["r2.1"]
-    for word, place in box.WORDS.items():
-        command = box.load(place)[0]
+    for word, place in index.WORDS.items():
+        command = index.load(place)[0]
         if command.name == f"r2 {word}":
             below = text.partition(f"\n.Ss {manual.words(command.name)}\n")[2].partition("\n.S")[0]
             assert below

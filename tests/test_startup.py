@@ -15,8 +15,8 @@ HEAVY = """argparse ast asyncio configparser contextlib ctypes dataclasses datet
     inspect json logging pathlib re random shlex shutil ssl string subprocess tempfile textwrap threading tomli tomllib
     traceback typing unicodedata urllib""".split()
 OURS = [
-    "config", "library", "manual", "net.daemon", "net.exchange", "net.faulty", "net.relay", "proto.faults",
-    "proto.node", "tools.lossy", "tools.manager", "tools.r2d",
+    "config", "library", "manual", "net.daemon", "net.exchange", "net.faulty", "net.relay", "net.report",
+    "net.view", "proto.faults", "proto.node", "tools.lossy", "tools.manager", "tools.r2d", "tools.status", "tools.top",
 ]  # fmt: skip
 TOOLS = {"r2", "connect", "serve", "tunnel"}
 LOADED = re.compile(r"^import time:\s+\d+ \|\s+\d+ \| +(\S+)$", re.MULTILINE)
@@ -118,6 +118,7 @@ def use_everything(place: Place, carl: Program) -> None:
             assert place.run(f"r2 -s {from_}.sock -t {path} tunnel -", b"abc").out.endswith("abc")
         place.run(f"r2 -s {from_}.sock -t nobody/cat tunnel -", status=255)
         place.run(f"r2 -s {from_}.sock ls -alR")
+        place.run(f"r2 -s {from_}.sock status")
         place.run(f"r2 -s {from_}.sock -t carl trace", status=None)
     place.run("r2 -s carl.sock -t alice/web tunnel -", b"", status=None)
     right = (place.path / "carl.toml").read_text()

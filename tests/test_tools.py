@@ -12,7 +12,7 @@ import pytest
 from processes import Place, eventually, wakeups
 
 TOOLS = ["r2d", "r2dm", "r2", "r2-connect", "r2-tunnel", "r2-serve", "r2-ssh", "r2-lossy"]
-WORDS = ["ls", "ping", "trace", "connect", "tunnel", "serve"]
+WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve"]
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -45,6 +45,7 @@ def test_help_names_every_option(place: Place) -> None:
         ("r2dm", ["-f", "--check", "-v"]),
         ("r2 ls", ["-l", "-a", "-R", "--json"]),
         ("r2 ping", ["-c", "-i"]),
+        ("r2 bench", ["-t", "--time", "--size", "--json"]),
         ("r2 connect", ["-n", "--lossy", "--resume", "--retry", "10m", "TRANSPORT"]),
         ("r2 serve", ["-n", "--allow", "TRANSPORT"]),
     ):
@@ -92,6 +93,9 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2 -t a//b ls", "empty"),
         ("r2 ping -c 0", "-c"),
         ("r2 ping -c x", "x"),
+        ("r2 bench", "bench measures the way to another node: give one with -t"),
+        ("r2 -t bob bench --time 0", "--time"),
+        ("r2 -t bob bench --size 0", "--size"),
         ("r2 tunnel", "missing TRANSPORT"),
         ("r2 serve", "missing TRANSPORT"),
         ("r2 -t bob serve cat", "-t"),

@@ -53,7 +53,7 @@ class Client:
         self._gone = gone
         self._event = event
         self._answers: dict[int, tuple[Answer, tuple[str, ...]]] = {}
-        self._last = 0
+        self._last = int.from_bytes(os.urandom(3), "big")  # nobody can guess what we have asked
         self._driver: Driver | None = None
         me = Me("", b"", role=CLIENT, software=f"r2box {__version__}")
         self.link = Link(self, me, loop.now(), local=True)
@@ -141,14 +141,24 @@ class Client:
             answer = self._event
         else:
             answer, path = self._answers.get(body.id, (None, ()))
-        # An answer comes from a node that was asked, or from one on the way to it; nobody else can slip one in.
-        way = (self.address, *path)  # a node strips its own address, however often it stands there
-        path = tuple(step for before, step in zip(way, way[1:]) if step != before)
-        if answer is not None and message.origin == path[: len(message.origin)]:
+        if answer is not None and self._may_answer(message.origin, path, body.kind == say.ERROR):
             answer(body, descriptors)
             return
         for fd in descriptors:
             os.close(fd)
+
+    def _may_answer(self, origin: tuple[str, ...], path: tuple[str, ...], is_error: bool) -> bool:
+        """Whether what has come by `origin` can be an answer to what was asked of the node at `path`.
+
+        It comes from that node, by way of all that were named; others may lie between them, which discovery knew.  An
+        error may come from any node, as the one where the path broke was perhaps not named.
+        """
+        way = (self.address, *path)  # a node strips its own address, however often it stands there
+        steps = [step for before, step in zip(way, way[1:]) if step != before]
+        if is_error or origin == tuple(steps):
+            return True
+        trail = iter(origin)
+        return origin[-1:] == tuple(steps[-1:]) and all(step in trail for step in steps)
 
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
         if link.passes or fields["mode"] != DESCRIPTOR:

@@ -10,9 +10,11 @@ import sys
 from ..errors import TransportError, UsageError
 from ..proto import body as say
 from ..proto.outcome import ENDED
+from ..proto.policy import EVERYTHING
 from . import child
 from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
 from .dial import Dial, Listener
+from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
 from .splice import bridge, take_stdio
 from .starter import fill_place
@@ -22,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..proto.policy import Policy
     from .bridge import Bridge
     from .client import Client
     from .datagram import Gatherer
@@ -49,7 +52,8 @@ class Connector:
     `why` is empty for an orderly end; `linked` says whether there has been a link at all.  A transport that listens
     makes any number of links, says on the log what becomes of each, and is over only when it cannot listen any more.
     `expect` is the only address that the neighbour may have ("": any), `patience` for how many seconds the tunnels wait
-    for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature.
+    for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature,
+    `policy` what is told and carried there.
     """
 
     def __init__(
@@ -65,12 +69,14 @@ class Connector:
         *,
         patience: int = 0,
         lossy: bool = False,
+        policy: Policy = EVERYTHING,
     ) -> None:
         self._loop = loop
         self._log = log
         self._client = client
         self._transport = transport
         self._patience = patience
+        self._policy = policy
         self._is_lossy = transport.is_lossy or lossy
         self._socket_path = os.path.abspath(socket_path)
         self._expect = expect
@@ -142,7 +148,7 @@ class Connector:
     def _start_starter(self) -> None:
         words = [*own_command(), "r2-connect", "-s", self._socket_path]
         words += ["-n", self._expect] if self._expect else []
-        words += ["--resume", str(self._patience), *(["--lossy"] if self._is_lossy else [])]
+        words += ["--resume", str(self._patience), *(["--lossy"] if self._is_lossy else []), *words_of(self._policy)]
         command = fill_place(self._transport.command, [*words, "-"])
         self._log.debug(f"starting: {command}")
         self._pid, self._leash = child.start_leashed(command)
@@ -212,6 +218,7 @@ class Connector:
             lossy=int(self._is_lossy),
             mtu=self._transport.mtu,
             keepalive=self._transport.keepalive,
+            **fields_of(self._policy),
         )
         if left is not None:
             self._left[id_] = left

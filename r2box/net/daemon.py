@@ -19,7 +19,6 @@ from ..proto.link import Link
 from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
-from ..proto.policy import Policy
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
@@ -27,6 +26,8 @@ from .driver import Driver, Group
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
 from .packets import PacketDriver
+from .report import Report
+from .rules import policy_in
 from .socketfile import identity, listen, remove
 from .units import format_duration
 
@@ -164,6 +165,7 @@ class Daemon:
     def resumed(self, link: Link, newcomer: Link) -> None:
         self._strangers.discard(newcomer)
         self._patience.pop(link).cancel()
+        link.transport = newcomer.transport
         driver = self._drivers[link] = self._drivers.pop(newcomer)
         if newcomer in self._reports:
             guest, id_ = self._reports[link] = self._reports.pop(newcomer)
@@ -281,6 +283,18 @@ class Daemon:
         self._forget(guest)
         guest.say(say.DONE, body.id)
 
+    def _on_status(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        close_all(descriptors)
+        if not body["start"]:
+            links = (*self.node.links.values(), *self._strangers)
+            guest.report = Report(self._drivers, links, self._guests.values(), self.exchange.endpoints)
+        if guest.report is None:
+            raise RefusedError(f"{self.node.address}: a report is read from its beginning")
+        page = guest.report.page(body["start"], self.loop.now())
+        if not page["next"]:
+            guest.report = None
+        guest.say(say.STATUS_IS, body.id, address=self.node.address, **page)
+
     # -- links ---------------------------------------------------------------------------------------------------
 
     def _on_attach(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
@@ -311,7 +325,8 @@ class Daemon:
             patience=body["patience"],
             keepalive=body["keepalive"] or KEEPALIVE,
         )
-        link.policy = _policy_of(body)
+        link.policy = policy_in(body)
+        link.transport = body["transport"]
         self._strangers.add(link)
         guest.attached[body.id] = link
         self._reports[link] = (guest, body.id)
@@ -346,6 +361,7 @@ class Daemon:
             return
         self.loop.later(END_TIME, self._finish)
         self._ending = self.exchange.is_closed = True
+        self.node.meters.end("is shutting down")  # they would never be idle
         self.log.info(f"{self.node.address}: ending")
         if self._listener is not None:
             self.loop.watch(self._listener.fileno())
@@ -389,17 +405,9 @@ class Daemon:
             done()
 
 
-def _policy_of(body: say.Body) -> Policy:
-    """Of the link that ATTACH asks for."""
-
-    def patterns(field: str) -> tuple[str, ...] | None:
-        return tuple(pattern.decode("utf-8", "replace") for pattern in body[field]) or None
-
-    return Policy(not body["silent"], patterns("advertise"), not body["still"], patterns("accept"))
-
-
 _REQUESTS: dict[int, Callable[[Daemon, Guest, say.Body, tuple[int, ...]], None]] = {
     say.LEAVE: Daemon._on_leave,
     say.WATCH: Daemon._on_watch,
     say.ATTACH: Daemon._on_attach,
+    say.STATUS: Daemon._on_status,
 }

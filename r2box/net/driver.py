@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..proto.carrier import Carrier
     from ..proto.link import Link
     from ..proto.session import Block
     from ..proto.wire import Buffer
@@ -265,6 +266,16 @@ class Driver:
     def is_idle(self) -> bool:
         """Whether everything has been written."""
         return self._closed or self._deaf or not (self._out or self.link.has_output)
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """What repairs the losses."""
+        return None
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes that were taken from the link and wait to be written."""
+        return sum(map(len, self._out))
 
     def _wave(self) -> None:
         """The link is down: write its last bytes, but do not wait long for a neighbour that does not read.

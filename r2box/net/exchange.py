@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import RefusedError
 from ..proto import body as say
-from ..proto.address import SERVICE, check_address, format_path
+from ..proto.address import BENCH, SERVICE, check_address, format_path
 from ..proto.attempt import Attempt
 from ..proto.link import Link
 from ..proto.node import Node, Service
@@ -40,7 +40,7 @@ class Exchange:
         self.loop = loop
         self.log = log
         self.node = node
-        self.endpoints: set[Endpoint] = set()
+        self.endpoints: dict[Endpoint, Stream] = {}  # with their streams, also when those are over
         self.is_closed = False  # no new tunnels: the daemon is ending
         self.incoming: set[Incoming] = set()
         self._quiet: Callable[[], None] | None = None  # when the last program has ended
@@ -145,6 +145,8 @@ class Exchange:
             if len(descriptors) not in (0, 2):
                 raise RefusedError(f"{self.node.address}: a tunnel takes no descriptors, or an input and an output")
             service = None if isinstance(target, Link) else target or self.node.itself()
+            if service is self.node.bench:
+                raise RefusedError(f"{self.node.address}: {BENCH} measures the way to another node: give one with -t")
             if service is not None and not is_allowed(service.allow, (guest.link.address,)):
                 raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
         except RefusedError:
@@ -153,7 +155,7 @@ class Exchange:
         if service is None:
             _Over(self, guest, body, descriptors)
         else:
-            _Here(self, guest, body, service, descriptors)
+            Here(self, guest, body, service, descriptors)
 
 
 class _Over(Tunnel):
@@ -177,7 +179,8 @@ class _Over(Tunnel):
         self._end.join(stream)
         attempt = stream.far
         self._doubt = Doubt(exchange.loop, exchange.node, attempt) if isinstance(attempt, Attempt) else None
-        exchange.endpoints.add(self._end)
+        stream.name((guest.link.address,), body["target"])
+        exchange.endpoints[self._end] = stream
         target = format_path(body["target"])
         exchange.log.debug(f"{exchange.node.address}: a tunnel from {guest.link.address} to {target}")
 
@@ -195,7 +198,7 @@ class _Over(Tunnel):
 
     def closed(self, outcome: Outcome) -> None:
         self._settle()
-        self._exchange.endpoints.discard(self._end)
+        self._exchange.endpoints.pop(self._end, None)
         self.end(outcome)
         close_all(self._theirs)
         hears_first = not self.guest.link.passes  # what we say overtakes the bytes
@@ -211,20 +214,22 @@ class _Over(Tunnel):
         self._end.halted(outcome)
 
 
-class _Here(Tunnel):
+class Here(Tunnel):
     """A tunnel to a service of this daemon: each side gets its ends, and the bytes go between them without us.
 
     A program gets the client's own stdin and stdout, if those were given; but not one socket for both, of which it
     could not close its output alone.
     """
 
-    __slots__ = ("_exchange", "_incoming", "_mine", "_runs")
+    __slots__ = ("_exchange", "_incoming", "_mine", "_runs", "begun", "where")
 
     def __init__(
         self, exchange: Exchange, guest: Guest, body: say.Body, service: Service, given: tuple[int, ...]
     ) -> None:
         self._exchange = exchange
         self._runs = service.runs
+        self.begun = exchange.loop.now()
+        self.where = format_path(body["target"]) or exchange.node.address
         self._mine: tuple[int, ...] = ()
         if given and service.runs == say.APART and not same_socket(*given):
             theirs = given
@@ -280,7 +285,7 @@ class _Relay:
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
         self._end = Endpoint(self._exchange.loop, adopt(fds), self, kind)
-        self._exchange.endpoints.add(self._end)
+        self._exchange.endpoints[self._end] = self._stream
         self._end.join(self._stream)
         self._stream.far = self._end
 
@@ -320,7 +325,7 @@ class _Relay:
     def closed(self, outcome: Outcome) -> None:
         """The tunnel is over.  After a failure the program is told before it sees the end of its input."""
         assert self._end is not None
-        self._exchange.endpoints.discard(self._end)
+        self._exchange.endpoints.pop(self._end, None)
         if outcome.is_clean or not self._incoming.is_running:
             (self._end.channel.close if outcome.is_clean else self._end.channel.reset)()
             self._incoming.drop()

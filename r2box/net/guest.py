@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .exchange import Exchange
     from .loop import Loop
+    from .report import Report
 
     class Served(Protocol):
         """What hears from the server of an Incoming."""
@@ -43,6 +44,7 @@ class Guest:
         self.incoming: dict[int, Incoming] = {}
         self.watching: dict[int, int] = {}  # by the id of WATCH: events that it was too slow for
         self.failed: set[Channel] = set()  # of tunnels that failed
+        self.report: Report | None = None  # that it is being told
         self._last = 0
 
     def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:

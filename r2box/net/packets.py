@@ -135,6 +135,14 @@ class PacketDriver(Driver):
         self._alarm = None
         self.wake()
 
+    @property
+    def carrier(self) -> Carrier:
+        return self._carrier
+
+    @property
+    def unwritten(self) -> int:
+        return super().unwritten + int(self._carrier.statistics["queue"])
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     @property

@@ -45,6 +45,7 @@ class Server:
         ready: Callable[[], None],
         failed: Callable[[R2Error], None],
         allow: tuple[str, ...] = (),
+        private: bool = False,
     ) -> None:
         self._loop = loop
         self._log = log
@@ -54,6 +55,7 @@ class Server:
         self._ready = ready
         self._failed = failed
         self._allow = allow
+        self._private = private
         self._client: Client | None = None
         self._running: dict[int, int] = {}  # tunnel: process
         self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
@@ -72,6 +74,7 @@ class Server:
             runs=say.APART if self.transport.how in (COMMAND, DEVICE) else say.PROVIDES,
             allow=tuple(pattern.encode() for pattern in self._allow),
             detail=self.transport.text[:200],
+            private=int(self._private),
         )
 
     def _answered(self, body: say.Body, descriptors: tuple[int, ...]) -> None:

@@ -35,3 +35,20 @@ def format_duration(seconds: float) -> str:
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
     return f"{seconds:g}s"
+
+
+def format_size(count: float) -> str:
+    """A number of bytes for people, in three digits: `512 B`, `1.2 KiB`, `340 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 999.5 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.1f} {unit}" if count < 9.95 and unit != "B" else f"{count:.0f} {unit}"
+
+
+def format_span(seconds: float) -> str:
+    """A time that has passed, for people, in one unit: `3 ms`, `12 s`, `5 min`, `30 h`, `12 d`."""
+    for unit, size, least in (("d", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120), ("s", 1, 0.9995)):
+        if seconds >= least:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds * 1000:.3g} ms"

@@ -16,6 +16,7 @@ MAX_HOPS = 32  # steps in a path, and in an origin: the 255 of an IP packet is n
 SERVICE = "service/"
 CHILD = "child/"
 ANY = "any/"
+BENCH = "r2.bench"  # the service that every node has built in: see `meter`
 RESERVED = frozenset(("service", "child", "any"))
 _ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:=+@-")
 

@@ -26,6 +26,7 @@ SERVE = 0x05  # offer a service; tunnels to it come as INCOMING
 STARTED = 0x06  # to INCOMING: it runs (with a descriptor if the server made one)
 EXITED = 0x07  # to INCOMING: it ended, or could not be started
 HALTED = 0x09  # to OPENED: the program at our end has ended, so; its end of output may now be passed on
+STATUS = 0x0B  # your links and tunnels, with all that is known of them
 LEAVE = 0x08  # end all that hangs on me; DONE when it has
 NETWORK = 0x0A  # what have you heard of: all nodes `after` a name, the node `name`, or those that offer `service`?
 WATCH = 0x0C  # tell me what comes and goes, as EVENTs
@@ -41,7 +42,13 @@ INCOMING = 0x46  # to a server: a tunnel for it, with the descriptors for its pr
 HANGUP = 0x47  # to a server: the tunnel failed; end its program
 ERROR = 0x48  # the request failed
 NETWORK_IS = 0x49
-EVENT = 0x4B  # to WATCH: something has come or gone
+EVENT = 0x4B  # to WATCH: something has happened, one of `EVENTS`
+
+# "path" is another way to a node that was known.
+EVENTS = (
+    "node-up", "node-down", "path", "service-up", "service-down", "link-up", "link-down", "link-cut", "link-resumed",
+)  # fmt: skip
+STATUS_IS = 0x4A
 
 # What a server gets with INCOMING (`runs` of SERVE): nothing, it makes the descriptor itself; one descriptor; or stdin
 # and stdout apart.
@@ -71,6 +78,7 @@ BODIES = {
     LEAVE: Fields("LEAVE"),
     NETWORK: Fields("NETWORK", after=(1, "text"), name=(2, "text"), service=(3, "text")),
     WATCH: Fields("WATCH"),
+    STATUS: Fields("STATUS", start=(1, "uint")),
     PONG: Fields("PONG", data=(1, "bytes")),
     LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),
     OPENED: Fields("OPENED"),
@@ -85,6 +93,7 @@ BODIES = {
     EVENT: Fields(
         "EVENT", what=(1, "text"), name=(2, "text"), path=(3, "path"), cost=(4, "uint"), missed=(5, "uint")
     ),
+    STATUS_IS: Fields("STATUS_IS", links=(1, "each"), tunnels=(2, "each"), next=(3, "uint"), address=(4, "text")),
 }
 
 # One line of a LISTING: kind is "node", "service" or "client".
@@ -93,6 +102,22 @@ ENTRY = Fields("entry", kind=(1, "text"), name=(2, "text"), detail=(3, "text"))
 # One node of a NETWORK_IS: the best path to it, its cost in microseconds, for how many milliseconds it has been that,
 # and how many neighbours know a way.
 KNOWN = Fields("known", path=(1, "path"), cost=(2, "uint"), age=(3, "uint"), ways=(4, "uint"), services=(5, "each"))
+# A line of STATUS_IS about a link.  Sizes are bytes, `rtt` is in microseconds, `age` in milliseconds.
+LINK = Fields(
+    "link", address=(1, "text"), state=(2, "uint"), reason=(3, "text"), transport=(4, "text"), rate=(5, "uint"),
+    received=(6, "uint"), sent=(7, "uint"), rtt=(8, "uint"), packets=(9, "uint"), resent=(10, "uint"),
+    resumes=(11, "uint"), queue=(12, "uint"), unacked=(13, "uint"), tunnels=(14, "uint"), age=(15, "uint"),
+)
+LINK_UP, LINK_WAITS, LINK_GREETS = range(3)  # its states
+
+# And one about a tunnel.  `there` counts the bytes from `who` to `where`, `back` the others; `idle` and `age` are in
+# milliseconds; `link` and `label` are the neighbour and the route's number there, or the client and its request.
+ROUTE = Fields(
+    "tunnel", who=(1, "text"), where=(2, "text"), way=(3, "uint"), there=(4, "uint"), back=(5, "uint"),
+    idle=(6, "uint"), age=(7, "uint"), stalled=(8, "uint"), link=(9, "text"), label=(10, "uint"),
+)
+WAY_OUT, WAY_IN, WAY_ACROSS, WAY_LOCAL = range(4)  # from here, to here, through here; within
+FREE, READER, CREDIT, TURN, CUT, SERVICE = range(6)  # what it is stalled on
 
 MAX_LISTING = MAX_CONTROL // 2  # a page of a listing; the next one is asked for with `start`
 

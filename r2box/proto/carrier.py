@@ -149,6 +149,7 @@ class Carrier:
             "bad": self._scanner.bad,
             "stale": self.stale,
             "held": self._in.held,
+            "queue": self._out.queue,
             "window": self._out.pace.window,
             "flight": self._out.pace.flight,
             "loss": self._out.pace.loss,

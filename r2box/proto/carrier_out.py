@@ -89,6 +89,11 @@ class Outbound:
         # Whole packets, so that a large transfer does not leave a small one at the end of each portion.
         return max((max(free, 0) // step + 1) * step - len(self._queue), 0)
 
+    @property
+    def queue(self) -> int:
+        """Bytes of the stream that were taken and not sent yet."""
+        return len(self._queue)
+
     def send(self, buffers: list[Buffer]) -> None:
         """Take bytes of the stream; they are copied."""
         queue = self._queue

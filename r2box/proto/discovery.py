@@ -50,7 +50,7 @@ if TYPE_CHECKING:
             """A line for whoever looks after this node."""
 
         def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
-            """Something has come or gone: see `NEWS`."""
+            """Something has come or gone: see `EVENTS` of `body`."""
 
 
 GRACE = 10.0  # seconds
@@ -58,9 +58,6 @@ SETTLED = 1.0  # seconds for which a path has not changed: then even what is res
 DOUBTED = 60.0  # seconds for which other ways are tried before one that led to nobody
 NEAR = 8  # nodes that offer a service to which there may be more ways than the best
 NEVER = float("inf")
-
-# What happens: "node" and "service" come and go, "path" is another way to a node that was known.
-NEWS = ("node-up", "node-down", "path", "service-up", "service-down")
 
 
 class Discovery:

@@ -69,12 +69,12 @@ class Link:
     ) -> None:
         self.owner = owner
         self.me = me
-        self.now = now
+        self.now = self.begun = now  # `begun`: when it came up; before that, when it was made
         self.expect = expect
         self.is_local = local
         self.passes = False  # descriptors pass on it, as the transport has found
         self.state = READY_WAIT
-        self.address = ""  # the neighbour's, once it is known
+        self.address = self.transport = ""  # the neighbour's, once it is known; what carries it, for people
         self.peer: dict[str, Any] = {}  # its hello
         self.reason = ""  # why the link is down
         self.was_up = False
@@ -112,7 +112,7 @@ class Link:
     def up(self, session: Session | None) -> None:
         """The greeting is over."""
         self.state = UP
-        self.was_up = True
+        self.was_up, self.begun = True, self.now
         self.session = session
         if session is None:
             self.sender.kept.stop()

@@ -22,11 +22,12 @@ from __future__ import annotations
 
 from ..errors import BusyError, RefusedError, WireError
 from . import body as say
-from .address import ANY, CHILD, MAX_HOPS, SERVICE, format_path
+from .address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
 from .attempt import Attempt, Way
 from .discovery import Discovery
 from .link import UP, Link
 from .listing import describe_known, list_page, network_page
+from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .policy import EVERYTHING, is_allowed
 from .probes import Probes
@@ -101,6 +102,8 @@ class Node:
         self.clients: dict[str, Link] = {}  # by virtual address: child/1
         self.services: dict[str, Service] = {}
         self.discovery = Discovery(me, host)
+        self.meters = Meters(me.address)
+        self.bench = Service(BENCH, self.meters)  # the only service that is nobody's, and in no listing
         self._newcomers: dict[str, Link] = {}  # links that wait for the probe of an older one
         self._last_client = 0
         self.probes = Probes(self.links)
@@ -230,9 +233,10 @@ class Node:
             return [*(way for way in around if way[0] is not link), (link, path, None)]
         is_any, is_here = head.startswith(ANY), head.startswith(SERVICE)
         name = head.partition("/")[2] if is_any or is_here else head
-        if name in self.services and not rest:
-            return [(self.services[name], (), None)]
-        if (name in self.services or is_any) and rest:
+        service = self.bench if name == BENCH else self.services.get(name)
+        if service is not None and not rest:
+            return [(service, (), None)]
+        if rest and (service is not None or is_any):
             raise RefusedError(f"{self.address}: {head} is a service, and nothing lies behind it: {format_path(path)}")
         if is_any:
             ways = self._over(self.discovery.routes_to_any(name), (SERVICE + name,), origin)
@@ -305,6 +309,7 @@ class Node:
         if link.is_local and fields["mode"] == DESCRIPTOR:
             self.host.ferry(link, stream)
             return
+        stream.name(origin, wish.path or (self.address,))
         try:
             if link.is_local:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
@@ -323,8 +328,10 @@ class Node:
             return
         if not is_allowed(service.allow, origin):
             stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} is not for {format_path(origin)}"))
-            return
-        self.host.offer(service, stream, origin)
+        elif service is self.bench:
+            self.meters.open(stream)
+        else:
+            self.host.offer(service, stream, origin)
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -394,6 +401,8 @@ class Node:
 
     def add_service(self, service: Service) -> None:
         """RefusedError if the name is taken."""
+        if service.name == BENCH:
+            raise RefusedError(f"{self.address}: {SERVICE}{BENCH} is the node's own: choose another name")
         if service.name in self.services:
             raise RefusedError(f"{self.address}: {SERVICE}{service.name} is already offered")
         if len(self.services) >= MAX_SERVICES:

@@ -61,6 +61,11 @@ class Outbox:
             self._last = None
 
     @property
+    def waiting(self) -> int:
+        """Bytes of control frames that wait."""
+        return self.backlog - FRAME_COST * len(self._control)
+
+    @property
     def is_backlogged(self) -> bool:
         return self.backlog > MAX_BACKLOG
 
@@ -111,6 +116,8 @@ class Outbox:
         size = len(data) if data else 0
         if data:
             stream.credit -= size
+            stream.sent += size
+            stream.used = stream.link.now
             header = wire.encode_header(wire.DATA, stream.route, size)
             if size <= JOIN:
                 out.append(header + data)

@@ -49,6 +49,9 @@ class Policy:
     def __hash__(self) -> int:
         return hash((self.discover, self.advertise, self.transit, self.accept))
 
+    def __repr__(self) -> str:
+        return f"Policy({self.discover}, {self.advertise}, {self.transit}, {self.accept})"
+
 
 EVERYTHING = Policy()
 

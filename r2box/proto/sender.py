@@ -36,6 +36,7 @@ class Sender:
         self._marked = 0  # bytes before the last mark
         self._preface = b""  # goes before all else, and is not numbered
         self.repeats = False  # there is something that went over an earlier transport
+        self.resumes = 0  # transports after the first
 
     @property
     def has_output(self) -> bool:
@@ -81,6 +82,7 @@ class Sender:
     def resume(self, preface: bytes) -> None:
         """There is another transport: `preface` goes first, then what is kept, then a mark."""
         self._preface = preface
+        self.resumes += 1
         self.repeats = True
         self.kept.rewind()
         self.flight = Flight(self.flight)

@@ -27,6 +27,7 @@ from collections import deque
 
 from ..errors import WireError
 from . import wire
+from .address import format_path
 from .outcome import Outcome, decode_outcome, encode_outcome
 from .wire import decode_varint, encode_varint
 
@@ -52,6 +53,7 @@ LEAST_WINDOW = 1 << 12  # what a stream gets when the link's budget is used up: 
 GROW_ROUNDS = 2  # a window that was used up within this many round trips is too small for the path
 SHRINK_AFTER = 10.0  # seconds a window may take to be used once before it goes back to the first size
 MAX_PIECES = 512  # taken at once: IOV_MAX is 1024
+MAX_NAME = 256  # characters kept of a path for people: 32 steps of 64 would cost more than all the rest of a stream
 COALESCE = 1 << 14  # small pieces in a queue are joined up to this size, so that 1-byte frames do not cost 50 each
 
 
@@ -152,9 +154,9 @@ class Stream:
     """The state of one route on one link.  Made by `Link` only."""
 
     __slots__ = (
-        "_ending", "_round", "_round_at", "accepted", "allowance", "close_received", "close_sent", "credit",
+        "_ending", "_round", "_round_at", "accepted", "allowance", "begun", "close_received", "close_sent", "credit",
         "eof_passed", "far", "far_ready", "fin_received", "fin_sent", "inbox", "key", "link", "opened_here", "queued",
-        "recalled", "route", "stopped", "window",
+        "recalled", "received", "route", "sent", "stopped", "used", "where", "who", "window",
     )  # fmt: skip
 
     def __init__(self, link: Link, key: int, route: int, opened_here: bool) -> None:
@@ -163,8 +165,12 @@ class Stream:
         self.route = route  # the route number in frames that go out
         self.opened_here = opened_here  # the far side of the link leads to the service
         self.far: End = NOBODY
+        self.accepted = False  # the tunnel stands
+        # for people
+        self.who = self.where = ""  # where the tunnel comes from and leads to, seen from here; see `name`
+        self.begun = self.used = link.now  # when it was opened, and when bytes last passed
+        self.sent = self.received = 0  # bytes
         # out
-        self.accepted = not opened_here
         self.credit = 0
         self.far_ready = False
         self.queued = False  # in the link's ring
@@ -184,6 +190,10 @@ class Stream:
         self.close_received = False
         self._ending: Outcome | None = None  # a CLOSE that waits for the bytes in front of it
 
+    def name(self, who: tuple[str, ...], where: tuple[str, ...]) -> None:
+        """Keep where the tunnel comes from and leads to, as far as that is worth its memory."""
+        self.who, self.where = format_path(who)[:MAX_NAME], format_path(where)[:MAX_NAME]
+
     # -- what the neighbour says (called by Link) -----------------------------------------------------------------
 
     def on_accept(self, payload: Buffer) -> None:
@@ -201,6 +211,8 @@ class Stream:
         if self.fin_received:
             raise WireError("data after the end of a stream")
         self.allowance -= size
+        self.received += size
+        self.used = self.link.now
         if self.stopped or not size:
             self.link.budget.give_back(size)
             return
@@ -334,6 +346,7 @@ class Stream:
 
     def accept(self) -> None:
         """The tunnel stands: tell the neighbour, with the first window for what it sends."""
+        self.accepted = True
         if not self.close_sent:
             self.link.control(wire.ACCEPT, self.route, wire.ACCEPT_FIELDS.encode(window=self.first_grant()))
             self._schedule()

@@ -13,6 +13,7 @@ from ..net.connector import Connector
 from ..net.keeper import Keeper
 from ..net.log import Log
 from ..net.loop import Loop
+from ..net.rules import OF_LINK, policy_of
 from ..net.scheme import CONNECT
 from ..net.transport import STDIO, explain, parse_transport, summary
 from ..net.units import parse_patience
@@ -34,6 +35,7 @@ COMMAND = Command(
         Option(("--lossy",), "the transport may lose or change bytes: repair that", kind="flag"),
         Option(("--resume",), "how long tunnels wait for another transport; 0: not at all", "TIME", default="10m"),
         Option(("--retry",), "make the link again whenever it ends", kind="flag"),
+        *OF_LINK,
     ],
     aliases=["r2 connect"],
     description=(
@@ -42,6 +44,8 @@ COMMAND = Command(
         "When the transport ends without a farewell, or is silent for too long, the tunnels over it wait.  The next "
         "link between the same two daemons, over whatever transport, takes them up, and nothing is lost.  With "
         "--retry that is tried after 100 ms, then less and less often, at least every 30 s; SIGHUP tries at once.\n\n"
+        "The two nodes tell each other what they reach, and others are reached through them; the last four options "
+        "restrict that.  A PATTERN has the shell's * and ?.\n\n"
         "If one side says --lossy, or uses a transport that is so by nature, both repair what is lost.\n\n"
         "In a command that starts other programs itself, a lone dash behind exec: or system:, or the word -%, is "
         "replaced by the command that makes a link to this daemon.\n\n" + explain(CONNECT)
@@ -77,6 +81,7 @@ class _Connect:
         self._expect = expect
         self._patience = patience
         self._lossy = args.lossy
+        self._policy = policy_of(args)
         self._path = args.socket or socketfile.default_path()
         self._log = Log("r2-connect", args.verbose - 2 * args.quiet)
         self._loop = Loop()
@@ -110,6 +115,7 @@ class _Connect:
             ended,
             patience=self._patience,
             lossy=self._lossy,
+            policy=self._policy,
         )
 
     def _ready(self) -> None:

@@ -23,14 +23,16 @@ from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.server import Server
 from ..net.socketfile import default_path
+from ..net.tasks import Tasks
 from ..net.transport import parse_transport
+from ..proto.address import BENCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..command import Args
-    from ..config import Config, Conn, Serve
+    from ..records import Config, Conn, Serve, Task
 
 COMMAND = Command(
     "r2dm",
@@ -44,8 +46,9 @@ COMMAND = Command(
     common=False,
     section=8,
     description=(
-        "One process runs the daemon, keeps the links of [[conn]] up, and serves what [[serve]] names.  A link that "
-        "ends is made again, first after 100 ms, then less and less often, at least every 30 s.\n\n"
+        "One process runs the daemon, keeps the links of [[conn]] up, serves what [[serve]] names, and runs the "
+        "commands of [[task]] when nodes and services come and go.  A link that ends is made again, first after "
+        "100 ms, then less and less often, at least every 30 s.\n\n"
         "SIGHUP reads the file again: links and services that were added or removed there are started or ended, and "
         "the others are left alone, but links that wait to be made again are made at once.  SIGTERM and SIGINT end the "
         "node in good order."
@@ -64,7 +67,10 @@ def main(args: Args) -> int:
         raise UsageError("missing -f CONFIG")
     config = files.load(args.file)
     if args.check:
-        print(f"{args.file}: {config.addr}: {len(config.conns)} links, {len(config.serves)} services: right")
+        print(
+            f"{args.file}: {config.addr}: {len(config.conns)} links, {len(config.serves)} services, "
+            f"{len(config.tasks)} tasks: right"
+        )
         return OK
     return Manager(config, args.file, Log("r2dm", INFO + args.verbose - 2 * args.quiet)).run()
 
@@ -128,6 +134,7 @@ class _Link(_Part):
             ended,
             patience=conn.resume,
             lossy=conn.lossy,
+            policy=conn.policy,
         )
 
     def _restart(self) -> None:
@@ -155,10 +162,13 @@ class _Link(_Part):
 class _Service(_Part):
     """One [[serve]], or [self] cmd with the name ""."""
 
-    def __init__(self, manager: Manager, name: str, cmd: str, allow: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, manager: Manager, name: str, cmd: str, allow: tuple[str, ...] = (), private: bool = False
+    ) -> None:
         super().__init__(manager)
+        transport = parse_transport(cmd)
         self._server = Server(
-            self.loop, manager.log, name, parse_transport(cmd), manager.path, lambda: None, self._failed, allow
+            self.loop, manager.log, name, transport, manager.path, lambda: None, self._failed, allow, private
         )
         self._client = self.connect(lambda: self._server.offer(self._client))
 
@@ -182,6 +192,28 @@ class _Service(_Part):
         self._client.leave(has_left)
 
 
+class _Tasks(_Part):
+    """All of [[task]]."""
+
+    def __init__(self, manager: Manager, tasks: list[Task]) -> None:
+        super().__init__(manager)
+        self.tasks = Tasks(self.loop, manager.log, manager.path, tasks)
+        self._restart()
+
+    def _restart(self) -> None:
+        if not self.ended:
+            self._client = self.connect(lambda: self.tasks.watch(self._client))
+
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        self.ended = True
+
+        def has_left() -> None:
+            left()
+            self.tasks.end(done)
+
+        self._client.leave(has_left)
+
+
 class Manager:
     """A node and everything in its file."""
 
@@ -194,10 +226,12 @@ class Manager:
         self._links: list[tuple[Conn, _Link]] = []
         self._services: list[tuple[Serve, _Service]] = []
         self._itself: _Service | None = None
+        self._tasks: _Tasks | None = None
         self._leaving: set[_Part] = set()  # taken out of the file; what they ran has still to end
         self._ending = False
         self.loop.failed = log.bug
         self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended)
+        self.daemon.node.discovery.policy = config.policy
 
     def run(self) -> int:
         raise_file_limit()
@@ -214,11 +248,15 @@ class Manager:
         if self._ending:
             return
         config = self._config
+        if config.tasks and self._tasks is None:  # before there is anything to hear of
+            self._tasks = _Tasks(self, config.tasks)
+        self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is turned off here ([self] bench)"
         if config.cmd and self._itself is None:
             self._itself = _Service(self, "", config.cmd)
         for serve in config.serves:
             if serve not in [pair[0] for pair in self._services]:
-                self._services.append((serve, _Service(self, serve.name, serve.cmd, tuple(serve.allow))))
+                service = _Service(self, serve.name, serve.cmd, tuple(serve.allow), serve.private)
+                self._services.append((serve, service))
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
                 self._links.append((conn, _Link(self, conn)))
@@ -232,8 +270,10 @@ class Manager:
                 self.log.error(f"not reloaded: {line}")
             return
         old, self._config = self._config, new
-        if new.addr != old.addr or (new.socket or default_path()) != self.path:
-            self.log.warning(f"{self._file}: a new addr or socket takes a restart")
+        if (new.addr, new.socket or default_path(), new.policy) != (old.addr, self.path, old.policy):
+            self.log.warning(f"{self._file}: a new addr or socket, or other rules in [self], take a restart")
+        if self._tasks is not None:
+            self._tasks.tasks.change(new.tasks)
         for _, link in self._links:
             link.hurry()
         gone: list[_Part] = [part for entry, part in self._links if entry not in new.conns]
@@ -276,7 +316,8 @@ class Manager:
         parts: list[_Part] = [part for _, part in self._links]
         parts += [part for _, part in self._services]
         parts += self._leaving
-        return parts + ([self._itself] if self._itself else [])
+        parts += [part for part in (self._itself, self._tasks) if part is not None]
+        return parts
 
 
 def end_all(parts: list[_Part], done: Callable[[], None]) -> None:

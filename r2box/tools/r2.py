@@ -1,16 +1,14 @@
-"""r2: ask nodes what they are connected to, and whether they are there (ls, ping, trace)."""
+"""r2: ask a node what it is connected to, and what it has heard of (ls)."""
 
 from __future__ import annotations
 
-import os
-import sys
-
-from ..command import Argument, Command, Option
-from ..errors import FAILED, OK, RefusedError, UsageError
+from ..command import JSON, Argument, Command, Option
+from ..errors import OK
 from ..net import socketfile
+from ..net.asking import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of, show_json
 from ..net.client import Client, ask
 from ..proto import body as say
-from ..proto.address import MAX_HOPS, check_address, format_path, join_targets
+from ..proto.address import SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..command import Args
-    from ..net.loop import Timer
-
-JSON = Option(("--json",), "as JSON, one object a line", kind="flag")
 
 R2 = Command(
     "r2",
@@ -42,251 +37,85 @@ LS = Command(
     options=[
         Option(("-l", "--long"), "with what each one is", kind="flag"),
         Option(("-a", "--all"), "clients of the node's control socket too", kind="flag"),
-        Option(("-R", "--recursive"), "the whole network, with the way to each", kind="flag"),
+        Option(("-R", "--recursive"), "all that it knows, with the way to each, cost, age", kind="flag"),
         JSON,
     ],
-    examples=[("r2 ls -R", "every node that can be reached, with the way to each")],
+    description=(
+        "-R shows every node and service that the target has heard of, the nearest first: the way, what it costs (its "
+        "round trip, and 1 ms for each link), and for how long it has been that."
+    ),
+    examples=[("r2 ls -R", "every node and service that is known, with the way to each")],
+    json=[
+        ("kind", "text", "node, service or client"),
+        ("name", "text", "its address, service/NAME or child/ID"),
+        PATH_FIELD,
+        ("detail", "text", "of a link: what it waits for; of a service: its command; of a client: its software"),
+        COST_FIELD,
+        AGE_FIELD,
+        ("ways", "number", "how many neighbours know a way; these last three with -R only"),
+    ],
     statuses=[("0", "done"), ("1", "the node cannot be reached"), ("2", "wrong usage")],
     seealso=["r2(1)"],
 )
-PING = Command(
-    "r2 ping",
-    "measure round trips to a node",
-    options=[
-        Option(("-c", "--count"), "stop after N round trips", "N", kind="int"),
-        Option(("-i", "--interval"), "wait S seconds between them", "S", kind="float", default=1.0),
-        Option(("-W", "--timeout"), "wait S seconds for an answer", "S", kind="float", default=5.0),
-    ],
-    examples=[("r2 -t bob ping -c 3", "three round trips to the neighbour bob")],
-    statuses=[("0", "at least one answer"), ("1", "no answer"), ("2", "wrong usage")],
-    seealso=["r2(1)"],
-)
-TRACE = Command(
-    "r2 trace",
-    "measure the round trip to every node on a way",
-    options=[Option(("-W", "--timeout"), "wait S seconds for an answer", "S", kind="float", default=5.0)],
-    examples=[("r2 -t carl/bob trace", "to carl, then to bob by way of carl")],
-    statuses=[("0", "the whole way answered"), ("1", "it did not"), ("2", "wrong usage")],
-    seealso=["r2(1)"],
-)
-COMMANDS = (LS, PING, TRACE)
-
-MAX_NODES = 10_000  # that `ls -R` visits
-MAX_ENTRIES = 100_000  # of one node that are listed
-PATIENCE = 10.0  # seconds for an answer
-
-
-def socket_of(args: Args) -> str:
-    return str(args.socket or socketfile.default_path())
-
-
-# -- ls ---------------------------------------------------------------------------------------------------------------
-
-
-def list_node(
-    client: Client,
-    path: tuple[str, ...],
-    clients: bool,
-    done: Callable[[str, list[dict[str, Any]]], None],
-    failed: Callable[[RefusedError], None],
-) -> None:
-    """All entries of the node at `path`, page by page: done(its address, entries), or failed(why)."""
-    entries: list[dict[str, Any]] = []
-
-    def ask_for(start: int) -> None:
-        def page(body: say.Body, _: tuple[int, ...]) -> None:
-            timer.cancel()
-            client.forget(id_)
-            if body.kind != say.LISTING:
-                failed(RefusedError(body["text"] if body.kind == say.ERROR else "an answer that is no listing"))
-                return
-            entries.extend(say.ENTRY.decode(entry) for entry in body["entries"])
-            if start < body["next"] <= MAX_ENTRIES:
-                ask_for(body["next"])
-            else:
-                done(body["address"], entries)
-
-        def missed() -> None:
-            client.forget(id_)
-            failed(RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s"))
-
-        id_ = client.request(say.LIST, page, path, clients=int(clients), start=start)
-        timer = client.loop.later(PATIENCE, missed)
-
-    ask_for(0)
-
-
-def give_up(error: RefusedError) -> None:
-    raise error
 
 
 def main_ls(args: Args) -> int:
     path = join_targets(args.target)
-    if args.recursive:
-        return _list_all(args, path)
 
     def steps(client: Client, done: Callable[[], None]) -> None:
         def show(_: str, entries: list[dict[str, Any]]) -> None:
+            if args.recursive:
+                ask_all(client, say.NETWORK, path, lambda _, known: show_all(entries, known), give_up)
+                return
             for entry in entries:
-                _show_entry(args, entry, entry["name"])
+                _show_entry(args, entry)
             done()
 
-        list_node(client, path, args.all, show, give_up)
+        def show_all(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> None:
+            for row in _everything(entries, known):
+                _show_known(args, row)
+            done()
 
-    ask(socket_of(args), steps)
+        ask_all(client, say.LIST, path, show, give_up, clients=int(args.all))
+
+    ask(str(args.socket or socketfile.default_path()), steps)
     return OK
 
 
-def _show_entry(args: Args, entry: dict[str, Any], shown: str) -> None:
+def _show_entry(args: Args, entry: dict[str, Any]) -> None:
     if args.json:
-        import json
-
-        print(json.dumps({**entry, "path": shown}))
+        show_json(**entry, path=entry["name"])
     elif args.long:
-        print(f"{entry['kind']:<8} {shown:<24} {entry['detail']}".rstrip())
+        print(f"{entry['kind']:<8} {entry['name']:<24} {entry['detail']}".rstrip())
     else:
-        print(shown)
+        print(entry["name"])
 
 
-def _list_all(args: Args, start: tuple[str, ...]) -> int:
-    """Ask node after node, nearest first; a node that several ways lead to is shown by the shortest."""
-    seen: set[str] = set()
-    queue: list[tuple[str, ...]] = [start]
-    failures: list[str] = []
-
-    def steps(client: Client, done: Callable[[], None]) -> None:
-        def visit() -> None:
-            if not queue or len(seen) > MAX_NODES:
-                done()
-                return
-            path = queue.pop(0)
-
-            def show(address: str, entries: list[dict[str, Any]]) -> None:
-                seen.add(address)
-                for entry in entries:
-                    if entry["kind"] == "node":
-                        if entry["name"] in seen or len(path) >= MAX_HOPS:
-                            continue
-                        check_address(entry["name"])  # a node that lies about that ends the listing
-                        seen.add(entry["name"])
-                        queue.append((*path, entry["name"]))
-                    _show_entry(args, entry, format_path((*path, entry["name"])))
-                visit()
-
-            def failed(error: RefusedError) -> None:
-                failures.append(str(error))
-                visit()
-
-            list_node(client, path, args.all, show, failed)
-
-        visit()
-
-    ask(socket_of(args), steps)
-    for text in failures:
-        print(f"r2-ls: {text}", file=sys.stderr)
-    return FAILED if failures else OK
+def _everything(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a node is connected to and what it has heard of, the nearest first."""
+    details = {entry["name"]: entry["detail"] for entry in entries}
+    heard = {entry["path"][-1] for entry in known}
+    rows = [
+        {**entry, "path": entry["name"], "cost": 0.0, "age": 0.0, "ways": 1}
+        for entry in sorted(entries, key=lambda entry: str(entry["kind"] == "node"))
+        if entry["name"] not in heard
+    ]
+    for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
+        cost, age = seconds_of(entry)
+        rest = {"cost": cost, "age": age, "ways": entry["ways"]}
+        for name in ("", *names_of(entry)):
+            own = SERVICE + name if name else entry["path"][-1]
+            path = format_path((*entry["path"], own) if name else entry["path"])
+            detail = "" if name else details.get(own, "")
+            kind = "service" if name else "node"
+            rows.append({"kind": kind, "name": own, "path": path, "detail": detail, **rest})
+    return rows
 
 
-# -- ping and trace ---------------------------------------------------------------------------------------------------
-
-
-class Pinger:
-    """Round trips to one node, one after the other."""
-
-    def __init__(self, client: Client, path: tuple[str, ...], timeout: float) -> None:
-        self._client = client
-        self._path = path
-        self._timeout = timeout
-
-    def once(self, answered: Callable[[float | None, str], None]) -> None:
-        """One round trip: answered(seconds, "") or answered(None, why)."""
-        loop = self._client.loop
-        sent = loop.now()
-        timer: list[Timer] = []
-
-        def heard(body: say.Body, _: tuple[int, ...]) -> None:
-            timer[0].cancel()
-            self._client.forget(id_)
-            if body.kind != say.PONG:
-                answered(None, body["text"] if body.kind == say.ERROR else "an answer that is no echo")
-            else:
-                answered(loop.now() - sent, "")
-
-        def missed() -> None:
-            self._client.forget(id_)
-            answered(None, f"no answer within {self._timeout:g} s")
-
-        timer.append(loop.later(self._timeout, missed))
-        id_ = self._client.request(say.PING, heard, self._path, data=os.urandom(16))
-
-
-def main_ping(args: Args) -> int:
-    if args.count is not None and args.count < 1:
-        raise UsageError("-c: at least one")
-    if args.interval < 0 or args.timeout <= 0:
-        raise UsageError("-i and -W are times in seconds")
-    path = join_targets(args.target)
-    name = format_path(path) or "the local node"
-    times: list[float] = []
-    sent = [0]
-
-    def steps(client: Client, done: Callable[[], None]) -> None:
-        import signal
-
-        pinger = Pinger(client, path, args.timeout)
-
-        def answered(seconds: float | None, why: str) -> None:
-            if seconds is None:
-                print(f"r2-ping: {why}", file=sys.stderr)
-            else:
-                times.append(seconds * 1000)
-                if not args.quiet:
-                    print(f"answer from {name}: seq={sent[0]} time={times[-1]:.3f} ms", flush=True)
-            if args.count and sent[0] >= args.count:
-                done()
-            else:
-                client.loop.later(args.interval, once)
-
-        def once() -> None:
-            sent[0] += 1
-            pinger.once(answered)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            client.loop.on_signal(number, done)
-        once()
-
-    ask(socket_of(args), steps)
-    _summary(name, sent[0], times)
-    return OK if times else FAILED
-
-
-def _summary(name: str, sent: int, times: list[float]) -> None:
-    print(f"--- {name}: {sent} sent, {len(times)} answered, {100 * (sent - len(times)) // max(sent, 1)}% lost")
-    if times:
-        mean = sum(times) / len(times)
-        deviation = (sum((time - mean) ** 2 for time in times) / len(times)) ** 0.5
-        print(f"round trip min/avg/max/mdev = {min(times):.3f}/{mean:.3f}/{max(times):.3f}/{deviation:.3f} ms")
-
-
-def main_trace(args: Args) -> int:
-    path = join_targets(args.target)
-    result = [OK]
-
-    def steps(client: Client, done: Callable[[], None]) -> None:
-        def hop(length: int) -> None:
-            def answered(seconds: float | None, why: str) -> None:
-                name = format_path(path[:length]) or "the local node"
-                print(f"{length:>2}  {name:<32} " + (f"{seconds * 1000:.3f} ms" if seconds is not None else why))
-                if seconds is None:
-                    result[0] = FAILED
-                if seconds is None or length == len(path):
-                    done()
-                else:
-                    hop(length + 1)
-
-            Pinger(client, path[:length], args.timeout).once(answered)
-
-        hop(0)
-
-    ask(socket_of(args), steps)
-    return result[0]
+def _show_known(args: Args, row: dict[str, Any]) -> None:
+    if args.json:
+        show_json(**row)
+        return
+    cost, age = f"{row['cost'] * 1000:.1f} ms", f"{row['age']:.0f} s"
+    kind = f"{row['kind']:<8} " if args.long else ""
+    print(f"{kind}{row['path']:<40} {cost:>10} {age:>9}  {row['detail'] if args.long else ''}".rstrip())

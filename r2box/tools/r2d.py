@@ -11,6 +11,7 @@ from ..net.child import raise_file_limit
 from ..net.daemon import Daemon
 from ..net.log import INFO, Log
 from ..net.loop import Loop
+from ..net.rules import OF_NODE, policy_of
 from ..net.socketfile import default_path
 
 TYPE_CHECKING = False
@@ -21,13 +22,15 @@ COMMAND = Command(
     "r2d",
     "run a node in the foreground",
     arguments=[Argument("ADDRESS", "the node's address: letters, digits and . _ : = + @ -")],
-    options=[VERBOSE, QUIET, SOCKET],
+    options=[VERBOSE, QUIET, SOCKET, *OF_NODE],
     common=False,
     section=8,
     description=(
         "The daemon is the node: it keeps the links to its neighbours, the services that are offered on this host, and "
         "the tunnels that cross it.  Other tools reach it at its control socket; the socket's file has mode 0600, so "
         "only its owner can.\n\n"
+        "Neighbours tell each other which nodes and services they reach, so that a name is enough; --no-discover, "
+        "--no-transit and --advertise restrict that on all links, and options of r2-connect(1) on one.\n\n"
         "A stale socket file is taken over; a live daemon's is not.  On SIGTERM or SIGINT the daemon passes on what it "
         "has accepted, tells its neighbours and clients, removes the socket and exits."
     ),
@@ -43,6 +46,7 @@ def main(args: Args) -> int:
     log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
     loop.failed = log.bug
     daemon = Daemon(loop, args.address, log, loop.stop)
+    daemon.node.discovery.policy = policy_of(args)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants it so
             loop.on_signal(number, daemon.end)

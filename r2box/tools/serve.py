@@ -27,6 +27,7 @@ COMMAND = Command(
     options=[
         Option(("-n", "--name"), "the service's name; without it the base name of the command", "NAME"),
         Option(("--allow",), "only tunnels whose origin matches PATTERN", "PATTERN", kind="list"),
+        Option(("--private",), "tell no other node of it: who knows the name can use it", kind="flag"),
     ],
     aliases=["r2 serve"],
     description=(
@@ -91,7 +92,7 @@ def main(args: Args) -> int:
         result["ending"] = True
         client.leave(lambda: server.end(loop.stop))
 
-    server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow))
+    server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow), args.private)
     client = Client(
         loop,
         socketfile.connect(path).detach(),

@@ -1,0 +1,54 @@
+"""Which tools there are, and where."""
+
+from __future__ import annotations
+
+from .errors import OK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .command import Args, Command
+
+    Main = Callable[[Args], int]
+
+# name: module in tools, the Command there, the function there
+TOOLS: dict[str, tuple[str, str, str]] = {
+    "r2d": ("r2d", "COMMAND", "main"),
+    "r2dm": ("manager", "COMMAND", "main"),
+    "r2": ("r2", "R2", ""),
+    "r2-connect": ("connect", "COMMAND", "main"),
+    "r2-tunnel": ("tunnel", "COMMAND", "main"),
+    "r2-serve": ("serve", "COMMAND", "main"),
+    "r2-ssh": ("ssh", "COMMAND", "main"),
+    "r2-lossy": ("lossy", "COMMAND", "main"),
+}
+# r2 WORD
+WORDS: dict[str, tuple[str, str, str]] = {
+    "ls": ("r2", "LS", "main_ls"),
+    "ping": ("ping", "PING", "main_ping"),
+    "trace": ("ping", "TRACE", "main_trace"),
+    "map": ("map", "COMMAND", "main"),
+    "bench": ("bench", "COMMAND", "main"),
+    "status": ("status", "STATUS", "main"),
+    "top": ("top", "TOP", "main"),
+    "watch": ("watch", "WATCH", "main_watch"),
+    "wait": ("watch", "WAIT", "main_wait"),
+    "connect": TOOLS["r2-connect"],
+    "tunnel": TOOLS["r2-tunnel"],
+    "serve": TOOLS["r2-serve"],
+}
+
+
+def load(place: tuple[str, str, str]) -> tuple[Command, Main]:
+    """The Command and the function at `place`, an entry of TOOLS or WORDS."""
+    module_name, command, function = place
+    # Not importlib: it costs a quarter of the start-up time.
+    module = __import__(f"{__package__}.tools.{module_name}", fromlist=["*"])
+    return getattr(module, command), getattr(module, function or "main", lambda args: OK)
+
+
+def all_commands() -> list[Command]:
+    """Every Command of the box, in the order of the manual."""
+    places = list(dict.fromkeys([*TOOLS.values(), *WORDS.values()]))
+    return [load(place)[0] for place in places]

@@ -1,0 +1,119 @@
+"""Questions to nodes that are answered a page at a time, and what of the answers tools share."""
+
+from __future__ import annotations
+
+from ..errors import RefusedError
+from ..proto import body as say
+from ..proto.address import ANY, SERVICE, format_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .client import Client
+
+    Path = tuple[str, ...]
+    Entries = list[dict[str, Any]]
+
+# Of what tools print as JSON.
+PATH_FIELD = ("path", "text", "the way to it, steps joined by /")
+COST_FIELD = ("cost", "number", "what the way costs: its round trip in seconds, and 0.001 for each link")
+AGE_FIELD = ("age", "number", "seconds since this is the way")
+
+PATIENCE = 10.0  # seconds for an answer
+MAX_ENTRIES = 100_000  # of one node that are listed
+
+# question: (its answer, an entry of that, the field with the place behind it, the field to ask for that place)
+_PAGES: dict[int, tuple[int, Any, str, str]] = {
+    say.LIST: (say.LISTING, say.ENTRY, "next", "start"),
+    say.NETWORK: (say.NETWORK_IS, say.KNOWN, "after", "after"),
+}
+
+
+def ask_all(
+    client: Client,
+    kind: int,
+    path: Path,
+    done: Callable[[str, Entries], None],
+    failed: Callable[[RefusedError], None],
+    **fields: Any,
+) -> None:
+    """All entries that the node at `path` answers to the question `kind`: done(its address, entries), or failed(why).
+
+    It has `PATIENCE` for each page.
+    """
+    answer, layout, place, ask_by = _PAGES[kind]
+    entries: Entries = []
+
+    def ask_for(start: object) -> None:
+        def page(body: say.Body, _: tuple[int, ...]) -> None:
+            timer.cancel()
+            client.forget(id_)
+            if body.kind != answer:
+                failed(RefusedError(body["text"] if body.kind == say.ERROR else "an answer to something else"))
+                return
+            entries.extend(layout.decode(entry) for entry in body["entries"])
+            if body[place] and body[place] != start and body["entries"] and len(entries) < MAX_ENTRIES:
+                ask_for(body[place])
+            else:
+                done(body["address"], entries)
+
+        def missed() -> None:
+            client.forget(id_)
+            failed(RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s"))
+
+        more = {ask_by: start} if start else {}
+        id_ = client.request(kind, page, path, **{**fields, **more})
+        timer = client.loop.later(PATIENCE, missed)
+
+    ask_for(None)
+
+
+def give_up(error: RefusedError) -> None:
+    """For who can do nothing without the answer."""
+    raise error
+
+
+def spell_out(
+    client: Client, path: Path, done: Callable[[Path], None], failed: Callable[[RefusedError], None]
+) -> None:
+    """done(`path` with all steps to its head, as the local node knows them), for who wants to see every node on it.
+
+    `any/NAME` becomes the nearest service of that name.
+    """
+    if not path or path[0].startswith(SERVICE):
+        done(path)
+        return
+    is_any = path[0].startswith(ANY)
+    name = path[0].partition("/")[2] if is_any else path[0]
+
+    def found(_: str, entries: Entries) -> None:
+        if not entries:
+            done(path)  # the node itself knows best what is wrong with it, if anything is
+        elif is_any:
+            done((*entries[0]["path"], SERVICE + name))
+        else:
+            done((*entries[0]["path"], *path[1:]))
+
+    def unknown(error: RefusedError) -> None:
+        done(path) if "does not" in str(error) else failed(error)
+
+    ask_all(client, say.NETWORK, (), found, unknown, **({"service": name} if is_any else {"name": name}))
+
+
+def seconds_of(entry: dict[str, Any]) -> tuple[float, float]:
+    """The cost and the age of an entry of NETWORK."""
+    return entry["cost"] / 1e6, entry["age"] / 1000
+
+
+def show_json(**fields: Any) -> None:
+    """Print an object, on a line."""
+    import json
+
+    print(json.dumps(fields), flush=True)
+
+
+def names_of(entry: dict[str, Any]) -> list[str]:
+    """The services of an entry of NETWORK; what is no name is left out."""
+    return [name.decode("ascii") for name in entry["services"] if name.isascii()]

@@ -1,0 +1,155 @@
+"""What a daemon tells its clients of its links and tunnels (STATUS), page by page.
+
+A Report holds on to what there was when the first page was asked for, so that nothing is told twice and none is left
+out because others came or went.  Each page costs no more than it is long.
+
+What a tunnel is stalled on, the first of these that is true:
+
+    transport   a link that it crosses was cut and waits for another
+    service     who serves it has not taken it yet
+    its reader  bytes are here, and the program at this end does not take them
+    credit      bytes are here, and the far end does not read
+    link        bytes are here, and wait for their turn on the link, or for room on it
+    nothing     no bytes are here
+"""
+
+from __future__ import annotations
+
+from ..proto import body as say
+from ..proto.link import Link
+from ..proto.stream import Nobody, Stream
+from .exchange import Here
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .driver import Driver
+    from .endpoint import Endpoint
+    from .guest import Guest
+
+MAX_TEXT = 512  # characters of what others have written
+MAX_ITEMS = 1000  # looked at for one page, some of which are nothing to tell of: a few ms of the loop's time
+
+
+class Report:
+    """All links, and the tunnels on them, at one moment.  `ends` are the endpoints with their streams."""
+
+    def __init__(
+        self,
+        drivers: dict[Link, Driver],
+        links: Iterable[Link],
+        guests: Iterable[Guest],
+        ends: dict[Endpoint, Stream],
+    ) -> None:
+        self._drivers = drivers
+        self._items: list[Any] = [*links]
+        for link in self._items[:]:
+            self._items += link.streams.values()
+        self._items += ends.items()
+        for guest in guests:
+            self._items += guest.tunnels.values()
+
+    def page(self, start: int, now: float) -> dict[str, Any]:
+        """The fields of STATUS_IS from item number `start` on."""
+        found: dict[str, list[bytes]] = {"links": [], "tunnels": []}
+        size = 0
+        for number in range(start, len(self._items)):
+            item = self._items[number]
+            tell = _TELL.get(type(item))
+            line = tell(self, item, now) if tell is not None else b""
+            size += len(line) + 4
+            if number - start >= MAX_ITEMS or (size > say.MAX_LISTING and number > start):
+                break
+            if line:
+                found["links" if isinstance(item, Link) else "tunnels"].append(line)
+        else:
+            number = 0
+        return {"next": number, **{name: tuple(lines) for name, lines in found.items()}}
+
+    def _link(self, link: Link, now: float) -> bytes:
+        if link.is_down:
+            return b""
+        driver, sender = self._drivers.get(link), link.sender
+        carrier = driver.carrier if driver is not None else None
+        counted = carrier.statistics if carrier is not None else {}
+        path = carrier or sender.flight
+        unacked = sender.kept.sent - sender.kept.acked
+        again = unacked if link.is_suspended or sender.repeats else 0
+        return say.LINK.encode(
+            address=link.address or link.expect or "",
+            state=say.LINK_WAITS if link.is_suspended else say.LINK_UP if link.is_up else say.LINK_GREETS,
+            reason=link.reason[:MAX_TEXT],
+            transport=link.transport[:MAX_TEXT],
+            rate=int(path.rate),
+            received=link.received,
+            sent=sender.kept.sent,
+            rtt=int(path.rtt * 1e6),
+            packets=int(counted.get("sent", 0)),
+            resent=int(counted.get("resent", 0)),
+            resumes=sender.resumes,
+            queue=sender.outbox.waiting + again + (driver.unwritten if driver is not None else 0),
+            unacked=unacked,
+            tunnels=len(link.streams),
+            age=_ms(now - link.begun),
+        )
+
+    def _crossing(self, stream: Stream, now: float) -> bytes:
+        """A stream that is joined to another one, or to nothing yet; the others are told of by their endpoints."""
+        is_ours = not (stream.opened_here or stream.close_sent) and isinstance(stream.far, (Stream, Nobody))
+        return _tunnel(stream, None, now) if is_ours else b""
+
+    def _ended(self, item: tuple[Endpoint, Stream], now: float) -> bytes:
+        end, stream = item
+        return b"" if end.is_over else _tunnel(stream, end, now)
+
+    def _local(self, tunnel: Here, now: float) -> bytes:
+        if tunnel.guest.tunnels.get(tunnel.id) is not tunnel:
+            return b""
+        who = tunnel.guest.link.address
+        return say.ROUTE.encode(
+            who=who, where=tunnel.where[:MAX_TEXT], way=say.WAY_LOCAL, age=_ms(now - tunnel.begun), link=who,
+            stalled=say.FREE if tunnel.opened else say.SERVICE, label=tunnel.id,
+        )  # fmt: skip
+
+
+_TELL: dict[type, Callable[[Report, Any, float], bytes]] = {
+    Link: Report._link,
+    Stream: Report._crossing,
+    tuple: Report._ended,
+    Here: Report._local,
+}
+
+
+def _tunnel(stream: Stream, end: Endpoint | None, now: float) -> bytes:
+    """A tunnel that comes in by `stream`, or goes out by it from `end`."""
+    there, back = stream.received, stream.sent
+    way = say.WAY_IN
+    if stream.opened_here:
+        there, back, way = back, there, say.WAY_OUT
+    elif isinstance(stream.far, Stream):
+        way = say.WAY_ACROSS
+    return say.ROUTE.encode(
+        who=stream.who, where=stream.where, way=way, there=there, back=back, idle=_ms(now - stream.used),
+        age=_ms(now - stream.begun), stalled=stalled_on(stream, end), link=stream.link.address, label=stream.key,
+    )  # fmt: skip
+
+
+def stalled_on(stream: Stream, end: Endpoint | None) -> int:
+    """See the top of this module."""
+    streams = [stream, stream.far] if isinstance(stream.far, Stream) else [stream]
+    if any(one.link.is_suspended for one in streams):
+        return say.CUT
+    if not stream.accepted:
+        return say.SERVICE
+    if end is not None and (end.is_writing or stream.inbox.size):
+        return say.READER
+    ready = [one for one in streams if one.far_ready and not (one.fin_sent or one.close_sent)]
+    if any(not one.credit for one in ready):
+        return say.CREDIT
+    return say.TURN if any(one.queued for one in ready) else say.FREE
+
+
+def _ms(seconds: float) -> int:
+    return max(int(seconds * 1000), 0)

@@ -1,0 +1,207 @@
+"""r2 map: the network as a node knows it, drawn as a tree on the terminal, or as a graph by graphviz."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+
+from ..command import JSON, Command, Option
+from ..errors import FAILED, OK, R2Error, UsageError
+from ..net import socketfile
+from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
+from ..net.client import ask
+from ..proto import body as say
+from ..proto.address import SERVICE, check_address, format_path, join_targets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..command import Args
+    from ..errors import RefusedError
+    from ..net.client import Client
+
+    Path = tuple[str, ...]
+
+COMMAND = Command(
+    "r2 map",
+    "draw the network as a node knows it",
+    options=[
+        Option(("-a", "--all"), "ask every node for its links, and draw them all", kind="flag"),
+        Option(("--dot",), "as a graph for graphviz", kind="flag"),
+        Option(("--svg",), "as a picture, which graphviz's dot must be installed for", kind="flag"),
+        JSON,
+    ],
+    description=(
+        "The tree shows for every node the last step of the best way to it, what that costs, and its services.  It is "
+        "what the target has heard; with -a every node is asked, and links that no best way uses are shown too."
+    ),
+    examples=[("r2 map --svg >network.svg", "a picture of the network, as the local node knows it")],
+    statuses=[("0", "done"), ("1", "failed, or with -a some nodes did not answer"), ("2", "wrong usage")],
+    seealso=["r2(1)"],
+    json=[
+        ("name", "text", "the node's address"),
+        PATH_FIELD,
+        COST_FIELD,
+        ("parent", "text", "the last node before it on the way"),
+        ("services", "list", "the names of its services"),
+        ("links", "list", "the nodes that it is known to be linked to"),
+    ],
+)
+
+AT_ONCE = 16  # nodes that are asked at the same time
+
+
+class _Map:
+    """The nodes by name, in the order of what they cost, and the links between them."""
+
+    def __init__(self, root: str, listed: list[dict[str, Any]], known: list[dict[str, Any]]) -> None:
+        self.root = root
+        own = [entry["name"][len(SERVICE) :] for entry in listed if entry["kind"] == "service"]
+        self.nodes: dict[str, dict[str, Any]] = {root: _node((), 0.0, root, own)}
+        for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
+            self.add(entry["path"], entry["cost"] / 1e6, names_of(entry))
+        for entry in listed:
+            if entry["kind"] == "node":
+                self.add((check_address(entry["name"]),), 0.0, [])
+        self.links: dict[frozenset[str], None] = {}
+        for node in self.nodes.values():
+            way = (root, *node["way"])
+            self.links.update(dict.fromkeys(frozenset(pair) for pair in zip(way, way[1:])))
+
+    def add(self, path: Path, cost: float, services: list[str]) -> None:
+        self.nodes.setdefault(path[-1], _node(path, cost, (self.root, *path)[-2], services))
+
+    def tree(self) -> list[str]:
+        """Lines that show which node is reached over which."""
+        below: dict[str, list[str]] = {}
+        for name, node in self.nodes.items():
+            if name != self.root:
+                below.setdefault(node["parent"], []).append(name)
+        lines = [_label(self.root, self.nodes[self.root])]
+        todo = [(name, "", name == below[self.root][-1]) for name in reversed(below.get(self.root, ()))]
+        while todo:
+            name, lead, is_last = todo.pop()
+            lines.append(f"{lead}{'└─ ' if is_last else '├─ '}{_label(name, self.nodes[name])}")
+            lead += "   " if is_last else "│  "
+            todo += [(other, lead, other == below[name][-1]) for other in reversed(below.get(name, ()))]
+        return lines
+
+    def dot(self) -> str:
+        lines = [f'graph "{self.root}" {{', "  node [shape=box, style=rounded, fontname=sans];"]
+        for name, node in self.nodes.items():
+            label = "\\n".join([name, *node["services"]])
+            more = ", penwidth=2" if name == self.root else ""
+            lines.append(f'  "{name}" [label="{label}"{more}];')
+        used = {frozenset((name, node["parent"])) for name, node in self.nodes.items()}
+        for pair in self.links:
+            style = "" if pair in used else " [style=dashed]"
+            lines.append("  " + " -- ".join(f'"{name}"' for name in sorted(pair)) + f"{style};")
+        return "\n".join([*lines, "}", ""])
+
+    def objects(self) -> list[dict[str, Any]]:
+        """What --json shows."""
+        links: dict[str, list[str]] = {}
+        for pair in self.links:
+            one, other = sorted(pair)
+            links.setdefault(one, []).append(other)
+            links.setdefault(other, []).append(one)
+        return [
+            {
+                "name": name,
+                "path": format_path(node["way"]),
+                "cost": node["cost"],
+                "parent": node["parent"],
+                "services": node["services"],
+                "links": sorted(links.get(name, [])),
+            }
+            for name, node in self.nodes.items()
+        ]
+
+
+def _node(path: Path, cost: float, parent: str, services: list[str]) -> dict[str, Any]:
+    return {"way": path, "cost": cost, "parent": parent, "services": services}
+
+
+def _label(name: str, node: dict[str, Any]) -> str:
+    cost = f"  {node['cost'] * 1000:.1f} ms" if node["cost"] else ""
+    return name + cost + ("  " + ", ".join(node["services"]) if node["services"] else "")
+
+
+def main(args: Args) -> int:
+    path = join_targets(args.target)
+    if args.dot + args.svg + args.json > 1:
+        raise UsageError("--dot, --svg and --json: one of them")
+    maps: list[_Map] = []
+    failures: list[str] = []
+
+    def steps(client: Client, done: Callable[[], None]) -> None:
+        def listed(address: str, entries: list[dict[str, Any]]) -> None:
+            def drawn(_: str, known: list[dict[str, Any]]) -> None:
+                maps.append(_Map(address, entries, known))
+                if args.all:
+                    _ask_everybody(client, path, maps[0], failures, done)
+                else:
+                    done()
+
+            ask_all(client, say.NETWORK, path, drawn, give_up)
+
+        ask_all(client, say.LIST, path, listed, give_up)
+
+    ask(str(args.socket or socketfile.default_path()), steps)
+    _show(args, maps[0])
+    for text in failures:
+        print(f"r2-map: {text}", file=sys.stderr)
+    return FAILED if failures else OK
+
+
+def _ask_everybody(client: Client, start: Path, found: _Map, failures: list[str], done: Callable[[], None]) -> None:
+    """Ask every node that is known for its links."""
+    waiting = deque(name for name in found.nodes if name != found.root)
+    asked = [0]
+
+    def ask_next() -> None:
+        while waiting and asked[0] < AT_ONCE:
+            asked[0] += 1
+            name = waiting.popleft()
+            ask_all(client, say.LIST, (*start, *found.nodes[name]["way"]), answered, failed)
+        if not waiting and not asked[0]:
+            done()
+
+    def answered(address: str, entries: list[dict[str, Any]]) -> None:
+        for entry in entries:
+            if entry["kind"] == "node" and entry["name"] in found.nodes and address in found.nodes:
+                found.links[frozenset((address, entry["name"]))] = None
+        asked[0] -= 1
+        ask_next()
+
+    def failed(error: RefusedError) -> None:
+        failures.append(str(error))
+        asked[0] -= 1
+        ask_next()
+
+    ask_next()
+
+
+def _show(args: Args, found: _Map) -> None:
+    if args.json:
+        for line in found.objects():
+            show_json(**line)
+    elif args.svg:
+        _draw(found.dot())
+    else:
+        print(found.dot() if args.dot else "\n".join(found.tree()) + "\n", end="")
+
+
+def _draw(text: str) -> None:
+    """Have graphviz make a picture of `text`, on our stdout."""
+    import subprocess
+
+    sys.stdout.flush()
+    try:
+        status = subprocess.run(["dot", "-Tsvg"], input=text.encode()).returncode
+    except FileNotFoundError:
+        raise R2Error("--svg: dot: not found: install graphviz, or use --dot and draw it elsewhere") from None
+    if status:
+        raise R2Error(f"--svg: dot: failed with status {status}")

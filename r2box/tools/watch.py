@@ -1,0 +1,196 @@
+"""r2 watch: tell what comes and goes in the network.  r2 wait: until something is there."""
+
+from __future__ import annotations
+
+import sys
+
+from ..command import JSON, Command, Option
+from ..errors import FAILED, OK, RefusedError, UsageError
+from ..net import socketfile
+from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, show_json
+from ..net.client import Client, ask, checked
+from ..net.units import parse_duration
+from ..proto import body as say
+from ..proto.address import ANY, SERVICE, format_path, join_targets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..command import Args
+    from ..net.loop import Timer
+
+    Path = tuple[str, ...]
+
+WATCH = Command(
+    "r2 watch",
+    "tell what comes and goes in the network",
+    options=[
+        Option(("-i", "--initial"), "begin with all that is there", kind="flag"),
+        JSON,
+    ],
+    description=(
+        "Prints a line for each event that the local node hears of: the time, the event, the node or NODE/SERVICE, the "
+        f"way to it, and what that costs.  Events are {', '.join(say.EVENTS)}.  It runs until it is ended."
+    ),
+    examples=[("r2 watch --json", "events for a program to read")],
+    statuses=[("1", "no daemon, or it went away"), ("2", "wrong usage"), ("128+N", "ended by signal N")],
+    seealso=["r2(1)", "r2.toml(5)"],
+    json=[
+        ("time", "number", "seconds since 1970"),
+        ("event", "text", "as above; missed: so many events were lost, as nobody read"),
+        ("name", "text", "the node's address, or NODE/SERVICE"),
+        PATH_FIELD,
+        COST_FIELD,
+        ("count", "number", "1, or how many were missed"),
+    ],
+)
+WAIT = Command(
+    "r2 wait",
+    "wait until a node or a service is there",
+    options=[Option(("--timeout",), "how long at most, such as 30s; by default for ever", "TIME")],
+    description=(
+        "The target is a node, NODE/SERVICE, any/SERVICE, or a longer way to one.  Ends as soon as it answers: a node "
+        "for itself, and for its services."
+    ),
+    examples=[("r2 wait -t carl/sshd --timeout 30s && r2-ssh carl", "log in as soon as that is possible")],
+    statuses=[("0", "it is there"), ("1", "the time is over, or there is no daemon"), ("2", "wrong usage")],
+    seealso=["r2(1)"],
+)
+
+LOOK_AGAIN = 2.0  # seconds: not everything that can be waited for makes an event here
+
+
+def main_watch(args: Args) -> int:
+    if args.target:
+        raise UsageError("events are those that the local node hears of: -t has no meaning here")
+
+    def steps(client: Client, done: Callable[[], None]) -> None:
+        def heard(body: say.Body, _: tuple[int, ...]) -> None:
+            if body.kind == say.EVENT:
+                if body["missed"]:
+                    _show(args, "missed", "", (), 0, body["missed"])
+                _show(args, body["what"], body["name"], body["path"], body["cost"])
+                return
+            checked(body)
+            if args.initial:
+                ask_all(client, say.NETWORK, (), lambda _, known: show_all(known), give_up)
+
+        def show_all(known: list[dict[str, Any]]) -> None:
+            for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
+                name = entry["path"][-1]
+                _show(args, "node-up", name, entry["path"], entry["cost"])
+                for service in entry["services"]:
+                    _show(args, "service-up", f"{name}/{service.decode()}", entry["path"], entry["cost"])
+
+        client.request(say.WATCH, heard)
+
+    ask(str(args.socket or socketfile.default_path()), steps)
+    return OK
+
+
+def _show(args: Args, event: str, name: str, path: Path, cost: int, count: int = 1) -> None:
+    import time
+
+    now = time.time()
+    if args.json:
+        where = format_path(path)
+        show_json(time=round(now, 3), event=event, name=name, path=where, cost=cost / 1e6, count=count)
+        return
+    shown = f"{count} events" if event == "missed" else f"{name:<24} {format_path(path)}"
+    price = f"  {cost / 1000:.1f} ms" if cost else ""
+    print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {event:<12} {shown}{price}".rstrip(), flush=True)
+
+
+# -- wait -------------------------------------------------------------------------------------------------------------
+
+
+class _Waiter:
+    """Looks for `path`, again whenever something has happened."""
+
+    def __init__(self, client: Client, path: Path, done: Callable[[], None]) -> None:
+        self._client = client
+        self._path = path
+        self.why = "no answer yet"
+        self._done = done
+        self._looks = False
+        self._is_stale = False  # something has happened since this look began
+        self._timer: Timer | None = None
+        client.request(say.WATCH, self._heard)
+        self._look()
+
+    def _heard(self, body: say.Body, _: tuple[int, ...]) -> None:
+        if body.kind == say.EVENT and self._looks:
+            self._is_stale = True
+        elif body.kind == say.EVENT:
+            self._look()
+
+    def _look(self) -> None:
+        self._looks, self._is_stale = True, False
+        path = self._path
+        if path and path[-1].startswith(ANY):
+            name = path[-1][len(ANY) :]
+            own = path[:-1]
+            ask_all(
+                self._client,
+                say.NETWORK,
+                own,
+                lambda _, found: self._done() if found else self._look_for(own, SERVICE + name),
+                self._missing,
+                service=name,
+            )
+        else:
+            ask_all(self._client, say.LIST, path, lambda *_: self._done(), self._no_node)
+
+    def _no_node(self, error: RefusedError) -> None:
+        """It may be a service of the node before it."""
+        path = self._path
+        name = path[-1] if path[-1].startswith(SERVICE) else SERVICE + path[-1]
+        self._look_for(path[:-1], name, error)
+
+    def _look_for(self, node: Path, service: str, error: RefusedError | None = None) -> None:
+        def listed(_: str, entries: list[dict[str, Any]]) -> None:
+            if any(entry["name"] == service for entry in entries):
+                self._done()
+            else:
+                self._missing(error or RefusedError(f"nobody is known to offer {service}"))
+
+        ask_all(self._client, say.LIST, node, listed, lambda other: self._missing(error or other))
+
+    def _missing(self, error: RefusedError) -> None:
+        self.why = str(error)
+        self._looks = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._client.loop.later(0 if self._is_stale else LOOK_AGAIN, self._again)
+
+    def _again(self) -> None:
+        if not self._looks:
+            self._look()
+
+
+def main_wait(args: Args) -> int:
+    if not args.target:
+        raise UsageError("missing -t TARGET: what to wait for")
+    path = join_targets(args.target)
+    try:
+        limit = parse_duration(args.timeout) if args.timeout is not None else None
+    except ValueError as error:
+        raise UsageError(f"--timeout: {error}") from None
+    state: dict[str, Any] = {"late": False}
+
+    def steps(client: Client, done: Callable[[], None]) -> None:
+        def over() -> None:
+            state["late"] = True
+            done()
+
+        if limit is not None:
+            client.loop.later(limit, over)
+        state["waiter"] = _Waiter(client, path, done)
+
+    ask(str(args.socket or socketfile.default_path()), steps)
+    if state["late"]:
+        print(f"r2-wait: {format_path(path)}: not there within {args.timeout}: {state['waiter'].why}", file=sys.stderr)
+        return FAILED
+    return OK
