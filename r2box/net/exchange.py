@@ -169,18 +169,23 @@ class _Over(Tunnel):
         self._exchange = exchange
         kind = ends.STDIO if given else ends.SOCKET if self.detached else ends.CLIENT
         self._end = Endpoint(exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
+
+        def join(stream: Stream) -> None:
+            """By the way that it goes now."""
+            self._end.join(stream)
+            stream.name((guest.link.address,), body["target"])
+            exchange.endpoints[self._end] = stream
+
         try:
-            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end, self._end.join)
+            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end, join)
         except RefusedError:
             del guest.tunnels[self.id]
             close_all(self._theirs)
             self._end.channel.close()
             raise
-        self._end.join(stream)
+        join(stream)
         attempt = stream.far
         self._doubt = Doubt(exchange.loop, exchange.node, attempt) if isinstance(attempt, Attempt) else None
-        stream.name((guest.link.address,), body["target"])
-        exchange.endpoints[self._end] = stream
         target = format_path(body["target"])
         exchange.log.debug(f"{exchange.node.address}: a tunnel from {guest.link.address} to {target}")
 
