@@ -18,7 +18,8 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         policy, advert        who may; what neighbours tell each other of the network, as bytes
         table, damper         routes and the best of them; what never comes to rest
         neighbour, discovery  what one neighbour was told and has said; what a node knows of others
-        listing, node         what it answers; all of it together
+        listing, probes       what it answers; whom it asks
+        node                  all of it together
         packet, pace          packets that find their own boundaries; how fast they may go
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals
@@ -26,6 +27,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         loop, channel, driver      the event loop; bytes in and out; a link on them
         memory, packets            what is read into; a link on what loses packets
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
+        doubt                      ways that lead to nobody
         report                     what a daemon tells of its links and tunnels
         daemon                     a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit

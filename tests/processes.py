@@ -82,6 +82,17 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return port
 
 
+def await_port(port: int, patience: float = PATIENCE) -> None:
+    """Until somebody listens there."""
+
+    def listens() -> bool:
+        tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+        rows = [row.split() for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
+        return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+    eventually(listens, f"a listener at port {port}", patience)
+
+
 def memory(pid: int, field: str) -> int:
     """Bytes of memory as /proc/PID/status has them: VmRSS is now, VmHWM the most there ever was."""
     found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)

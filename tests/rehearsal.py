@@ -10,10 +10,13 @@
     loss        64 MiB over UDP at 0 to 20 % loss, with the packets out of order, twice and spoilt, five times each
     hello       the beginning of a link at 30 % loss, fifty times
     serial      a serial line of 115,200 baud, clean and with bursts of noise
+    liars       a neighbour that lies to a daemon in every way, a million entries among them
+    update      what it costs a daemon when a neighbour tells of 1,000 nodes
+    grid        30 daemons in a grid, a third of whose links come and go for two minutes under traffic
     all         all of these
 
 Each exits with 1 where something is not as it must be.  WORDs are NAME=NUMBER and change what the run is made of, such
-as `cuts size=100 cuts=100 seed=7`; sizes are in MiB.  `test_cuts.py` does all of it in short.
+as `cuts size=100 cuts=100 seed=7`; sizes are in MiB.  `test_cuts.py`, `test_grid.py` and `test_liar.py` do it in short.
 """
 
 from __future__ import annotations
@@ -40,7 +43,21 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from processes import PATIENCE, RUNNING, Box, Place, Program, children, eventually, free_port, memory, need
+import grid
+import lies
+from processes import (
+    PATIENCE,
+    RUNNING,
+    Box,
+    Place,
+    Program,
+    await_port,
+    children,
+    eventually,
+    free_port,
+    memory,
+    need,
+)
 
 MIB = 1 << 20
 WINDOW = 16 * MIB  # the largest of a stream
@@ -357,17 +374,6 @@ def serve_peer(place: Place, node: str) -> None:
 def ask_peer(place: Place, node: str, way: str, how: str, size: int) -> Program:
     words = ["python3", place.path / "peer.py", "ask", place.box.dist / "r2box", f"{node}.sock", way, how, size]
     return place.start(shlex.join(map(str, words)))
-
-
-def await_port(port: int, patience: float = PATIENCE) -> None:
-    """Until somebody listens there."""
-
-    def listens() -> bool:
-        tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
-        rows = [row.split() for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
-        return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
-
-    eventually(listens, f"a listener at port {port}", patience)
 
 
 def await_datagrams(port: int) -> None:
@@ -831,6 +837,22 @@ def run_serial(dist: Path, size: int = 300, noise: int = 30) -> Iterator[str]:
             yield serial_transfer(place, size << 10, bursts)
 
 
+def run_grid(dist: Path, rows: int = 5, columns: int = 6, seconds: int = 120, seed: int = 1) -> Iterator[str]:
+    with new_place(dist) as place:
+        yield from grid.weather(place, rows, columns, seconds, seed)
+
+
+def run_liars(dist: Path, count: int = 1_000_000, seconds: int = 10) -> Iterator[str]:
+    with new_place(dist) as place:
+        yield from lies.lies(place, count, seconds)
+
+
+def run_update(dist: Path, count: int = 1000) -> Iterator[str]:
+    for others in (1, 4):
+        with new_place(dist) as place:
+            yield from lies.update(place, count, others)
+
+
 RUNS: dict[str, Callable[..., Iterator[str]]] = {
     "cuts": run_cuts,
     "hops": run_hops,
@@ -840,6 +862,9 @@ RUNS: dict[str, Callable[..., Iterator[str]]] = {
     "loss": run_loss,
     "hello": run_hello,
     "serial": run_serial,
+    "grid": run_grid,
+    "liars": run_liars,
+    "update": run_update,
 }
 
 

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import pytest
 from namespaces import Namespaces
-from processes import Place, Program, eventually, free_port
+from processes import Place, Program, await_port, eventually, free_port
 from rehearsal import (
     FIN,
     MIB,
@@ -26,7 +26,6 @@ from rehearsal import (
     SILENCE,
     Cutter,
     await_datagrams,
-    await_port,
     cut_greetings,
     cut_streams,
     cut_transfer,

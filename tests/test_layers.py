@@ -2,7 +2,7 @@
 
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
                         outbox, flight, session <- sender, pulse <- greeting, policy <- link, meter, attempt;
-                        advert, damper <- table <- neighbour <- discovery; listing <- node)
+                        advert, damper <- table <- neighbour <- discovery; listing, probes <- node)
         <- net <- library <- tools <- index <- own <- box
 """
 
@@ -24,7 +24,8 @@ LAYERS = ["errors", "proto", "net", "library", "tools", "index", "own", "box"]
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
     "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
-    "link", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing", "node",
+    "link", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing",
+    "probes", "node",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.

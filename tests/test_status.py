@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 from mesh import Mesh, Program
-from processes import Place, eventually, free_port
+from processes import Place, await_port, eventually, free_port
 from processes import Program as Process
-from rehearsal import await_datagrams, await_port
+from rehearsal import await_datagrams
 
 import r2box
 from r2box.net.report import MAX_ITEMS, Report, stalled_on

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..errors import RefusedError
 from ..proto import body as say
 from ..proto.address import BENCH, SERVICE, check_address, format_path
+from ..proto.attempt import Attempt
 from ..proto.link import Link
 from ..proto.node import Node, Service
 from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
@@ -17,6 +18,7 @@ from ..proto.route import Message
 from ..proto.stream import Nobody
 from . import endpoint as ends
 from .channel import adopt, close_all, same_socket, socketpair
+from .doubt import Doubt
 from .endpoint import GRACE, Endpoint
 from .guest import HANGUP_TIME, Guest, Incoming, Tunnel
 
@@ -159,7 +161,7 @@ class Exchange:
 class _Over(Tunnel):
     """A tunnel over a link: this daemon relays between the stream and the client's descriptors."""
 
-    __slots__ = ("_end", "_exchange", "_theirs")
+    __slots__ = ("_doubt", "_end", "_exchange", "_theirs")
 
     def __init__(self, exchange: Exchange, guest: Guest, body: say.Body, given: tuple[int, ...]) -> None:
         mine, self._theirs = (given, ()) if given else make_pairs(say.APART if body["apart"] else say.SINGLE)
@@ -167,25 +169,40 @@ class _Over(Tunnel):
         self._exchange = exchange
         kind = ends.STDIO if given else ends.SOCKET if self.detached else ends.CLIENT
         self._end = Endpoint(exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
+
+        def join(stream: Stream) -> None:
+            """By the way that it goes now."""
+            self._end.join(stream)
+            stream.name((guest.link.address,), body["target"])
+            exchange.endpoints[self._end] = stream
+
         try:
-            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end, self._end.join)
+            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end, join)
         except RefusedError:
             del guest.tunnels[self.id]
             close_all(self._theirs)
             self._end.channel.close()
             raise
-        self._end.join(stream)
-        stream.name((guest.link.address,), body["target"])
-        exchange.endpoints[self._end] = stream
+        join(stream)
+        attempt = stream.far
+        self._doubt = Doubt(exchange.loop, exchange.node, attempt) if isinstance(attempt, Attempt) else None
         target = format_path(body["target"])
         exchange.log.debug(f"{exchange.node.address}: a tunnel from {guest.link.address} to {target}")
 
     def accepted(self) -> None:
+        self._settle()
         theirs, self._theirs = self._theirs, ()
         self.open(theirs)
         self._end.begin()
 
+    def _settle(self) -> None:
+        """It stands, or never will."""
+        if self._doubt is not None:
+            self._doubt.end()
+            self._doubt = None
+
     def closed(self, outcome: Outcome) -> None:
+        self._settle()
         self._exchange.endpoints.pop(self._end, None)
         self.end(outcome)
         close_all(self._theirs)

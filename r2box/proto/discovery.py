@@ -25,7 +25,7 @@ from __future__ import annotations
 import heapq
 
 from .advert import AGAIN, END, IDENTITY, MAX_PATH, MAX_TOLD, decode_reach
-from .damper import Damper
+from .damper import LAST_WAIT, Damper
 from .neighbour import MAX_HEARD, STEADY, Neighbour, own_record
 from .policy import EVERYTHING, Policy
 from .table import Known, Route, Table
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 
 GRACE = 10.0  # seconds
+SETTLED = 1.0  # seconds for which a path has not changed: then even what is restless is told by it, if it must be
+DOUBTED = 60.0  # seconds for which other ways are tried before one that led to nobody
+NEAR = 8  # nodes that offer a service to which there may be more ways than the best
 NEVER = float("inf")
 
 
@@ -70,7 +73,7 @@ class Discovery:
         self._own: dict[tuple[str, ...] | None, Route] = {}  # this node itself, by what is told of its services
         self._damper = Damper()
         self._held: dict[str, float] = {}  # nodes whose news is held back, until when
-        self._holds: list[tuple[float, str]] = []  # the same, as a heap
+        self._holds: list[tuple[float, str]] = []  # when to look at them again, as a heap
         self._doubts: dict[str, float] = {}  # nodes of which two are said to be, and since when
         self._now = 0.0
         self._alarm = NEVER
@@ -146,6 +149,27 @@ class Discovery:
             neighbour.dirty[""] = None
         self._wake(self._now)
 
+    # -- using ---------------------------------------------------------------------------------------------------
+
+    def routes_to(self, address: str) -> list[Route]:
+        """The routes to a node, in the order in which they should be tried."""
+        return self.table.routes_to(address, self._now)
+
+    def nearest(self, service: str) -> list[Route]:
+        """One route to each node that offers `service`, in the order in which they should be tried."""
+        return self.table.nearest(service, self._now)
+
+    def routes_to_any(self, service: str) -> list[Route]:
+        """The same, and behind them what else leads to the nearest of these nodes."""
+        routes = self.nearest(service)
+        return routes + [other for first in routes[:NEAR] for other in self.routes_to(first.path[-1])[1:]]
+
+    def doubt(self, route: Route, now: float) -> None:
+        """A tunnel that took `route` has found nobody: others come first for a while, unless that neighbour soon has
+        another path."""
+        self._now = now
+        self.table.doubt(route, now + DOUBTED)
+
     # -- listening -----------------------------------------------------------------------------------------------
 
     def heard(self, link: Link, payload: Buffer, now: float) -> None:
@@ -158,11 +182,11 @@ class Discovery:
             neighbour = self.add(link, now)
         if not neighbour.policy.discover:
             return
+        if now < neighbour.deaf_until:
+            return  # not even decoded: that would be most of the work
         reach = decode_reach(payload)
-        was_deaf = now < neighbour.deaf_until
         if not neighbour.listens(len(reach.entries), now):
-            if not was_deaf:
-                self._turn_away(neighbour)
+            self._turn_away(neighbour)
             return
         is_new = not neighbour.is_heard
         if not neighbour.begin(reach):
@@ -238,10 +262,12 @@ class Discovery:
         if best is None:
             self._held.pop(address, None)
             self._doubts.pop(address, None)
-        elif wait and address not in self._held:
-            self._held[address] = now + wait
-            heapq.heappush(self._holds, (now + wait, address))
-            self._wake(now + wait)
+        elif wait:
+            if address not in self._held:
+                self._held[address] = now + wait
+                self._look_again(address, now + wait)
+            if known.since == now:
+                self._look_again(address, now + SETTLED)
         when = NEVER
         for neighbour in self._neighbours.values():
             if not neighbour.is_heard:
@@ -256,6 +282,10 @@ class Discovery:
                 neighbour.gone[address] = None
             if neighbour.may_speak:
                 when = min(when, now if best is None else max(now, neighbour.next_at))
+        self._wake(when)
+
+    def _look_again(self, address: str, when: float) -> None:
+        heapq.heappush(self._holds, (when, address))
         self._wake(when)
 
     def _tell_host(self, known: Known, before: Route | None) -> None:
@@ -285,10 +315,13 @@ class Discovery:
         route = known.best if known else None
         if known is None or route is None or not neighbour.policy.transit:
             return None
-        if address in self._held:  # what was told last, if it is still true
-            route = neighbour.told.get(address)
-            still = known.routes.get(route.path[0]) if route else None
-            return route if still is not None and route is not None and still.path == route.path else None
+        if address in self._held:  # what was told last, while it is true, and until there is something that stays so
+            told = neighbour.told.get(address)
+            still = known.routes.get(told.path[0]) if told else None
+            if told is not None and still is not None and still.path == told.path:
+                return told
+            if self._now < known.since + SETTLED or (told is None and self._now < known.born + LAST_WAIT):
+                return told
         if not route.is_relayed or neighbour.address in route.path or len(route.path) >= MAX_PATH:
             return None
         return route
@@ -315,9 +348,9 @@ class Discovery:
             _, address = heapq.heappop(self._holds)
             if self._held.get(address, NEVER) <= now:
                 del self._held[address]
-                for neighbour in self._neighbours.values():
-                    if neighbour.is_heard and address in self.table.nodes:
-                        neighbour.dirty[address] = None
+            for neighbour in self._neighbours.values():
+                if neighbour.is_heard and address in self.table.nodes:
+                    neighbour.dirty[address] = None
         for neighbour in list(self._neighbours.values()):
             self._serve(neighbour)
         if self._holds:

@@ -48,7 +48,7 @@ def network_page(node: Node, body: say.Body, now: float) -> bytes:
     name, service = body["name"], body["service"]
     table = node.discovery.table
     if name or service:
-        found = [route.path[-1] for route in table.nearest(service)] if service else [name]
+        found = [route.path[-1] for route in node.discovery.nearest(service)] if service else [name]
         nodes = iter([table.nodes[address] for address in found if address in table.nodes])
     else:
         nodes = table.listed(body["after"])

@@ -163,11 +163,9 @@ class Neighbour:
     # -- listening -----------------------------------------------------------------------------------------------
 
     def listens(self, count: int, now: float) -> bool:
-        """Whether a frame of `count` entries is still within what it may say."""
+        """Whether a frame of `count` entries is still within what it may say; if not, it is not listened to."""
         self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - max(count, 1)
         self.tokens_at = now
-        if now < self.deaf_until:
-            return False
         if self.tokens < 0:
             self.deaf_until = now + DEAF
             self.tokens = float(BURST)
@@ -203,7 +201,10 @@ class Neighbour:
         is_relayed = self.policy.transit and (old.is_relayed if old else self.relayed < MAX_RELAYED)
         # No path costs less than its links must.
         cost = self.cost + max(entry.cost, HOP * len(entry.path))
-        return address, Route(path, cost, record, size, is_relayed)
+        route = Route(path, cost, record, size, is_relayed)
+        if old is not None and old.path == path:
+            route.doubted_until = old.doubted_until
+        return address, route
 
     def keep(self, address: str, route: Route | None) -> None:
         """Remember what `hear` has made of an entry."""
@@ -239,6 +240,7 @@ class Neighbour:
         """All that lies behind it costs `more`."""
         for address, old in list(self.heard.items()):
             route = Route(old.path, old.cost + more, old.record, old.size, old.is_relayed)
+            route.doubted_until = old.doubted_until
             self.heard[address] = route
             table.put(address, self.address, route, now)
 

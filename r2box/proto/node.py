@@ -23,13 +23,14 @@ from __future__ import annotations
 from ..errors import BusyError, RefusedError, WireError
 from . import body as say
 from .address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
-from .attempt import Attempt
+from .attempt import Attempt, Way
 from .discovery import Discovery
 from .link import UP, Link
 from .listing import describe_known, list_page, network_page
 from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .policy import EVERYTHING, is_allowed
+from .probes import Probes
 from .route import Message, hop
 from .wire import CLIENT, DESCRIPTOR
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .wire import Buffer
 
     Target = tuple["Link | Service | None", tuple[str, ...]]
+    Choice = tuple["Link | Service | None", tuple[str, ...], "Route | None"]  # with what discovery has put in front
 
     class Host(Protocol):
         """What a node needs done for it."""
@@ -104,6 +106,7 @@ class Node:
         self.bench = Service(BENCH, self.meters)  # the only service that is nobody's, and in no listing
         self._newcomers: dict[str, Link] = {}  # links that wait for the probe of an older one
         self._last_client = 0
+        self.probes = Probes(self.links)
 
     @property
     def address(self) -> str:
@@ -214,39 +217,39 @@ class Node:
         A Link gets the rest (its own address is still at the head, for `hop` to strip); a Service has no rest; None
         is this node itself.  RefusedError, with the reason for people, if it leads nowhere.
         """
-        return self._targets(path, origin)[0]
+        return self._targets(path, origin)[0][:2]
 
-    def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Target]:
+    def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         """The same, with all that may be tried where discovery knows more than one way; what came by `origin` is not
         sent back there."""
         while path and path[0] == self.address:
             path = path[1:]
         if not path:
-            return [(None, ())]
+            return [(None, (), None)]
         head, rest = path[0], path[1:]
         link = self.links.get(head) or self.clients.get(head)
         if link is not None:
-            around = self._over(self.discovery.table.routes_to(head), rest, origin) if link.is_suspended else []
-            return [*(way for way in around if way[0] is not link), (link, path)]
+            around = self._over(self.discovery.routes_to(head), rest, origin) if link.is_suspended else []
+            return [*(way for way in around if way[0] is not link), (link, path, None)]
         is_any, is_here = head.startswith(ANY), head.startswith(SERVICE)
         name = head.partition("/")[2] if is_any or is_here else head
         service = self.bench if name == BENCH else self.services.get(name)
         if service is not None and not rest:
-            return [(service, ())]
+            return [(service, (), None)]
         if rest and (service is not None or is_any):
             raise RefusedError(f"{self.address}: {head} is a service, and nothing lies behind it: {format_path(path)}")
         if is_any:
-            ways = self._over(self.discovery.table.nearest(name), (SERVICE + name,), origin)
+            ways = self._over(self.discovery.routes_to_any(name), (SERVICE + name,), origin)
         else:
-            ways = self._over(self.discovery.table.routes_to(head), rest, origin)
+            ways = self._over(self.discovery.routes_to(head), rest, origin)
         if not ways:
             raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED)})")
         return ways
 
-    def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Target]:
+    def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         """The ways that `routes` are, with `rest` behind them."""
         return [
-            (self.links[route.path[0]], route.path + rest)
+            (self.links[route.path[0]], route.path + rest, route)
             for route in routes
             if route.path[0] in self.links and not set(route.path).intersection(origin)
         ]
@@ -267,12 +270,23 @@ class Node:
         called with it.  RefusedError if there is no neighbour that way, or if all of their links are full.
         """
         targets = self._targets(wish.path, wish.origin)
-        ways = [self._way(n0, link, Message(path, wish.origin, b"")) for link, path in targets if _is_neighbour(link)]
+        ways = [
+            self._way(n0, link, Message(path, wish.origin, b""), route)
+            for link, path, route in targets
+            if _is_neighbour(link)
+        ]
         if not ways:
             raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
-        return ways[0](far) if len(ways) == 1 else Attempt(ways, far, joined).start()
+        if len(ways) == 1:
+            return ways[0].begin(far)
+        return Attempt(ways, far, joined, self._doubt).start()
 
-    def _way(self, n0: str, link: Any, wish: Message) -> Callable[[End], Stream]:
+    def _doubt(self, route: Route) -> None:
+        link = self.links.get(route.path[0])
+        if link is not None:
+            self.discovery.doubt(route, link.now)
+
+    def _way(self, n0: str, link: Any, wish: Message, route: Route | None) -> Way:
         def begin(far: End) -> Stream:
             onward = hop(n0, wish)[1]
             stream: Stream | None = link.open({"path": onward.path, "origin": onward.origin})
@@ -281,7 +295,7 @@ class Node:
             stream.far = far
             return stream
 
-        return begin
+        return Way(begin, route)
 
     def itself(self) -> Service:
         """What a tunnel to the node itself reaches; RefusedError if there is nothing."""
@@ -369,6 +383,8 @@ class Node:
             return
         elif body.is_request:
             self._bounce(link, message, f"{self.address}: does not do that for others")
+        elif body.kind in (say.PONG, say.ERROR):
+            self.probes.heard(body, message.origin)
         self.host.discard(descriptors)
 
     def _answer(self, link: Link, message: Message, answer: bytes) -> None:

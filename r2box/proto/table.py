@@ -21,9 +21,12 @@ CUT = 60_000_000  # the cost of a link without a transport, in microseconds: any
 
 
 class Route:
-    """A way to a node: `path`, the neighbour first; `cost` in microseconds.  `is_relayed`: others may be told of it."""
+    """A way to a node: `path`, the neighbour first; `cost` in microseconds.  `is_relayed`: others may be told of it.
 
-    __slots__ = ("cost", "is_relayed", "path", "record", "size")
+    A tunnel has failed on it not long ago: until `doubted_until` others are tried before it.
+    """
+
+    __slots__ = ("cost", "doubted_until", "is_relayed", "path", "record", "size")
 
     def __init__(
         self, path: tuple[str, ...], cost: int, record: Record, size: int = 0, is_relayed: bool = True
@@ -33,6 +36,7 @@ class Route:
         self.record = record
         self.size = size
         self.is_relayed = is_relayed
+        self.doubted_until = 0.0
 
     @property
     def rank(self) -> tuple[bool, int, int, str]:
@@ -47,21 +51,18 @@ class Route:
 class Known:
     """A node of which something has been heard."""
 
-    __slots__ = ("address", "best", "calm_at", "level", "quiet_until", "routes", "since")
+    __slots__ = ("address", "best", "born", "routes", "since")
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, now: float) -> None:
         self.address = address
         self.routes: dict[str, Route] = {}  # by the neighbour that offers it
         self.best: Route | None = None
-        self.since = 0.0  # when its best path became what it is
-        # How often it has changed of late; for who tells it on.
-        self.level = 0.0
-        self.calm_at = 0.0
-        self.quiet_until = 0.0
+        self.since = now  # when its best path became what it is
+        self.born = now  # when it was not known before
 
-    def ways(self) -> list[Route]:
-        """All routes, the best first."""
-        return sorted(self.routes.values(), key=lambda route: route.rank)
+    def ways(self, now: float) -> list[Route]:
+        """All routes, the best first, and last those that are doubted."""
+        return sorted(self.routes.values(), key=lambda route: (route.doubted_until > now, route.rank))
 
 
 class Table:
@@ -78,7 +79,7 @@ class Table:
         if known is None:
             if route is None:
                 return
-            known = self.nodes[address] = Known(address)
+            known = self.nodes[address] = Known(address, now)
         if route is not None:
             known.routes[via] = route
         else:
@@ -114,15 +115,27 @@ class Table:
         for name in new:
             self.offers.setdefault(name, {})[address] = None
 
-    def routes_to(self, address: str) -> list[Route]:
-        """The routes to a node, the best first."""
+    def routes_to(self, address: str, now: float) -> list[Route]:
+        """The routes to a node, in the order in which they should be tried."""
         known = self.nodes.get(address)
-        return known.ways() if known else []
+        return known.ways(now) if known else []
 
-    def nearest(self, service: str) -> list[Route]:
-        """The best route to each node that offers `service`, the nearest first."""
-        found = (self.nodes[address].best for address in self.offers.get(service, ()))
-        return sorted((route for route in found if route), key=lambda route: route.rank[1:])
+    def nearest(self, service: str, now: float) -> list[Route]:
+        """One route to each node that offers `service`, the nearest first, and last those that are doubted."""
+        found = []
+        for address in self.offers.get(service, ()):
+            known = self.nodes[address]
+            best = known.best
+            if best is not None:
+                found.append(best if best.doubted_until <= now else known.ways(now)[0])
+        return sorted(found, key=lambda route: (route.doubted_until > now, route.rank[1:]))
+
+    def doubt(self, route: Route, until: float) -> None:
+        """A tunnel has failed on `route`, which may be another object by now."""
+        known = self.nodes.get(route.path[-1])
+        present = known.routes.get(route.path[0]) if known else None
+        if present is not None and present.path == route.path:
+            present.doubted_until = until
 
     def listed(self, after: str) -> Iterator[Known]:
         """All nodes behind `after` in the order of their names."""
