@@ -30,6 +30,7 @@ from .listing import describe_known, list_page, network_page
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .policy import EVERYTHING, is_allowed
 from .route import Message, hop
+from .table import CUT
 from .wire import CLIENT, DESCRIPTOR
 
 TYPE_CHECKING = False
@@ -223,8 +224,8 @@ class Node:
         head, rest = path[0], path[1:]
         link = self.links.get(head) or self.clients.get(head)
         if link is not None:
-            around = self._over(self.discovery.table.routes_to(head), rest, origin) if link.is_suspended else []
-            return [*(way for way in around if way[0] is not link), (link, path)]
+            around = [it for it in self.discovery.table.routes_to(head) if it.cost < CUT] if link.is_suspended else []
+            return [*self._over(around, rest, origin), (link, path)]
         is_any, is_here = head.startswith(ANY), head.startswith(SERVICE)
         name = head.partition("/")[2] if is_any or is_here else head
         if name in self.services and not rest:
