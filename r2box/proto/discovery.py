@@ -288,10 +288,13 @@ class Discovery:
         route = known.best if known else None
         if known is None or route is None or not neighbour.policy.transit:
             return None
-        if address in self._held:  # what was told last, if it is still true
-            route = neighbour.told.get(address)
-            still = known.routes.get(route.path[0]) if route else None
-            return route if still is not None and route is not None and still.path == route.path else None
+        if address in self._held:  # what was told last, while it is true
+            told = neighbour.told.get(address)
+            if told is None:
+                return None
+            still = known.routes.get(told.path[0])
+            if still is not None and still.path == told.path:
+                return told
         if not route.is_relayed or neighbour.address in route.path or len(route.path) >= MAX_PATH:
             return None
         return route
