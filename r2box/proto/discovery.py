@@ -26,7 +26,7 @@ import heapq
 
 from .advert import AGAIN, END, IDENTITY, MAX_PATH, MAX_TOLD, decode_reach
 from .damper import Damper
-from .neighbour import MAX_HEARD, STEADY, Neighbour, own_record
+from .neighbour import MAX_HEARD, RESTATE, Neighbour, own_record
 from .policy import EVERYTHING, Policy
 from .table import Known, Route, Table
 from .wire import REACH
@@ -179,7 +179,7 @@ class Discovery:
         neighbour.is_asked = neighbour.is_asked or bool(reach.flags & AGAIN and not is_new)
         if neighbour.is_due_again(now):
             neighbour.tell_all(self.table.nodes, now)
-        if neighbour.has_something:
+        if neighbour.has_something or neighbour.is_asked:
             self._wake(max(now, neighbour.next_at))
 
     def _take(self, neighbour: Neighbour, reach: Reach) -> None:
@@ -345,8 +345,11 @@ class Discovery:
             else:
                 neighbour.deaf_until = 0.0
                 neighbour.is_asking = True
-        if neighbour.is_asked and neighbour.is_due_again(now):
-            neighbour.tell_all(self.table.nodes, now)
+        if neighbour.is_asked:
+            if neighbour.is_due_again(now):
+                neighbour.tell_all(self.table.nodes, now)
+            else:
+                self._wake(neighbour.told_all_at + RESTATE)
         if not neighbour.has_something:
             return
         payload = neighbour.frame(lambda address: self._offer(neighbour, address), now)
