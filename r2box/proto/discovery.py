@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 
 GRACE = 10.0  # seconds
+DOUBT = 120.0  # seconds: as long as a node that has begun anew may still be told of as it was, over a link that is dead
+MAX_DOUBLES = 256  # names that are remembered to be two nodes'
 NEVER = float("inf")
 
 # What happens: "node" and "service" come and go, "path" is another way to a node that was known.
@@ -74,7 +76,9 @@ class Discovery:
         self._damper = Damper()
         self._held: dict[str, float] = {}  # nodes whose news is held back, until when
         self._holds: list[tuple[float, str]] = []  # the same, as a heap
-        self._doubts: dict[str, float] = {}  # nodes of which two are said to be, and since when
+        self._doubts: dict[str, float] = {}  # nodes of which two are said to be, and since when, the oldest first
+        self._doubles: dict[str, None] = {}  # of which that has been noted
+        self._quiet_until = 0.0  # before that, no other is
         self._now = 0.0
         self._alarm = NEVER
 
@@ -223,13 +227,32 @@ class Discovery:
 
     def _compare(self, address: str, route: Route) -> None:
         """Are there two nodes of the same name?  For a moment that is so when one is started anew."""
-        known = self.table.nodes[address]
-        if all(other.record.identity == route.record.identity for other in known.routes.values()):
+        routes = self.table.nodes[address].routes.values()
+        if all(other.record.identity == route.record.identity for other in routes):
             self._doubts.pop(address, None)
-        elif self._now - self._doubts.setdefault(address, self._now) > STEADY:
-            self._doubts[address] = NEVER
-            ways = ", ".join(sorted("/".join(other.path) for other in known.routes.values())[:2])
-            self._host.note(f"{self._me.address}: two nodes say that they are {address}: {ways}")
+        elif address not in self._doubts:
+            self._doubts[address] = self._now
+            self._wake(self._now + DOUBT)
+
+    def _decide(self) -> None:
+        """About doubts that are old enough: it is not said twice of one node, nor more often than once in DOUBT."""
+        now = self._now
+        while self._doubts:
+            address, since = next(iter(self._doubts.items()))
+            if now < since + DOUBT:
+                self._wake(since + DOUBT)
+                return
+            del self._doubts[address]
+            ways: dict[bytes, str] = {}
+            for other in self.table.nodes[address].ways():
+                ways.setdefault(other.record.identity, "/".join(other.path))
+            if len(ways) > 1 and address not in self._doubles and now >= self._quiet_until:
+                self._quiet_until = now + DOUBT
+                self._doubles[address] = None
+                if len(self._doubles) > MAX_DOUBLES:
+                    del self._doubles[next(iter(self._doubles))]
+                both = ", ".join(list(ways.values())[:2])
+                self._host.note(f"{self._me.address}: two nodes say that they are {address}: {both}")
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -324,6 +347,7 @@ class Discovery:
                 for neighbour in self._neighbours.values():
                     if neighbour.is_heard and address in self.table.nodes:
                         neighbour.dirty[address] = None
+        self._decide()
         for neighbour in list(self._neighbours.values()):
             self._serve(neighbour)
         if self._holds:
