@@ -163,13 +163,11 @@ class Discovery:
             if link.address in self._neighbours:
                 return  # a second link to the same neighbour
             neighbour = self.add(link, now)
-        if not neighbour.policy.discover:
+        if not neighbour.policy.discover or now < neighbour.deaf_until:
             return
         reach = decode_reach(payload)
-        was_deaf = now < neighbour.deaf_until
         if not neighbour.listens(len(reach.entries), now):
-            if not was_deaf:
-                self._turn_away(neighbour)
+            self._turn_away(neighbour)
             return
         is_new = not neighbour.is_heard
         if not neighbour.begin(reach):
