@@ -1,4 +1,4 @@
-"""What discovery costs as networks grow: messages, bytes, seconds on the virtual clock, memory, and time of a processor.
+"""What discovery costs as networks grow: messages, bytes, virtual seconds, memory, and time of a processor.
 
 The nodes are whole and unchanged; their wires are leaner than those of `mesh`: what a link has to say at one moment
 arrives in one piece after the latency of the wire, 1 to 20 ms.  Keepalives are left out, so that it ends when all is
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import heapq
+import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -134,7 +136,6 @@ class Net:
     def __init__(self, shape: str, nodes: int, seed: int = 1) -> None:
         self.random = Random(seed)
         self.now = 1000.0
-        self.count = Count()
         self.notes: list[str] = []
         self.news: Counter[str] = Counter()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -161,9 +162,10 @@ class Net:
     def join(self, pair: tuple[int, int]) -> None:
         self.wires[pair] = Wire(self, (self.stations[pair[0]], self.stations[pair[1]]), self.latencies[pair])
 
-    def settle(self, decode: Callable[[Any], Reach] = advert.decode_reach) -> Count:
+    def settle(self) -> Count:
         """Run until nobody has anything to say; what was said."""
-        count = self.count = Count()
+        name, decode = "decode_reach", advert.decode_reach
+        count = Count()
 
         def counting(payload: Any) -> Reach:
             reach = decode(payload)
@@ -175,13 +177,13 @@ class Net:
                 count.nodes.add(entry.path[-1] if entry.path else "")
             return reach
 
-        discovery.decode_reach = counting  # type: ignore[assignment]
+        setattr(discovery, name, counting)
         try:
             while self._events:
                 self.now, _, what = heapq.heappop(self._events)
                 what()
         finally:
-            discovery.decode_reach = decode  # type: ignore[assignment]
+            setattr(discovery, name, decode)
         return count
 
 
@@ -333,7 +335,7 @@ def apart(shape: str, nodes: int, check: bool) -> dict[str, Any]:
 
 
 def median(record: dict[str, Any], what: str, key: str) -> float:
-    return statistics.median(it[key] for it in record[what])
+    return float(statistics.median(it[key] for it in record[what]))
 
 
 def row(record: dict[str, Any]) -> str:
@@ -359,15 +361,13 @@ PLOTS: dict[str, Callable[[dict[str, Any]], float]] = {
 
 
 def draw(folder: Path, records: list[dict[str, Any]]) -> None:
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        print("no plot: matplotlib is not installed (pip install '.[bench]')")
+    if not importlib.util.find_spec("matplotlib"):
+        print("no plot: matplotlib is not installed; `make bench` installs it")
         return
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(14, 8))
+    matplotlib: Any = importlib.import_module("matplotlib")
+    matplotlib.use("svg")
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    figure, axes = pyplot.subplots(2, 3, figsize=(14, 8), layout="constrained")
     for axis, (title, value) in zip(axes.flat, PLOTS.items()):
         for shape in SHAPES:
             points = [(it["nodes"], value(it)) for it in records if it["shape"] == shape]
@@ -376,6 +376,6 @@ def draw(folder: Path, records: list[dict[str, Any]]) -> None:
         axis.set(title=title, xlabel="nodes", xscale="log", yscale="log")
         axis.grid(visible=True, alpha=0.3)
     axes.flat[0].legend()
-    figure.tight_layout()
-    figure.savefig(folder / "growth.png", dpi=110)
-    print(folder / "growth.png")
+    figure.savefig(folder / "growth.svg")
+    pyplot.close(figure)
+    print(folder / "growth.svg")

@@ -10,8 +10,13 @@ beginning of the same.
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 from mesh import Mesh, Port, Program, Station, Wire
 from shapes import SHAPES
@@ -140,7 +145,7 @@ class Network:
         self._serve(station, "echo")
 
     def _serve(self, station: Station, name: str) -> None:
-        station.serve(name, lambda program: self._begin(program))
+        station.serve(name, self._begin)
 
     def _begin(self, program: Program) -> None:
         """A service starts: which tunnel it belongs to, its first bytes will tell."""
@@ -320,7 +325,8 @@ class Network:
             tunnel.client.end()
         self.mesh.run(30.0)
         self.check()
-        assert not self.tunnels, f"tunnels that are stuck: {[(it.number, it.opener.address) for it in self.tunnels.values()]}"
+        stuck = [(it.number, it.opener.address) for it in self.tunnels.values()]
+        assert not stuck, f"tunnels that are stuck, and where they begin: {stuck}"
         for _ in range(min(40, len(self.live) ** 2)):
             a, b = self.random.choice(self.live), self.random.choice(self.live)
             if b.address in a.node.discovery.table.nodes:
@@ -453,3 +459,79 @@ def simulate(
     network.rest(healed=False)
     network.storm(steps - steps // 2)
     network.rest(healed=True)
+
+
+# -- many of them ------------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """Arguments of `simulate`."""
+
+    seed: int
+    shape: str
+    nodes: int
+    steps: int
+
+    @property
+    def command(self) -> str:
+        """What replays it, step by step."""
+        return (
+            f'make sim ARGS="network --seed {self.seed} --shape {self.shape} --nodes {self.nodes} '
+            f'--steps {self.steps} --trace"'
+        )
+
+
+def make_case(seed: int, shape: str | None, nodes: int | None, steps: int) -> Case:
+    """None: as the seed says."""
+    return Case(seed, shape or list(SHAPES)[seed % len(SHAPES)], nodes or 4 + seed % 13, steps)
+
+
+def fault(case: Case, say: Callable[[str], None] = lambda text: None) -> str:
+    """What is wrong with it, or nothing."""
+    try:
+        simulate(*case, say)
+    except Exception as error:  # whatever the code under test raises is a finding
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} in {Path(at.filename).name}:{at.lineno}: {str(error)[:2000]}"
+    return ""
+
+
+def run(case: Case, say: Callable[[str], None]) -> bool:
+    wrong = fault(case, say)
+    say(wrong or f"seed {case.seed}: all is well")
+    return not wrong
+
+
+def shrink(case: Case, wrong: str) -> tuple[Case, str]:
+    """A smaller one of the same seed that goes wrong too: first fewer steps, then fewer nodes, then fewer steps."""
+    for field in ("steps", "nodes", "steps"):
+        least = 3 if field == "nodes" else 0
+        part = 2
+        while part <= 16 and getattr(case, field) > least:
+            size = getattr(case, field)
+            smaller = case._replace(**{field: max(least, size - max(1, size // part))})
+            also = fault(smaller)
+            if also:
+                case, wrong = smaller, also
+            else:
+                part *= 2
+    return case, wrong
+
+
+def look(case: Case) -> tuple[Case, str, Case, str]:
+    """A case and what is wrong with it; a smaller one, and what is wrong with that."""
+    wrong = fault(case)
+    return (case, wrong, *(shrink(case, wrong) if wrong else (case, "")))
+
+
+def run_all(cases: list[Case], jobs: int) -> bool:
+    """Each of them; print those that go wrong, and how to see that again."""
+    failed = 0
+    with multiprocessing.Pool(jobs) as pool:
+        for case, wrong, smaller, also in pool.imap_unordered(look, cases):
+            if wrong:
+                failed += 1
+                print(f"seed {case.seed}: {wrong}\n    {case.command}", file=sys.stderr)
+                print(f"  and smaller: {also}\n    {smaller.command}", file=sys.stderr, flush=True)
+    print(f"{len(cases)} networks, {cases[0].steps} steps each: {failed} went wrong")
+    return not failed

@@ -1,4 +1,4 @@
-"""Networks by shape and seed: which of `count` nodes are linked.  Nodes are numbers, links are pairs, the lesser first."""
+"""Networks by shape and seed: which of `count` nodes are linked.  Links are pairs, the lesser first."""
 
 from __future__ import annotations
 

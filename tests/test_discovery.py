@@ -386,7 +386,7 @@ def test_the_next_way_is_tried() -> None:
     mesh.run(0.015)
     net.cut("b-t")
     mesh.run(5.0)
-    assert (client.sink, client.eof) == (b"hello", True)
+    assert (bytes(client.sink), client.eof) == (b"hello", True)
     assert [it.origin for it in net.t.programs] == [("c", "a", "child/1")]
     assert not [link for it in mesh.stations.values() for link in it.node.links.values() if link.streams]
 
@@ -403,7 +403,7 @@ def test_what_the_service_refuses_is_refused() -> None:
             opened.append(arguments)
             take(*arguments)
 
-        middle.node.link_open = watching  # type: ignore[method-assign]
+        middle.node.link_open = watching  # type: ignore[assignment, method-assign]
     client = net.a.tunnel("t/closed")
     mesh.idle()
     assert "is not for" in ended(client).text
