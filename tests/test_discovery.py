@@ -28,7 +28,7 @@ from r2box.proto.advert import (
     decode_reach,
     pack_reach,
 )
-from r2box.proto.damper import LAST_WAIT
+from r2box.proto.damper import LAST_WAIT, Damper
 from r2box.proto.discovery import DOUBT, GRACE
 from r2box.proto.neighbour import CHUNK, DEAF, MAX_BYTES, MAX_HEARD, MAX_RELAYED, RESTATE
 from r2box.proto.node import Service
@@ -207,6 +207,16 @@ def test_a_node_that_flaps_costs_others_little() -> None:
     works(net.d, "x/echo")
 
 
+def test_better_and_better_is_no_flapping() -> None:
+    """A new network finds its ways so; only for ever may nobody do that."""
+    damper = Damper()
+    assert [damper.wait("x", 0.1 * at, is_better=True) for at in range(20)] == [0.0] * 20
+    assert damper.wait("x", 2.0, is_better=True) == 0.0
+    waits = [damper.wait("x", 2.0 + 0.1 * at, is_better=bool(at % 2)) for at in range(200)]
+    assert (waits[0], waits[40], waits[-1]) == (0.0, LAST_WAIT, LAST_WAIT)
+    assert max(damper.wait("y", 0.001 * at, is_better=True) for at in range(200)) == LAST_WAIT
+
+
 def test_a_better_way_that_flaps_takes_no_other_away() -> None:
     """While a link comes and goes, the way around it stays known."""
     mesh = Mesh(seed=6)
@@ -226,7 +236,7 @@ def test_a_better_way_that_flaps_takes_no_other_away() -> None:
 
 def test_all_is_told_once_more_when_a_frame_is_missing() -> None:
     mesh = Mesh(seed=7)
-    net = Links(mesh, "a-b b-c c-d")
+    net = Links(mesh, "a-b b-c c-d c-e")
     mesh.run(10.0)
 
     def swallow(port: Port, chunk: bytes) -> bytes:
@@ -234,16 +244,15 @@ def test_all_is_told_once_more_when_a_frame_is_missing() -> None:
 
     net.wires["a-b"].tap = swallow
     net.d.serve("web", Program.echo)
+    net.cut("c-e")
     mesh.run(1.0)
-    assert services(net.a, "d") == ("echo",)
     net.wires["a-b"].tap = lambda port, chunk: chunk
-    net.cut("c-d")  # in that the gap is seen
+    mesh.run(100.0)
+    assert (services(net.a, "d"), "e" in known(net.a)) == (("echo",), True)
+    net.c.serve("other", Program.echo)  # in that the gap is seen
     mesh.run(1.0)
-    assert list(known(net.a)) == ["b", "c"]
-    net.join("c-d")
-    mesh.run(RESTATE + 1.0)
-    assert services(net.a, "d") == ("echo", "web")
-    check_routes(list(mesh.stations.values()))
+    assert (services(net.a, "d"), "e" in known(net.a)) == (("echo", "web"), False)
+    check_routes([net.a, net.b, net.c, net.d])
 
 
 def test_who_asks_twice_is_answered_in_time() -> None:
@@ -337,6 +346,22 @@ def test_who_carries_nothing_is_no_way() -> None:
     console = net.a.console()
     answer = console.ask("b/c", 1, data=b"ping")
     assert "carries nothing" in answer["text"]
+
+
+def test_a_link_over_which_nothing_is_carried() -> None:
+    """For others: what lies behind it is told to nobody, nor is anything told over it, and no path leads there."""
+    mesh = Mesh(seed=36)
+    net = Links(mesh, "a-b b-d")
+    mesh.station("c").serve("echo", Program.echo)
+    net.join("b-c")
+    net.wires["b-c"].ports[0].link.policy = Policy(transit=False)
+    mesh.run(1.0)
+    assert (list(known(net.a)), list(known(net.c))) == (["b", "d"], ["b"])
+    works(net.b, "c/echo")
+    for opener, path in ((net.a, "b/c/echo"), (net.c, "b/a/echo")):
+        client = opener.tunnel(path)
+        mesh.idle()
+        assert "carries nothing" in ended(client).text
 
 
 def test_names_that_are_not_accepted() -> None:
@@ -630,6 +655,17 @@ def test_a_million_entries() -> None:
     unharmed(net)
 
 
+def test_more_nodes_than_are_told_on() -> None:
+    mesh, net, liar = honest(37)
+    for part in range(5):
+        liar.say([Entry((f"x{part * 1000 + at}",), 0, record(b"x")) for at in range(1000)])
+        mesh.run(2.0)
+    check_tables(net.b)
+    assert len(net.b.node.discovery.table.nodes) == 5 + 5000
+    assert len(net.a.node.discovery.table.nodes) == 5 + MAX_RELAYED - 1, "the liar itself is one of them"
+    unharmed(net)
+
+
 def test_names_that_fill_memory() -> None:
     """Told small and then made large: it is what they are that counts."""
     mesh, net, liar = honest(33)
@@ -704,6 +740,23 @@ def test_entries_come_back_as_they_were(entries: list[Entry], number: int, flags
         rest = rest[count:]
         if not rest:
             break
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry(("a",) * (MAX_PATH + 1), 0),
+        Entry(("a",), MAX_COST + 1),
+        Entry(("a",), 0, Record(bytes(8), tuple(f"s{at}" for at in range(MAX_TOLD + 1)))),
+        Entry(("a",), 0, Record(bytes(7), ())),
+        Entry(("a",), 0, Record(bytes(8), ("service/x",))),
+        Entry(("service/x",), 0),
+        Entry(("a b",), 0),
+    ],
+)
+def test_what_is_too_much_is_refused(entry: Entry) -> None:
+    with pytest.raises(WireError):
+        decode_reach(pack_reach(0, 0, [entry])[0])
 
 
 @given(st.binary(max_size=200))

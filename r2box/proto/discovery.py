@@ -258,7 +258,8 @@ class Discovery:
         """The table has another best route to a node."""
         address, best, now = known.address, known.best, self._now
         self._tell_host(known, before)
-        wait = self._damper.wait(address, now)
+        is_better = best is not None and (before is None or best.rank < before.rank)
+        wait = self._damper.wait(address, now, is_better)
         if best is None:
             self._held.pop(address, None)
             self._doubts.pop(address, None)
