@@ -134,6 +134,11 @@ def test_networks_under_faults(shape: str) -> None:
         simulate(seed, shape, nodes, 40)
 
 
+def test_a_network_that_went_wrong() -> None:
+    """An alarm that came when it was due and, by the last bit of a float, too early."""
+    simulate(3012, "tree", 13, 20)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_growth_is_measured_and_right(shape: str) -> None:
     record = measure(shape, 40, check=True, changes=2)

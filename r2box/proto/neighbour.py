@@ -103,7 +103,7 @@ class Neighbour:
 
     def is_due_again(self, now: float) -> bool:
         """Whether all is to be told anew."""
-        return self.is_heard and now - self.told_all_at >= (RESTATE if self.is_asked else REFRESH)
+        return self.is_heard and now >= self.told_all_at + (RESTATE if self.is_asked else REFRESH)
 
     @property
     def may_speak(self) -> bool:
