@@ -66,6 +66,11 @@ def is_left(port: Port) -> bool:
     return port._ports.get(port.link) is not port and not port.link.is_suspended
 
 
+def is_whole(wire: Wire) -> bool:
+    """Whether there are links on it, or on their way to be."""
+    return not wire.is_cut and all(port.link.state != DOWN for port in wire.ports)
+
+
 class Tunnel:
     """A tunnel to an `echo`, and what of it has been checked."""
 
@@ -95,7 +100,7 @@ class Edge:
         self.latency = (there, there * random.uniform(0.8, 1.2))
         self.slices = random.random() < 0.3
         self.patience = random.choice((0, 0, 5, 30, 3600))
-        self.wire: Wire | None = None
+        self.wires: list[Wire] = []  # more than one when it was joined again
 
 
 class Network:
@@ -136,7 +141,7 @@ class Network:
     def _actions(self) -> list[tuple[Callable[[], str], int]]:
         return [
             (self._cut, 4), (self._heal, 8), (self._crash, 1), (self._restart, 2), (self._divide, 1), (self._offer, 2),
-            (self._withdraw, 2), (self._open, 8), (self._write, 3),
+            (self._withdraw, 2), (self._open, 8), (self._write, 3), (self._again, 1), (self._flap, 1),
         ]  # fmt: skip
 
     def _start(self, name: str) -> None:
@@ -165,16 +170,16 @@ class Network:
 
     def _join(self, edge: Edge) -> None:
         a, b = (self.mesh.stations[name] for name in edge.ends)
-        edge.wire = self.mesh.join(a, b, latency=edge.latency, slices=edge.slices, patience=edge.patience)
+        wire = self.mesh.join(a, b, latency=edge.latency, slices=edge.slices, patience=edge.patience)
+        edge.wires = [*(it for it in edge.wires if is_whole(it)), wire]
 
     def _is_whole(self, edge: Edge) -> bool:
-        """Whether there is a wire, and links on it, or on their way to be."""
-        wire = edge.wire
-        return wire is not None and not wire.is_cut and all(port.link.state != DOWN for port in wire.ports)
+        return any(map(is_whole, edge.wires))
 
     def _sever(self, edge: Edge, first: bool, second: bool) -> None:
-        if edge.wire is not None and not edge.wire.is_cut:
-            edge.wire.cut(first, second)
+        for wire in edge.wires:
+            if not wire.is_cut:
+                wire.cut(first, second)
 
     def _cut(self) -> str:
         edge = self.random.choice(self.edges)
@@ -189,6 +194,28 @@ class Network:
         edge = self.random.choice(broken)
         self._join(edge)
         return f"heal {edge.ends}, patience {edge.patience}"
+
+    def _again(self) -> str:
+        """A second link where there is one, from the other side too perhaps."""
+        whole = [it for it in self.edges if self._is_whole(it) and not self.dead.intersection(it.ends)]
+        if not whole:
+            return ""
+        edge = self.random.choice(whole)
+        for _ in range(self.random.randint(1, 2)):
+            self._join(edge)
+        return f"join {edge.ends} again"
+
+    def _flap(self) -> str:
+        edge = self.random.choice(self.edges)
+        if self.dead.intersection(edge.ends):
+            return ""
+        times, up, down = self.random.randint(3, 20), self.random.uniform(0.02, 0.5), self.random.uniform(0.0, 0.2)
+        for _ in range(times):
+            self._sever(edge, True, True)
+            self.mesh.run(down)
+            self._join(edge)
+            self.mesh.run(up)
+        return f"flap {edge.ends} {times} times, {up:.3f} s up and {down:.3f} s down"
 
     def _crash(self) -> str:
         """Gone, and says nothing."""
