@@ -110,7 +110,8 @@ class Network:
         self.random = Random(seed)
         self.mesh = Clockwork(seed)
         self.say = say
-        self.tunnels: dict[int, Tunnel] = {}
+        self.tunnels: dict[int, Tunnel] = {}  # that are open
+        self.known: dict[int, Tunnel] = {}  # that ever were: of some, bytes are still on their way
         self.dead: set[str] = set()
         self.opened = 0
         names = [f"n{number}" for number in range(nodes)]
@@ -159,7 +160,7 @@ class Network:
 
         def first(data: bytes) -> None:
             if len(program.sink) >= HEADER:
-                tunnel = self.tunnels.get(int.from_bytes(program.sink[:HEADER], "big"))
+                tunnel = self.known.get(int.from_bytes(program.sink[:HEADER], "big"))
                 assert tunnel is not None, "bytes that nobody sent"
                 assert tunnel.service is None, f"tunnel {tunnel.number} has two services"
                 tunnel.service = program
@@ -295,7 +296,7 @@ class Network:
         number = self.opened
         data = number.to_bytes(HEADER, "big") + self.random.getrandbits(8 * size + 8).to_bytes(size + 1, "big")
         program = Program(self.mesh)
-        self.tunnels[number] = Tunnel(number, opener, program)
+        self.tunnels[number] = self.known[number] = Tunnel(number, opener, program)
         try:
             self.tunnels[number].client = opener.tunnel(path, data, ends=ends)
         except RefusedError:
