@@ -28,7 +28,7 @@ check: $(ready)  ## lint and type-check
 	$(venv)/python -m ruff check
 	$(venv)/python -m mypy
 
-sim: $(ready)  ## carriers over bad paths, simulated (ARGS="--seeds 10")
+sim: $(ready)  ## carriers over bad paths and whole networks, simulated (ARGS="carriers --seeds 10", "network", "growth")
 	@$(venv)/python tests/sim.py $(ARGS)
 
 rehearsal: dist/r2box $(ready)  ## long runs of cuts, losses and kills (ARGS="cuts hops", "cuts size=100 cuts=100 seed=7")

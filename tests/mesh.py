@@ -351,9 +351,16 @@ class Program:
 class Wire:
     """Two Ports and the bytes between them."""
 
-    def __init__(self, mesh: Mesh, *, latency: float = 0.01, capacity: int = 1 << 16, slices: bool = False) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        *,
+        latency: float | tuple[float, float] = 0.01,
+        capacity: int = 1 << 16,
+        slices: bool = False,
+    ) -> None:
         self.mesh = mesh
-        self.latency = latency
+        self.latencies = latency if isinstance(latency, tuple) else (latency, latency)  # from the first, the second
         self.capacity = capacity  # bytes that are on their way, each way
         self.slices = slices
         self.is_cut = False
@@ -397,6 +404,10 @@ class Port:
         return self.wire.ports[self.wire.ports[0] is self]
 
     @property
+    def latency(self) -> float:
+        return self.wire.latencies[self.wire.ports[0] is not self]
+
+    @property
     def listens(self) -> bool:
         return not (self.is_deaf or self.link.is_backlogged or self.link.state == DOWN)
 
@@ -412,11 +423,11 @@ class Port:
             chunk = bytes(self.out[: self.wire.capacity - self.flying])
             del self.out[: len(chunk)]
             self.flying += len(chunk)
-            self.mesh.later(self.wire.latency, lambda chunk=chunk: self.peer.arrive(chunk))  # type: ignore[misc]
+            self.mesh.later(self.latency, lambda chunk=chunk: self.peer.arrive(chunk))  # type: ignore[misc]
         if self.link.state == DOWN and not self.out and not self.hung_up:
             self.hung_up = True
             peer = self.peer
-            self.mesh.later(self.wire.latency, peer.eof)
+            self.mesh.later(self.latency, peer.eof)
         if self.arrived:
             self.mesh.later(0, self.read)
 

@@ -26,7 +26,7 @@ import heapq
 
 from .advert import AGAIN, END, IDENTITY, MAX_PATH, MAX_TOLD, decode_reach
 from .damper import LAST_WAIT, Damper
-from .neighbour import MAX_HEARD, STEADY, Neighbour, own_record
+from .neighbour import MAX_HEARD, RESTATE, Neighbour, own_record
 from .policy import EVERYTHING, Policy
 from .table import Known, Route, Table
 from .wire import REACH
@@ -57,6 +57,8 @@ GRACE = 10.0  # seconds
 SETTLED = 1.0  # seconds for which a path has not changed: then even what is restless is told by it, if it must be
 DOUBTED = 60.0  # seconds for which other ways are tried before one that led to nobody
 NEAR = 8  # nodes that offer a service to which there may be more ways than the best
+TWICE = 120.0  # seconds: as long as a node that has begun anew may still be told of as it was, over a link that is dead
+MAX_TWICE = 256  # names that are remembered to be two nodes'
 NEVER = float("inf")
 
 
@@ -74,7 +76,9 @@ class Discovery:
         self._damper = Damper()
         self._held: dict[str, float] = {}  # nodes whose news is held back, until when
         self._holds: list[tuple[float, str]] = []  # when to look at them again, as a heap
-        self._doubts: dict[str, float] = {}  # nodes of which two are said to be, and since when
+        self._twice: dict[str, float] = {}  # nodes of which two are said to be, and since when, the oldest first
+        self._noted: dict[str, None] = {}  # of which that has been noted
+        self._quiet_until = 0.0  # before that, no other is
         self._now = 0.0
         self._alarm = NEVER
 
@@ -180,9 +184,7 @@ class Discovery:
             if link.address in self._neighbours:
                 return  # a second link to the same neighbour
             neighbour = self.add(link, now)
-        if not neighbour.policy.discover:
-            return
-        if now < neighbour.deaf_until:
+        if not neighbour.policy.discover or now < neighbour.deaf_until:
             return  # not even decoded: that would be most of the work
         reach = decode_reach(payload)
         if not neighbour.listens(len(reach.entries), now):
@@ -200,7 +202,7 @@ class Discovery:
         neighbour.is_asked = neighbour.is_asked or bool(reach.flags & AGAIN and not is_new)
         if neighbour.is_due_again(now):
             neighbour.tell_all(self.table.nodes, now)
-        if neighbour.has_something:
+        if neighbour.has_something or neighbour.is_asked:
             self._wake(max(now, neighbour.next_at))
 
     def _take(self, neighbour: Neighbour, reach: Reach) -> None:
@@ -244,13 +246,32 @@ class Discovery:
 
     def _compare(self, address: str, route: Route) -> None:
         """Are there two nodes of the same name?  For a moment that is so when one is started anew."""
-        known = self.table.nodes[address]
-        if all(other.record.identity == route.record.identity for other in known.routes.values()):
-            self._doubts.pop(address, None)
-        elif self._now - self._doubts.setdefault(address, self._now) > STEADY:
-            self._doubts[address] = NEVER
-            ways = ", ".join(sorted("/".join(other.path) for other in known.routes.values())[:2])
-            self._host.note(f"{self._me.address}: two nodes say that they are {address}: {ways}")
+        routes = self.table.nodes[address].routes.values()
+        if all(other.record.identity == route.record.identity for other in routes):
+            self._twice.pop(address, None)
+        elif address not in self._twice:
+            self._twice[address] = self._now
+            self._wake(self._now + TWICE)
+
+    def _decide(self) -> None:
+        """About doubts that are old enough: it is not said twice of one node, nor more often than once in TWICE."""
+        now = self._now
+        while self._twice:
+            address, since = next(iter(self._twice.items()))
+            if now < since + TWICE:
+                self._wake(since + TWICE)
+                return
+            del self._twice[address]
+            ways: dict[bytes, str] = {}
+            for other in self.table.nodes[address].routes.values():
+                ways.setdefault(other.record.identity, "/".join(other.path))
+            if len(ways) > 1 and address not in self._noted and now >= self._quiet_until:
+                self._quiet_until = now + TWICE
+                self._noted[address] = None
+                if len(self._noted) > MAX_TWICE:
+                    del self._noted[next(iter(self._noted))]
+                both = ", ".join(list(ways.values())[:2])
+                self._host.note(f"{self._me.address}: two nodes say that they are {address}: {both}")
 
     # -- telling -------------------------------------------------------------------------------------------------
 
@@ -258,10 +279,11 @@ class Discovery:
         """The table has another best route to a node."""
         address, best, now = known.address, known.best, self._now
         self._tell_host(known, before)
-        wait = self._damper.wait(address, now)
+        is_better = best is not None and (before is None or best.rank < before.rank)
+        wait = self._damper.wait(address, now, is_better)
         if best is None:
             self._held.pop(address, None)
-            self._doubts.pop(address, None)
+            self._twice.pop(address, None)
         elif wait:
             if address not in self._held:
                 self._held[address] = now + wait
@@ -351,6 +373,7 @@ class Discovery:
             for neighbour in self._neighbours.values():
                 if neighbour.is_heard and address in self.table.nodes:
                     neighbour.dirty[address] = None
+        self._decide()
         for neighbour in list(self._neighbours.values()):
             self._serve(neighbour)
         if self._holds:
@@ -372,8 +395,11 @@ class Discovery:
             else:
                 neighbour.deaf_until = 0.0
                 neighbour.is_asking = True
-        if neighbour.is_asked and neighbour.is_due_again(now):
-            neighbour.tell_all(self.table.nodes, now)
+        if neighbour.is_asked:
+            if neighbour.is_due_again(now):
+                neighbour.tell_all(self.table.nodes, now)
+            else:
+                self._wake(neighbour.told_all_at + RESTATE)
         if not neighbour.has_something:
             return
         payload = neighbour.frame(lambda address: self._offer(neighbour, address), now)

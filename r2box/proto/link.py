@@ -146,6 +146,7 @@ class Link:
 
     def suspend(self, reason: str, now: float) -> None:
         """The transport is gone.  Without a session, the link ends."""
+        self.now = now
         if self.session is None or self.state != UP or not self.sender.kept.is_on:
             self.down(reason)
             return

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from itertools import chain, islice
 
-from .advert import AGAIN, BEGIN, END, MAX_PATH, Entry, Record, pack_reach, size_of
+from .advert import AGAIN, BEGIN, END, MAX_COST, MAX_PATH, Entry, Record, pack_reach, size_of
 from .policy import fits
 from .table import CUT, Route
 
@@ -103,7 +103,7 @@ class Neighbour:
 
     def is_due_again(self, now: float) -> bool:
         """Whether all is to be told anew."""
-        return self.is_heard and now - self.told_all_at >= (RESTATE if self.is_asked else REFRESH)
+        return self.is_heard and now >= self.told_all_at + (RESTATE if self.is_asked else REFRESH)
 
     @property
     def may_speak(self) -> bool:
@@ -132,7 +132,7 @@ class Neighbour:
                 entries.append((Entry((address,), None), address, route))
             else:
                 record = None if told is not None and told.record == route.record else route.record
-                entries.append((Entry(route.path, route.cost, record), address, route))
+                entries.append((Entry(route.path, min(route.cost, MAX_COST), record), address, route))
         entries.sort(key=lambda it: it[0].path)
         count, payload = self._pack(entries, len(gone) + len(self.dirty))
         for _, address, route in entries[:count]:
@@ -196,7 +196,8 @@ class Neighbour:
         if old is not None and old.record == record:
             record = old.record  # one object for both
         size = size_of(entry if entry.record else Entry(entry.path, entry.cost, record))
-        if old is None and (len(self.heard) >= MAX_HEARD or self.bytes + size > MAX_BYTES):
+        more = size - (old.size if old else 0)
+        if (old is None and len(self.heard) >= MAX_HEARD) or (more > 0 and self.bytes + more > MAX_BYTES):
             return address, None
         is_relayed = self.policy.transit and (old.is_relayed if old else self.relayed < MAX_RELAYED)
         # No path costs less than its links must.

@@ -32,6 +32,7 @@ from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .policy import EVERYTHING, is_allowed
 from .probes import Probes
 from .route import Message, hop
+from .table import CUT
 from .wire import CLIENT, DESCRIPTOR
 
 TYPE_CHECKING = False
@@ -229,8 +230,8 @@ class Node:
         head, rest = path[0], path[1:]
         link = self.links.get(head) or self.clients.get(head)
         if link is not None:
-            around = self._over(self.discovery.routes_to(head), rest, origin) if link.is_suspended else []
-            return [*(way for way in around if way[0] is not link), (link, path, None)]
+            around = [it for it in self.discovery.routes_to(head) if it.cost < CUT] if link.is_suspended else []
+            return [*self._over(around, rest, origin), (link, path, None)]
         is_any, is_here = head.startswith(ANY), head.startswith(SERVICE)
         name = head.partition("/")[2] if is_any or is_here else head
         service = self.bench if name == BENCH else self.services.get(name)

@@ -37,9 +37,8 @@ class Policy:
     def within(self, node: Policy) -> Policy:
         """What holds on a link with this policy, of a node with that one."""
         advertise = node.advertise if self.advertise is None else self.advertise
-        return Policy(
-            self.discover and node.discover, advertise, self.transit and node.transit, self.accept or node.accept
-        )
+        accept = node.accept if self.accept is None else self.accept
+        return Policy(self.discover and node.discover, advertise, self.transit and node.transit, accept)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Policy) and all(getattr(self, it) == getattr(other, it) for it in self.__slots__)
