@@ -374,6 +374,22 @@ def test_names_that_are_not_accepted() -> None:
     assert Policy(accept=()).within(Policy(accept=("d*",))).accept == (), "a link that accepts none"
 
 
+def test_regions_know_of_each_other_by_their_gates_only() -> None:
+    """So a network grows beyond what its nodes may know: the gate resolves the rest of the path."""
+    mesh = Mesh(seed=37)
+    net = Links(mesh, "a1-gate1 gate1-a2 b1-gate2 gate2-b2 b1-b2 c1-gate3")
+    for pair in ("gate1-gate2", "gate2-gate3"):
+        net.join(pair)
+        for port in net.wires[pair].ports:
+            port.link.policy = Policy(accept=("gate*",))
+    mesh.run(1.0)
+    gates = ["gate1", "gate2", "gate3"]
+    assert [list(known(net.a1)), list(known(net.b1))] == [["a2", *gates], ["b2", *gates]]
+    works(net.a1, "gate2/b2/echo")
+    works(net.b2, "gate3/c1/echo")
+    assert net.c1.programs[0].origin == ("gate3", "gate2", "b2", "child/1")
+
+
 # -- which way ---------------------------------------------------------------------------------------------------------
 
 
