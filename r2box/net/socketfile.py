@@ -130,12 +130,14 @@ def identity(path: str) -> tuple[int, int]:
 
 
 def remove(path: str, which: tuple[int, int]) -> None:
-    """Remove the socket file at `path`, if it still is the one that `identity` told of."""
+    """Remove the socket file at `path`, if it still is the one that `identity` told of, and if we may."""
     try:
         if identity(path) == which:
             os.unlink(path)
     except FileNotFoundError:
         return  # somebody was faster
+    except PermissionError:
+        return  # we were root when it was made (--user); whoever starts there next finds it stale
 
 
 def _check_length(path: str) -> None:
