@@ -18,8 +18,9 @@ import re
 import sys
 from collections import namedtuple
 
-from .errors import AddressError, ConfigError, UsageError
+from .errors import AddressError, ConfigError, DaemonError, UsageError
 from .net.scheme import CONNECT, SERVE
+from .net.socketfile import check_length
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
 from .proto.address import BENCH, check_address
@@ -82,7 +83,12 @@ def _path(value: object, base: str) -> str:
     path = os.path.expanduser(_text(value, base))
     if path.startswith("~"):
         raise ValueError(f"there is no home directory for {path.partition('/')[0]}")
-    return os.path.join(base, path)
+    path = os.path.join(base, path)
+    try:
+        check_length(path)
+    except DaemonError as error:
+        raise ValueError(str(error)) from None
+    return path
 
 
 def _transport_for(use: str) -> Callable[[object, str], str]:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE, Place, eventually
+from processes import PATIENCE, Place, await_port, eventually, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
@@ -257,6 +258,55 @@ def test_the_journal_is_not_told_a_name_that_it_knows(place: Place) -> None:
     line = "SYSTEMD_EXEC_PID=$$ exec r2d -s alice.sock alice"
     alice = place.start(line, shell=True, **journal_of(place)).says("listening")
     assert alice.err == "<6>alice: listening at alice.sock\n"
+
+
+# -- a reload
+
+
+def test_a_reload_leaves_alone_what_has_not_changed(place: Place) -> None:
+    """An open tunnel over a link that stays goes on, while links and services come and go around it."""
+    ports = [free_port() for _ in range(2)]
+    for name, port in zip(("bob", "carl"), ports):
+        place.node(name)
+        place.serve(name, "cat")
+        place.start(f"r2 -v -s {name}.sock connect tcp-listen://127.0.0.1:{port}")
+        await_port(port)
+    link = '[[conn]]\naddr = "{}"\ncmd = "tcp://127.0.0.1:{}"\n'
+    bob, carl = link.format("bob", ports[0]), link.format("carl", ports[1])
+    one, two = (f'[[serve]]\nname = "{name}"\ncmd = "cat"\n' for name in ("one", "two"))
+
+    def listing() -> list[str]:
+        return place.run("r2 -s alice.sock ls").out.split()
+
+    def reload(text: str, expected: list[str]) -> None:
+        write(place, text)
+        alice.send(signal.SIGHUP)
+        eventually(lambda: listing() == expected, lambda: f"{expected} in {listing()}")
+        for tunnel in tunnels:
+            tunnel.stdin.write(b"still here\n")
+            assert tunnel.stdout.readline() == b"still here\n"
+
+    alice = place.start(f"r2dm -v -f {write(place, bob + one)}").says("linked to bob")
+    eventually(lambda: "service/one" in listing(), "the service")
+    lines = ("r2 -s alice.sock -t bob -t cat tunnel -", "r2 -s bob.sock -t alice -t one tunnel -")
+    tunnels = [place.start(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for line in lines]
+    links = alice.err.count("linked to bob")
+    reload(bob + one, ["bob", "service/one"])
+    reload(carl + two + bob + one, ["bob", "carl", "service/one", "service/two"])  # elsewhere in the file: the same
+    reload(two + bob + one, ["bob", "service/one", "service/two"])
+    reload(bob + one, ["bob", "service/one"])
+    write(place, "[[conn]]\n")
+    alice.send(signal.SIGHUP)
+    alice.says("not reloaded: alice.toml: line 4: [[conn]] number 1: cmd: missing")
+    reload(one + bob, ["bob", "service/one"])
+    assert alice.err.count("linked to bob") == links, alice
+
+
+def test_a_socket_that_cannot_be_is_found_by_check(place: Place) -> None:
+    (place.path / "alice.toml").write_text(f'[self]\naddr = "alice"\nsocket = "{"x" * 120}"\n')
+    result = place.run("r2dm --check -f alice.toml", status=1)
+    assert result.err.startswith("r2dm: alice.toml: line 3: [self] socket: ")
+    assert result.err.endswith(" bytes; the path of a socket has at most 107\n")
 
 
 # -- another user
