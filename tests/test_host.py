@@ -101,6 +101,7 @@ def test_a_node_tells_its_supervisor_how_it_does(place: Place, supervisor: Liste
     alice.ends(0)
 
 
+@pytest.mark.old_and_new
 def test_a_node_from_a_file_is_ready_when_its_services_stand(place: Place, supervisor: Listener) -> None:
     file = write(place, '[[serve]]\ncmd = "cat"\n[[serve]]\nname = "also"\ncmd = "cat"\n')
     alice = place.start(f"r2dm -f {file}", NOTIFY_SOCKET=supervisor.address)
@@ -176,6 +177,7 @@ def test_signs_of_life_are_given_to_who_wants_them(place: Place, supervisor: Lis
     assert not select.select([supervisor.socket], [], [], 0.5)[0]
 
 
+@pytest.mark.old_and_new
 def test_what_a_supervisor_says_is_not_told_on(place: Place) -> None:
     """Or a service that speaks to its own supervisor would speak for the node."""
     (place.path / "hand_over.py").write_text(HAND_OVER)
@@ -241,6 +243,7 @@ def journal_of(place: Place) -> Any:
     return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
 
 
+@pytest.mark.old_and_new
 def test_lines_for_the_journal_have_priorities(place: Place) -> None:
     file = write(place, "")
     alice = place.start(f"r2dm -f {file}", **journal_of(place)).says("listening at")
@@ -263,6 +266,7 @@ def test_the_journal_is_not_told_a_name_that_it_knows(place: Place) -> None:
 # -- a reload
 
 
+@pytest.mark.old_and_new
 def test_a_reload_leaves_alone_what_has_not_changed(place: Place) -> None:
     """An open tunnel over a link that stays goes on, while links and services come and go around it."""
     ports = [free_port() for _ in range(2)]
@@ -315,6 +319,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 
 
 @as_root
+@pytest.mark.old_and_new
 @pytest.mark.parametrize("tool", ["r2d -s {} --user {}", "r2dm -f alice.toml --user {1}"])
 def test_roots_rights_are_given_up(place: Place, tool: str) -> None:
     nobody = pwd.getpwnam("nobody")
