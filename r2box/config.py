@@ -176,6 +176,8 @@ TABLES = {
         "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
         "private": Key(False, _flag, "Whether no other node is told of it. Who knows the name can use it. By default "
             "false."),
+        "datagrams": Key(False, _flag, "Whether each read and write of the command is one packet, as with r2 serve "
+            "--datagrams. By default false; tun://, udp:// and the like are so in any case."),
     }),
     "task": Table("[[task]]", "A command to run when something appears, or goes.", {
         "event": Key(lambda cmd: "node-up", _event, f"One of {', '.join(EVENTS)}. By default node-up."),
@@ -233,7 +235,13 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
             )
             for it in conns
         ],
-        [Serve(it["name"], it["cmd"], it.get("allow", []), it["line"], it.get("private", False)) for it in serves],
+        [
+            Serve(
+                it["name"], it["cmd"], it.get("allow", []), it["line"], it.get("private", False),
+                it.get("datagrams", False),
+            )
+            for it in serves
+        ],
         name,
         [Task(it["event"], it["name"], it["cmd"], it["line"]) for it in tasks],
         _policy(own[0]),

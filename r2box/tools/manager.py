@@ -12,7 +12,7 @@ import signal
 from .. import config as files
 from ..command import QUIET, USER, VERBOSE, Command, Option
 from ..errors import OK, ConfigError, R2Error, UsageError
-from ..net import bridge, datagram, device, endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net import bridge, datagram, device, endpoint, senders, splice, whole  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.channel import socketpair
 from ..net.child import raise_file_limit
 from ..net.client import Client
@@ -168,12 +168,18 @@ class _Service(_Part):
     """One [[serve]], or [self] cmd with the name ""."""
 
     def __init__(
-        self, manager: Manager, name: str, cmd: str, allow: tuple[str, ...] = (), private: bool = False
+        self,
+        manager: Manager,
+        name: str,
+        cmd: str,
+        allow: tuple[str, ...] = (),
+        private: bool = False,
+        datagrams: bool = False,
     ) -> None:
         super().__init__(manager)
         transport = parse_transport(cmd)
         self._server = Server(
-            self.loop, manager.log, name, transport, manager.path, self._settled, self._failed, allow, private
+            self.loop, manager.log, name, transport, manager.path, self._settled, self._failed, allow, private, datagrams
         )
         self._is_settled = False
         manager.unsettled += 1
@@ -273,7 +279,7 @@ class Manager:
             self._itself = _Service(self, "", config.cmd)
         for serve in config.serves:
             if serve not in [pair[0] for pair in self._services]:
-                service = _Service(self, serve.name, serve.cmd, tuple(serve.allow), serve.private)
+                service = _Service(self, serve.name, serve.cmd, tuple(serve.allow), serve.private, serve.datagrams)
                 self._services.append((serve, service))
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
