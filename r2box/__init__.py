@@ -23,6 +23,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         packet, pace          packets that find their own boundaries; how fast they may go
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals
+        terminal              a program on a terminal far away, as frames of a tunnel
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
         memory, packets            what is read into; a link on what loses packets
