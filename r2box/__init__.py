@@ -41,6 +41,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
+        frames                     both ends of a shell's tunnel: streams within their credit
         faulty, relay              lines that misbehave; the same for UDP
     library     tunnels and services as sockets, for programs in Python
     config      a TOML file, checked; records: what it says

@@ -6,10 +6,11 @@ numbers big-endian.  Both begin with HELLO: a magic word that no other protocol 
 features; what both have counts, bits that are not known are ignored, and so a later version talks to this one.  A frame
 of an unknown type below REQUIRED is skipped for the same reason, one from there on is a fault.
 
-iosh then sends START, once, and INPUT, EOF, SIZE, SIGNAL as they come.  ioshd sends STARTED or REFUSED, OUTPUT and
-ERRORS, and EXIT as its last.  Each stream has a credit of WINDOW bytes, given back by CREDIT as its bytes are written
-out at the other end.  The tunnel below has a window of its own, but a far larger one: with it alone, megabytes of `yes`
-would still come after ^C, and a new size would wait behind a paste.  Nobody ever holds more than one window.
+iosh sends START at once behind it, and INPUT, EOF, SIZE as they come.  ioshd greets when it has been greeted, so that
+what is no iosh can be told so in plain words; it sends STARTED or REFUSED, OUTPUT and ERRORS, and EXIT as its last.
+Each stream has a credit of WINDOW bytes, given back by CREDIT as its bytes are written out at the other end.  The
+tunnel below has a window of its own, but a far larger one: with it alone, megabytes of `yes` would still come after ^C,
+and a new size would wait behind a paste.  Nobody ever holds more than one window.
 
 Pure: no descriptor and no clock.  Whatever the other side does wrong is a WireError of `Decoder.feed`.
 """
@@ -32,7 +33,7 @@ MAX_WORDS = 256  # of the program's command line
 MAX_ENV = 32  # variables: TERM and those of the language are a dozen
 MAX_SIDE = 4096  # rows or columns: no screen has more, and programs allocate rows x columns
 
-HELLO, START, INPUT, EOF, SIZE, SIGNAL, STARTED, REFUSED, OUTPUT, ERRORS, EXIT, CREDIT = range(1, 13)
+HELLO, START, INPUT, EOF, SIZE, STARTED, REFUSED, OUTPUT, ERRORS, EXIT, CREDIT = range(1, 12)
 KNOWN = frozenset(range(HELLO, CREDIT + 1))
 REQUIRED = 0x80  # types from here on may not be skipped
 PTY = 1  # flag of START: on a terminal
@@ -109,6 +110,19 @@ def encode_size(rows: int, columns: int) -> bytes:
 
 def decode_size(payload: bytes) -> tuple[int, int]:
     return clamp(*_exact(_SIZE, payload, "size"))
+
+
+def encode_refused(status: int, text: str) -> bytes:
+    """Nothing was started: the exit status that a shell would have for it, and why."""
+    return encode_frame(REFUSED, bytes((status,)) + text.encode("utf-8", "replace")[: MAX_FRAME - 1])
+
+
+def decode_refused(payload: bytes) -> tuple[int, str]:
+    """The text may hold anything that a peer likes, but no control characters."""
+    if not payload:
+        raise WireError("a refusal without a status")
+    text = payload[1:].decode("utf-8", "replace")
+    return payload[0], "".join(c if c.isprintable() else "?" for c in text)
 
 
 def encode_exit(status: int, signal: int = 0) -> bytes:
