@@ -48,7 +48,7 @@ BOX = Command(
         ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
     ],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
-    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "r2d(8)", "r2dm(8)"],
+    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "iosh(1)", "r2d(8)", "r2dm(8)"],
     common=False,
 )
 

@@ -25,7 +25,7 @@ PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
     "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
     "link", "whole", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing",
-    "probes", "node",
+    "probes", "node", "terminal",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.
