@@ -38,7 +38,10 @@ class _Bundle:
         block = max((first for first in BLOCKS.get(package, ()) if first <= module), default="")
         kept, texts = self._texts.get(package, ("", ""))
         if kept != block:
-            texts = self._importer.get_data(package.replace(".", "/") + f"/{block}.texts").decode()
+            try:
+                texts = self._importer.get_data(package.replace(".", "/") + f"/{block}.texts").decode()
+            except Exception as error:  # whatever zipimport meets in a file that is another by now
+                raise ImportError(f"{self._importer.archive} cannot be read: {error}", name=name) from error
             self._texts[package] = block, texts
         begin = texts.find(f"\f{module}\n") + len(module) + 2
         return texts[begin : texts.find("\f", begin)] if begin > len(module) + 1 else None

@@ -316,6 +316,20 @@ def test_every_module_can_be_imported(rewritten: Path, python: str) -> None:
     assert (answer.stdout, answer.stderr) == ("No module named 'r2box.net.nothing'\n", "")
 
 
+def test_a_program_whose_archive_is_replaced_goes_on(rewritten: Path, tmp_path: Path) -> None:
+    """What it has imported stays, tracebacks out of it too; what it has not is said not to be there."""
+    program = tmp_path / "r2box"
+    shutil.copy(rewritten, program)
+    script = "import os, sys, traceback; sys.path.insert(0, sys.argv[1]); import r2box.net.units, r2box.tools\n"
+    script += "open(sys.argv[1] + '.new', 'wb').write(b'PK' * 1000); os.replace(sys.argv[1] + '.new', sys.argv[1])\n"
+    script += "sys.meta_path[0].forget()\n"
+    script += "try: r2box.net.units.parse_duration('x')\nexcept ValueError: traceback.print_exc()\n"
+    script += "try: import r2box.tools.lossy\nexcept ImportError as error: print(error)\n"
+    answer = run(sys.executable, "-c", script, program)
+    assert ", in parse_duration\n" in answer.stderr
+    assert answer.stdout.startswith(f"{program} cannot be read: "), answer.stderr
+
+
 # -- the program as built
 
 
