@@ -14,6 +14,7 @@ import pytest
 from mesh import Mesh, Program
 from namespaces import Namespaces
 from processes import Place, eventually, free_port, need
+
 from r2box.errors import WireError
 from r2box.net.transport import parse_transport
 from r2box.proto.whole import MAX_DATAGRAM, Cutter, frame
@@ -109,7 +110,7 @@ def test_through_several_nodes(seed: int) -> None:
 @pytest.mark.parametrize(("theirs", "ours"), [(0, DATAGRAMS), (DATAGRAMS, 0), (0, 3)])
 def test_both_ends_must_be_of_one_kind(theirs: int, ours: int) -> None:
     mesh = Mesh()
-    alice, bob, carl = mesh.line("alice", "bob", "carl")
+    alice, _, carl = mesh.line("alice", "bob", "carl")
     ran: list[Program] = []
     carl.serve("thing", ran.append, mode=theirs)
     client = alice.tunnel("bob/carl/thing", mode=ours)
@@ -246,7 +247,8 @@ def test_nobody_answers_at_first(pair: Place) -> None:
 TCP = """
 import socket, sys, threading
 def serve():
-    listener = socket.create_server((sys.argv[2], 5000), family=socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+    listener = socket.create_server((sys.argv[2], 5000), family=family)
     print("listens", file=sys.stderr, flush=True)
     while True:
         sock = listener.accept()[0]
