@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -279,6 +280,14 @@ def networks(place: Place, *, through: bool = False) -> Namespaces:
     return hosts
 
 
+def has_it(hosts: Namespaces, host: str) -> bool:
+    return "r20" in hosts.run(host, "ip link").out
+
+
+def lacks_it(hosts: Namespaces, host: str) -> bool:
+    return not has_it(hosts, host)
+
+
 @pytest.mark.parametrize(("kind", "through"), [("tun", False), ("tap", False), ("tun", True)])
 def test_two_networks(place: Place, kind: str, through: bool) -> None:
     hosts = networks(place, through=through)
@@ -301,7 +310,7 @@ def test_two_networks(place: Place, kind: str, through: bool) -> None:
     tunnel.send(15)
     tunnel.ends(None)
     for host in "ab":
-        eventually(lambda host=host: "r20" not in hosts.run(host, "ip link").out, "the end of the interface")
+        eventually(partial(lacks_it, hosts, host), "the end of the interface")
 
 
 def test_ping_at_the_edge(place: Place) -> None:
@@ -324,7 +333,7 @@ def test_the_lines_of_the_overview(place: Place) -> None:
     hosts.start("b", f'r2 -v -s bob.sock serve -n vpn "{line}"').says("offering")
     hosts.start("a", f'r2 -v -s alice.sock -t bob -t vpn tunnel "{line}"').says("open")
     for host, address in (("a", "10.7.0.2/24"), ("b", "10.7.0.1/24")):
-        eventually(lambda host=host: "r20" in hosts.run(host, "ip link").out, "the interface")
+        eventually(partial(has_it, hosts, host), "the interface")
         hosts.run(host, f"ip address add {address} dev r20")
     hosts.start("b", "python3 tcp.py serve 10.7.0.1").says("listens")
     assert hosts.run("a", "python3 tcp.py ask 10.7.0.1", patience=60).out == "4 MiB came back\n"
