@@ -214,7 +214,9 @@ def _values(what: Option | Argument, command: Command, line: _Line, current: str
 
 
 def _words(command: Command, line: _Line, current: str) -> Found:
-    """The words of r2."""
+    """The words of r2; for any other tool, a command of the system's."""
+    if command.name != "r2":
+        return [FILES]
     return [(word, load(place)[0].summary) for word, place in WORDS.items() if word.startswith(current)]
 
 

@@ -22,6 +22,8 @@ TOOLS: dict[str, tuple[str, str, str]] = {
     "r2-serve": ("serve", "COMMAND", "main"),
     "r2-ssh": ("ssh", "COMMAND", "main"),
     "r2-lossy": ("lossy", "COMMAND", "main"),
+    "iosh": ("iosh", "COMMAND", "main"),
+    "ioshd": ("ioshd", "COMMAND", "main"),
 }
 # r2 WORD
 WORDS: dict[str, tuple[str, str, str]] = {

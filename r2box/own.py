@@ -38,7 +38,9 @@ BOX = Command(
         "file by r2dm(8); r2-connect(1) links two nodes over anything that carries bytes; r2-serve(1) offers a program "
         "as a service; r2-tunnel(1) joins a program to a service, through as many nodes as it takes.\n\n"
         "All of them are one file.  It acts as the tool by whose name it is called (a symlink), or as TOOL, its first "
-        "argument.  It needs Python 3.9 or newer and nothing else."
+        "argument.  It needs Python 3.9 or newer and nothing else.\n\n"
+        "A file that has a tool's name and is not r2box's, such as the r2 of radare2, is left alone by --install and "
+        "reported; the status is 0 all the same, as all the others are in their places."
     ),
     examples=[
         ("r2box --install ~/.local/bin", "have every tool on PATH"),
@@ -47,9 +49,11 @@ BOX = Command(
         ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
     ],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
-    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "r2d(8)", "r2dm(8)"],
+    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "iosh(1)", "r2d(8)", "r2dm(8)",
+             "r2.toml(5)", "r2-examples(7)", "r2-protocol(7)", "r2-host(7)"],
     common=False,
 )
+
 
 def main(words: list[str]) -> int:
     """Act on the command line `words` of r2box itself."""
@@ -96,7 +100,8 @@ def _install(folder: str, force: bool) -> int:
     for name in TOOLS:
         path = os.path.join(folder, name)
         if os.path.lexists(path) and not force and os.path.realpath(path) != os.path.realpath(target):
-            print(f"r2box: {path}: left alone: it is not r2box's (--force replaces it)", file=sys.stderr)
+            way = f"--force replaces it; r2box {name} works without"
+            print(f"r2box: {path}: left alone: it is not r2box's ({way})", file=sys.stderr)
             continue
         if os.path.lexists(path):
             os.unlink(path)
