@@ -48,9 +48,10 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         faulty, relay              lines that misbehave; the same for UDP
     library     tunnels and services as sockets, for programs in Python
     config      a TOML file, checked; records: what it says
-    command     words as options; usage: --help; manual: man pages and completions
+    command     words as options; usage: --help; manual: man pages
     tools/      one module for each command
     index, own  which tools there are; what r2box does under its own name
+    completion  what a shell offers at Tab
     box         from the name it was called by to the tool
 """
 
