@@ -73,11 +73,15 @@ class _Bundle:
 
     def get_code(self, name: str) -> CodeType:
         code = self._codes.pop(name, None)
-        return code or compile(self._text(name) or "", self.get_filename(name), "exec", dont_inherit=True)
+        text = None if code else self._text(name)
+        if code is None and text is None:
+            raise ImportError(f"{self._importer.archive} has no module {name}", name=name)
+        return code or compile(text or "", self.get_filename(name), "exec", dont_inherit=True)
 
 
 def _bundle(module: Any) -> None:
     if hasattr(module.__loader__, "archive"):  # while it is built there is none yet
+        # First, because the finder of an editable installation would answer for what zipimport does not find.
         sys.meta_path.insert(0, _Bundle(module.__loader__, type(module.__spec__)))
 
 
