@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 DIAL, LISTEN, GATHER, DEVICE = "dial", "listen", "gather", "device"  # how it is opened
-CONNECT, TUNNEL, SERVE = "connect", "tunnel", "serve"  # where they may be used
-WORDS = {CONNECT: "carry a link", TUNNEL: "be the end of a tunnel", SERVE: "be served"}
+CONNECT, TUNNEL, SERVE, FORWARD = "connect", "tunnel", "serve", "forward"  # where they may be used
+WORDS = {CONNECT: "carry a link", TUNNEL: "be the end of a tunnel", SERVE: "be served", FORWARD: "be forwarded"}
 
 MAX_KEEPALIVE = 32767  # seconds; tcp(7) has no longer ones
 MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
@@ -156,7 +156,7 @@ def _host_and_port(rest: str, listens: bool) -> dict[str, Any]:
         raise ValueError(f"the host is missing: HOST:{digits}")
     if host and (not host.isprintable() or " " in host or "/" in host):
         raise ValueError(f"{host!r} is not a host")
-    return {"host": host, "port": _port(digits)}
+    return {"host": host, "port": _number(0, 65535, "a port")(digits) if listens else _port(digits)}
 
 
 def _path(rest: str, listens: bool) -> dict[str, Any]:
@@ -252,6 +252,8 @@ class Scheme:
         options: tuple[Option, ...], help: str, is_lossy: bool = False,
     ) -> None:
         self.name, self.form, self.read, self.how, self.uses = name, form, read, how, tuple(uses.split())
+        if TUNNEL in self.uses and how in (LISTEN, GATHER):
+            self.uses += (FORWARD,)
         self.options = {option.name: option for option in options}
         self.help, self.is_lossy = help, is_lossy
 
@@ -312,5 +314,6 @@ _NO_STREAM = "a tunnel is a stream of bytes, and UDP has none"
 WHY_NOT = {
     **{(how, use): _NO_STREAM for how in (DIAL, GATHER) for use in (TUNNEL, SERVE)},
     (LISTEN, SERVE): "each tunnel to a service starts something, and this waits for others to",
+    **{(how, FORWARD): "it does not listen" for how in (DIAL, DEVICE)},
     (DEVICE, CONNECT): "it is the end of a tunnel",
 }
