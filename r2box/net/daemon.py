@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from .. import __version__
 from ..errors import AddressError, RefusedError
@@ -80,6 +81,8 @@ class Daemon:
         self._path = path
         self._identity = identity(path)
         self.loop.watch(self._listener.fileno(), self._accept)
+        for finder in sys.meta_path:
+            getattr(finder, "forget", tuple)()  # the archive's own: what is not imported by now need not be kept
         self.log.info(f"{self.node.address}: listening at {path}")
 
     def _accept(self) -> None:
