@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -10,9 +11,10 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from processes import Place, Program, eventually, free_port, need, open_files
+from processes import Place, Program, await_port, eventually, free_port, need, open_files
 
 MIB = 1 << 20
 HOME = "127.0.0.1"
@@ -54,7 +56,7 @@ def fill(sock: socket.socket, most: int) -> int:
     try:
         while sent < most:
             sent += sock.send(bytes(MIB))
-    except socket.timeout:  # noqa: UP041  which is another one in Python 3.9
+    except socket.timeout:
         return sent
     return sent
 
@@ -247,3 +249,152 @@ def test_where_it_listens(nodes: Place) -> None:
     both.send(signal.SIGTERM)
     both.ends(0)
     assert not (nodes.path / "echo.sock").exists()
+
+
+# -- real clients ------------------------------------------------------------------------------------------------------
+
+
+class Web(BaseHTTPRequestHandler):
+    """Streams /stream in chunks, one for each time that the test allows it, and digests what is posted."""
+
+    protocol_version = "HTTP/1.1"
+    go = threading.Semaphore(0)
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number in range(3):
+            self.wfile.write(b"7\r\nchunk %d\r\n" % number)
+            self.go.acquire(timeout=20)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def do_POST(self) -> None:
+        left, digest = int(self.headers["Content-Length"]), hashlib.sha256()
+        while left:
+            data = self.rfile.read(min(left, MIB))
+            digest.update(data)
+            left -= len(data)
+        answer = f"{digest.hexdigest()} {self.client_address[1]}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def web() -> Iterator[int]:
+    with ThreadingHTTPServer((HOME, 0), Web) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@AT
+def test_curl(nodes: Place, web: int, at: str) -> None:
+    need("curl")
+    offer(nodes, at, web)
+    url = f"http://127.0.0.1:{port_of(forward(nodes, f'{at}/web'))}"
+    stream = nodes.start(f"curl -sSN {url}/stream")
+    for number in range(3):
+        stream.prints(f"chunk {number}")
+        assert f"chunk {number + 1}" not in stream.out
+        Web.go.release()
+    stream.ends(0)
+    data = os.urandom(20 * MIB)
+    (nodes.path / "big").write_bytes(data)
+    posted = nodes.run(f"curl -sS --data-binary @big {url}/a --next -sS --data-binary @big {url}/b").out.split()
+    assert posted[::2] == [hashlib.sha256(data).hexdigest()] * 2
+    assert posted[1] == posted[3], "the connection was not kept"
+
+
+def test_redis(nodes: Place) -> None:
+    need("redis-server", "redis-cli")
+    nodes.start("redis-server --port 0 --unixsocket redis.sock --save '' --appendonly no --dir .")
+    eventually((nodes.path / "redis.sock").exists, "redis")
+    nodes.serve("bob", f"unix://{nodes.path}/redis.sock", "redis")
+    forward(nodes, "bob/redis", "unix-listen://here.sock")
+    tcp = f"redis-cli -p {port_of(forward(nodes, 'bob/redis'))}"
+    assert nodes.run(f"{tcp} set key value").out == "OK\n"
+    assert nodes.run("redis-cli -s here.sock get key").out == "value\n"
+    listener = nodes.start(f"{tcp} subscribe news").prints("subscribe")
+    eventually(lambda: nodes.run(f"{tcp} publish news fresh").out == "1\n", "a subscriber")
+    listener.prints("fresh")
+    assert nodes.run(f"{tcp} -x set big", os.urandom(MIB)).out == "OK\n"
+    assert nodes.run(f"{tcp} strlen big").out == f"{MIB}\n"
+
+
+def test_git(nodes: Place) -> None:
+    """git daemon as a service of bob's, one run for each tunnel."""
+    need("git")
+    nodes.run("git init -q --bare -b main store.git && touch store.git/git-daemon-export-ok")
+    base = f"--export-all --enable=receive-pack --base-path={nodes.path}"
+    nodes.serve("bob", f"git daemon --inetd {base} {nodes.path}", "git")
+    url = f"git://127.0.0.1:{port_of(forward(nodes, 'bob/git'))}/store.git"
+    (nodes.path / "file").write_bytes(os.urandom(4 * MIB))
+    who = "-c user.name=a -c user.email=a@b"
+    nodes.run(f"git init -q -b main work && cp file work && cd work && git add . && git {who} commit -qm x")
+    nodes.run(f"cd work && git push -q {url} main")
+    nodes.run(f"git clone -q {url} copy && cmp file copy/file")
+
+
+def test_rsync(nodes: Place) -> None:
+    need("rsync")
+    (nodes.path / "rsync.conf").write_text(
+        f"use chroot = no\nuid = {os.getuid()}\ngid = {os.getgid()}\n[files]\n"
+        f"path = {nodes.path}/there\nread only = no\n"
+    )
+    nodes.run("mkdir here there && head -c 5000000 /dev/urandom >here/one && echo x >here/two")
+    port = free_port()
+    nodes.start(f"rsync --daemon --no-detach --address={HOME} --port={port} --config=rsync.conf")
+    await_port(port)
+    offer(nodes, "bob", port, "rsync")
+    url = f"rsync://127.0.0.1:{port_of(forward(nodes, 'bob/rsync'))}/files/"
+    nodes.run(f"rsync -a here/ {url}")
+    nodes.run("diff -r here there && echo y >there/four")
+    nodes.run(f"rsync -a {url} back/ && diff -r there back")
+
+
+# -- in a file ---------------------------------------------------------------------------------------------------------
+
+FORWARD = '[[forward]]\nlisten = "tcp-listen://127.0.0.1:{}"\ntarget = "{}"\n'
+
+
+def test_reload_leaves_the_other_forwards_alone(place: Place) -> None:
+    file = place.path / "alice.toml"
+    own = '[self]\naddr = "alice"\nsocket = "alice.sock"\n[[serve]]\nname = "echo"\ncmd = "cat"\n'
+    ports = [free_port() for _ in range(3)]
+    targets = ("echo", "alice/echo", "any/echo")
+    first, second, third = (FORWARD.format(port, target) for port, target in zip(ports, targets))
+    file.write_text(own + first + second)
+    program = place.start("r2dm -f alice.toml").says("listening at 127.0.0.1", 2)
+    with dial(ports[0]) as stays, dial(ports[1]) as goes:
+        for sock in (stays, goes):
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+        file.write_text("# moved\n" + own + third + first)
+        program.send(signal.SIGHUP)
+        program.says(f"listening at 127.0.0.1:{ports[2]}")
+        assert is_reset(goes)
+        with pytest.raises(ConnectionRefusedError):
+            dial(ports[1])
+        with dial(ports[2]) as new:
+            for sock in (stays, new):
+                sock.sendall(b"y")
+                assert sock.recv(1) == b"y"
+    assert "1 services, 0 tasks, 2 forwards" in place.run("r2dm --check -f alice.toml").out
+
+
+def test_a_port_that_is_taken_is_tried_again(place: Place) -> None:
+    with socket.create_server((HOME, 0)) as taken:
+        port = taken.getsockname()[1]
+        (place.path / "alice.toml").write_text('[self]\naddr = "alice"\nsocket = "s"\n' + FORWARD.format(port, "echo"))
+        program = place.start("r2dm -f alice.toml").says("Address already in use; trying again")
+    program.send(signal.SIGHUP)
+    program.says(f"listening at 127.0.0.1:{port}")

@@ -108,7 +108,9 @@ class Forwarder:
         self._path = path
         self._name = format_path(path) or "this node"
         self._tunnels: set[_Tunnel] = set()
-        self._listener = Listener(loop, transport, self._taken, failed, self._listening, at_home=True)
+        self.is_listening = True  # or it is about to be known
+        self._failed = failed
+        self._listener = Listener(loop, transport, self._taken, self._unable, self._listening, at_home=True)
 
     def use(self, client: Client | None) -> None:
         """Reach the daemon by `client`; None: it is away, and with it all tunnels that it had a part in."""
@@ -119,6 +121,10 @@ class Forwarder:
 
     def _listening(self, where: str) -> None:
         self._log.info(f"{self._name}: listening at {where}")
+
+    def _unable(self, error: TransportError) -> None:
+        self.is_listening = False
+        self._failed(error)
 
     def _taken(self, fd: int) -> None:
         tunnel = _Tunnel(self, fd)
