@@ -322,8 +322,10 @@ class Manager:
             self.log.warning(f"{self._file}: a new addr or socket, or other rules in [self], take a restart")
         if self._tasks is not None:
             self._tasks.tasks.change(new.tasks)
-        for _, part in (*self._links, *self._ports):
-            part.hurry()
+        for _, link in self._links:
+            link.hurry()
+        for _, port in self._ports:
+            port.hurry()
         gone: list[_Part] = [part for entry, part in self._links if entry not in new.conns]
         gone += [part for entry, part in self._services if entry not in new.serves]
         gone += [part for entry, part in self._ports if entry not in new.forwards]
