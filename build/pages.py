@@ -37,7 +37,9 @@ BOX = Command(
         "file by r2dm(8); r2-connect(1) links two nodes over anything that carries bytes; r2-serve(1) offers a program "
         "as a service; r2-tunnel(1) joins a program to a service, through as many nodes as it takes.\n\n"
         "All of them are one file.  It acts as the tool by whose name it is called (a symlink), or as TOOL, its first "
-        "argument.  It needs Python 3.9 or newer and nothing else."
+        "argument.  It needs Python 3.9 or newer and nothing else.\n\n"
+        "A file that has a tool's name and is not r2box's, such as the r2 of radare2, is left alone by --install and "
+        "reported; the status is 0 all the same, as all the others are in their places."
     ),
     examples=[
         ("r2box --install ~/.local/bin", "have every tool on PATH"),
@@ -46,7 +48,7 @@ BOX = Command(
         ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
     ],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
-    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "r2d(8)", "r2dm(8)"],
+    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "iosh(1)", "r2d(8)", "r2dm(8)"],
     common=False,
 )
 

@@ -23,6 +23,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         packet, pace          packets that find their own boundaries; how fast they may go
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals
+        terminal              a program on a terminal far away, as frames of a tunnel
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
         memory, packets            what is read into; a link on what loses packets
@@ -40,6 +41,8 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
+        supervisor, user           who started the daemon and watches over it; whom it runs as
+        frames                     both ends of a shell's tunnel: streams within their credit
         faulty, relay              lines that misbehave; the same for UDP
     library     tunnels and services as sockets, for programs in Python
     config      a TOML file, checked; records: what it says

@@ -23,6 +23,8 @@ TOOLS: dict[str, tuple[str, str, str]] = {
     "r2-forward": ("forward", "COMMAND", "main"),
     "r2-ssh": ("ssh", "COMMAND", "main"),
     "r2-lossy": ("lossy", "COMMAND", "main"),
+    "iosh": ("iosh", "COMMAND", "main"),
+    "ioshd": ("ioshd", "COMMAND", "main"),
 }
 # r2 WORD
 WORDS: dict[str, tuple[str, str, str]] = {

@@ -79,7 +79,8 @@ def _install(folder: str, force: bool) -> int:
     for name in TOOLS:
         path = os.path.join(folder, name)
         if os.path.lexists(path) and not force and os.path.realpath(path) != os.path.realpath(target):
-            print(f"r2box: {path}: left alone: it is not r2box's (--force replaces it)", file=sys.stderr)
+            way = f"--force replaces it; r2box {name} works without"
+            print(f"r2box: {path}: left alone: it is not r2box's ({way})", file=sys.stderr)
             continue
         if os.path.lexists(path):
             os.unlink(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from typing import Any
 
 import pytest
 from processes import Place, need
@@ -17,14 +18,14 @@ __all__ = ["ssh"]  # a fixture
 
 
 @pytest.fixture
-def user(place: Place, ssh: str) -> dict[str, str]:
+def user(place: Place, ssh: str) -> dict[str, Any]:
     """The environment of a user whose daemon is alice."""
     (place.path / "file").write_bytes(os.urandom(MIB))
     return {"R2_SOCKET": f"{place.path}/alice.sock"}
 
 
 @pytest.fixture
-def plain(place: Place, user: dict[str, str]) -> dict[str, str]:
+def plain(place: Place, user: dict[str, Any]) -> dict[str, str]:
     """The same for one who has what --config prints among the options of ssh."""
     stanza = place.run("r2-ssh --config").out
     assert stanza.startswith("Host r2/* *.r2\n")
@@ -52,7 +53,7 @@ def test_a_destination_is_needed() -> None:
             find_destination(line.split())
 
 
-def test_options_of_ssh(place: Place, user: dict[str, str]) -> None:
+def test_options_of_ssh(place: Place, user: dict[str, Any]) -> None:
     conf = "-F ssh.conf"
     me = getpass.getuser()
     assert place.run(f"r2-ssh {conf} bob -l {me} echo hello", **user).out == "hello\n"
@@ -64,7 +65,7 @@ def test_options_of_ssh(place: Place, user: dict[str, str]) -> None:
     assert "does not know nobody" in place.run(f"r2-ssh {conf} nobody true", status=255, **user).err
 
 
-def test_scp_and_sftp(place: Place, user: dict[str, str]) -> None:
+def test_scp_and_sftp(place: Place, user: dict[str, Any]) -> None:
     need("sftp")
     far = f"bob:{place.path}"
     place.run(f"scp -F ssh.conf -S r2-ssh file {far}/scp && cmp file scp", **user)
@@ -73,13 +74,13 @@ def test_scp_and_sftp(place: Place, user: dict[str, str]) -> None:
     place.run("cmp file sftp")
 
 
-def test_rsync(place: Place, user: dict[str, str]) -> None:
+def test_rsync(place: Place, user: dict[str, Any]) -> None:
     need("rsync")
     place.run("mkdir dir && cp file dir/one && echo x >dir/two")
     place.run(f"rsync -a -e 'r2-ssh -F ssh.conf' dir/ bob:{place.path}/there/ && diff -r dir there", **user)
 
 
-def test_git(place: Place, user: dict[str, str]) -> None:
+def test_git(place: Place, user: dict[str, Any]) -> None:
     need("git")
     git = "git -c user.name=a -c user.email=a@b"
     place.run(f"git init -q -b main work && cp file work && cd work && git add . && {git} commit -qm x")
@@ -89,7 +90,7 @@ def test_git(place: Place, user: dict[str, str]) -> None:
     place.run(f"git clone -q ssh://bob{place.path}/work url && cmp file url/file", **more)
 
 
-def test_plain_ssh_with_the_stanza(place: Place, plain: dict[str, str]) -> None:
+def test_plain_ssh_with_the_stanza(place: Place, plain: dict[str, Any]) -> None:
     need("sftp", "rsync", "git")
     conf = "-F ssh.conf"
     for host in ("r2/bob", "bob.r2", "r2/alice/bob", "alice~bob.r2"):

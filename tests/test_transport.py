@@ -52,9 +52,9 @@ RIGHT: list[tuple[str, dict[str, object]]] = [
     ("vsock-listen://:5", {"host": "4294967295", "port": 5}),
     (
         "tun://r20?addr=10.0.0.1/24&mtu=1400&up",
-        {"path": "r20", "options": {"addr": ("10.0.0.1", 24), "mtu": 1400, "up": True}},
+        {"path": "r20", "options": {"addr": (("10.0.0.1", 24),), "mtu": 1400, "up": True}},
     ),
-    ("tap://?addr=fd00::1/64&up=0", {"options": {"addr": ("fd00::1", 64), "up": False}}),
+    ("tap://?addr=fd00::1/64&up=0", {"options": {"addr": (("fd00::1", 64),), "up": False}}),
 ]  # fmt: skip
 
 WRONG = [

@@ -14,7 +14,7 @@ import sys
 
 from ..errors import TransportError
 from ..proto.packet import is_opening, refusal
-from .dial import resolve, tune
+from .dial import resolve, spell, tune
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 MAX_SENDERS = 512
 BATCH = 64  # datagrams in a row before others get their turn
 MAX_DATAGRAM = 1 << 16
-_PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12
-_ANCILLARY = socket.CMSG_SPACE(32)
+PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12
+ANCILLARY = socket.CMSG_SPACE(32)
 
 
 class Gatherer:
     """Takes senders: `opened(fd, sender)` for each; `failed(TransportError)` once if it cannot listen at all.
 
-    Who was given a sender's descriptor calls `forget(sender)` when its link has ended.
+    Who was given a sender's descriptor calls `forget(sender)` when its link has ended.  `listening` and `at_home` are
+    as a `dial.Listener` has them.
     """
 
     def __init__(
@@ -46,8 +47,12 @@ class Gatherer:
         transport: Transport,
         opened: Callable[[int, Any], None],
         failed: Callable[[TransportError], None],
+        listening: Callable[[str], None] = lambda where: None,
+        at_home: bool = False,
     ) -> None:
         self._loop = loop
+        self._listening = listening
+        self._at_home = at_home
         self._transport = transport
         self._opened = opened
         self._failed = failed
@@ -58,7 +63,7 @@ class Gatherer:
 
     def _start(self) -> None:
         if not self._closed:
-            resolve(self._loop, self._transport, self._found, passive=True)
+            resolve(self._loop, self._transport, self._found, passive=not self._at_home)
 
     def _found(self, addresses: Addresses | TransportError) -> None:
         if self._closed:
@@ -69,11 +74,15 @@ class Gatherer:
         problem: OSError | None = None
         for family, _, _, _, address in addresses:
             try:
+                if self._socks and not self._transport.port:  # the one that the system gave for the first address
+                    address = (address[0], self._socks[0].getsockname()[1], *address[2:])
                 self._listen(family, address)
             except OSError as error:
                 problem = problem or error
         if not self._socks:
             self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
+        else:
+            self._listening(", ".join(map(spell, self._socks)))
 
     def _listen(self, family: int, address: Any) -> None:
         sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -83,8 +92,8 @@ class Gatherer:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 if hasattr(socket, "IPV6_RECVPKTINFO"):
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            elif _PKTINFO is not None:
-                sock.setsockopt(socket.IPPROTO_IP, _PKTINFO, 1)
+            elif PKTINFO is not None:
+                sock.setsockopt(socket.IPPROTO_IP, PKTINFO, 1)
             if sys.platform != "linux":
                 _share(sock)
             sock.bind(address)
@@ -99,7 +108,7 @@ class Gatherer:
     def _readable(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
             try:
-                data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM, _ANCILLARY)
+                data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM, ANCILLARY)
             except OSError:
                 return  # nothing there, or what ICMP has said of somebody
             if sender in self._senders or len(self._senders) >= MAX_SENDERS:
@@ -178,7 +187,7 @@ def _destination(ancillary: list[tuple[int, int, bytes]]) -> str:
     A host may have many, and who sent to one of them takes no answer from another.
     """
     for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _PKTINFO and len(data) >= struct.calcsize("i4s4s"):
+        if level == socket.IPPROTO_IP and kind == PKTINFO and len(data) >= struct.calcsize("i4s4s"):
             return socket.inet_ntop(socket.AF_INET, struct.unpack_from("i4s4s", data)[2])
         if level == socket.IPPROTO_IPV6 and kind == getattr(socket, "IPV6_PKTINFO", None) and len(data) >= 16:
             return socket.inet_ntop(socket.AF_INET6, data[:16])

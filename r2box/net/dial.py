@@ -302,7 +302,7 @@ class Listener:
         if not self._socks:
             self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
         else:
-            self._listening(", ".join(_spell(sock) for sock in self._socks))
+            self._listening(", ".join(spell(sock) for sock in self._socks))
 
     def _add(self, sock: socket.socket) -> None:
         self._socks.append(sock)
@@ -350,7 +350,7 @@ class Listener:
             self._file = None
 
 
-def _spell(sock: socket.socket) -> str:
+def spell(sock: socket.socket) -> str:
     """Where it listens, as a URL has it."""
     name = sock.getsockname()
     if sock.family in (socket.AF_INET, socket.AF_INET6):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..errors import TransportError
     from .log import Log
+    from .senders import Senders
     from .transport import Transport
 
 # Tunnels at a time: each may cost two descriptors here.  More connections wait until one has ended.
@@ -88,7 +89,7 @@ class _Tunnel:
 
 
 class Forwarder:
-    """Listens at `transport` and joins each connection to the service at `path`.
+    """Listens at `transport` and joins each connection, or each sender of UDP, to the service at `path`.
 
     `failed(TransportError)` is called once if it cannot listen at all.  A host that is missing is the loopback.  A
     connection for which there is no tunnel, or whose tunnel fails, is reset.
@@ -110,11 +111,19 @@ class Forwarder:
         self._tunnels: set[_Tunnel] = set()
         self.is_listening = True  # or it is about to be known
         self._failed = failed
-        self._listener = Listener(loop, transport, self._taken, self._unable, self._listening, at_home=True)
+        self._listener: Listener | Senders
+        if transport.is_datagrams:
+            from .senders import Senders
+
+            self._listener = Senders(loop, log, transport, path, self._unable, self._listening, at_home=True)
+        else:
+            self._listener = Listener(loop, transport, self._taken, self._unable, self._listening, at_home=True)
 
     def use(self, client: Client | None) -> None:
         """Reach the daemon by `client`; None: it is away, and with it all tunnels that it had a part in."""
         self._client = client
+        if not isinstance(self._listener, Listener):
+            self._listener.use(client)
         if client is None:
             for tunnel in [tunnel for tunnel in self._tunnels if not tunnel.is_told]:
                 tunnel.end(broken=True)
@@ -129,7 +138,7 @@ class Forwarder:
     def _taken(self, fd: int) -> None:
         tunnel = _Tunnel(self, fd)
         self._tunnels.add(tunnel)
-        if len(self._tunnels) >= MAX_TUNNELS:
+        if len(self._tunnels) >= MAX_TUNNELS and isinstance(self._listener, Listener):
             self._listener.pause()
         self._log.debug(f"{self._name}: a connection")
         client = self._client
@@ -150,7 +159,7 @@ class Forwarder:
             self._client.forget(tunnel.id)
         was_full = len(self._tunnels) >= MAX_TUNNELS
         self._tunnels.discard(tunnel)
-        if was_full and len(self._tunnels) < MAX_TUNNELS:
+        if was_full and len(self._tunnels) < MAX_TUNNELS and isinstance(self._listener, Listener):
             self._listener.resume()
         if why:
             self._log.error(f"{self._name}: {why}")
