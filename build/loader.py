@@ -38,7 +38,10 @@ class _Bundle:
         block = max((first for first in BLOCKS.get(package, ()) if first <= module), default="")
         kept, texts = self._texts.get(package, ("", ""))
         if kept != block:
-            texts = self._importer.get_data(package.replace(".", "/") + f"/{block}.texts").decode()
+            try:
+                texts = self._importer.get_data(package.replace(".", "/") + f"/{block}.texts").decode()
+            except Exception as error:  # whatever zipimport meets in a file that is another by now
+                raise ImportError(f"{self._importer.archive} cannot be read: {error}", name=name) from error
             self._texts[package] = block, texts
         begin = texts.find(f"\f{module}\n") + len(module) + 2
         return texts[begin : texts.find("\f", begin)] if begin > len(module) + 1 else None
@@ -70,11 +73,15 @@ class _Bundle:
 
     def get_code(self, name: str) -> CodeType:
         code = self._codes.pop(name, None)
-        return code or compile(self._text(name) or "", self.get_filename(name), "exec", dont_inherit=True)
+        text = None if code else self._text(name)
+        if code is None and text is None:
+            raise ImportError(f"{self._importer.archive} has no module {name}", name=name)
+        return code or compile(text or "", self.get_filename(name), "exec", dont_inherit=True)
 
 
 def _bundle(module: Any) -> None:
     if hasattr(module.__loader__, "archive"):  # while it is built there is none yet
+        # First, because the finder of an editable installation would answer for what zipimport does not find.
         sys.meta_path.insert(0, _Bundle(module.__loader__, type(module.__spec__)))
 
 

@@ -89,7 +89,7 @@ def rewrite(staged: Path, target: Path) -> None:
         with Path(tree, "r2box", "__init__.py").open("a", encoding="utf-8") as init:
             init.write(f"BLOCKS = {blocks}\n")
         compile_modules(tree)
-        for path in set(tree.rglob("*.py")) - set(tree.rglob("__init__.py")):
+        for path in set(Path(tree, "r2box").rglob("*.py")) - set(tree.rglob("__init__.py")):
             path.unlink()
         shutil.copyfile(ROOT / "build" / "launcher.py", tree / "__main__.py")
         data = pack(tree)
@@ -193,7 +193,8 @@ def bundle(tree: Path) -> dict[str, list[str]]:
     A text stands behind a line of a form feed and the module's name; one more form feed is the end.
     """
     blocks: dict[str, list[str]] = {}
-    for package in sorted(path.parent for path in tree.rglob("__init__.py")):
+    # tomli is left as it is: a program with the archive on its path may have one of its own.
+    for package in sorted(path.parent for path in Path(tree, "r2box").rglob("__init__.py")):
         size, names = BLOCK, blocks.setdefault(".".join(package.relative_to(tree).parts), [])
         for path in sorted(set(package.glob("*.py")) - {package / "__init__.py"}):
             text = path.read_text(encoding="utf-8")

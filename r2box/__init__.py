@@ -14,6 +14,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
         labels, link, owner   numbers of routes; one neighbour; who hears from it
+        whole                 the boundaries of datagrams in a stream
         meter, attempt        what measurements are answered with; a tunnel that is being opened, by one way or another
         policy, advert        who may; what neighbours tell each other of the network, as bytes
         table, damper         routes and the best of them; what never comes to rest
@@ -36,6 +37,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         starter, shell, child      command lines that start links; command lines; their processes
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
         bridge, forward            a device and a stream; a tunnel for each connection
+        whole, senders             datagrams at the ends of tunnels; a tunnel for each sender of UDP
         client, connector, server  what tools do at that socket: ask, make links, offer services
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view                       a daemon's report as rows and columns

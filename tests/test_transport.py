@@ -297,7 +297,7 @@ def test_help_has_every_scheme_and_option() -> None:
         for row in SCHEMES.values():
             assert (f" {row.name}://{row.form}: " in text) == (use in row.uses)
             for option in row.options.values():
-                if use in row.uses and (use == CONNECT or not option.for_links):
+                if use in row.uses and option.fits(use):
                     assert f"{option.name}={option.form}" in text
         assert all(name in summary(use) for name, row in SCHEMES.items() if use in row.uses)
 

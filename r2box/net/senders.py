@@ -47,7 +47,8 @@ class _Sender:
         self._waiting: list[bytes] = []
         self.channel: Channel | None = None
         self.used = senders.loop.now()
-        self.is_ended = False
+        self.is_ended = False  # we take no more from there
+        self.is_over = False  # the daemon has nothing more to tell: of its own services that is so at once
         self._timer = senders.loop.later(senders.idle, self._look)
 
     def take(self, data: bytes) -> None:
@@ -109,7 +110,7 @@ class _Sender:
             return
         self.is_ended = True
         self._timer.cancel()
-        self._senders.forget((self._sock, self.address))
+        self._senders.lost(self, (self._sock, self.address))
         if self.channel is not None:
             self._senders.loop.watch(self.channel.read_fd)
             self.channel.close()
@@ -166,15 +167,21 @@ class Senders(Gatherer):
         self._log.debug(f"{self._name}: datagrams from {address[0]} port {address[1]}")
         return sender
 
-    def forget(self, key: Any) -> None:
-        """That sender may come again, with a new tunnel."""
+    def lost(self, sender: _Sender, key: Any) -> None:
+        """Nothing more is taken from there; whoever sends from there again is a new sender."""
         self._known.pop(key, None)
+        self._log.debug(f"{self._name}: no more from {sender.address[0]} port {sender.address[1]}")
+        if sender.is_over:
+            self._tunnels.discard(sender)
 
     def over(self, sender: _Sender, id: int, why: str) -> None:
-        """A tunnel has ended, in good order if there is no reason."""
+        """The daemon has done with a tunnel, in good order if there is no reason; then its descriptor has an end."""
         self._client.forget(id)
-        sender.end()
-        self._tunnels.discard(sender)
+        sender.is_over = True
+        if why or sender.channel is None:
+            sender.end()
+        if sender.is_ended:
+            self._tunnels.discard(sender)
         if why:
             self._log.error(f"{self._name}: {why}")
 

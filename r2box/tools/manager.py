@@ -179,7 +179,16 @@ class _Service(_Part):
         super().__init__(manager)
         transport = parse_transport(cmd)
         self._server = Server(
-            self.loop, manager.log, name, transport, manager.path, self._settled, self._failed, allow, private, datagrams
+            self.loop,
+            manager.log,
+            name,
+            transport,
+            manager.path,
+            self._settled,
+            self._failed,
+            allow,
+            private,
+            datagrams,
         )
         self._is_settled = False
         manager.unsettled += 1
