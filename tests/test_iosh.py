@@ -356,3 +356,11 @@ def test_names_beside_the_box_are_found(place: Place) -> None:
     place.pair()
     place.start(f"{place.box.dist}/r2 -v -s bob.sock serve ioshd", PATH=path).says("offering service/ioshd")
     assert place.run(f"{place.box.dist}/{IOSH} echo hello", PATH=path).out == "hello\n"
+
+
+def test_as_in_the_book(served: Place) -> None:
+    need("zsh")
+    with Screen(served, f"{IOSH} zsh -l", env="TERM=dumb") as screen:
+        screen.type(b"[[ -o login ]] && echo $((1000 + 1)) in; exit 9\n")
+        screen.shows(b"1001 in")
+        screen.ends(9)
