@@ -48,9 +48,3 @@ def load(place: tuple[str, str, str]) -> tuple[Command, Main]:
     # Not importlib: it costs a quarter of the start-up time.
     module = __import__(f"{__package__}.tools.{module_name}", fromlist=["*"])
     return getattr(module, command), getattr(module, function or "main", lambda args: OK)
-
-
-def all_commands() -> list[Command]:
-    """Every Command of the box, in the order of the manual."""
-    places = list(dict.fromkeys([*TOOLS.values(), *WORDS.values()]))
-    return [load(place)[0] for place in places]

@@ -116,6 +116,11 @@ def test_a_name_is_enough() -> None:
     works(net.f, "a/echo")
     with pytest.raises(RefusedError, match=r"a: does not know fa \(.*did you mean f\?"):
         net.a.tunnel("fa/echo")
+    net.f.serve("upper", Program.echo)
+    mesh.idle()
+    for word in ("uper", "upper"):
+        with pytest.raises(RefusedError, match=r"did you mean any/upper\?"):
+            net.a.tunnel(word)
     mesh.check_closed()
 
 

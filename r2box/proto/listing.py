@@ -6,7 +6,7 @@ Both are answered a page at a time, so that no question costs more than a page, 
 from __future__ import annotations
 
 from . import body as say
-from .address import CHILD, SERVICE
+from .address import ANY, CHILD, SERVICE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,8 +82,10 @@ def describe_known(node: Node, word: str, most: int) -> str:
     services = [name for name in sorted(node.services) if name and not node.services[name].private]
     names = [*sorted(node.links), *(SERVICE + name for name in services)]
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    near = [name for name in (*node.discovery.table.nodes, *services) if _is_near(word, name)]
-    close = get_close_matches(word, near[:MAX_COMPARED], 3)
+    table = node.discovery.table
+    near = [name for name in dict.fromkeys((*table.nodes, *services, *table.offers)) if _is_near(word, name)]
+    here = {*table.nodes, *services}
+    close = [it if it in here else ANY + it for it in get_close_matches(word, near[:MAX_COMPARED], 3)]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     what = f"it knows {', '.join(names[:most])}{more}" if names else "it knows no other node and no service"
     return what + hint
