@@ -89,7 +89,7 @@ def test_the_commands_of_the_readme(title: str, place: Place) -> None:
 
 
 def test_the_readme_has_commands() -> None:
-    assert len(sections()) == 5
+    assert len(sections()) == 6
     assert all(COMMAND.search(text) for blocks in sections().values() for kind, _, text in blocks if kind == "run")
 
 
