@@ -39,6 +39,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         whole, senders             datagrams at the ends of tunnels; a tunnel for each sender of UDP
         client, connector, server  what tools do at that socket: ask, make links, offer services
         bridge, forward            a device and a stream; a tunnel for each connection
+        engine                     a daemon in somebody else's process
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass
@@ -47,6 +48,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         frames                     both ends of a shell's tunnel: streams within their credit
         faulty, relay              lines that misbehave; the same for UDP
     library     tunnels and services as sockets, for programs in Python
+    embedded    a daemon inside such a program
     config      a TOML file, checked; records: what it says
     command     words as options; usage: --help; manual: man pages
     tools/      one module for each command
@@ -59,17 +61,40 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .embedded import Link as Link
+    from .embedded import Node as Node
+    from .errors import AddressError as AddressError
+    from .errors import BusyError as BusyError
+    from .errors import DaemonError as DaemonError
+    from .errors import R2Error as R2Error
+    from .errors import RefusedError as RefusedError
+    from .errors import TransportError as TransportError
+    from .errors import UsageError as UsageError
+    from .library import Entry as Entry
     from .library import Session as Session
     from .library import dial as dial
+    from .library import ls as ls
+    from .library import ping as ping
     from .library import serve as serve
 
-__all__ = ["Session", "__version__", "dial", "serve"]
+_HOMES = {
+    "library": ("Entry", "Session", "dial", "ls", "ping", "serve"),
+    "embedded": ("Link", "Node"),
+    "errors": (
+        "AddressError", "BusyError", "DaemonError", "R2Error", "RefusedError", "TransportError", "UsageError",
+    ),
+}  # fmt: skip
+__all__ = [
+    "__version__", "Entry", "Link", "Node", "Session", "dial", "ls", "ping", "serve",
+    "AddressError", "BusyError", "DaemonError", "R2Error", "RefusedError", "TransportError", "UsageError",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
     """The library's names are loaded when somebody asks for them: no tool needs them."""
-    if name in __all__:
-        import importlib
+    for home, names in _HOMES.items():
+        if name in names:
+            import importlib
 
-        return getattr(importlib.import_module(".library", __name__), name)
+            return getattr(importlib.import_module("." + home, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

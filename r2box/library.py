@@ -2,23 +2,30 @@
 
     sock = r2box.dial("bob/echo")                  # a connected socket.socket
     for sock, origin in r2box.serve("echo"): ...   # accepted ones
+    for entry in r2box.ls("bob"): ...              # what that node is connected to
+    seconds = r2box.ping("bob")                    # a round trip to it
 
 The sockets are real: the daemon hands them over, and nothing of this process is in the way.  (Only where the control
 socket is forwarded and passes no descriptors, a thread of the session copies.)  They are stream sockets of the family
 AF_UNIX, or what the service itself gave: AF_INET of a service of the same node that is `tcp://…`.  A tunnel lives as
 long as its socket, not as long as the `Session` that opened it.
 
-Everything here blocks; give each thread a Session of its own.
+Everything here blocks, and takes the most seconds that it may as `timeout` (None: as long as it takes).  The functions
+may be called from any thread; a Session is for one thread at a time: give each a Session of its own.  What goes wrong
+is an R2Error, or TimeoutError.  No signal handler is set, and asyncio runs what blocks here in `asyncio.to_thread`.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import socket as sockets
 from collections import deque
+from typing import NamedTuple
 
 from .errors import DaemonError, RefusedError
 from .net import socketfile
+from .net.asking import ask_all
 from .net.channel import close_all
 from .net.client import Client, checked
 from .net.loop import Loop
@@ -30,19 +37,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from threading import Thread
     from types import TracebackType
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 LINGER = 1.0  # seconds that the end of a process waits for what a thread of ours has still to copy
 AT_ONCE = 64  # tunnels that `Session.dial_all` has on the way
 
 
-class Session:
-    """A connection to the daemon at `socket` (a path; by default as every tool finds it), for any number of calls.
+class Entry(NamedTuple):
+    """One thing that a node is connected to."""
 
+    kind: str  # "node", "service" or "client"
+    name: str  # its address, "service/NAME" or "child/ID"
+    detail: str  # of a link, what it waits for; of a service, its command; of a client, its software; or ""
+
+
+class Session:
+    """A connection to the daemon at `socket`, for any number of calls.
+
+    `socket` is a path, by default the one that every tool finds, or a connected UNIX socket, which is taken over.
     DaemonError if there is no daemon.  A context manager: at its end it parts from the daemon.
+
+    >>> with r2box.Session() as session:  # doctest: +SKIP
+    ...     socks = [session.dial("bob/echo", timeout=5) for _ in range(10)]
     """
 
-    def __init__(self, socket: str | None = None) -> None:
-        self._path = socket or socketfile.default_path()
+    def __init__(self, socket: str | sockets.socket | None = None) -> None:
+        self._path = "the node" if isinstance(socket, sockets.socket) else socket or socketfile.default_path()
         self._loop = Loop()
         self._gone: str | None = None
         self._is_closed = False
@@ -50,7 +72,7 @@ class Session:
         self._is_ready = False
         self._thread: Thread | None = None  # runs the loop, where descriptors do not pass
         try:
-            fd = socketfile.connect(self._path).detach()
+            fd = (socket if isinstance(socket, sockets.socket) else socketfile.connect(self._path)).detach()
         except DaemonError:
             self._loop.close()
             raise
@@ -99,9 +121,7 @@ class Session:
         """
         got: list[sockets.socket | Exception] = []
         self._ask(path, got)
-        if not self._wait(lambda: bool(got), timeout):
-            got.append(TimeoutError(f"{path}: not open within {timeout:g} s"))
-        return _socket_of(got)
+        return self._take(got, timeout, f"{path}: not open")
 
     def dial_all(self, paths: Iterable[str]) -> Iterator[sockets.socket]:
         """A tunnel to each of `paths`, in their order; up to `AT_ONCE` are on the way at the same time.
@@ -119,8 +139,7 @@ class Session:
 
     def _first(self, waiting: deque[list[sockets.socket | Exception]]) -> sockets.socket:
         got = waiting.popleft()
-        self._wait(lambda: bool(got))
-        return _socket_of(got)
+        return self._take(got, None, "")
 
     def _ask(self, path: str, got: list[sockets.socket | Exception]) -> None:
         """Ask for a tunnel; what comes of it goes to `got`."""
@@ -133,8 +152,50 @@ class Session:
             close_all(descriptors)
             got.append(RefusedError(body["text"] if body.kind == say.ERROR else f"{path}: an answer that is none"))
 
-        target = parse_path(path) if path else ()
+        target = _steps(path)
         self._do(lambda: self._client.request(say.TUNNEL, answered, target=target, detached=1))
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    def ls(self, path: str = "", *, clients: bool = False, timeout: float | None = 5.0) -> list[Entry]:
+        """What the node at `path` ("": the daemon's own) is connected to: neighbours, services, and `clients` of its
+        control socket if they are wanted.
+
+        RefusedError if it cannot be reached, TimeoutError if the whole answer has not come within `timeout` seconds.
+        """
+        got: list[list[dict[str, Any]] | Exception] = []
+        target = _steps(path)
+        self._do(
+            lambda: ask_all(
+                self._client,
+                say.LIST,
+                target,
+                lambda _, entries: got.append(entries),
+                got.append,
+                clients=int(clients),
+            )
+        )
+        return [Entry(**entry) for entry in self._take(got, timeout, f"{path or self.address}: no answer")]
+
+    def ping(self, path: str = "", *, timeout: float | None = 5.0) -> float:
+        """The seconds of one round trip to the node at `path` ("": the daemon's own).
+
+        RefusedError if it cannot be reached, TimeoutError after `timeout` seconds.
+        """
+        got: list[float | Exception] = []
+        target = _steps(path)
+
+        def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
+            self._client.forget(body.id)
+            close_all(descriptors)
+            if body.kind == say.PONG:
+                got.append(self._loop.now() - begin)
+            else:
+                got.append(RefusedError(body["text"] if body.kind == say.ERROR else f"{path}: an answer that is none"))
+
+        begin = self._loop.now()
+        self._do(lambda: self._client.request(say.PING, answered, target, data=os.urandom(16)))
+        return self._take(got, timeout, f"{path or self.address}: no answer")
 
     # -- services --------------------------------------------------------------------------------------------------
 
@@ -204,6 +265,15 @@ class Session:
             raise DaemonError(f"{self._path}: the daemon went away: {self._gone}")
         return done()
 
+    def _take(self, got: list[T | Exception], timeout: float | None, missed: str) -> T:
+        """What has come into `got`, waiting for it; TimeoutError with `missed` if that is not within `timeout` s."""
+        if not self._wait(lambda: bool(got), timeout):
+            got.append(TimeoutError(f"{missed} within {timeout:g} s"))  # a late answer is not taken for another's
+        first = got[0]
+        if isinstance(first, Exception):
+            raise first
+        return first
+
     # -- where descriptors do not pass -----------------------------------------------------------------------------
 
     def _start_copying(self) -> None:
@@ -237,10 +307,8 @@ class Session:
         self._thread.join(LINGER)
 
 
-def _socket_of(got: list[sockets.socket | Exception]) -> sockets.socket:
-    if isinstance(got[0], Exception):
-        raise got[0]
-    return got[0]
+def _steps(path: str) -> tuple[str, ...]:
+    return parse_path(path) if path else ()
 
 
 def dial(path: str, *, socket: str | None = None, timeout: float | None = None) -> sockets.socket:
@@ -252,6 +320,28 @@ def dial(path: str, *, socket: str | None = None, timeout: float | None = None) 
         return session.dial(path, timeout)
 
 
+def ls(
+    path: str = "", *, clients: bool = False, socket: str | None = None, timeout: float | None = 5.0
+) -> list[Entry]:
+    """What the node at `path` is connected to: see `Session.ls`.
+
+    >>> [entry.name for entry in r2box.ls("bob") if entry.kind == "service"]  # doctest: +SKIP
+    ['service/echo']
+    """
+    with Session(socket) as session:
+        return session.ls(path, clients=clients, timeout=timeout)
+
+
+def ping(path: str = "", *, socket: str | None = None, timeout: float | None = 5.0) -> float:
+    """The seconds of a round trip to the node at `path`: see `Session.ping`.
+
+    >>> f"{r2box.ping('bob') * 1000:.1f} ms"  # doctest: +SKIP
+    '0.2 ms'
+    """
+    with Session(socket) as session:
+        return session.ping(path, timeout=timeout)
+
+
 def serve(
     name: str, *, socket: str | None = None, allow: Iterable[str] = ()
 ) -> Iterator[tuple[sockets.socket, str]]:
@@ -260,7 +350,11 @@ def serve(
     >>> for sock, origin in r2box.serve("echo"):  # doctest: +SKIP
     ...     threading.Thread(target=handle, args=(sock,)).start()
     """
-    session = Session(socket)
+    return serve_over(Session(socket), name, allow)
+
+
+def serve_over(session: Session, name: str, allow: Iterable[str]) -> Iterator[tuple[sockets.socket, str]]:
+    """`Session.serve`; the session ends with the iterator."""
     try:
         tunnels = session.serve(name, allow)
     except Exception:

@@ -413,6 +413,16 @@ class Daemon:
         if local and not self._drivers:
             self._finish()
 
+    def release(self) -> None:
+        """Give back the descriptors that are left, for a process that goes on.  Nothing is said to anybody."""
+        self._done = None
+        for driver in list(self._drivers.values()):
+            driver.cut()
+        for end in list(self.exchange.endpoints):
+            end.channel.close()
+        close_all((self._spare,) if self._spare >= 0 else ())
+        self._spare = -1
+
     def _finish(self) -> None:
         done, self._done = self._done, None
         if done is not None:

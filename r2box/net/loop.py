@@ -67,6 +67,7 @@ class Loop:
         self._old_handlers: dict[int, Any] = {}
         self._exits: dict[int, Callable[[int], None]] = {}  # children without a pidfd
         self.is_running = False
+        self.takes_signals = True  # False: the process is somebody else's, and so are its signals
         self.pool = Pool()
         self.arena = Arena(self.pool)
         self.failed: Callable[[BaseException], None] | None = None  # for what a callback raises; None: let it out
@@ -190,6 +191,9 @@ class Loop:
         try:
             pidfd = os.pidfd_open(pid)
         except (AttributeError, OSError):
+            if not self.takes_signals:
+                self.thread(lambda: reap(pid), fn)
+                return
             self._exits[pid] = fn
             self.on_signal(signal.SIGCHLD, self._reap)
             self.soon(self._reap)  # it may have ended before the handler was there

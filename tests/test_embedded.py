@@ -1,0 +1,351 @@
+"""A daemon inside a program: `r2box.Node`; and the small programs in tests/examples, run as a user would run them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import Place, eventually, free_port, need, open_files
+
+import r2box
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "tests" / "examples"
+
+
+def read_all(sock: socket.socket) -> bytes:
+    sock.settimeout(10)
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def asked(sock: socket.socket, data: bytes = b"hello") -> bytes:
+    """What comes back for `data` and its end."""
+    with sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        return read_all(sock)
+
+
+def started() -> list[int]:
+    """The children of this process, whichever of its threads has started them."""
+    files = Path("/proc/self/task").glob("*/children")
+    return sorted(int(pid) for file in files for pid in file.read_text().split())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In a directory of our own; afterwards there are no more descriptors, threads and children, and handlers of
+    signals and variables are the same."""
+
+    def process() -> tuple[object, ...]:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
+        handlers = [signal.getsignal(number) for number in numbers]
+        variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        return variables, os.getcwd(), handlers, signal.set_wakeup_fd(-1), started()
+
+    monkeypatch.chdir(tmp_path)
+    before, files, threads = process(), open_files(os.getpid()), threading.active_count()
+    yield
+    eventually(lambda: threading.active_count() <= threads, lambda: f"the end of {threading.enumerate()}", 5)
+    eventually(lambda: open_files(os.getpid()) <= files, "descriptors to be closed", 5)
+    assert process() == before
+
+
+# -- ls and ping -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["alice.sock", "alice.fwd"], ids=["direct", "forwarded"])
+def test_ls_and_ping(place: Place, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    place.pair()
+    place.serve("bob", "cat", "cat")
+    monkeypatch.chdir(place.path)
+    if at == "alice.fwd":
+        need("socat")
+        place.start("socat unix-l:alice.fwd,fork unix:alice.sock")
+        eventually((place.path / "alice.fwd").exists, "the forwarded socket")
+    assert r2box.ls("bob", socket=at) == [("node", "alice", ""), ("service", "service/cat", "")]
+    entries = r2box.ls(socket=at, clients=True)
+    assert [entry.kind for entry in entries][:1] == ["node"]
+    assert "client" in {entry.kind for entry in entries}
+    for path in ("", "bob", "bob/alice/bob"):
+        assert 0 < r2box.ping(path, socket=at) < 5
+    with r2box.Session(at) as session:
+        for call in (session.ls, session.ping):
+            with pytest.raises(r2box.RefusedError, match="alice: does not know nobody"):
+                call("nobody")
+            with pytest.raises(r2box.AddressError):
+                call("a b")
+        assert session.ping("bob") > 0
+
+
+def test_a_node_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, bob = place.pair()
+    monkeypatch.chdir(place.path)
+    bob.send(signal.SIGSTOP)
+    with r2box.Session("alice.sock") as session:
+        begin = time.monotonic()
+        for call in (session.ls, session.ping):
+            with pytest.raises(TimeoutError, match=r"bob: no answer within 0\.2 s"):
+                call("bob", timeout=0.2)
+        assert time.monotonic() - begin < 3
+        bob.send(signal.SIGCONT)
+        assert session.ping("bob", timeout=10) < 10  # what comes late is not taken for this one's answer
+
+
+# -- Node --------------------------------------------------------------------------------------------------------------
+
+
+def test_two_nodes_over_a_unix_socket(here: None) -> None:
+    with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
+        bob.connect("unix-listen://link.sock")
+        assert alice.connect("unix://link.sock", retry=True, node="bob").wait(timeout=10) == "bob"
+        bob.offer("upper", "tr a-z A-Z")
+        assert asked(alice.dial("bob/upper", timeout=5)) == b"HELLO"
+        assert asked(bob.dial("upper", timeout=5)) == b"HELLO"
+        tunnels = bob.serve("echo")
+        accepted: list[tuple[socket.socket, str]] = []
+        server = threading.Thread(target=lambda: accepted.append(next(tunnels)))
+        server.start()
+        opened = alice.dial("bob/echo", timeout=5)
+        server.join()
+        sock, origin = accepted[0]
+        assert origin.startswith("alice/child/")
+        big = os.urandom(3_000_000)
+        sender = threading.Thread(target=sock.sendall, args=(big,))
+        sender.start()
+        opened.settimeout(10)
+        got = b""
+        while len(got) < len(big):
+            got += opened.recv(1 << 20)
+        assert got == big
+        sender.join()
+        opened.close()
+        assert read_all(sock) == b""
+        sock.close()
+        assert [entry.name for entry in bob.ls()] == ["alice", "service/echo", "service/upper"]
+        assert 0 < alice.ping("bob") < 5
+    assert list(tunnels) == []  # bob was stopped, which is no error
+
+
+def test_in_a_thread_of_the_callers(here: None) -> None:
+    node, ready = r2box.Node("alice", socket="alice.sock"), threading.Event()
+    thread = threading.Thread(target=node.run, args=(ready.set,))
+    thread.start()
+    assert ready.wait(10)
+    assert (Path("alice.sock").stat().st_mode & 0o777) == 0o600
+    assert node.ping() == pytest.approx(0, abs=5)
+    with r2box.Session("alice.sock") as session:
+        assert session.address == "alice"
+    node.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert not Path("alice.sock").exists()
+    node.stop()  # again
+    for call in (node.start, node.ping, lambda: node.dial("x"), lambda: node.connect("unix://x")):
+        with pytest.raises(r2box.DaemonError, match="alice"):
+            call()
+
+
+def test_what_a_caller_does_wrong(here: None) -> None:
+    with pytest.raises(r2box.AddressError):
+        r2box.Node("a b")
+    with r2box.Node("alice", socket="alice.sock") as node:
+        with pytest.raises(r2box.DaemonError, match="listens here already"):
+            r2box.Node("bob", socket="alice.sock").start()
+        with pytest.raises(r2box.UsageError, match="port is missing"):
+            node.connect("tcp://host")
+        with pytest.raises(r2box.UsageError):
+            node.connect("-")
+        with pytest.raises(r2box.UsageError):
+            node.offer("x", "-")
+        node.offer("x", "cat")
+        with pytest.raises(r2box.RefusedError, match="already"):
+            node.offer("x", "cat")
+        with pytest.raises(r2box.AddressError):
+            node.offer("a b", "cat")
+        assert asked(node.dial("x")) == b"hello"
+        assert issubclass(r2box.UsageError, r2box.R2Error)
+    with r2box.Node("carl") as node, pytest.raises(r2box.UsageError, match="has none"):
+        node.connect("socat tcp-l:1,fork exec:-")
+
+
+def test_links_that_fail(here: None) -> None:
+    with r2box.Node("alice") as alice:
+        with pytest.raises(r2box.TransportError, match="No such file"):
+            alice.connect("unix://there.sock").wait(timeout=10)
+        with pytest.raises(r2box.TransportError, match="status 3"):
+            alice.connect("exit 3").wait(timeout=10)
+        link = alice.connect("sleep 1000")
+        with pytest.raises(TimeoutError, match=r"no link within 0\.1 s"):
+            link.wait(timeout=0.1)
+        link.close(timeout=10)
+        link.close()
+        with pytest.raises(r2box.TransportError):
+            link.wait()
+        retried = alice.connect("unix://there.sock", retry=True)
+        with pytest.raises(TimeoutError):
+            retried.wait(timeout=0.3)
+
+
+def test_stopping_ends_what_it_has_started(here: None) -> None:
+    begin = time.monotonic()
+    with r2box.Node("alice") as alice:
+        alice.connect("exec sleep 1000")
+        alice.offer("wait", "exec sleep 1000")
+        sock = alice.dial("wait")
+        eventually(lambda: len(started()) >= 2, "two commands", 10)
+    assert read_all(sock) == b""
+    sock.close()
+    assert time.monotonic() - begin < 15
+
+
+def test_a_link_is_closed_and_its_neighbour_hears_of_it(here: None) -> None:
+    with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
+        bob.connect("unix-listen://link.sock")
+        link = alice.connect("unix://link.sock", retry=True)
+        link.wait(10)
+        link.close(10)
+        eventually(lambda: not bob.ls(), "bob to hear of it", 5)
+        assert alice.connect("unix://link.sock").wait(10) == "bob"
+
+
+def test_many_threads(here: None) -> None:
+    problems: list[BaseException] = []
+
+    def work(node: r2box.Node) -> None:
+        try:
+            for number in range(10):
+                assert asked(node.dial("bob/cat", timeout=20), b"%d" % number) == b"%d" % number
+                assert node.ping("bob", timeout=20) > 0
+        except BaseException as error:
+            problems.append(error)
+
+    with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
+        bob.connect("unix-listen://link.sock")
+        alice.connect("unix://link.sock", retry=True).wait(10)
+        bob.offer("cat", "cat")
+        threads = [threading.Thread(target=work, args=(node,)) for node in (alice, bob, alice, bob)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not problems
+
+
+# -- the examples ------------------------------------------------------------------------------------------------------
+
+
+def example(place: Place, name: str, *words: str) -> str:
+    """The command line of an example, with the library as it is in the built file."""
+    shutil.copy(EXAMPLES / f"{name}.py", place.path)
+    python = f"env PYTHONPATH={place.box.dist}/r2box PYTHONDONTWRITEBYTECODE=1 python3 -W error"
+    return " ".join([python, f"{name}.py", *words])
+
+
+@pytest.mark.old_and_new
+def test_example_two_nodes(place: Place) -> None:
+    result = place.run(example(place, "two_nodes", str(free_port())), patience=30)
+    assert result.status == 0, result
+    assert result.out.splitlines() == [
+        "linked to bob", "WHO IS THERE?", "hello alice: who is there?",
+        "['alice', 'service/greet', 'service/upper'] True",
+    ]  # fmt: skip
+
+
+@pytest.mark.old_and_new
+def test_example_asyncio_echo(place: Place) -> None:
+    place.pair()
+    place.serve("bob", "cat", "echo")
+    result = place.run(example(place, "asyncio_echo", "bob/echo"), R2_SOCKET="alice.sock", patience=30)
+    assert result.out.splitlines() == [f"conversation {number}" for number in range(10)], result
+
+
+@pytest.mark.old_and_new
+def test_example_web(place: Place) -> None:
+    place.pair()
+    (place.path / "hello.txt").write_text("hello from a file\n")
+    server = place.start(example(place, "web", "web"), R2_SOCKET="bob.sock").prints("serving")
+    request = b"GET /hello.txt HTTP/1.0\r\n\r\n"
+    answer = place.run("r2 -s alice.sock -t bob/web tunnel -", request, patience=20).out
+    assert answer.startswith("HTTP/1.0 200 OK")
+    assert answer.endswith("hello from a file\n")
+    server.says("alice/child/")
+    server.send(signal.SIGTERM)
+    server.ends(None)
+
+
+@pytest.mark.old_and_new
+def test_example_embedded(place: Place) -> None:
+    place.node("bob")
+    place.start("r2 -s bob.sock connect unix-listen://link.sock")
+    eventually((place.path / "link.sock").exists, "the listener")
+    place.serve("bob", "cat", "cat")
+    result = place.run(example(place, "embedded", "carl.sock", "unix://link.sock", "bob/cat"), patience=30)
+    assert result.out == "linked to bob\nhello from inside\n", result
+
+
+USER = """
+from __future__ import annotations
+import socket
+import r2box
+
+def use(path: str) -> float:
+    sock: socket.socket = r2box.dial(path, timeout=1.5)
+    with r2box.Session() as session:
+        names: list[str] = [entry.name for entry in session.ls("bob")]
+    for conn, origin in r2box.serve("echo", allow=["bob/*"]):
+        conn.sendall(origin.encode() + names[0].encode())
+    with r2box.Node("alice", socket="x") as node:
+        address: str = node.connect("tcp://host:1", retry=True).wait(timeout=2)
+        node.offer("x" + address, "cat")
+    try:
+        return r2box.ping("bob")
+    except r2box.RefusedError as error:
+        raise SystemExit(str(error)) from None
+"""
+
+
+def test_a_users_file_is_checked_by_mypy(tmp_path: Path) -> None:
+    """Against the package as pip installs it."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "r2box", source / "r2box", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
+    done = subprocess.run(
+        [*pip, "--no-build-isolation", "--target", site, source], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert (site / "r2box" / "py.typed").exists()
+    user = tmp_path / "user"
+    user.mkdir()
+    (user / "good.py").write_text(USER)
+    (user / "bad.py").write_text("import r2box\nr2box.ping(1).upper()\n")
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    env = {**os.environ, "MYPYPATH": "", "PYTHONPATH": str(site)}
+
+    def check(name: str) -> str:
+        return subprocess.run([*mypy, name], cwd=user, env=env, capture_output=True, text=True, timeout=300).stdout
+
+    assert check("good.py").startswith("Success")
+    wrong = check("bad.py")
+    assert '"float" has no attribute "upper"' in wrong
+    assert 'has incompatible type "int"; expected "str"' in wrong
+
+
+def test_the_librarys_names() -> None:
+    for name in r2box.__all__:
+        assert getattr(r2box, name) is not None
+        assert name == "__version__" or getattr(r2box, name).__doc__, f"{name} says nothing of itself"
+    with pytest.raises(AttributeError):
+        r2box.nothing  # noqa: B018
