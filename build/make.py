@@ -6,6 +6,9 @@ Two steps.  `stage` lets shiv and pip resolve and install what goes in: this pro
 shiv's archive into ours.  shiv's own launcher unpacks the archive below HOME before the first run, which fails
 where HOME is missing or read-only, and costs twice the start-up time; ours imports from the zip in place.
 
+In the archive, many modules lie in one member, and what is compiled in another: compressed together they take a quarter
+less room than one by one.  `loader.py` reads them.
+
 The result depends on nothing but the sources, tomli, and the Python and zlib that build it: same source, same
 sha256, wherever and whenever it is built.
 """
@@ -31,6 +34,7 @@ from slim import SlimError, outdent, slim
 ROOT = Path(__file__).resolve().parent.parent
 SHEBANG = b"#!/usr/bin/env python3\n"
 LIMIT = 256 * 1024  # r2box is carried over slow links to small hosts, so its size is part of its contract
+BLOCK = 48 * 1024  # bytes of text after which a block is full; what is read at once stays in the memory of a daemon
 ROUNDS = 1  # of zopfli: more of them take longer and save a quarter of a KiB
 EARLIEST = 315532800  # 1980-01-01, where the clock of the zip format starts
 
@@ -78,9 +82,16 @@ def rewrite(staged: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="r2box-build-") as work:
         tree = Path(work)
         unpack(staged, tree)
+        with Path(tree, "r2box", "__init__.py").open("a", encoding="utf-8") as init:
+            init.write((ROOT / "build" / "loader.py").read_text(encoding="utf-8"))
         slim_modules(tree)
-        shutil.copyfile(ROOT / "build" / "launcher.py", tree / "__main__.py")
+        blocks = bundle(tree)
+        with Path(tree, "r2box", "__init__.py").open("a", encoding="utf-8") as init:
+            init.write(f"BLOCKS = {blocks}\n")
         compile_modules(tree)
+        for path in set(Path(tree, "r2box").rglob("*.py")) - set(tree.rglob("__init__.py")):
+            path.unlink()
+        shutil.copyfile(ROOT / "build" / "launcher.py", tree / "__main__.py")
         data = pack(tree)
     if len(data) > LIMIT:
         raise BuildError(f"{target.name} has {len(data)} bytes, {len(data) - LIMIT} more than it may have")
@@ -133,28 +144,71 @@ def slim_modules(tree: Path) -> None:
             raise BuildError(f"cannot slim {path.relative_to(tree)}: {error}") from None
 
 
+# Run in the folder of the modules, with two lines on stdin: what to import, and the file for the code of all modules of
+# ours that this has loaded.  Packages keep theirs beside them, where zipimport finds it.
+COMPILE = """
+import sys
+given, target = sys.stdin.read().splitlines()
+for name in given.split():
+    __import__(name)
+import importlib.util, marshal
+codes = {}
+for name, module in sorted(sys.modules.items()):
+    if name.partition(".")[0] == "r2box":
+        path = name.replace(".", "/") + ("/__init__.py" if hasattr(module, "__path__") else ".py")
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True, optimize=2)
+        if hasattr(module, "__path__"):
+            with open(path + "c", "wb") as file:
+                file.write(importlib.util.MAGIC_NUMBER + bytes((1, 0, 0, 0, *importlib.util.source_hash(b""))))
+                file.write(marshal.dumps(code))
+        else:
+            codes[name] = marshal.dumps(code)
+codes = {name: marshal.loads(code) for name, code in codes.items()}
+with open(target + sys.implementation.cache_tag, "wb") as file:
+    file.write(importlib.util.MAGIC_NUMBER + marshal.dumps(codes))
+"""
+
+
 def compile_modules(tree: Path) -> None:
-    """Put `module.pyc` beside `module.py` for all that `COMPILED` imports.
+    """Write the code of all that `COMPILED` imports, for the Python that builds; others fall back to the texts.
 
-    zipimport looks there first; another Python than the one that builds falls back to the source.  Column
-    numbers are left out, which makes it a fifth smaller.
-
-    In a fresh interpreter without site-packages and with a fixed hash seed, because compiled code depends on the
-    order of sets and on which strings its interpreter already knew.  The path is cut down to `r2box/module.py`.
-    Unchecked, because the two lie in one file and cannot go apart.
+    Column numbers are left out, which makes it a fifth smaller.  In a fresh interpreter without site-packages and with
+    a fixed hash seed, because compiled code depends on the order of sets and on which strings its interpreter already
+    knew.  Paths are cut down to `r2box/module.py`.  Unchecked, because code and text cannot go apart.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["PYTHONHASHSEED"] = "0"
     names = [name for name in COMPILED if Path(tree, "r2box", *name.split(".")).with_suffix(".py").exists()]
-    imports = "import sys, " + ", ".join(f"r2box.{name}" for name in names)
-    show = "print(*(m.__file__ for n, m in sorted(sys.modules.items()) if n.partition('.')[0] == 'r2box'))"
-    command = [sys.executable, "-B", "-s", "-S", "-c", f"{imports}; {show}"]
-    listing = subprocess.run(command, env=environment, cwd=tree, stdout=subprocess.PIPE, text=True)
     plain = ["-X", "no_debug_ranges"] if sys.version_info >= (3, 11) else []
-    command = [sys.executable, *plain, "-s", "-S", "-m", "compileall", "-q", "-f", "-b", "-o", "2", "-s", str(tree)]
-    command += ["--invalidation-mode", "unchecked-hash", *listing.stdout.split()]
-    if listing.returncode or subprocess.run(command, env=environment).returncode:
+    command = [sys.executable, *plain, "-B", "-s", "-S", "-c", COMPILE]
+    words = " ".join(f"r2box.{name}" for name in names) + "\nr2box/compiled."
+    if subprocess.run(command, env=environment, cwd=tree, input=words, text=True).returncode:
         raise BuildError("cannot compile r2box")
+
+
+def bundle(tree: Path) -> dict[str, list[str]]:
+    """Write the texts of the modules of each package into blocks, and return of each package the names of these.
+
+    A text stands behind a line of a form feed and the module's name; one more form feed is the end.
+    """
+    blocks: dict[str, list[str]] = {}
+    # tomli is left as it is: a program with the archive on its path may have one of its own.
+    for package in sorted(path.parent for path in Path(tree, "r2box").rglob("__init__.py")):
+        size, names = BLOCK, blocks.setdefault(".".join(package.relative_to(tree).parts), [])
+        for path in sorted(set(package.glob("*.py")) - {package / "__init__.py"}):
+            text = path.read_text(encoding="utf-8")
+            if "\f" in text:
+                raise BuildError(f"{path.relative_to(tree)}: a form feed, which ends a module in the archive")
+            if size >= BLOCK:
+                names.append(path.stem)
+                size = 0
+            with (package / f"{names[-1]}.texts").open("a", encoding="utf-8") as block:
+                size += block.write(f"\f{path.stem}\n{text}")
+        for name in names:
+            with (package / f"{name}.texts").open("a", encoding="utf-8") as block:
+                block.write("\f")
+    return blocks
 
 
 def pack(tree: Path) -> bytes:

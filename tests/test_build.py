@@ -13,7 +13,7 @@ import sys
 import types
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import make
 import pytest
@@ -50,7 +50,7 @@ def staged(path: Path, entries: Mapping[str, str]) -> Path:
 
 
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=180, **options)  # type: ignore[call-overload,no-any-return]
 
 
 def found_pythons() -> dict[tuple[int, int], str]:
@@ -85,6 +85,25 @@ def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries["site-packages/r2box/sets.py"] = "def known(x):\n    return x in {'one', 'two', 'three', 'four', 'five'}\n"
     make.rewrite(staged(folder / "staged", entries), folder / "r2box")
     return folder / "r2box"
+
+
+def contents(program: Path) -> tuple[dict[str, str], dict[str, types.CodeType]]:
+    """The texts of the modules in an archive, and the code of those that are compiled."""
+    texts, codes = {}, {}
+    with zipfile.ZipFile(program) as archive:
+        for name in archive.namelist():
+            data = archive.read(name)
+            if name.endswith(".texts"):
+                for part in data.decode().split("\f")[1:-1]:
+                    module, text = part.split("\n", 1)
+                    texts[f"{PurePosixPath(name).parent}/{module}.py"] = text
+            elif name.endswith(".py"):
+                texts[name] = data.decode()
+            elif name.endswith(".pyc"):
+                codes[name[:-1]] = marshal.loads(data[16:])
+            elif "/compiled." in name:
+                codes.update({it.replace(".", "/") + ".py": code for it, code in marshal.loads(data[4:]).items()})
+    return texts, codes
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +148,28 @@ def test_tracebacks_point_to_the_lines_of_the_sources(rewritten: Path) -> None:
         inner = [each for each in code.co_consts if isinstance(each, types.CodeType)]
         return {(each.co_name, each.co_firstlineno) for each in inner}.union(*map(functions, inner))
 
-    with zipfile.ZipFile(rewritten) as archive:
-        for path in sorted((ROOT / "r2box").rglob("*.py")):
-            name = path.relative_to(ROOT).as_posix()
-            found = functions(compile(archive.read(name), name, "exec"))
-            assert found <= functions(compile(path.read_text(encoding="utf-8"), name, "exec"))
-            if name + "c" in archive.namelist():
-                assert functions(marshal.loads(archive.read(name + "c")[16:])) == found
+    loader = (ROOT / "build" / "loader.py").read_text(encoding="utf-8")
+    texts, codes = contents(rewritten)
+    assert codes
+    for path in sorted((ROOT / "r2box").rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        text = path.read_text(encoding="utf-8") + (loader if name == "r2box/__init__.py" else "")
+        found = functions(compile(texts[name], name, "exec"))
+        assert found <= functions(compile(text, name, "exec"))
+        if name in codes:
+            assert functions(codes[name]) == found
+
+
+def test_tracebacks_show_the_line(rewritten: Path) -> None:
+    script = f"import sys, traceback; sys.path.insert(0, {str(rewritten)!r}); from r2box.{{}} import {{}} as it\n"
+    script += "try: it({})\nexcept Exception: traceback.print_exc()"
+    for module, name, argument, line in (
+        ("proto.address", "parse_path", "1", ".split("),
+        ("net.units", "parse_duration", "'x'", "raise ValueError"),
+    ):
+        for python in (sys.executable, PYTHONS[min(version for version in PYTHONS if version >= (3, 9))]):
+            answer = run(python, "-c", script.format(module, name, argument))
+            assert line in answer.stderr.split("r2box/" + module.replace(".", "/"))[-1], answer.stderr
 
 
 # -- the recipe
@@ -148,15 +182,19 @@ def test_only_what_runs_is_kept(tmp_path: Path) -> None:
         assert archive.read("__main__.py") == (ROOT / "build" / "launcher.py").read_bytes()
         assert archive.read("tomli/LICENSE") == b"theirs"
     assert names == sorted(names)
-    assert [name for name in names if not name.endswith(".pyc")] == [
+    assert names == [
         "__main__.py",
         "r2box/LICENSE",
         "r2box/__init__.py",
-        "r2box/box.py",
+        "r2box/__init__.pyc",
+        "r2box/box.texts",
+        f"r2box/compiled.{sys.implementation.cache_tag}",
         "tomli/LICENSE",
         "tomli/__init__.py",
     ]
-    assert {"r2box/__init__.pyc", "r2box/box.pyc"} <= set(names)
+    texts, codes = contents(tmp_path / "r2box")
+    assert texts["r2box/box.py"] == "def entry():\n return 0\n"
+    assert sorted(codes) == ["r2box/__init__.py", "r2box/box.py"]
     assert stat.S_IMODE((tmp_path / "r2box").stat().st_mode) == 0o755
 
 
@@ -195,6 +233,7 @@ def test_the_date_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"site-packages/tomli/_parser.cpython-39.so": ""}, "compiled for one machine"),
         ({"site-packages/r2box/box.py": "def entry(:"}, "cannot slim r2box/box.py: "),
         ({"site-packages/r2box/box.py": "import nothing"}, "cannot compile r2box"),
+        ({"site-packages/r2box/box.py": "x = '\f'"}, "r2box/box.py: a form feed"),
     ],
 )
 def test_what_must_not_be_shipped_is_refused(tmp_path: Path, change: dict[str, str], complaint: str) -> None:
@@ -256,16 +295,39 @@ def test_two_builds_from_two_copies_are_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("python", NEW_PYTHONS)
 def test_compiled_modules_are_used_by_the_python_that_made_them(rewritten: Path, python: str) -> None:
-    """Any other falls back to the source."""
-    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); import r2box.errors as e; print(e.__file__)"
-    script += "; import importlib.util as u; print(u.MAGIC_NUMBER.hex(), e.__loader__.get_code(e.__name__).co_filename)"
+    """Any other falls back to the text."""
+    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); import r2box.index as e; print(e.__file__)"
+    script += "; import importlib.util as u; print(u.MAGIC_NUMBER.hex(), e.load.__code__.co_filename)"
     here, there = (run(each, "-c", script) for each in (sys.executable, python))
-    assert here.stdout.split()[::2] == [f"{rewritten}/r2box/errors.pyc", "r2box/errors.py"], here.stderr
-    if there.stdout.split()[1] == here.stdout.split()[1]:
-        assert there.stdout == here.stdout
-    else:
-        source = f"{rewritten}/r2box/errors.py"
-        assert there.stdout.split()[::2] == [source, source], there.stderr
+    source = f"{rewritten}/r2box/index.py"
+    assert here.stdout.split()[::2] == [source, "r2box/index.py"], here.stderr
+    same = there.stdout.split()[1] == here.stdout.split()[1]
+    assert there.stdout.split()[::2] == [source, "r2box/index.py" if same else source], there.stderr
+
+
+@pytest.mark.parametrize("python", [NEW_PYTHONS[0], NEW_PYTHONS[-1]])
+def test_every_module_can_be_imported(rewritten: Path, python: str) -> None:
+    names = [path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "r2box").rglob("*.py")]
+    modules = sorted(name.replace("/", ".").removesuffix(".__init__") for name in names if "__main__" not in name)
+    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); from tomli import loads\n"
+    script += f"for name in {modules}: __import__(name)"
+    script += "\ntry: import r2box.net.nothing\nexcept ModuleNotFoundError as error: print(error)"
+    answer = run(python, "-c", script)
+    assert (answer.stdout, answer.stderr) == ("No module named 'r2box.net.nothing'\n", "")
+
+
+def test_a_program_whose_archive_is_replaced_goes_on(rewritten: Path, tmp_path: Path) -> None:
+    """What it has imported stays, tracebacks out of it too; what it has not is said not to be there."""
+    program = tmp_path / "r2box"
+    shutil.copy(rewritten, program)
+    script = "import os, sys, traceback; sys.path.insert(0, sys.argv[1]); import r2box.net.units, r2box.tools\n"
+    script += "open(sys.argv[1] + '.new', 'wb').write(b'PK' * 1000); os.replace(sys.argv[1] + '.new', sys.argv[1])\n"
+    script += "sys.meta_path[0].forget()\n"
+    script += "try: r2box.net.units.parse_duration('x')\nexcept ValueError: traceback.print_exc()\n"
+    script += "try: import r2box.tools.lossy\nexcept ImportError as error: print(error)\n"
+    answer = run(sys.executable, "-c", script, program)
+    assert ", in parse_duration\n" in answer.stderr
+    assert answer.stdout.startswith(f"{program} cannot be read: "), answer.stderr
 
 
 # -- the program as built
