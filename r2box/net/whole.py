@@ -141,6 +141,7 @@ class WholeEndpoint(Endpoint):
                 return self._cut(limit)
             if not self._eof_seen:
                 return None
+        self._full = False
         return self._pull_eof()
 
     def _gather(self, limit: int) -> bytes | None:
@@ -155,15 +156,15 @@ class WholeEndpoint(Endpoint):
                 self._finish(Outcome(FAILED, f"reading failed: {error.strerror}"))
                 return None
             if size < 0:
-                self._full = False
                 self._eof_seen = size == END
+                self._full = self._eof_seen and bool(pieces)  # the end is still to be pulled
                 break
             _ROOM[:HEAD] = size.to_bytes(HEAD, "big")
             pieces.append(bytes(_ROOM[: HEAD + size]))
             total += HEAD + size
         if pieces:
             self._last = self.loop.now()
-        if not self._full and (self._eof_seen or not self._wants_read):
+        if self._eof_seen or not (self._full or self._wants_read):
             self._wants_read = True
             self._watch()
         return b"".join(pieces)
