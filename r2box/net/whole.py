@@ -146,7 +146,8 @@ class WholeEndpoint(Endpoint):
 
     def _gather(self, limit: int) -> bytes | None:
         """Datagrams with their lengths, until the limit or as many as there are.  None if reading failed."""
-        pieces, total = [], 0
+        pieces: list[bytes] = []
+        total = 0
         self._full = True
         while total < limit:
             try:
