@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from namespaces import Namespaces
 from processes import Place, Program, Result, eventually, free_port, need
+from rehearsal import prepare_ssh
 from test_readme import COMMAND, fits
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "r2-examples.7"
@@ -93,5 +94,8 @@ def test_the_recipe(title: str, place: Place) -> None:
         place.start(f"socat pty,raw,echo=0,link=tty system:'{ROUTER}'")
         eventually((place.path / "tty").exists, "the device")
     machines = Machines(place, hosts)
+    if any("r2-ssh bob" in text for _, text in blocks):
+        command, options = prepare_ssh(place)
+        machines.names.update({"sshd -i": command, "r2-ssh bob": f"r2-ssh {options} bob"})
     for machine, text in blocks:
         machines.type_in(machine, text)
