@@ -27,6 +27,7 @@ KINDS = {
     "_flag": "true or false",
     "_patterns": "a list of patterns",
     "_event": "an event",
+    "_target": "a path",
 }
 
 CONFIG_TEXT = (
@@ -73,7 +74,7 @@ def config_page(date: str) -> str:
             rows.append((f"Cm {manual.words(name)}", [*manual.prose(f"({kind}, {need})"), *manual.prose(key.help)]))
         lines += [f".Ss {table.header}", *manual.prose(f"{table.help} {many}"), *manual.listing(rows)]
     lines += manual.examples(CONFIG_EXAMPLES)
-    lines += manual.see_also(["r2box(1)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2dm(8)"])
+    lines += manual.see_also(["r2box(1)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-forward(1)", "r2dm(8)"])
     return "\n".join(lines) + "\n"
 
 

@@ -36,9 +36,9 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         rules, asking              the policy of a link as it is written; questions answered by the page
         starter, shell, child      command lines that start links; command lines; their processes
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
-        bridge, forward            a device and a stream; a tunnel for each connection
         whole, senders             datagrams at the ends of tunnels; a tunnel for each sender of UDP
         client, connector, server  what tools do at that socket: ask, make links, offer services
+        bridge, forward            a device and a stream; a tunnel for each connection
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass

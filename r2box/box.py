@@ -102,7 +102,8 @@ def _run(name: str, words: list[str]) -> int:
         name = f"r2-{word}"
     command, run = load(place)
     try:
-        if command.arguments and command.arguments[0].rest and words[:1] not in (["--help"], ["--version"]):
+        own = [flag for option in command.options for flag in option.flags if flag.startswith("--")]
+        if command.arguments and command.arguments[0].rest and not (words and words[0] in own):
             words = ["--", *words]  # all of them belong to the program behind the tool
         args = parse(command, words, lead)
         if args.help or args.version:

@@ -19,14 +19,14 @@ import sys
 from collections import namedtuple
 
 from .errors import AddressError, ConfigError, DaemonError, UsageError
-from .net.scheme import CONNECT, SERVE
+from .net.scheme import CONNECT, FORWARD, SERVE
 from .net.socketfile import check_length
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
-from .proto.address import BENCH, check_address
+from .proto.address import BENCH, check_address, parse_path
 from .proto.body import EVENTS
 from .proto.policy import Policy
-from .records import Config, Conn, Serve, Task
+from .records import Config, Conn, Forward, Serve, Task
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,6 +77,12 @@ def _service(value: object, base: str) -> str:
     if value == BENCH:
         raise ValueError(f"{BENCH} is the node's own: choose another name")
     return _address(value, base)
+
+
+def _target(value: object, base: str) -> str:
+    text = _text(value, base)
+    parse_path(text)
+    return text
 
 
 def _path(value: object, base: str) -> str:
@@ -186,6 +192,11 @@ TABLES = {
         "cmd": Key(True, _text, "The command line for sh -c. %addr in it stands for the address, or NODE/SERVICE. "
             "R2_EVENT, R2_NAME and R2_PATH are in its environment, and R2_SOCKET, with which r2 finds this node."),
     }),
+    "forward": Table("[[forward]]", "A service to bring to a port of this host.", {
+        "listen": Key(True, _transport_for(FORWARD), "Where connections are taken, such as tcp-listen://127.0.0.1:8080 "
+            "or unix-listen://PATH. A host that is missing is the loopback."),
+        "target": Key(True, _target, "The service that each gets, as a path: bob/web, or any/web for the nearest."),
+    }),
 }  # fmt: skip
 
 
@@ -219,10 +230,11 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         at = re.fullmatch(r"(.*) \(at (line \d+, column \d+)\)", what)
         raise ConfigFileError([f"{name}: {at[2]}: not TOML: {at[1]}" if at else f"{name}: not TOML: {what}"]) from None
     check = _Checker(data, name, base, find_lines(text))
-    own, conns, serves, tasks = (check.table(table) for table in TABLES)
+    own, conns, serves, tasks, forwards = (check.table(table) for table in TABLES)
     check.strangers()
     check.twins("conn", "addr", conns)
     check.twins("serve", "name", serves)
+    check.twins("forward", "listen", forwards)
     if check.problems:  # in the order of the file; those without a line come last
         raise ConfigFileError([what for _, what in sorted(check.problems, key=lambda problem: problem[0])])
     return Config(
@@ -246,6 +258,7 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         [Task(it["event"], it["name"], it["cmd"], it["line"]) for it in tasks],
         _policy(own[0]),
         own[0].get("bench", True),
+        [Forward(it["listen"], it["target"], it["line"]) for it in forwards],
     )
 
 

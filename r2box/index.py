@@ -20,6 +20,7 @@ TOOLS: dict[str, tuple[str, str, str]] = {
     "r2-connect": ("connect", "COMMAND", "main"),
     "r2-tunnel": ("tunnel", "COMMAND", "main"),
     "r2-serve": ("serve", "COMMAND", "main"),
+    "r2-forward": ("forward", "COMMAND", "main"),
     "r2-ssh": ("ssh", "COMMAND", "main"),
     "r2-lossy": ("lossy", "COMMAND", "main"),
     "iosh": ("iosh", "COMMAND", "main"),
@@ -39,6 +40,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "connect": TOOLS["r2-connect"],
     "tunnel": TOOLS["r2-tunnel"],
     "serve": TOOLS["r2-serve"],
+    "forward": TOOLS["r2-forward"],
 }
 
 

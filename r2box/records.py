@@ -62,6 +62,15 @@ class Serve(Record):
         self.datagrams = datagrams
 
 
+class Forward(Record):
+    """A transport to `listen` at, the path of the service that is the `target` of its connections, and its line."""
+
+    __slots__ = ("listen", "target", "line")
+
+    def __init__(self, listen: str, target: str, line: int | None = None) -> None:
+        self.listen, self.target, self.line = listen, target, line
+
+
 class Task(Record):
     """A command `cmd` to run when `event` happens to a name that matches `name`, and its line."""
 
@@ -72,13 +81,13 @@ class Task(Record):
 
 
 class Config(Record):
-    """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links, services and tasks, what it
-    tells and carries, whether it lets others measure the way to it (`bench`), its path.
+    """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links, services, tasks and forwards,
+    what it tells and carries, whether it lets others measure the way to it (`bench`), its path.
 
-    What a reload adds or removes is every Conn, Serve and Task of one Config that is not in the list of the other.
+    What a reload adds or removes is every Conn, Serve, Task and Forward of one that is not in the list of the other.
     """
 
-    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "tasks", "policy", "bench", "path")
+    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "tasks", "policy", "bench", "forwards", "path")
 
     def __init__(
         self,
@@ -91,7 +100,9 @@ class Config(Record):
         tasks: list[Task] | None = None,
         policy: Policy = EVERYTHING,
         bench: bool = True,
+        forwards: list[Forward] | None = None,
     ) -> None:
         self.addr, self.socket, self.cmd = addr, socket, cmd
         self.conns, self.serves, self.tasks = conns, serves, tasks or []
+        self.forwards = forwards or []
         self.policy, self.bench, self.path = policy, bench, path

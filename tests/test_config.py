@@ -18,7 +18,7 @@ from r2box import config
 from r2box.config import ConfigFileError, find_lines, load, parse_config
 from r2box.errors import AddressError, ConfigError
 from r2box.net.shell import service_name
-from r2box.records import Config, Conn, Serve
+from r2box.records import Config, Conn, Forward, Serve
 
 SELF = '[self]\naddr = "alice"\n'
 
@@ -59,6 +59,18 @@ def test_alice_and_bob_of_the_overview() -> None:
 def test_the_least_file() -> None:
     least = parse(SELF)
     assert (least.addr, least.socket, least.cmd, least.conns, least.serves) == ("alice", None, None, [], [])
+
+
+def test_forwards() -> None:
+    config = parse(SELF + '[[forward]]\nlisten = "unix-listen://x"\ntarget = "any/db"\n')
+    assert config.forwards == [Forward("unix-listen://x", "any/db")]
+    assert config.forwards[0].line == 3
+    twice = '[[forward]]\nlisten = "unix-listen://x"\ntarget = "a//b"\n' * 2
+    said = problems(SELF + '[[forward]]\nlisten = "tcp://h:1"\n' + twice)
+    assert said[0].startswith("line 3: [[forward]] number 1: target: missing")
+    assert said[1].startswith("line 4: [[forward]] number 1: listen: tcp://h:1: cannot be forwarded: it does not")
+    assert said[2].startswith("line 7: [[forward]] number 2: target: an address cannot be empty")
+    assert 'line 9: [[forward]] number 3: listen: "unix-listen://x" is already the listen of' in "\n".join(said)
 
 
 def test_whether_the_node_may_be_measured() -> None:
@@ -348,7 +360,7 @@ REFUSED = {
     ),
     "a table far from any": (
         "[x]\n" + SELF,
-        ["line 1: [x]: unknown table (there are [self], [[conn]], [[serve]], [[task]])"],
+        ["line 1: [x]: unknown table (there are [self], [[conn]], [[serve]], [[task]], [[forward]])"],
     ),
     "a link in single brackets": (
         SELF + '[conn]\ncmd = ""',
@@ -369,7 +381,7 @@ REFUSED = {
         'conn = 3\n[""]\nconn = 4\n' + SELF,
         [
             "line 1: conn: must be written [[conn]], as there may be several",
-            "line 2: ['']: unknown table (there are [self], [[conn]], [[serve]], [[task]])",
+            "line 2: ['']: unknown table (there are [self], [[conn]], [[serve]], [[task]], [[forward]])",
         ],
     ),
     "links that are no tables": (

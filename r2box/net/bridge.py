@@ -48,6 +48,9 @@ class Bridge:
         try:
             at_end = self._read_device()
         except OSError as error:
+            if self._device.is_inet:
+                self._break()
+                return
             if error.errno not in _GONE:
                 self._end(f"reading failed: {error.strerror}")
                 return
@@ -67,7 +70,7 @@ class Bridge:
             try:
                 written = self._stream.write(self._to_stream[:_MAX_BUFFERS])
             except OSError:
-                self._unread()
+                (self._break if self._stream.is_inet else self._unread)()
                 return
             if not written:
                 break
@@ -97,6 +100,9 @@ class Bridge:
         try:
             size = self._stream.read_into(self._room)
         except ConnectionResetError:
+            if self._stream.is_inet:
+                self._break()
+                return
             size = 0  # a UNIX socket whose other end was closed with bytes unread
         except OSError as error:
             self._end(f"reading failed: {error.strerror}")
@@ -112,6 +118,9 @@ class Bridge:
             try:
                 written = self._device.write(self._to_device[:1])
             except OSError as error:
+                if self._device.is_inet:
+                    self._break()
+                    return
                 self._end("" if error.errno in (*_GONE, errno.EPIPE) else f"writing failed: {error.strerror}")
                 return
             if not written:
@@ -169,8 +178,15 @@ class Bridge:
             self.close()
             ended(why)
 
-    def close(self) -> None:
-        """Copy nothing more; nothing is called any more."""
+    def _break(self) -> None:
+        """A connection at one side has failed, which the other side is to see as what it is."""
+        ended = self._ended
+        if ended is not None:
+            self.close(broken=True)
+            ended("")
+
+    def close(self, broken: bool = False) -> None:
+        """Copy nothing more; nothing is called any more.  If it is `broken`, connections over TCP are reset."""
         if self._ended is None:
             return
         self._ended = None
@@ -179,7 +195,7 @@ class Bridge:
         for channel in (self._device, self._stream):
             for fd in {channel.read_fd, channel.write_fd}:
                 self._loop.watch(fd)
-            channel.close()
+            (channel.reset if broken else channel.close)()
 
 
 _MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024) if "SC_IOV_MAX" in os.sysconf_names else 16  # of one writev(2)

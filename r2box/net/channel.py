@@ -199,6 +199,12 @@ class Channel:
         assert self._write is not None
         return self._write.write(buffers, passengers)
 
+    @property
+    def is_inet(self) -> bool:
+        """Whether a failure can be shown to who is at the other side, by `reset`."""
+        end = self._read or self._write
+        return bool(end and end.sock and end.sock.family in (socket.AF_INET, socket.AF_INET6))
+
     def close_write(self) -> None:
         """No more bytes will be written: the other side reads to the end."""
         end, self._write = self._write, None
@@ -229,13 +235,12 @@ class Channel:
             end.close()
 
     def reset(self) -> None:
-        """Close so that a TCP neighbour sees a failure (RST), not an end."""
+        """Close so that a TCP neighbour sees a failure (RST), not an end, once nobody else holds the socket either."""
         import struct
 
         end = self._read or self._write
-        sock = end.sock if end else None
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self.is_inet and end and end.sock:
+            end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
 

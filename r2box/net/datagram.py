@@ -14,7 +14,7 @@ import sys
 
 from ..errors import TransportError
 from ..proto.packet import is_opening, refusal
-from .dial import resolve, tune
+from .dial import resolve, spell, tune
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ ANCILLARY = socket.CMSG_SPACE(32)
 class Gatherer:
     """Takes senders: `opened(fd, sender)` for each; `failed(TransportError)` once if it cannot listen at all.
 
-    Who was given a sender's descriptor calls `forget(sender)` when its link has ended.
+    Who was given a sender's descriptor calls `forget(sender)` when its link has ended.  `listening` and `at_home` are
+    as a `dial.Listener` has them.
     """
 
     def __init__(
@@ -46,8 +47,12 @@ class Gatherer:
         transport: Transport,
         opened: Callable[[int, Any], None],
         failed: Callable[[TransportError], None],
+        listening: Callable[[str], None] = lambda where: None,
+        at_home: bool = False,
     ) -> None:
         self._loop = loop
+        self._listening = listening
+        self._at_home = at_home
         self._transport = transport
         self._opened = opened
         self._failed = failed
@@ -58,7 +63,7 @@ class Gatherer:
 
     def _start(self) -> None:
         if not self._closed:
-            resolve(self._loop, self._transport, self._found, passive=True)
+            resolve(self._loop, self._transport, self._found, passive=not self._at_home)
 
     def _found(self, addresses: Addresses | TransportError) -> None:
         if self._closed:
@@ -69,11 +74,15 @@ class Gatherer:
         problem: OSError | None = None
         for family, _, _, _, address in addresses:
             try:
+                if self._socks and not self._transport.port:  # the one that the system gave for the first address
+                    address = (address[0], self._socks[0].getsockname()[1], *address[2:])
                 self._listen(family, address)
             except OSError as error:
                 problem = problem or error
         if not self._socks:
             self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
+        else:
+            self._listening(", ".join(map(spell, self._socks)))
 
     def _listen(self, family: int, address: Any) -> None:
         sock = socket.socket(family, socket.SOCK_DGRAM)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 UNSENT = 1 << 20  # bytes that the kernel may hold back, beside what is on its way; `proto.flight` bounds both
 CONNECT_TIMEOUT = 20.0  # seconds for all addresses of a host
 AGAIN = 0.05  # seconds after which a UNIX socket is asked again whose queue was full
-QUEUE = 128  # connections that wait to be taken
+QUEUE = 1024  # connections that wait to be taken: as many as a client opens at once
 DATAGRAMS = 1 << 20  # bytes of datagrams that the kernel may hold: what a fast sender sends while we do something else
 PROBES = 3  # of the kernel's sign of life that may stay unanswered
 
@@ -220,7 +220,11 @@ class Dial:
 
 
 class Listener:
-    """Takes connections: `opened(fd)` for each; `failed(TransportError)` once if it cannot listen at all."""
+    """Takes connections: `opened(fd)` for each; `failed(TransportError)` once if it cannot listen at all.
+
+    `listening(where)` tells when it does, and at which addresses.  A host that is missing is every address of this
+    one, or with `at_home` those of the loopback alone.
+    """
 
     def __init__(
         self,
@@ -228,11 +232,15 @@ class Listener:
         transport: Transport,
         opened: Callable[[int], None],
         failed: Callable[[TransportError], None],
+        listening: Callable[[str], None] = lambda where: None,
+        at_home: bool = False,
     ) -> None:
         self._loop = loop
         self._transport = transport
         self._opened = opened
         self._failed = failed
+        self._listening = listening
+        self._at_home = at_home
         self._socks: list[socket.socket] = []
         self._file: tuple[int, int] | None = None  # the socket's file, which is ours to remove
         self._closed = False
@@ -244,7 +252,7 @@ class Listener:
         if self._transport.path and not self._transport.path.startswith("@"):
             self._listen_at_file(self._transport.path)
         else:
-            resolve(self._loop, self._transport, self._found, passive=True)
+            resolve(self._loop, self._transport, self._found, passive=not self._at_home)
 
     def _listen_at_file(self, path: str) -> None:
         from . import socketfile  # in every tool already
@@ -257,6 +265,7 @@ class Listener:
             self._failed(TransportError(getattr(error, "strerror", None) or str(error)))
             return
         self._add(sock)
+        self._listening(path)
 
     def _found(self, addresses: Addresses | TransportError) -> None:
         if self._closed:
@@ -264,7 +273,7 @@ class Listener:
         if isinstance(addresses, TransportError):
             self._failed(addresses)
             return
-        problem = None
+        problem, port = None, 0
         for family, kind, protocol, _, address in addresses:
             try:
                 sock = socket.socket(family, kind, protocol)
@@ -276,6 +285,8 @@ class Listener:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if port and not self._transport.port:  # the one that the system gave for the first address
+                    address = (address[0], port, *address[2:])
                 sock.bind(address)
                 sock.listen(QUEUE)
                 sock.setblocking(False)
@@ -284,8 +295,14 @@ class Listener:
                 problem = problem or error
                 continue
             self._add(sock)
+            if not port and family in (socket.AF_INET, socket.AF_INET6):
+                port = sock.getsockname()[1]
+        if problem and problem.errno == errno.EADDRINUSE and self._transport.port:
+            self.close()  # who connects to localhost would find somebody else behind the same port
         if not self._socks:
             self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
+        else:
+            self._listening(", ".join(spell(sock) for sock in self._socks))
 
     def _add(self, sock: socket.socket) -> None:
         self._socks.append(sock)
@@ -331,3 +348,11 @@ class Listener:
 
             socketfile.remove(self._transport.path, self._file)
             self._file = None
+
+
+def spell(sock: socket.socket) -> str:
+    """Where it listens, as a URL has it."""
+    name = sock.getsockname()
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return ":".join(map(str, name)) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@")

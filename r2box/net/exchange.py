@@ -219,6 +219,8 @@ class _Over(Tunnel):
         hears_first = not self.guest.link.passes  # what we say overtakes the bytes
         if not self.opened or self.detached or outcome.is_clean or self.guest.is_gone or hears_first:
             self._end.channel.close()
+        elif self._end.channel.is_inet:
+            self._end.channel.reset()  # which cannot be taken for an end, whenever it is seen
         else:
             self.guest.hold(self._end.channel, self._exchange.loop)
 

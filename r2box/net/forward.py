@@ -1,98 +1,139 @@
-"""A tunnel for each connection that somebody makes: `r2 tunnel tcp-listen://...` and the like."""
+"""A tunnel for each connection that somebody makes: what r2-forward, r2-tunnel and [[forward]] share.
+
+    Forwarder   one place where connections are taken
+    Forwarding  a run of a tool that has some of them, with or without the daemon
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
+from ..errors import DaemonError
 from ..proto import body as say
-from ..proto.outcome import make_outcome
+from ..proto.address import format_path
+from ..proto.link import UP
+from ..proto.outcome import GONE, UNREAD, make_outcome
+from . import socketfile
 from .bridge import Bridge
 from .channel import Channel, adopt
+from .child import raise_file_limit
+from .client import Client
 from .dial import Listener
+from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..errors import TransportError
-    from .client import Client
     from .log import Log
-    from .loop import Loop
     from .senders import Senders
     from .transport import Transport
 
 # Tunnels at a time: each may cost two descriptors here.  More connections wait until one has ended.
 MAX_TUNNELS = 4096
+AGAIN = 0.5  # seconds before a daemon that went away is looked for again
 
 
 class _Tunnel:
-    """One connection, on the descriptor `fd`, and its tunnel."""
+    """One connection, on the descriptor `fd`, and its tunnel.
+
+    The descriptor is kept while the daemon reads and writes its own copies of it: so a connection whose daemon dies
+    does not look as if it had come to its end.
+    """
+
+    __slots__ = ("bridge", "fd", "forwarder", "id", "is_told")
 
     def __init__(self, forwarder: Forwarder, fd: int) -> None:
         self.forwarder = forwarder
         self.fd = fd
+        self.id = 0
         self.bridge: Bridge | None = None
+        self.is_told = False  # of its end: nothing more is to be heard of it
 
     def heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.OPENED:
-            self._opened(descriptors)
-        elif body.kind in (say.ERROR, say.ENDED):
-            outcome = make_outcome(body) if body.kind == say.ENDED else None
-            failed = outcome is None or not outcome.is_clean
-            self.forwarder.over(self, body.id, (outcome.describe() if outcome else body["text"]) if failed else "")
-            if self.bridge is not None and failed:
-                self.bridge.close()
-            self._close()
+            if descriptors:  # our end of it, as the daemon could not use the connection itself
+                fd, self.fd = self.fd, -1
+                self.bridge = Bridge(self.forwarder.loop, Channel(fd), adopt(descriptors), self._bridged)
+        elif body.kind == say.ERROR:
+            self.is_told = True
+            self.end(body["text"], broken=True)
+        elif body.kind == say.ENDED:
+            self.is_told = True
+            outcome = make_outcome(body)
+            if outcome.is_clean:
+                self._maybe_end()
+            else:
+                # Who made the connection has ended it, if nobody is left to read: that is no news.
+                self.end("" if outcome.code in (UNREAD, GONE) else outcome.describe(), broken=True)
 
-    def _opened(self, descriptors: tuple[int, ...]) -> None:
-        """It stands; `descriptors` are our end of it, if the daemon could not use the connection itself."""
-        if descriptors:
-            fd, self.fd = self.fd, -1
-            self.bridge = Bridge(self.forwarder.loop, Channel(fd), adopt(descriptors), lambda why: None)
-        else:
-            self._close()  # so that its end is the daemon's or the service's to make
+    def _bridged(self, why: str) -> None:
+        self.bridge = None
+        self._maybe_end(why)
 
-    def _close(self) -> None:
+    def _maybe_end(self, why: str = "") -> None:
+        if self.bridge is None and self.is_told:
+            self.end(why)
+
+    def end(self, why: str = "", broken: bool = False) -> None:
+        """End the connection; if it is `broken`, so that it shows."""
+        bridge, self.bridge = self.bridge, None
+        if bridge is not None:
+            bridge.close(broken)
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def end(self) -> None:
-        if self.bridge is not None:
-            self.bridge.close()
-        self._close()
+            channel, self.fd = Channel(self.fd), -1
+            (channel.reset if broken else channel.close)()
+        self.forwarder.over(self, why)
 
 
 class Forwarder:
-    """Listens at `transport` and joins each connection, or each sender of UDP, to the service at `path`, which the log
-    calls `name`.
+    """Listens at `transport` and joins each connection, or each sender of UDP, to the service at `path`.
 
-    `failed(TransportError)` is called once if it cannot listen at all.
+    `failed(TransportError)` is called once if it cannot listen at all.  A host that is missing is the loopback.  A
+    connection for which there is no tunnel, or whose tunnel fails, is reset.
     """
 
     def __init__(
         self,
         loop: Loop,
         log: Log,
-        client: Client,
         transport: Transport,
         path: tuple[str, ...],
-        name: str,
         failed: Callable[[TransportError], None],
     ) -> None:
         self.loop = loop
         self._log = log
-        self._client = client
+        self._client: Client | None = None
         self._path = path
-        self._name = name
+        self._name = format_path(path) or "this node"
         self._tunnels: set[_Tunnel] = set()
+        self.is_listening = True  # or it is about to be known
+        self._failed = failed
         self._listener: Listener | Senders
         if transport.is_datagrams:
             from .senders import Senders
 
-            self._listener = Senders(loop, log, client, transport, path, name, failed)
+            self._listener = Senders(loop, log, transport, path, self._unable, self._listening, at_home=True)
         else:
-            self._listener = Listener(loop, transport, self._taken, failed)
+            self._listener = Listener(loop, transport, self._taken, self._unable, self._listening, at_home=True)
+
+    def use(self, client: Client | None) -> None:
+        """Reach the daemon by `client`; None: it is away, and with it all tunnels that it had a part in."""
+        self._client = client
+        if not isinstance(self._listener, Listener):
+            self._listener.use(client)
+        if client is None:
+            for tunnel in [tunnel for tunnel in self._tunnels if not tunnel.is_told]:
+                tunnel.end(broken=True)
+
+    def _listening(self, where: str) -> None:
+        self._log.info(f"{self._name}: listening at {where}")
+
+    def _unable(self, error: TransportError) -> None:
+        self.is_listening = False
+        self._failed(error)
 
     def _taken(self, fd: int) -> None:
         tunnel = _Tunnel(self, fd)
@@ -100,27 +141,119 @@ class Forwarder:
         if len(self._tunnels) >= MAX_TUNNELS and isinstance(self._listener, Listener):
             self._listener.pause()
         self._log.debug(f"{self._name}: a connection")
+        client = self._client
+        if client is None or client.link.state != UP:
+            tunnel.end("a connection, but there is no daemon", broken=True)
+            return
         given: tuple[int, ...] = ()
         try:
-            given = (os.dup(fd), os.dup(fd)) if self._client.link.passes else ()
+            given = (os.dup(fd), os.dup(fd)) if client.link.passes else ()
         except OSError as error:
-            self._log.error(f"{self._name}: {error.strerror}")
-            self._tunnels.discard(tunnel)
-            tunnel.end()
+            tunnel.end(error.strerror or str(error), broken=True)
             return
-        self._client.request(say.TUNNEL, tunnel.heard, (), given, target=self._path)
+        tunnel.id = client.request(say.TUNNEL, tunnel.heard, (), given, target=self._path)
 
-    def over(self, tunnel: _Tunnel, id: int, why: str) -> None:
+    def over(self, tunnel: _Tunnel, why: str) -> None:
         """A tunnel has ended, in good order if there is no reason."""
-        self._client.forget(id)
+        if self._client is not None:
+            self._client.forget(tunnel.id)
+        was_full = len(self._tunnels) >= MAX_TUNNELS
         self._tunnels.discard(tunnel)
-        if len(self._tunnels) < MAX_TUNNELS and isinstance(self._listener, Listener):
+        if was_full and len(self._tunnels) < MAX_TUNNELS and isinstance(self._listener, Listener):
             self._listener.resume()
         if why:
             self._log.error(f"{self._name}: {why}")
 
     def end(self) -> None:
-        """Take no more connections, and end those that there are."""
+        """Take no more connections, and break those that there are."""
         self._listener.close()
-        for tunnel in self._tunnels:
-            tunnel.end()
+        for tunnel in list(self._tunnels):
+            tunnel.end(broken=True)
+
+
+class Forwarding:
+    """One run of a tool that listens at each of `transports` for the service at `path`, until a signal ends it.
+
+    If the daemon at `socket_path` goes away, so does this; with `retry`, it looks for it again.
+    """
+
+    def __init__(
+        self, log: Log, socket_path: str, transports: Sequence[Transport], path: tuple[str, ...], retry: bool = False
+    ) -> None:
+        self._log = log
+        self._socket = socket_path
+        self._transports = transports
+        self._path = path
+        self._retry = retry
+        self._loop = Loop()
+        self._loop.failed = log.bug
+        self._client: Client | None = None
+        self._forwarders: list[Forwarder] = []
+        self._is_stopping = False
+        self._is_well = True
+        self._is_away = False
+
+    def run(self) -> bool:
+        """Whether a signal ended it.  DaemonError if there is no daemon in the beginning."""
+        raise_file_limit()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.on_signal(number, self._stop)
+        self._connect()
+        self._loop.run()
+        return self._is_well
+
+    def _connect(self) -> None:
+        try:
+            sock = socketfile.connect(self._socket)
+        except DaemonError as error:
+            if not self._retry:
+                raise
+            self._missing(str(error))
+            return
+        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
+
+    def _ready(self) -> None:
+        if self._is_away:
+            self._log.info(f"{self._socket}: the daemon is there")
+        self._is_away = False
+        if not self._forwarders:
+            self._forwarders = [self._make(transport) for transport in self._transports]
+        for forwarder in self._forwarders:
+            forwarder.use(self._client)
+
+    def _make(self, transport: Transport) -> Forwarder:
+        return Forwarder(
+            self._loop, self._log, transport, self._path, lambda error: self._fail(f"{transport}: {error}")
+        )
+
+    def _gone(self, why: str) -> None:
+        if not self._is_stopping:
+            self._missing(f"{self._socket}: the daemon went away: {why}")
+
+    def _missing(self, why: str) -> None:
+        self._client = None
+        for forwarder in self._forwarders:
+            forwarder.use(None)
+        if not self._retry:
+            self._fail(why)
+            return
+        if not self._is_away:
+            self._log.warning(f"{why}; trying again")
+        self._is_away = True
+        self._loop.later(AGAIN, self._connect)
+
+    def _fail(self, why: str) -> None:
+        self._log.error(why)
+        self._is_well = False
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        for forwarder in self._forwarders:
+            forwarder.end()
+        if self._client is not None:
+            self._client.leave(self._loop.stop)
+        else:
+            self._loop.stop()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 SETTLE = WINDOW // 4  # bytes written out for which credit is given back at once
+QUIET = 0.05  # seconds without a byte, after which a program that has ended has said all
+LOOKS = 20  # so often it is seen whether it is quiet
 LAST_WORDS = 1.0  # seconds to read on, after nobody has read us any more
 
 
@@ -149,7 +151,22 @@ class Source:
         self._held = bytearray()
         self._credit = WINDOW
         self._at_end = False
+        self._reads = 0
         self._watch()
+
+    def finish(self, seen: int = -1, looks: int = LOOKS) -> None:
+        """No more is expected, but what is there: end when nothing comes for QUIET, and in any case after `looks`.
+
+        (A terminal whose program has ended stays open as long as something in its background has it.)
+        """
+        if self._ended is None or self._at_end:
+            return
+        if not self._held and (seen == self._reads or not looks):
+            self._at_end = True
+            self._send()
+            return
+        left = looks - bool(self._credit and looks)  # what waits for a credit has not had its chance
+        self._loop.later(QUIET, lambda reads=self._reads: self.finish(reads, left))  # type: ignore[misc]
 
     def give(self, count: int) -> None:
         """The other side has written out so many bytes."""
@@ -164,6 +181,7 @@ class Source:
         except OSError:
             size = 0  # what cannot be read any more is at its end
         if size > 0:
+            self._reads += 1
             data = bytes(self._room[:size])
             self._held += self._change(data) if self._change else data
         self._at_end = not size

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 DIAL, LISTEN, GATHER, DEVICE = "dial", "listen", "gather", "device"  # how it is opened
-CONNECT, TUNNEL, SERVE = "connect", "tunnel", "serve"  # where they may be used
+CONNECT, TUNNEL, SERVE, FORWARD = "connect", "tunnel", "serve", "forward"  # where they may be used
 INTERFACES = ("tun", "tap")
-WORDS = {CONNECT: "carry a link", TUNNEL: "be the end of a tunnel", SERVE: "be served"}
+WORDS = {CONNECT: "carry a link", TUNNEL: "be the end of a tunnel", SERVE: "be served", FORWARD: "be forwarded"}
 
 MAX_KEEPALIVE = 32767  # seconds; tcp(7) has no longer ones
 MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
@@ -171,7 +171,7 @@ def _host_and_port(rest: str, listens: bool) -> dict[str, Any]:
         raise ValueError(f"the host is missing: HOST:{digits}")
     if host and (not host.isprintable() or " " in host or "/" in host):
         raise ValueError(f"{host!r} is not a host")
-    return {"host": host, "port": _port(digits)}
+    return {"host": host, "port": _number(0, 65535, "a port")(digits) if listens else _port(digits)}
 
 
 def _path(rest: str, listens: bool) -> dict[str, Any]:
@@ -278,6 +278,8 @@ class Scheme:
         options: tuple[Option, ...], help: str, is_lossy: bool = False,
     ) -> None:
         self.name, self.form, self.read, self.how, self.uses = name, form, read, how, tuple(uses.split())
+        if TUNNEL in self.uses and how in (LISTEN, GATHER):
+            self.uses += (FORWARD,)
         self.options = {option.name: option for option in options}
         self.help, self.is_lossy = help, is_lossy
 
@@ -344,5 +346,6 @@ WHY_NOT = {
     **dict.fromkeys(
         ((LISTEN, SERVE), (GATHER, SERVE)), "each tunnel to a service starts something, and this waits for others to"
     ),
+    **{(how, FORWARD): "it does not listen" for how in (DIAL, DEVICE)},
     (DEVICE, CONNECT): "it is the end of a tunnel",
 }

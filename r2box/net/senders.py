@@ -11,6 +11,7 @@ import struct
 
 from ..errors import R2Error
 from ..proto import body as say
+from ..proto.address import format_path
 from ..proto.outcome import make_outcome
 from ..proto.wire import DATAGRAMS
 from .channel import adopt
@@ -117,7 +118,8 @@ class _Sender:
 
 
 class Senders(Gatherer):
-    """Listens at `transport` and opens a tunnel to the service at `path`, which the log calls `name`, for each sender.
+    """Listens at `transport` and opens a tunnel to the service at `path` for each sender, while there is a daemon to
+    `use`.
 
     `failed(TransportError)` is called once if it cannot listen at all.
     """
@@ -126,16 +128,17 @@ class Senders(Gatherer):
         self,
         loop: Loop,
         log: Log,
-        client: Client,
         transport: Transport,
         path: tuple[str, ...],
-        name: str,
         failed: Callable[[Any], None],
+        listening: Callable[[str], None],
+        at_home: bool = False,
     ) -> None:
-        super().__init__(loop, transport, lambda fd, sender: None, failed)
+        super().__init__(loop, transport, lambda fd, sender: None, failed, listening, at_home)
         self.loop = loop
         self.idle: float = transport.options.get("idle", IDLE)
-        self._log, self._client, self._path, self._name = log, client, path, name
+        self._log, self._path, self._name = log, path, format_path(path) or "this node"
+        self._client: Client | None = None
         self._known: dict[Any, _Sender] = {}  # who used theirs last is last
         self._tunnels: set[_Sender] = set()  # with those that are forgotten, until the daemon has ended them
 
@@ -157,6 +160,8 @@ class Senders(Gatherer):
             if quietest is not None and quietest.used + QUIET < self.loop.now():
                 quietest.end()  # there is room when its tunnel is over
             return None
+        if self._client is None:
+            return None
         sender = _Sender(self, sock, address, ancillary)
         try:
             self._client.request(say.TUNNEL, sender.heard, (), (), target=self._path, mode=DATAGRAMS)
@@ -167,6 +172,14 @@ class Senders(Gatherer):
         self._log.debug(f"{self._name}: datagrams from {address[0]} port {address[1]}")
         return sender
 
+    def use(self, client: Client | None) -> None:
+        """Reach the daemon by `client`; None: it is away, and with it all tunnels that it had a part in."""
+        self._client = client
+        if client is None:
+            for sender in [sender for sender in self._tunnels if not sender.is_over]:
+                sender.end()
+                self._tunnels.discard(sender)
+
     def lost(self, sender: _Sender, key: Any) -> None:
         """Nothing more is taken from there; whoever sends from there again is a new sender."""
         self._known.pop(key, None)
@@ -176,7 +189,8 @@ class Senders(Gatherer):
 
     def over(self, sender: _Sender, id: int, why: str) -> None:
         """The daemon has done with a tunnel, in good order if there is no reason; then its descriptor has an end."""
-        self._client.forget(id)
+        if self._client is not None:
+            self._client.forget(id)
         sender.is_over = True
         if why or sender.channel is None:
             sender.end()

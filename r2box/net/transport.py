@@ -18,6 +18,7 @@ from ..proto.wire import DATAGRAMS, STREAM
 from . import shell
 from .scheme import (
     CONNECT,
+    FORWARD,
     GATHER,
     INTERFACES,
     LISTEN,
@@ -102,9 +103,11 @@ class Transport:
         return int(self.options.get("keepalive", 0))
 
     def check_use(self, use: str) -> Transport:
-        """This, if it may be used for CONNECT, TUNNEL or SERVE; UsageError with the reason if not."""
+        """This, if it may be used for CONNECT, TUNNEL, SERVE or FORWARD; UsageError with the reason if not."""
         row = SCHEMES.get(self.kind)
         if row is None:
+            if use == FORWARD:
+                raise UsageError(f"{self}: cannot {WORDS[use]}: it does not listen ({summary(use)})")
             if use != CONNECT and self.kind == STARTER:
                 raise UsageError(f"{self}: cannot {WORDS[use]}: it starts links itself (but for exec:COMMAND)")
             if use == SERVE and self.kind == STDIO:
@@ -114,6 +117,8 @@ class Transport:
             why = WHY_NOT.get((row.how, use), "there is only one of it, for any number of tunnels")
             instead = ", ".join(f"{name}://" for name, other in SCHEMES.items() if use in other.uses)
             raise UsageError(f"{self}: cannot {WORDS[use]}: {why} (there are {instead})")
+        if use == CONNECT and self.kind in (TCP_LISTEN, "udp-listen") and not self.port:
+            raise UsageError(f"{self}: '0' is not a port (1 to 65535): nobody would find it")
         for name in self.options:
             if use == CONNECT and row.options[name].for_tunnels:
                 raise UsageError(f"{self}: {name}= is for tunnels, and this is to {WORDS[use]}")
@@ -187,14 +192,16 @@ def service_name(text: str) -> str:
 
 
 def summary(use: str) -> str:
-    """What TRANSPORT may be for CONNECT, TUNNEL or SERVE, in one line of help."""
+    """What TRANSPORT may be for CONNECT, TUNNEL, SERVE or FORWARD, in one line of help."""
     names = ", ".join(row.name for row in SCHEMES.values() if use in row.uses)
+    if use == FORWARD:
+        return f"where to listen, a URL: SCHEME://... of {names}"
     stdio = "" if use == SERVE else "- for stdin and stdout, "
     return f"a command, {stdio}or a URL: SCHEME://... of {names}"
 
 
 def explain(use: str) -> str:
-    """The URLs that may be used for CONNECT, TUNNEL or SERVE, with their options: two paragraphs for a page."""
+    """The URLs that may be used for one of the four uses, with their options: two paragraphs for a page."""
     rows = [row for row in SCHEMES.values() if use in row.uses]
     seen: dict[str, Option] = {}
     parts = []

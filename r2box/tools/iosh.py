@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 
 from ..command import QUIET, VERBOSE, Argument, Command, Option
@@ -281,7 +282,15 @@ class Session:
         self._resized()
 
     def _help(self) -> None:
-        os.write(1, HELP.replace(b"\n", b"\r\n"))
+        self._show(HELP)
+
+    @staticmethod
+    def _show(text: bytes) -> None:
+        """On the raw terminal, if it takes it at once."""
+        poll = select.poll()
+        poll.register(1, select.POLLOUT)
+        if poll.poll(0):
+            os.write(1, text.replace(b"\n", b"\r\n"))
 
     def _unwritable(self, error: OSError) -> None:
         if error.errno == errno.EPIPE:
@@ -301,6 +310,8 @@ class Session:
         if self._is_over:
             self._loop.stop()
             return
+        if self._terminal.is_raw:
+            self._show(b"\n")  # so that what is said next stands on a line of its own
         self._close(status)
         if why:
             self._log.error(why)

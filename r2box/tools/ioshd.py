@@ -107,6 +107,7 @@ class Shell:
             what = os.fsdecode(words[0]) if len(words) > 1 else self._shell
             status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
             self._frames.send(say.encode_refused(status, f"{what}: {error.strerror}"))
+            self._exit = OK  # iosh has its answer
             self._leave()
 
     def _run(self, words: list[bytes], env: dict[bytes, bytes], size: tuple[int, int] | None) -> None:
@@ -209,6 +210,8 @@ class Shell:
     def _exited(self, status: int) -> None:
         self._pid = 0
         self._status = status
+        if self._master >= 0 and say.OUTPUT in self._outputs:
+            self._outputs[say.OUTPUT].finish()
         self._maybe_over()
 
     def _silent(self, stream: int) -> None:

@@ -11,13 +11,14 @@ import signal
 
 from .. import config as files
 from ..command import QUIET, USER, VERBOSE, Command, Option
-from ..errors import OK, ConfigError, R2Error, UsageError
+from ..errors import OK, ConfigError, R2Error, TransportError, UsageError
 from ..net import bridge, datagram, device, endpoint, senders, splice, whole  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.channel import socketpair
 from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.connector import Connector
 from ..net.daemon import Daemon
+from ..net.forward import Forwarder
 from ..net.keeper import Keeper
 from ..net.log import INFO, Log
 from ..net.loop import Loop
@@ -25,14 +26,14 @@ from ..net.server import Server
 from ..net.supervisor import Supervisor
 from ..net.tasks import Tasks
 from ..net.transport import parse_transport
-from ..proto.address import BENCH
+from ..proto.address import BENCH, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..command import Args
-    from ..records import Config, Conn, Serve, Task
+    from ..records import Config, Conn, Forward, Serve, Task
 
 COMMAND = Command(
     "r2dm",
@@ -47,16 +48,16 @@ COMMAND = Command(
     common=False,
     section=8,
     description=(
-        "One process runs the daemon, keeps the links of [[conn]] up, serves what [[serve]] names, and runs the "
-        "commands of [[task]] when nodes and services come and go.  A link that ends is made again, first after "
-        "100 ms, then less and less often, at least every 30 s.\n\n"
-        "SIGHUP reads the file again: links and services that were added or removed there are started or ended, and "
-        "the others are left alone, but links that wait to be made again are made at once.  SIGTERM and SIGINT end the "
-        "node in good order.  A file that is wrong when it is read again changes nothing.\n\n"
+        "One process runs the daemon, keeps the links of [[conn]] up, serves what [[serve]] names, takes the "
+        "connections of [[forward]], and runs the commands of [[task]] when nodes and services come and go.  A link "
+        "that ends is made again, first after 100 ms, then less and less often, at least every 30 s.\n\n"
+        "SIGHUP reads the file again: links, services and forwards that were added or removed there are started or "
+        "ended, and the others are left alone, but links that wait to be made again are made at once.  SIGTERM and "
+        "SIGINT end the node in good order.  A file that is wrong when it is read again changes nothing.\n\n"
         "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
         "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made and "
-        "the file first read as root; links, services, tasks and devices are opened as USER, who must be able to read "
-        "the file for a reload."
+        "the file first read as root; links, services, forwards, tasks and devices are opened as USER, who must be "
+        "able to read the file for a reload."
     ),
     examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "a wrong file, or a taken socket"), ("2", "wrong usage")],
@@ -64,6 +65,7 @@ COMMAND = Command(
 )
 
 AGAIN = 1.0  # seconds before a part that lost the daemon connects again
+LISTEN_AGAIN = 5.0  # seconds before a forward that cannot listen tries again: its address may be on its way
 END_TIME = 5.0  # seconds for everything to end in good order
 
 
@@ -74,7 +76,7 @@ def main(args: Args) -> int:
     if args.check:
         print(
             f"{args.file}: {config.addr}: {len(config.conns)} links, {len(config.serves)} services, "
-            f"{len(config.tasks)} tasks: right"
+            f"{len(config.tasks)} tasks, {len(config.forwards)} forwards: right"
         )
         return OK
     return Manager(config, args.file, Log("r2dm", INFO + args.verbose - 2 * args.quiet), args.user).run()
@@ -222,6 +224,48 @@ class _Service(_Part):
         self._client.leave(has_left)
 
 
+class _Port(_Part):
+    """One [[forward]]."""
+
+    def __init__(self, manager: Manager, forward: Forward) -> None:
+        super().__init__(manager)
+        self._transport = parse_transport(forward.listen)
+        self._path = parse_path(forward.target)
+        self._said = ""  # why it does not listen
+        self._listen()
+        self._restart()
+
+    def _listen(self) -> None:
+        self._forwarder = Forwarder(self.loop, self.manager.log, self._transport, self._path, self._failed)
+
+    def _failed(self, error: TransportError) -> None:
+        if str(error) != self._said:
+            self._said = str(error)
+            self.manager.log.error(f"forward {self._transport}: {error}; trying again")
+        self.loop.later(LISTEN_AGAIN, self.hurry)
+
+    def hurry(self) -> None:
+        """Listen now, if it waits for that."""
+        if not self.ended and not self._forwarder.is_listening:
+            self._listen()
+            self._forwarder.use(self._client)
+
+    def _restart(self) -> None:
+        if not self.ended:
+            self._forwarder.use(None)
+            self._client = self.connect(lambda: self._forwarder.use(self._client))
+
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        self.ended = True
+        self._forwarder.end()
+
+        def has_left() -> None:
+            left()
+            done()
+
+        self._client.leave(has_left)
+
+
 class _Tasks(_Part):
     """All of [[task]]."""
 
@@ -258,6 +302,7 @@ class Manager:
         self._config = config
         self._links: list[tuple[Conn, _Link]] = []
         self._services: list[tuple[Serve, _Service]] = []
+        self._ports: list[tuple[Forward, _Port]] = []
         self._itself: _Service | None = None
         self._tasks: _Tasks | None = None
         self._leaving: set[_Part] = set()  # taken out of the file; what they ran has still to end
@@ -290,6 +335,9 @@ class Manager:
             if serve not in [pair[0] for pair in self._services]:
                 service = _Service(self, serve.name, serve.cmd, tuple(serve.allow), serve.private, serve.datagrams)
                 self._services.append((serve, service))
+        for forward in config.forwards:
+            if forward not in [pair[0] for pair in self._ports]:
+                self._ports.append((forward, _Port(self, forward)))
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
                 self._links.append((conn, _Link(self, conn)))
@@ -321,13 +369,17 @@ class Manager:
             self._tasks.tasks.change(new.tasks)
         for _, link in self._links:
             link.hurry()
+        for _, port in self._ports:
+            port.hurry()
         gone: list[_Part] = [part for entry, part in self._links if entry not in new.conns]
         gone += [part for entry, part in self._services if entry not in new.serves]
+        gone += [part for entry, part in self._ports if entry not in new.forwards]
         if new.cmd != old.cmd and self._itself is not None:
             gone.append(self._itself)
             self._itself = None
         self._links = [pair for pair in self._links if pair[0] in new.conns]
         self._services = [pair for pair in self._services if pair[0] in new.serves]
+        self._ports = [pair for pair in self._ports if pair[0] in new.forwards]
         self._leaving.update(gone)
         self.log.info(f"{self._file}: read again: {len(gone)} parts end")
         # The new ones start when the names of the old are free; what those ran may take longer to end.
@@ -361,6 +413,7 @@ class Manager:
     def _parts(self) -> list[_Part]:
         parts: list[_Part] = [part for _, part in self._links]
         parts += [part for _, part in self._services]
+        parts += [part for _, part in self._ports]
         parts += self._leaving
         parts += [part for part in (self._itself, self._tasks) if part is not None]
         return parts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ..command import Argument, Command
-from ..errors import NOT_FOUND, OWN_FAILURE, UsageError
+from ..command import Argument, Command, Option
+from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
 from ..net import socketfile
 from ..net.connector import own_command
 from ..net.shell import quote
@@ -19,27 +19,41 @@ COMMAND = Command(
     "r2-ssh",
     "ssh to a node through the network of nodes",
     arguments=[Argument("ARGUMENTS", "ssh options, [USER@]NODE, a command: as with ssh", required=False, rest=True)],
+    options=[
+        Option(("--config",), "print what makes plain ssh reach r2/NODE, for ~/.ssh/config", kind="flag"),
+        Option(("--proxy",), "be the ProxyCommand of that, for HOST", "HOST", hidden=True),
+    ],
     description=(
         "Runs ssh with a ProxyCommand that opens a tunnel to the service sshd of NODE and leaves it to ssh, under the "
-        "host alias r2/NODE, so that its keys are remembered by that name.  NODE may be a path such as carl/bob.  All "
-        "ssh options are passed on; scp and sftp use it with -S r2-ssh.\n\n"
-        "The daemon is the one of R2_SOCKET, or the default one."
+        "host alias r2/NODE, so that its keys are remembered by that name.  NODE may be a path such as carl/bob; as "
+        "scp and rsync take no / in a host, carl~bob is the same.  All ssh options are passed on.  The daemon is the "
+        "one of R2_SOCKET, or the default one.\n\n"
+        "With what --config prints, every program that uses ssh reaches r2/NODE, and NODE.r2 where there must be no "
+        "slash: ssh r2/bob, scp file bob.r2:."
     ),
     examples=[
         ("r2-ssh bob uptime", "run a command on the node bob"),
-        ("scp -S r2-ssh file bob:", "copy a file there"),
+        ("scp -S r2-ssh file bob:", "copy a file there; sftp takes -S too"),
+        ("rsync -a -e r2-ssh dir/ bob:dir/", "copy a directory"),
+        ("GIT_SSH_COMMAND=r2-ssh git clone bob:src", "use a repository"),
+        ("r2-ssh --config >>~/.ssh/config", "and then: ssh r2/bob"),
     ],
     statuses=[("ssh's", "which passes on the command's"), ("255", "the connection failed")],
     common=False,
-    seealso=["ssh(1)", "r2(1)", "r2-serve(1)"],
+    seealso=["ssh(1)", "ssh_config(5)", "r2(1)", "r2-serve(1)", "r2-forward(1)"],
 )
 
 _WITH_VALUE = frozenset("BbcDEeFIiJLlmOoPpQRSWw")  # ssh's options that take a value, as of OpenSSH 9
 
 
+_ALONE = frozenset("QV")  # those that need no destination
+PREFIX, SUFFIX = "r2/", ".r2"  # of what plain ssh is told
+
+
 def find_destination(words: list[str]) -> int:
-    """The place of the destination among ssh's arguments.  UsageError if there is none."""
+    """The place of the destination among ssh's arguments; -1 if they need none.  UsageError if it is missing."""
     at = 0
+    alone = False
     while at < len(words):
         word = words[at]
         if word == "--":
@@ -48,36 +62,62 @@ def find_destination(words: list[str]) -> int:
         if len(word) < 2 or word[0] != "-":
             break
         for place, letter in enumerate(word[1:], 2):
+            alone = alone or letter in _ALONE
             if letter in _WITH_VALUE:
                 at += place == len(word)  # the value is the next word
                 break
         at += 1
-    if at >= len(words):
-        raise UsageError("missing NODE")
-    return at
+    if at < len(words):
+        return at
+    if alone:
+        return -1
+    raise UsageError("missing NODE")
+
+
+def proxy_words(node: str) -> list[str]:
+    """The command that gives ssh a tunnel to the service sshd of `node`, a path with / or ~ between its steps."""
+    path = parse_path(node.replace("~", "/"))
+    if not path or path[-1].startswith(SERVICE):
+        raise UsageError(f"{node}: name the node; its service sshd is meant")
+    words = [*own_command(), "r2-tunnel", "-s", socketfile.default_path()]
+    for step in (*path, SERVICE + "sshd"):
+        words += ["-t", step]
+    return [*words, "--fdpass", "-"]
+
+
+def spell(words: list[str]) -> str:
+    """As ssh reads a ProxyCommand, in which % begins something."""
+    return " ".join(quote(word).replace("%", "%%") for word in words)
 
 
 def main(args: Args) -> int:
+    if args.config:
+        print(
+            f"Host {PREFIX}* *{SUFFIX}\n"
+            f"    ProxyCommand {spell([*own_command(), 'r2-ssh', '--proxy'])} %n\n"
+            "    ProxyUseFdpass yes"
+        )
+        return OK
+    if args.proxy:
+        host = args.proxy
+        words = proxy_words(host[len(PREFIX) :] if host.startswith(PREFIX) else host[: -len(SUFFIX)])
+        os.execv(words[0], words)
     words = list(args.arguments or ())
     at = find_destination(words)
-    user, separator, node = words[at].rpartition("@")
-    path = parse_path(node)
-    if path[-1].startswith(SERVICE):
-        raise UsageError(f"{node}: name the node; its service sshd is meant")
-    proxy = [*own_command(), "r2-tunnel", "-s", socketfile.default_path()]
-    for step in (*path, SERVICE + "sshd"):
-        proxy += ["-t", step]
-    line = " ".join(quote(word).replace("%", "%%") for word in [*proxy, "--fdpass", "-"])
-    words[at] = f"{user}{separator}r2/{node}"
+    if at >= 0:
+        user, separator, node = words[at].rpartition("@")
+        words[at] = f"{user}{separator}{PREFIX}{node.replace('~', '/')}"
+        words = ["-o", f"ProxyCommand={spell(proxy_words(node))}", "-o", "ProxyUseFdpass=yes", *words]
     try:
-        os.execvp("ssh", ["ssh", "-o", f"ProxyCommand={line}", "-o", "ProxyUseFdpass=yes", *words])
-    except FileNotFoundError:
-        import sys
-
-        print("r2-ssh: ssh: there is no such program on PATH (Debian: openssh-client)", file=sys.stderr)
-        return NOT_FOUND
+        os.execvp("ssh", ["ssh", *words])
     except OSError as error:
-        import sys
+        return _unable(error)
 
-        print(f"r2-ssh: ssh: {error.strerror}", file=sys.stderr)
-    return OWN_FAILURE
+
+def _unable(error: OSError) -> int:
+    import sys
+
+    is_missing = isinstance(error, FileNotFoundError)
+    why = "there is no such program on PATH (Debian: openssh-client)" if is_missing else error.strerror
+    print(f"r2-ssh: ssh: {why}", file=sys.stderr)
+    return NOT_FOUND if is_missing else OWN_FAILURE

@@ -12,7 +12,7 @@ from ..net.channel import adopt, close_all, socketpair
 from ..net.client import Client
 from ..net.dial import Dial
 from ..net.endpoint import GRACE
-from ..net.log import Log
+from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, GATHER, INTERFACES, LISTEN, TUNNEL
 from ..net.splice import BROKEN, Pump, can_give, take_stdio
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..command import Args
     from ..net.bridge import Bridge
     from ..net.device import Device
-    from ..net.forward import Forwarder
     from ..net.whole import Crossing
 
 COMMAND = Command(
@@ -46,7 +45,7 @@ COMMAND = Command(
         "A target that is a node and no service reaches the node's own command.  Nothing is read, and no command is "
         "started, before the service has taken the tunnel.\n\n"
         "The end of either direction is passed on and leaves the other one open.\n\n"
-        "A URL that listens makes a tunnel of each connection, or of each sender of UDP, until r2-tunnel is ended.  "
+        "A URL that listens makes a tunnel of each connection, or of each sender of UDP, as r2-forward(1) does.  "
         + explain(TUNNEL)
         + "\n\n"
         + DATAGRAMS_HELP
@@ -54,7 +53,6 @@ COMMAND = Command(
     examples=[
         ("echo hello | r2 -t bob -t upper tunnel -", "use the service upper of the neighbour bob"),
         ('r2 -t bob/backup tunnel "tar c ."', "give a command's output to a service"),
-        ("r2 -t bob/web tunnel tcp-listen://127.0.0.1:8080", "bring the service web to a port of this host"),
     ],
     statuses=[
         ("the command's", "with a command"),
@@ -62,7 +60,7 @@ COMMAND = Command(
         ("255", "the tunnel could not be opened, or failed; stderr says why"),
         ("126, 127, 128+N", "as a shell has them"),
     ],
-    seealso=["r2(1)", "r2-serve(1)", "r2-ssh(1)"],
+    seealso=["r2(1)", "r2-serve(1)", "r2-forward(1)", "r2-ssh(1)"],
 )
 
 LAST_BYTES = 1.0  # seconds for what a forwarded control socket still carries when a tunnel has failed
@@ -75,10 +73,19 @@ def main(args: Args) -> int:
         raise UsageError("--fdpass: only with -")
     path = join_targets(args.target)
     try:
+        if transport.how in (LISTEN, GATHER):
+            return _forward(args, transport, path)
         return Tunnel(args, transport, path).run()
     except R2Error as error:
         error.status = OWN_FAILURE
         raise
+
+
+def _forward(args: Args, transport: Transport, path: tuple[str, ...]) -> int:
+    from ..net.forward import Forwarding
+
+    log = Log("r2-tunnel", INFO + args.verbose - 2 * args.quiet)
+    return OK if Forwarding(log, args.socket or socketfile.default_path(), [transport], path).run() else OWN_FAILURE
 
 
 class Tunnel:
@@ -106,7 +113,6 @@ class Tunnel:
         self._device: Device | None = None  # or the device
         self._mode = transport.mode(args.datagrams)
         self._bridge: Bridge | Crossing | None = None  # between that and the tunnel
-        self._forwarder: Forwarder | None = None  # instead of one tunnel
         self._ours: dict[int, int] = {}  # of stdin (0) and stdout (1), what stands for it here; the other end was given
         self._is_given = False  # our stdout: somebody else writes there
         self._fdpass = bool(args.fdpass)
@@ -118,9 +124,6 @@ class Tunnel:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._loop.on_signal(number, lambda number=number: self._killed(number))  # type: ignore[misc]
-        if self._transport.how in (LISTEN, GATHER):
-            self._loop.on_signal(signal.SIGINT, self._stop_forwarding)
-            self._loop.on_signal(signal.SIGTERM, self._stop_forwarding)
         try:
             self._loop.run()
         finally:
@@ -185,25 +188,6 @@ class Tunnel:
             self._ask((os.dup(fd), os.dup(fd)))
             return
         self._ask(apart=1, runs=int(bool(self._transport.command)))
-
-    def _start_listening(self) -> None:
-        from ..net.forward import Forwarder
-
-        self._forwarder = Forwarder(
-            self._loop,
-            self._log,
-            self._client,
-            self._transport,
-            self._path,
-            self._name,
-            lambda error: self._fail(f"{self._transport}: {error}"),
-        )
-
-    def _stop_forwarding(self) -> None:
-        assert self._forwarder is not None
-        self._forwarder.end()
-        self._exit = OK
-        self._client.leave(self._loop.stop)
 
     def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.ERROR:
@@ -428,7 +412,5 @@ _STARTS = {
     STDIO: Tunnel._start_stdio,
     RUN: Tunnel._start_command,
     DIAL: Tunnel._start_dialling,
-    LISTEN: Tunnel._start_listening,
-    GATHER: Tunnel._start_listening,
     DEVICE: Tunnel._start_device,
 }
