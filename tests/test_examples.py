@@ -93,6 +93,8 @@ def test_the_recipe(title: str, place: Place) -> None:
         need("socat")
         place.start(f"socat pty,raw,echo=0,link=tty system:'{ROUTER}'")
         eventually((place.path / "tty").exists, "the device")
+    if any("curl" in text for _, text in blocks):
+        need("curl")
     machines = Machines(place, hosts)
     if any("r2-ssh bob" in text for _, text in blocks):
         command, options = prepare_ssh(place)
