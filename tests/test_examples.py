@@ -38,6 +38,7 @@ class Machines:
     def __init__(self, place: Place, hosts: Namespaces | None) -> None:
         self.place, self.hosts = place, hosts
         self.ports: dict[str, str] = {}
+        self.left: dict[tuple[str, str], Program] = {}  # running
         self.names = {"host.example": "127.0.0.1", "office.example": "10.1.0.1"}
         self.names["/dev/ttyUSB0"] = str(place.path / "tty")
 
@@ -49,7 +50,7 @@ class Machines:
     def type_in(self, machine: str, block: str) -> None:
         for line, shown in COMMAND.findall(self.here(block)):
             if line.endswith(" &"):
-                program = self.start(machine, line[:-2])
+                program = self.left[machine, line[:-2]] = self.start(machine, line[:-2])
                 if line.startswith("r2d"):
                     program.says("listening at")
             else:
@@ -71,6 +72,9 @@ class Machines:
         last: list[Result] = []
 
         def answered() -> bool:
+            for key, program in self.left.items():
+                if not program.runs:  # typed in too early: a reader is slower
+                    self.left[key] = self.start(*key)
             last[:] = [self.run(machine, line)]
             return fits(shown, last[0])
 
