@@ -337,5 +337,6 @@ _BY_NAME: dict[str, Callable[[Command, _Line, str], Found]] = {
     "TOOL": _tools,
     "PAGE": _pages,
     "TRANSPORT": _transports,
+    "MORE": _transports,
     **dict.fromkeys(("CONFIG", "DIR", "FILE", "SOCKET", "WHAT"), _files),
 }

@@ -555,6 +555,13 @@ class Killed:
 
 def make_ssh(place: Place) -> str:
     """A server of ssh as bob's service sshd; the options with which ssh finds it."""
+    command, options = prepare_ssh(place)
+    place.serve("bob", command, "sshd")
+    return options
+
+
+def prepare_ssh(place: Place) -> tuple[str, str]:
+    """What to serve as the service sshd of a node bob; the options with which ssh finds it."""
     need("ssh", "sshd", "ssh-keygen", "scp")
     path = place.path
     if os.geteuid() == 0:
@@ -567,14 +574,13 @@ def make_ssh(place: Place) -> str:
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n"
     )
     sshd = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    place.serve("bob", f"{sshd} -i -f {path}/sshd.conf -E {path}/sshd.log", "sshd")
     kind, public, *_ = (path / "host.pub").read_text().split()
     (path / "known").write_text(f"r2/bob,bob {kind} {public}\n")
     (path / "ssh.conf").write_text(
         f"User {getpass.getuser()}\nIdentityFile {path}/user\nIdentitiesOnly yes\nUserKnownHostsFile {path}/known\n"
         "GlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\nBatchMode yes\nLogLevel ERROR\n"
     )
-    return f"-F {path}/ssh.conf"
+    return f"{sshd} -i -f {path}/sshd.conf -E {path}/sshd.log", f"-F {path}/ssh.conf"
 
 
 def read_until(fd: int, text: bytes, patience: float = PATIENCE) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from namespaces import Namespaces
 from processes import Place, Program, Result, eventually, free_port, need
+from rehearsal import prepare_ssh
 from test_readme import COMMAND, fits
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "r2-examples.7"
@@ -37,6 +38,7 @@ class Machines:
     def __init__(self, place: Place, hosts: Namespaces | None) -> None:
         self.place, self.hosts = place, hosts
         self.ports: dict[str, str] = {}
+        self.left: dict[tuple[str, str], Program] = {}  # running
         self.names = {"host.example": "127.0.0.1", "office.example": "10.1.0.1"}
         self.names["/dev/ttyUSB0"] = str(place.path / "tty")
 
@@ -48,7 +50,7 @@ class Machines:
     def type_in(self, machine: str, block: str) -> None:
         for line, shown in COMMAND.findall(self.here(block)):
             if line.endswith(" &"):
-                program = self.start(machine, line[:-2])
+                program = self.left[machine, line[:-2]] = self.start(machine, line[:-2])
                 if line.startswith("r2d"):
                     program.says("listening at")
             else:
@@ -70,6 +72,9 @@ class Machines:
         last: list[Result] = []
 
         def answered() -> bool:
+            for key, program in self.left.items():
+                if not program.runs:  # typed in too early: a reader is slower
+                    self.left[key] = self.start(*key)
             last[:] = [self.run(machine, line)]
             return fits(shown, last[0])
 
@@ -92,6 +97,11 @@ def test_the_recipe(title: str, place: Place) -> None:
         need("socat")
         place.start(f"socat pty,raw,echo=0,link=tty system:'{ROUTER}'")
         eventually((place.path / "tty").exists, "the device")
+    if any("curl" in text for _, text in blocks):
+        need("curl")
     machines = Machines(place, hosts)
+    if any("r2-ssh bob" in text for _, text in blocks):
+        command, options = prepare_ssh(place)
+        machines.names.update({"sshd -i": command, "r2-ssh bob": f"r2-ssh {options} bob"})
     for machine, text in blocks:
         machines.type_in(machine, text)
