@@ -319,6 +319,17 @@ def test_every_module_can_be_imported(rewritten: Path, python: str) -> None:
 # -- the program as built
 
 
+@pytest.mark.parametrize("python", NEW_PYTHONS)
+def test_tomli_is_nobodys_but_its_own(program: Path, tmp_path: Path, python: str) -> None:
+    """Ours can be imported before r2box, and a program's own gets none of our modules."""
+    script = f"import sys; sys.path.insert(0, {str(program)!r}); import tomli; print(tomli.loads('a = 1'))"
+    assert run(python, "-S", "-c", script).stdout == "{'a': 1}\n"
+    (tmp_path / "tomli").mkdir()
+    (tmp_path / "tomli" / "__init__.py").write_text("def loads(text):\n    from . import _parser\n")
+    script = f"import sys; sys.path[:0] = {[str(tmp_path), str(program)]!r}; import r2box, tomli; tomli.loads('')"
+    assert "cannot import name '_parser'" in run(python, "-S", "-c", script).stderr
+
+
 def test_it_is_small_and_executable_and_has_a_checksum(program: Path) -> None:
     data = program.read_bytes()
     assert len(data) <= 256 * 1024
