@@ -320,6 +320,19 @@ def test_every_module_can_be_imported(rewritten: Path, python: str) -> None:
 
 
 @pytest.mark.parametrize("python", NEW_PYTHONS)
+def test_a_daemon_keeps_no_holes_of_a_compiler(program: Path, python: str) -> None:
+    """A child compiles; where none can be had, the daemon itself does."""
+    script = f"import os, sys; sys.path.insert(0, {str(program)!r})\ndef refuse(): raise BlockingIOError(11, 'no more')"
+    script += "\nif {}: os.fork = refuse\nimport r2box.tools.r2d, re"
+    script += "\nrss = re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read())[1]"
+    script += "\nprint(rss, len(os.listdir('/proc/self/fd')))"
+    apart, alone = (run(python, "-S", "-c", script.format(alone)) for alone in (False, True))
+    assert apart.stderr == alone.stderr == ""
+    assert int(apart.stdout.split()[0]) < int(alone.stdout.split()[0]) - 512
+    assert apart.stdout.split()[1] == alone.stdout.split()[1]
+
+
+@pytest.mark.parametrize("python", NEW_PYTHONS)
 def test_tomli_is_nobodys_but_its_own(program: Path, tmp_path: Path, python: str) -> None:
     """Ours can be imported before r2box, and a program's own gets none of our modules."""
     script = f"import sys; sys.path.insert(0, {str(program)!r}); import tomli; print(tomli.loads('a = 1'))"
