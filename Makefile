@@ -5,8 +5,6 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 ARGS ?=
 
-bin := $(DESTDIR)$(PREFIX)/bin
-share := $(DESTDIR)$(PREFIX)/share/man
 venv := .venv/bin
 ready := .venv/.ready
 sources := $(shell find r2box -name '*.py') $(wildcard build/*.py) pyproject.toml LICENSE README.md
@@ -45,19 +43,10 @@ pages: $(ready)  ## write the generated pages in man/ anew
 	@$(venv)/python build/pages.py
 
 install: dist/r2box  ## install below PREFIX=/usr/local; DESTDIR= is put in front
-	mkdir -p "$(bin)"
-	$(PYTHON) dist/r2box --install "$(bin)"
-	@for page in man/*.[1578]; do \
-		[ -e "$$page" ] || continue; \
-		mkdir -p "$(share)/man$${page##*.}" && install -m 644 "$$page" "$(share)/man$${page##*.}/" || exit 1; \
-	done
+	@sh build/install.sh install "$(PYTHON)" "$(PREFIX)" "$(DESTDIR)"
 
 uninstall:  ## remove what install has put there, and nothing else
-	@for file in "$(bin)"/*; do \
-		if [ "$$(readlink "$$file")" = r2box ]; then rm -f "$$file"; fi; \
-	done
-	rm -f "$(bin)/r2box"
-	@for page in man/*.[1578]; do rm -f "$(share)/man$${page##*.}/$${page##*/}"; done
+	@sh build/install.sh uninstall "$(PYTHON)" "$(PREFIX)" "$(DESTDIR)"
 
 clean:  ## remove everything that make has made, .venv too
 	rm -rf .venv dist .setuptools .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

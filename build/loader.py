@@ -3,7 +3,7 @@
 # zipimport wants a member for every module, and modules that are compressed one by one take a third more room than
 # together.  So a package has the texts of its modules in a few members, each named after its first module and as small
 # as memory is dear, and what is compiled is in one more.  zipimport finds the packages; their modules are for this.
-# What a daemon needs is compiled in a child, which takes 50 ms: without, the daemon would hold 1.2 MiB more all its life.
+# What a daemon needs is compiled in a child, which takes 50 ms; else it would hold 1.2 MiB more all its life.
 
 import sys
 
@@ -42,7 +42,10 @@ class _Bundle:
         block = max((first for first in BLOCKS.get(package, ()) if first <= module), default="")
         kept, texts = self._texts.get(package, ("", ""))
         if kept != block:
-            texts = self._importer.get_data(package.replace(".", "/") + f"/{block}.texts").decode()
+            try:
+                texts = self._importer.get_data(package.replace(".", "/") + f"/{block}.texts").decode()
+            except Exception as error:  # whatever zipimport meets in a file that is another by now
+                raise ImportError(f"{self._importer.archive} cannot be read: {error}", name=name) from error
             self._texts[package] = block, texts
         begin = texts.find(f"\f{module}\n") + len(module) + 2
         return texts[begin : texts.find("\f", begin)] if begin > len(module) + 1 else None
@@ -77,7 +80,10 @@ class _Bundle:
     def get_code(self, name: str) -> CodeType:
         code = self._codes.pop(name, None)
         if code is None:
-            code = compile(self._text(name) or "", self.get_filename(name), "exec", dont_inherit=True)
+            text = self._text(name)
+            if text is None:
+                raise ImportError(f"{self._importer.archive} has no module {name}", name=name)
+            code = compile(text, self.get_filename(name), "exec", dont_inherit=True)
             if self._made is not None:
                 self._made[name] = code
         return code
@@ -114,6 +120,7 @@ class _Bundle:
 
 def _bundle(module: Any) -> None:
     if hasattr(module.__loader__, "archive"):  # while it is built there is none yet
+        # First, because the finder of an editable installation would answer for what zipimport does not find.
         sys.meta_path.insert(0, _Bundle(module.__loader__, type(module.__spec__)))
 
 

@@ -7,8 +7,7 @@ shiv's archive into ours.  shiv's own launcher unpacks the archive below HOME be
 where HOME is missing or read-only, and costs twice the start-up time; ours imports from the zip in place.
 
 In the archive, many modules lie in one member, and what is compiled in another: compressed together they take a quarter
-less room than one by one.  `loader.py` reads them.  tomli's stay as they are: whoever has the archive on `sys.path` may
-import it before r2box, or have another tomli, which must not be given modules of ours.
+less room than one by one.  `loader.py` reads them.
 
 The result depends on nothing but the sources, tomli, and the Python and zlib that build it: same source, same
 sha256, wherever and whenever it is built.
@@ -90,7 +89,7 @@ def rewrite(staged: Path, target: Path) -> None:
         with Path(tree, "r2box", "__init__.py").open("a", encoding="utf-8") as init:
             init.write(f"BLOCKS = {blocks}\n")
         compile_modules(tree)
-        for path in set(tree.glob("r2box/**/*.py")) - set(tree.rglob("__init__.py")):
+        for path in set(Path(tree, "r2box").rglob("*.py")) - set(tree.rglob("__init__.py")):
             path.unlink()
         shutil.copyfile(ROOT / "build" / "launcher.py", tree / "__main__.py")
         data = pack(tree)
@@ -189,12 +188,13 @@ def compile_modules(tree: Path) -> None:
 
 
 def bundle(tree: Path) -> dict[str, list[str]]:
-    """Write the texts of r2box's modules into blocks, and return of each of its packages the names of these.
+    """Write the texts of the modules of each package into blocks, and return of each package the names of these.
 
     A text stands behind a line of a form feed and the module's name; one more form feed is the end.
     """
     blocks: dict[str, list[str]] = {}
-    for package in sorted(path.parent for path in tree.glob("r2box/**/__init__.py")):
+    # tomli is left as it is: a program with the archive on its path may have one of its own.
+    for package in sorted(path.parent for path in Path(tree, "r2box").rglob("__init__.py")):
         size, names = BLOCK, blocks.setdefault(".".join(package.relative_to(tree).parts), [])
         for path in sorted(set(package.glob("*.py")) - {package / "__init__.py"}):
             text = path.read_text(encoding="utf-8")

@@ -15,40 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from r2box import __version__, config, index, manual, own  # noqa: E402
-from r2box.command import Argument, Command, Option  # noqa: E402
-
-# What r2box does under its own name is no tool in the box, so its page is declared here.
-BOX = Command(
-    "r2box",
-    "the one file that holds every tool of r2",
-    arguments=[
-        Argument("TOOL", "the name of a tool", required=False),
-        Argument("ARGUMENT", "what is for the tool", required=False, rest=True),
-    ],
-    options=[
-        Option(("--list",), "print the names of all tools", kind="flag"),
-        Option(("--install",), "copy r2box into DIR and put a symlink for every tool beside it", "DIR"),
-        Option(("--force",), "with --install: replace a file of the same name that is not r2box's", kind="flag"),
-        Option(("--man",), "print the manual page of TOOL as mdoc(7)", "TOOL"),
-        Option(("--completion",), "print a completion script for SHELL: bash, zsh or fish", "SHELL"),
-    ],
-    description=(
-        "r2box joins programs on one machine and programs on machines far away.  A node is run by r2d(8), or from a "
-        "file by r2dm(8); r2-connect(1) links two nodes over anything that carries bytes; r2-serve(1) offers a program "
-        "as a service; r2-tunnel(1) joins a program to a service, through as many nodes as it takes.\n\n"
-        "All of them are one file.  It acts as the tool by whose name it is called (a symlink), or as TOOL, its first "
-        "argument.  It needs Python 3.9 or newer and nothing else."
-    ),
-    examples=[
-        ("r2box --install ~/.local/bin", "have every tool on PATH"),
-        ("r2box r2d alice", "run a tool without a symlink"),
-        ("r2box --man r2d | man -l -", "read a page where none is installed"),
-        ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
-    ],
-    statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
-    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "r2d(8)", "r2dm(8)"],
-    common=False,
-)
 
 # How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
 KINDS = {
@@ -115,7 +81,7 @@ def render_all(date: str = own.MAN_DATE) -> dict[str, str]:
     """Every generated page: file name -> text."""
     below = [index.load(place)[0] for place in index.WORDS.values()]
     pages = {"r2.toml.5": config_page(date)}
-    for command in (BOX, *(index.load(place)[0] for place in index.TOOLS.values())):
+    for command in (own.BOX, *(index.load(place)[0] for place in index.TOOLS.values())):
         commands = below if command.name == "r2" else []
         pages[f"{command.name}.{command.section}"] = manual.render_man(command, __version__, date, commands)
     return dict(sorted(pages.items()))

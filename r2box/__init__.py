@@ -14,6 +14,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
         labels, link, owner   numbers of routes; one neighbour; who hears from it
+        whole                 the boundaries of datagrams in a stream
         meter, attempt        what measurements are answered with; a tunnel that is being opened, by one way or another
         policy, advert        who may; what neighbours tell each other of the network, as bytes
         table, damper         routes and the best of them; what never comes to rest
@@ -23,6 +24,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         packet, pace          packets that find their own boundaries; how fast they may go
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals
+        terminal              a program on a terminal far away, as frames of a tunnel
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
         memory, packets            what is read into; a link on what loses packets
@@ -35,17 +37,21 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         starter, shell, child      command lines that start links; command lines; their processes
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
         bridge, forward            a device and a stream; a tunnel for each connection
+        whole, senders             datagrams at the ends of tunnels; a tunnel for each sender of UDP
         client, connector, server  what tools do at that socket: ask, make links, offer services
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass
         splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
+        supervisor, user           who started the daemon and watches over it; whom it runs as
+        frames                     both ends of a shell's tunnel: streams within their credit
         faulty, relay              lines that misbehave; the same for UDP
     library     tunnels and services as sockets, for programs in Python
     config      a TOML file, checked; records: what it says
-    command     words as options; usage: --help; manual: man pages and completions
+    command     words as options; usage: --help; manual: man pages
     tools/      one module for each command
     index, own  which tools there are; what r2box does under its own name
+    completion  what a shell offers at Tab
     box         from the name it was called by to the tool
 """
 

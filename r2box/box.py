@@ -64,19 +64,24 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
         sys.stdout.flush()
         return status
     except R2Error as error:
-        for line in str(error).splitlines():
-            print(f"{getattr(error, 'tool', name)}: {line}", file=sys.stderr)
-        if isinstance(error, UsageError):
-            print(f"{getattr(error, 'tool', name)}: --help shows what is possible", file=sys.stderr)
+        lines = str(error).splitlines() + ["--help shows what is possible"] * isinstance(error, UsageError)
+        _complain(getattr(error, "tool", name), lines)
         return error.status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails again when it flushes at its end
         return SIGNALLED + signal.SIGPIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {where}{error.strerror or error}", file=sys.stderr)
+        _complain(name, [f"{where}{error.strerror or error}"])
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+
+
+def _complain(name: str, lines: list[str]) -> None:
+    from .net.log import ERROR, lead
+
+    for line in lines:
+        print(f"{lead(name, ERROR)}{line}", file=sys.stderr)
 
 
 def _run(name: str, words: list[str]) -> int:

@@ -1,7 +1,7 @@
 """One declaration of every command: parsing, `--help`, man page and completions all come from it.
 
 A tool declares a `Command` made of `Option` and `Argument` records.  `parse` reads a command line by it the way
-GNU programs do, `usage` describes it; `manual` makes the man page and teaches it to a shell.  Nothing
+GNU programs do, `usage` describes it; `manual` makes the man page; `completion` tells a shell what fits.  Nothing
 about the command line is written down twice, so the page cannot promise an option that the parser lacks.
 
 This module is imported by every start of every tool, which is why it is not argparse (6 ms of imports) and why
@@ -27,14 +27,15 @@ class Option:
     where it is a time) or "list" (text, repeatable; a list).  `default` holds until the option is used; a list that
     is used replaces it, and help and man page append it as "(default X)".  `dest` is the attribute on the result:
     without it the first long flag, dashes within it as underscores.  A `hidden` option works but is never shown.
+    Of `choices`, if there are any, a text must be one.
     Raises ValueError for an unknown kind.
     """
 
-    __slots__ = ("default", "dest", "flags", "help", "hidden", "kind", "metavar", "text")
+    __slots__ = ("choices", "default", "dest", "flags", "help", "hidden", "kind", "metavar", "text")
 
     def __init__(
         self, flags: tuple[str, ...], help: str, metavar: str | None = None, kind: str = "text",
-        default: object = None, hidden: bool = False, dest: str | None = None,
+        default: object = None, hidden: bool = False, dest: str | None = None, choices: Sequence[str] = (),
     ) -> None:
         if kind not in _DEFAULTS:
             raise ValueError(f"{flags[0]}: no such kind of option: {kind}")
@@ -42,6 +43,7 @@ class Option:
         self.flags, self.help, self.kind, self.hidden = flags, help, kind, hidden
         self.dest = dest or long.lstrip("-").replace("-", "_")
         self.default = _DEFAULTS[kind] if default is None else default
+        self.choices = choices
         self.metavar = "" if kind in ("flag", "count") else metavar or self.dest.upper()
         self.text = f"{help} (default {default})" if self.metavar and default not in (None, (), []) else help
 
@@ -64,6 +66,7 @@ class Argument:
 VERBOSE = Option(("-v", "--verbose"), "say more on stderr; -vv says still more", kind="count")
 QUIET = Option(("-q", "--quiet"), "say nothing but errors", kind="flag")
 SOCKET = Option(("-s", "--socket"), "the daemon's control socket", "SOCKET")
+USER = Option(("--user",), "once the control socket is made, give up root's rights and run as USER", "USER[:GROUP]")
 _WAY = "the node or service to talk to; repeated, or joined by /, for each step of the way"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
 COMMON = (VERBOSE, QUIET, SOCKET, TARGET)
@@ -223,6 +226,9 @@ def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str,
 
 
 def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
+    if option.choices and text not in option.choices:
+        there = ", ".join(option.choices)
+        raise UsageError(f"option {flag}: {text!r} is none of {there}{closest(text, option.choices)}")
     if option.kind == "flag":
         given[option.dest] = True
     elif option.kind == "count":

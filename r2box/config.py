@@ -18,8 +18,9 @@ import re
 import sys
 from collections import namedtuple
 
-from .errors import AddressError, ConfigError, UsageError
+from .errors import AddressError, ConfigError, DaemonError, UsageError
 from .net.scheme import CONNECT, SERVE
+from .net.socketfile import check_length
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
 from .proto.address import BENCH, check_address
@@ -82,7 +83,12 @@ def _path(value: object, base: str) -> str:
     path = os.path.expanduser(_text(value, base))
     if path.startswith("~"):
         raise ValueError(f"there is no home directory for {path.partition('/')[0]}")
-    return os.path.join(base, path)
+    path = os.path.join(base, path)
+    try:
+        check_length(path)
+    except DaemonError as error:
+        raise ValueError(str(error)) from None
+    return path
 
 
 def _transport_for(use: str) -> Callable[[object, str], str]:
@@ -170,6 +176,8 @@ TABLES = {
         "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
         "private": Key(False, _flag, "Whether no other node is told of it. Who knows the name can use it. By default "
             "false."),
+        "datagrams": Key(False, _flag, "Whether each read and write of the command is one packet, as with r2 serve "
+            "--datagrams. By default false; tun://, udp:// and the like are so in any case."),
     }),
     "task": Table("[[task]]", "A command to run when something appears, or goes.", {
         "event": Key(lambda cmd: "node-up", _event, f"One of {', '.join(EVENTS)}. By default node-up."),
@@ -227,7 +235,13 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
             )
             for it in conns
         ],
-        [Serve(it["name"], it["cmd"], it.get("allow", []), it["line"], it.get("private", False)) for it in serves],
+        [
+            Serve(
+                it["name"], it["cmd"], it.get("allow", []), it["line"], it.get("private", False),
+                it.get("datagrams", False),
+            )
+            for it in serves
+        ],
         name,
         [Task(it["event"], it["name"], it["cmd"], it["line"]) for it in tasks],
         _policy(own[0]),

@@ -22,6 +22,8 @@ TOOLS: dict[str, tuple[str, str, str]] = {
     "r2-serve": ("serve", "COMMAND", "main"),
     "r2-ssh": ("ssh", "COMMAND", "main"),
     "r2-lossy": ("lossy", "COMMAND", "main"),
+    "iosh": ("iosh", "COMMAND", "main"),
+    "ioshd": ("ioshd", "COMMAND", "main"),
 }
 # r2 WORD
 WORDS: dict[str, tuple[str, str, str]] = {
@@ -46,9 +48,3 @@ def load(place: tuple[str, str, str]) -> tuple[Command, Main]:
     # Not importlib: it costs a quarter of the start-up time.
     module = __import__(f"{__package__}.tools.{module_name}", fromlist=["*"])
     return getattr(module, command), getattr(module, function or "main", lambda args: OK)
-
-
-def all_commands() -> list[Command]:
-    """Every Command of the box, in the order of the manual."""
-    places = list(dict.fromkeys([*TOOLS.values(), *WORDS.values()]))
-    return [load(place)[0] for place in places]

@@ -1,6 +1,6 @@
-"""The man pages and the completions, from the declarations in `command`.
+"""The man pages, from the declarations in `command`.
 
-Nothing that runs a tool needs this: `r2box --man`, `r2box --completion` and the recipe that writes man/ do.
+Nothing that runs a tool needs this: `r2box --man` and the recipe that writes man/ do.
 `render_man` makes a page of one command; `page` and what it is built from also serve the pages of other things.
 """
 
@@ -9,17 +9,13 @@ from __future__ import annotations
 import datetime
 import re
 import textwrap
-from shlex import quote
 
 from .command import Command, Option
-from .errors import UsageError
 from .usage import subcommands, synopsis
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-_SHELLS = ("bash", "zsh", "fish")
 
 # ---- mdoc(7): each function returns lines, or a part of one
 
@@ -167,103 +163,3 @@ def _subcommand(sub: Command) -> list[str]:
         told = "; ".join(f"{status}, {text}" for status, text in sub.statuses)
         parts.append(prose(f"Exit status: {told}."))
     return _section(f".Ss {words(sub.name)}", parts)
-
-
-# ---- completions
-
-# One function of each script prints the candidates, each with a tab and what it does; the rest fits them to the shell.
-# Names that come from the network are never evaluated (as `compgen -W` would), and bash is given none that it would
-# have to quote.
-_SH = """\
-_r2box_candidates() {
-    local prev=$1 cur=$2 tool=$3 way; way=(); shift 3
-    while (($#)); do
-        case $1 in
-            -s|--socket|-t|--target) (($# > 1)) && way+=("$1" "${2/#\\~/$HOME}") && shift ;;
-            -*) ;;
-            *) case $tool in @GROUPS@) tool="$tool $1" ;; esac ;;
-        esac
-        shift
-    done
-    case $prev in
-        -s|--socket|-f|--file) return ;;
-        -t|--target) @LIVE@ "${way[@]}" 2>/dev/null
-            [[ $cur == */* ]] && @LIVE@ "${way[@]}" -t "${cur%/*}" 2>/dev/null | sed "s|^|${cur%/*}/|"
-            return ;;
-    esac
-@TABLE@
-}
-"""
-_BASH = """\
-_r2box() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} word words=()
-    [[ $cur == = ]] && cur=
-    [[ $prev == = ]] && prev=${COMP_WORDS[COMP_CWORD-2]}
-    [[ $prev == -t || $prev == --target ]] && compopt +o default 2>/dev/null
-    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do [[ $word != = ]] && words+=("$word"); done
-    COMPREPLY=()
-    while IFS=$'\\t' read -r word _; do
-        [[ $word == "$cur"* && $word != *[!A-Za-z0-9._:=+@/-]* ]] && COMPREPLY+=("$word")
-    done < <(_r2box_candidates "$prev" "$cur" "${1##*/}" "${words[@]}")
-}
-complete -o default -F _r2box @PROGRAMS@
-"""
-_ZSH = """\
-_r2box() {
-    local cur=${words[CURRENT]} prev=${words[CURRENT-1]} found
-    [[ $cur == --*=* ]] && prev=${cur%%=*} cur=${cur#*=} && compset -P '*='
-    found=("${(@f)$(_r2box_candidates "$prev" "$cur" "${words[1]:t}" "${(@)words[2,CURRENT-1]}")}")
-    found=("${(@)${(@)found//:/\\\\:}/$'\\t'/:}")
-    if [[ -n $found ]]; then _describe r2box found; else _files; fi
-}
-if [[ ${funcstack[1]} == _r2box ]]; then _r2box "$@"; else compdef _r2box @PROGRAMS@; fi
-"""
-_FISH = """\
-function __r2box
-    set -l words (commandline -opc)
-    set -l cur (commandline -ct)
-    set -l tool (string replace -r '.*/' '' -- $words[1])
-    set -l prev $words[-1]
-    set -e words[1]
-    contains -- $prev -s --socket -t --target; and set -e words[-1]
-    argparse -i s/socket= t/target=+ -- $words 2>/dev/null
-    if contains -- $prev -t --target
-        @LIVE@ -s$_flag_s -t$_flag_t 2>/dev/null
-        set -l path (string match -r '^(.*)/' -- $cur)[2]
-        and string replace -r '^' $path/ -- (@LIVE@ -s$_flag_s -t$_flag_t -t$path 2>/dev/null)
-        return
-    end
-    set -l command (string match -v -- '-*' $argv)[1]
-    contains -- $tool @GROUPS@; and set tool (string join ' ' $tool $command)
-    contains -- $prev -s --socket -f --file; or not contains -- $tool @GROUPS@; and __fish_complete_path $cur
-@TABLE@
-end
-for program in @PROGRAMS@; complete -c $program -f -a '(__r2box)'; end
-"""
-
-
-def render_completion(shell: str, commands: Sequence[Command], live: str = "r2 ls") -> str:
-    """The completion script for bash, zsh or fish.  Raises UsageError for another shell.
-
-    `live` is the command that prints what can follow in a path, one name per line; it gets the -s and -t typed so
-    far, and its errors are not shown.
-    """
-    if shell not in _SHELLS:
-        raise UsageError(f"no completion for shell {shell!r}; there is {', '.join(_SHELLS)}")
-    names = [name for command in commands for name in (command.name, *command.aliases)]
-    programs = list(dict.fromkeys(name.split()[0] for name in names))
-    groups = [program for program in programs if subcommands(program, commands)]
-    table = [([group], [(word, sub.summary) for word, sub in subcommands(group, commands)]) for group in groups]
-    for command in commands:
-        flags = [(flag, option.help) for option in command.shown for flag in option.flags]
-        table.append(([command.name, *command.aliases], flags))
-    between, form = "|", "    case $tool in {}) printf '%s\\n' {} ;; esac"
-    if shell == "fish":
-        between, form = " ", "    switch $tool; case {}; printf '%s\\n' {}; end"
-    lines = []
-    for names, rows in table:
-        shown = " ".join(quote(f"{word}\t{text}".replace("\\", "")) for word, text in rows)
-        lines.append(form.format(between.join(map(quote, names)), shown))
-    text = {"bash": _SH + _BASH, "zsh": "#compdef @PROGRAMS@\n" + _SH + _ZSH, "fish": _FISH}[shell]
-    text = text.replace("@GROUPS@", between.join(map(quote, groups or [""]))).replace("@TABLE@", "\n".join(lines))
-    return text.replace("@PROGRAMS@", " ".join(map(quote, programs))).replace("@LIVE@", live)

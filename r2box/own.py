@@ -5,58 +5,79 @@ from __future__ import annotations
 import os
 import sys
 
-from . import __version__
+from . import __version__, completion
+from .command import Argument, Command, Option, closest, parse
+from .completion import SCRIPTS
 from .errors import OK, USAGE, R2Error, UsageError
-from .index import TOOLS, WORDS, all_commands, load
+from .index import TOOLS, WORDS, load
+from .usage import render_help
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 MAN_DATE = "2026-11-25"  # of the last change to a manual page
 
-USAGE_TEXT = """\
-usage: r2box TOOL [ARGUMENT]...
-       r2box --list | --install DIR [--force] | --man TOOL | --completion SHELL | --version
-
-Programs joined to programs, on one machine and across many.  TOOL is one of
-  {tools}
-or r2box is called by the name of a tool (a symlink).
-
-  --list              the names of all tools
-  --install DIR       put r2box and a symlink for every tool into DIR
-  --force             replace a foreign file of the same name too
-  --man TOOL          the tool's manual page, for: r2box --man r2d | man -l -
-  --completion SHELL  a completion script for bash, zsh or fish
-  --help, --version   this text; the version
-
-For the options of a tool: TOOL --help.  Example: r2box r2d alice
-"""
+BOX = Command(
+    "r2box",
+    "programs joined to programs, on one machine and across many",
+    arguments=[
+        Argument("TOOL", "one of " + " ".join(TOOLS), required=False),
+        Argument("ARGUMENT", "what is for the tool; TOOL --help tells more", required=False, rest=True),
+    ],
+    options=[
+        Option(("--list",), "print the names of all tools", kind="flag"),
+        Option(("--install",), "copy r2box into DIR and put a symlink for every tool beside it", "DIR"),
+        Option(("--force",), "with --install: replace a file of the same name that is not r2box's", kind="flag"),
+        Option(("--man",), "print the manual page of a tool, or of a word of r2, as mdoc(7)", "PAGE"),
+        Option(("--completion",), "print a completion script for bash, zsh or fish", "SHELL", choices=[*SCRIPTS]),
+    ],
+    description=(
+        "r2box joins programs on one machine and programs on machines far away.  A node is run by r2d(8), or from a "
+        "file by r2dm(8); r2-connect(1) links two nodes over anything that carries bytes; r2-serve(1) offers a program "
+        "as a service; r2-tunnel(1) joins a program to a service, through as many nodes as it takes.\n\n"
+        "All of them are one file.  It acts as the tool by whose name it is called (a symlink), or as TOOL, its first "
+        "argument.  It needs Python 3.9 or newer and nothing else.\n\n"
+        "A file that has a tool's name and is not r2box's, such as the r2 of radare2, is left alone by --install and "
+        "reported; the status is 0 all the same, as all the others are in their places."
+    ),
+    examples=[
+        ("r2box --install ~/.local/bin", "have every tool on PATH"),
+        ("r2box r2d alice", "run a tool without a symlink"),
+        ("r2box --man r2d | man -l -", "read a page where none is installed"),
+        ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
+    ],
+    statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
+    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "iosh(1)", "r2d(8)", "r2dm(8)",
+             "r2.toml(5)", "r2-examples(7)", "r2-protocol(7)", "r2-host(7)"],
+    common=False,
+)
 
 
 def main(words: list[str]) -> int:
     """Act on the command line `words` of r2box itself."""
-    usage = USAGE_TEXT.format(tools=" ".join(TOOLS))
-    if not words:
-        print(usage, end="", file=sys.stderr)
-        return USAGE
-    option, values = words[0], words[1:]
-    if option in ("-h", "--help"):
-        print(usage, end="")
-    elif option == "--version":
-        print(f"r2box {__version__}")
-    elif option == "--list":
-        print("\n".join(TOOLS))
-    elif option in _WITH_ONE:
-        force = "--force" in values
-        values = [value for value in values if value != "--force"]
-        if len(values) != 1:
-            raise UsageError(f"{option} needs one {_WITH_ONE[option][0]}")
-        return _WITH_ONE[option][1](values[0], force)
-    else:
-        from .command import closest
+    if words[:1] == ["--complete"]:  # for the completion scripts alone
+        return completion.main(BOX, words[1:])
+    args = parse(BOX, words)
+    if args.tool is not None:
+        raise UsageError(f"{args.tool}: no such tool{closest(args.tool, TOOLS)}; there are {', '.join(TOOLS)}")
+    given = [name for name in _ACTIONS if name in args]
+    if args.help or not given:
+        print(render_help(BOX), end="", file=sys.stdout if args.help else sys.stderr)
+        return OK if args.help else USAGE
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} cannot be had at once")
+    return _ACTIONS[given[0]](getattr(args, given[0]), args.force)
 
-        raise UsageError(f"{option}: no such tool or option{closest(option, [*TOOLS, *_WITH_ONE])}")
+
+def _version(_: bool, force: bool) -> int:
+    print(f"r2box {__version__}")
+    return OK
+
+
+def _list(_: bool, force: bool) -> int:
+    print("\n".join(TOOLS))
     return OK
 
 
@@ -79,7 +100,8 @@ def _install(folder: str, force: bool) -> int:
     for name in TOOLS:
         path = os.path.join(folder, name)
         if os.path.lexists(path) and not force and os.path.realpath(path) != os.path.realpath(target):
-            print(f"r2box: {path}: left alone: it is not r2box's (--force replaces it)", file=sys.stderr)
+            way = f"--force replaces it; r2box {name} works without"
+            print(f"r2box: {path}: left alone: it is not r2box's ({way})", file=sys.stderr)
             continue
         if os.path.lexists(path):
             os.unlink(path)
@@ -91,23 +113,26 @@ def _install(folder: str, force: bool) -> int:
 def _man(name: str, force: bool) -> int:
     from .manual import render_man
 
-    place = TOOLS.get(name) or WORDS.get(name.removeprefix("r2-") if sys.version_info >= (3, 9) else name)
-    if place is None:
-        raise UsageError(f"--man {name}: no such tool; there are {', '.join(TOOLS)}")
+    word = name.replace(" ", "-")
+    places = {**{f"r2-{known}": place for known, place in WORDS.items()}, **TOOLS}
+    place = places.get(word) or places.get(f"r2-{word}")
+    if place is None and word != "r2box":
+        raise UsageError(f"--man {name}: no such page{closest(word, places)}; there are r2box, {', '.join(places)}")
     subcommands = [load(word)[0] for word in WORDS.values()] if name == "r2" else []
-    print(render_man(load(place)[0], __version__, MAN_DATE, subcommands), end="")
+    command = load(place)[0] if place else BOX
+    print(render_man(command, __version__, MAN_DATE, subcommands), end="")
     return OK
 
 
 def _completion(shell: str, force: bool) -> int:
-    from .manual import render_completion
-
-    print(render_completion(shell, all_commands()), end="")
+    print(completion.script(shell), end="")
     return OK
 
 
-_WITH_ONE: dict[str, tuple[str, Callable[[str, bool], int]]] = {
-    "--install": ("DIR", _install),
-    "--man": ("TOOL", _man),
-    "--completion": ("SHELL", _completion),
+_ACTIONS: dict[str, Callable[[Any, bool], int]] = {
+    "version": _version,
+    "list": _list,
+    "install": _install,
+    "man": _man,
+    "completion": _completion,
 }

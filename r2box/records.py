@@ -45,14 +45,21 @@ class Conn(Record):
 
 class Serve(Record):
     """A service: its `name`, its transport `cmd`, the patterns of origins to `allow` (empty: everyone), whether it is
-    `private`: no other node is told of it."""
+    `private`: no other node is told of it, whether its tunnels are of `datagrams`."""
 
-    __slots__ = ("name", "cmd", "allow", "private", "line")
+    __slots__ = ("name", "cmd", "allow", "private", "datagrams", "line")
 
     def __init__(
-        self, name: str, cmd: str, allow: list[str], line: int | None = None, private: bool = False
+        self,
+        name: str,
+        cmd: str,
+        allow: list[str],
+        line: int | None = None,
+        private: bool = False,
+        datagrams: bool = False,
     ) -> None:
         self.name, self.cmd, self.allow, self.private, self.line = name, cmd, allow, private, line
+        self.datagrams = datagrams
 
 
 class Task(Record):

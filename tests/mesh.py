@@ -154,16 +154,16 @@ class Station:
         self.due = float("inf")  # when the node wants to be called
         self.programs: list[Program] = []  # what ran here for a tunnel
 
-    def serve(self, name: str, begin: Callable[[Program], None], allow: tuple[str, ...] = ()) -> None:
+    def serve(self, name: str, begin: Callable[[Program], None], allow: tuple[str, ...] = (), mode: int = 0) -> None:
         """Offer a service; `begin` sets up the program of each tunnel."""
-        self.node.add_service(Service(name, begin, allow=allow))
+        self.node.add_service(Service(name, begin, allow=allow, mode=mode))
 
-    def tunnel(self, path: str, data: bytes = b"", *, ends: bool = True) -> Program:
+    def tunnel(self, path: str, data: bytes = b"", *, ends: bool = True, mode: int = 0) -> Program:
         """Open a tunnel, with `data` to write, and after it the end if it `ends`.  RefusedError if this node knows."""
         program = Program(self.mesh)
         program.write(data)
         program.ends = ends
-        program.stream = self.node.open("child/1", Message(parse_path(path), (), b""), program, program.join)
+        program.stream = self.node.open("child/1", Message(parse_path(path), (), b""), program, program.join, mode)
         return program
 
     def console(self) -> Console:

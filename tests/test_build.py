@@ -309,11 +309,25 @@ def test_compiled_modules_are_used_by_the_python_that_made_them(rewritten: Path,
 def test_every_module_can_be_imported(rewritten: Path, python: str) -> None:
     names = [path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "r2box").rglob("*.py")]
     modules = sorted(name.replace("/", ".").removesuffix(".__init__") for name in names if "__main__" not in name)
-    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); import tomli\n"
+    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); from tomli import loads\n"
     script += f"for name in {modules}: __import__(name)"
     script += "\ntry: import r2box.net.nothing\nexcept ModuleNotFoundError as error: print(error)"
     answer = run(python, "-c", script)
     assert (answer.stdout, answer.stderr) == ("No module named 'r2box.net.nothing'\n", "")
+
+
+def test_a_program_whose_archive_is_replaced_goes_on(rewritten: Path, tmp_path: Path) -> None:
+    """What it has imported stays, tracebacks out of it too; what it has not is said not to be there."""
+    program = tmp_path / "r2box"
+    shutil.copy(rewritten, program)
+    script = "import os, sys, traceback; sys.path.insert(0, sys.argv[1]); import r2box.net.units, r2box.tools\n"
+    script += "open(sys.argv[1] + '.new', 'wb').write(b'PK' * 1000); os.replace(sys.argv[1] + '.new', sys.argv[1])\n"
+    script += "sys.meta_path[0].forget()\n"
+    script += "try: r2box.net.units.parse_duration('x')\nexcept ValueError: traceback.print_exc()\n"
+    script += "try: import r2box.tools.lossy\nexcept ImportError as error: print(error)\n"
+    answer = run(sys.executable, "-c", script, program)
+    assert ", in parse_duration\n" in answer.stderr
+    assert answer.stdout.startswith(f"{program} cannot be read: "), answer.stderr
 
 
 # -- the program as built

@@ -1,4 +1,4 @@
-"""What a user notices of the command line: how words are read, what errors say, help, man pages, completions."""
+"""What a user notices of the command line: how words are read, what errors say, help, man pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from r2box.command import (
     parse_leading,
 )
 from r2box.errors import UsageError
-from r2box.manual import render_completion, render_man
+from r2box.manual import render_man
 from r2box.usage import render_help
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -40,6 +40,7 @@ LS = Command(
         Option(("--json",), "print JSON", kind="flag"),
         Option(("-c", "--count"), "stop after so many", metavar="N", kind="int"),
         Option(("-i", "--interval"), "seconds between two looks", metavar="S", kind="float", default=1.5),
+        Option(("-o", "--order"), "sort by COLUMN", metavar="COLUMN", choices=("name", "state")),
         Option(("--secret-door",), "not for everybody", hidden=True),
     ),
     description='Prints one name per line. Don\'t expect "quotes" or \\e or ~/x; -t may be repeated.\n\n'
@@ -179,6 +180,7 @@ def test_rest_alone_begins_at_the_first_plain_word() -> None:
         (CONNECT, [], "missing TRANSPORT"),
         (R2, ["-v"], "missing COMMAND"),
         (LS, ["x"], "unexpected argument 'x'"),
+        (LS, ["--order=stat"], "option --order: 'stat' is none of name, state (did you mean state?)"),
         (CONNECT, ["a", "b"], "unexpected argument 'b'"),
         (R2D, ["-t", "x", "a"], "unknown option -t"),
         *((LS, ["-c", text], f"option -c: {text!r} is not a whole number") for text in ("x", "", "1.5", "1_0", " 1")),
@@ -410,7 +412,7 @@ def test_man_page_says_what_was_declared() -> None:
         "R2-LS(1)",
         "February 3, 2025",
         "r2 ls \u2013 list what the target node is connected to",
-        "r2 ls [-laRq] [--json] [-c N] [-i S] [-v]... [-s SOCKET] [-t TARGET]...",
+        "r2 ls [-laRq] [--json] [-c N] [-i S] [-o COLUMN] [-v]... [-s SOCKET] [-t TARGET]...",
         'Don\'t expect "quotes" or \\e or ~/x; -t may be repeated.',
         ".Dd is not a date here.",
         "'Tis café.",
@@ -428,78 +430,6 @@ def test_man_page_section_and_date() -> None:
     assert ".Dt R2D 8\n" in render_man(R2D, "0.1", "2025-02-03")
     with pytest.raises(ValueError, match="yesterday"):
         render_man(R2D, "0.1", "yesterday")
-
-
-# ---- completions
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_valid_shell(shell: str, tmp_path: pathlib.Path) -> None:
-    for commands in (ALL, [R2D]):
-        script = tmp_path / "script"
-        script.write_text(render_completion(shell, commands, "r2 ls"), encoding="utf-8")
-        checked = subprocess.run([peer(shell, shell != "bash"), "-n", str(script)], capture_output=True, text=True)
-        assert (checked.stderr, checked.returncode) == ("", 0)
-
-
-def test_completion_for_an_unknown_shell() -> None:
-    with pytest.raises(UsageError, match="bash, zsh, fish"):
-        render_completion("tcsh", ALL, "r2 ls")
-
-
-def complete(tmp_path: pathlib.Path, *words: str) -> tuple[list[str], str]:
-    """What bash offers for the last of `words`, and how the live names were asked for."""
-    live = tmp_path / "r2"
-    hostile = "b;$(touch owned)"
-    live.write_text(f"#!/bin/sh\necho \"$@\" >>asked\necho noise >&2\nprintf 'alice\\nbob\\n%s\\n' '{hostile}'\n")
-    live.chmod(0o755)
-    script = render_completion("bash", ALL, f"{live} ls")
-    script += '\nCOMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _r2box "$1"; printf "%s\\n" "${COMPREPLY[@]}"\n'
-    run = subprocess.run(
-        [peer("bash"), "-c", script, "bash", *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HOME": "/home/u"},
-    )
-    assert run.stderr == ""
-    assert not (tmp_path / "owned").exists()
-    asked = tmp_path / "asked"
-    return run.stdout.split(), asked.read_text().rstrip("\n") if asked.exists() else ""
-
-
-@pytest.mark.parametrize(
-    ("words", "offers"),
-    [
-        (["r2", "c"], ["connect"]),
-        (["r2", "-s", "/x", "-t", "bob", "l"], ["ls"]),
-        (["r2", "--socket", "=", "/x", "-v", "l"], ["ls"]),
-        (["r2", "ls", "--r"], ["--recursive"]),
-        (["r2", "-t", "ls", "connect", "--n"], ["--node"]),
-        (["/usr/bin/r2-connect", "--al"], ["--allow"]),
-        (["r2d", "--s"], ["--socket"]),
-        (["r2d", "--t"], []),
-        (["r2", "ls", "--sec"], []),
-        (["r2", "-s", ""], []),  # file names, which bash completes by itself
-        (["r2dm", "-f", ""], []),
-    ],
-)
-def test_bash_completes_words(words: list[str], offers: list[str], tmp_path: pathlib.Path) -> None:
-    assert complete(tmp_path, *words) == (offers, "")
-
-
-@pytest.mark.parametrize(
-    ("words", "offers", "asked"),
-    [
-        (["r2", "-t", ""], ["alice", "bob"], "ls"),
-        (["r2", "ls", "--target", "b"], ["bob"], "ls"),
-        (["r2", "ls", "--target", "=", "a"], ["alice"], "ls"),
-        (["r2", "-s", "~/x", "-t", "a", "-t", ""], ["alice", "bob"], "ls -s /home/u/x -t a"),
-        (["r2", "-t", "carl/a"], ["carl/alice"], "ls\nls -t carl"),
-    ],
-)
-def test_bash_completes_live_targets(words: list[str], offers: list[str], asked: str, tmp_path: pathlib.Path) -> None:
-    assert complete(tmp_path, *words) == (offers, asked)
 
 
 # ---- start-up

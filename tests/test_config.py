@@ -199,7 +199,7 @@ def test_records_can_be_read_in_a_log() -> None:
     everything = "Policy(True, None, True, None)"
     text = f"Conn(addr='bob', cmd='x', resume=600, lossy=False, policy={everything}, line=3)"
     assert repr(Conn("bob", "x", line=3)) == text
-    assert repr(Serve("a", "b", [])) == "Serve(name='a', cmd='b', allow=[], private=False, line=None)"
+    assert repr(Serve("a", "b", [])) == "Serve(name='a', cmd='b', allow=[], private=False, datagrams=False, line=None)"
     assert repr(parse(SELF)).startswith("Config(addr='alice', socket=None,")
 
 
@@ -227,7 +227,7 @@ REFUSED = {
     ),
     "a key of a link at a service": (
         SELF + '[[serve]]\ncmd = "y"\nlossy = true',
-        ["line 5: [[serve]] number 1: lossy: unknown key (there are name, cmd, allow, private)"],
+        ["line 5: [[serve]] number 1: lossy: unknown key (there are name, cmd, allow, private, datagrams)"],
     ),
     "a time that is none": (
         SELF + '[[conn]]\ncmd = "y"\nresume = "soon"',
@@ -273,8 +273,8 @@ REFUSED = {
         SELF + '[[serve]]\nname = "x"\ncmd = "tcp-listen://:1"',
         ["line 5: [[serve]] number 1: cmd: ..."],
     ),
-    "a service of packets": (
-        SELF + '[[serve]]\nname = "x"\ncmd = "udp://bob:1"',
+    "a service that waits for packets": (
+        SELF + '[[serve]]\nname = "x"\ncmd = "udp-listen://:1"',
         ["line 5: [[serve]] number 1: cmd: ..."],
     ),
     "a link that ends a tunnel": (SELF + '[[conn]]\ncmd = "tun://r20"', ["line 4: [[conn]] number 1: cmd: ..."]),

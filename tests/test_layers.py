@@ -1,9 +1,9 @@
 """The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
 
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
-                        outbox, flight, session <- sender, pulse <- greeting, policy <- link, meter, attempt;
+                        outbox, flight, session <- sender, pulse <- greeting, policy <- link, whole, meter, attempt;
                         advert, damper <- table <- neighbour <- discovery; listing, probes <- node)
-        <- net <- library <- tools <- index <- own <- box
+        <- net <- library <- tools <- index <- completion <- own <- box
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MAX_FUNCTION = 60  # lines: what can be seen at once
 MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
-LAYERS = ["errors", "proto", "net", "library", "tools", "index", "own", "box"]
+LAYERS = ["errors", "proto", "net", "library", "tools", "index", "completion", "own", "box"]
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
     "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
-    "link", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing",
-    "probes", "node",
+    "link", "whole", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing",
+    "probes", "node", "terminal",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.
@@ -36,7 +36,7 @@ ASIDE_USES = {
 }  # fmt: skip
 MAY_USE_ASIDE = {
     "errors": set(), "proto": set(), "net": {"__init__", "command", "records"}, "library": set(), "tools": ASIDE,
-    "index": ASIDE, "own": ASIDE, "box": ASIDE,
+    "index": ASIDE, "completion": ASIDE, "own": ASIDE, "box": ASIDE,
 }  # fmt: skip
 
 # What would make `proto` depend on anything but its arguments.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import Place, eventually, wakeups
 
-TOOLS = ["r2d", "r2dm", "r2", "r2-connect", "r2-tunnel", "r2-serve", "r2-ssh", "r2-lossy"]
+TOOLS = ["r2d", "r2dm", "r2", "r2-connect", "r2-tunnel", "r2-serve", "r2-ssh", "r2-lossy", "iosh", "ioshd"]
 WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve"]
 
 
@@ -112,6 +112,8 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2 connect --retry=yes cat", "--retry"),
         ("r2 connect --lossless cat", "--lossless"),
         ("r2-ssh", "missing NODE"),
+        ("iosh", "missing COMMAND"),
+        ("iosh -tT cat", "-t and -T"),
     ],
 )
 def test_usage_errors(place: Place, line: str, words: str) -> None:

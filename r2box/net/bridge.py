@@ -1,8 +1,7 @@
 """Joins a device to the descriptors of a tunnel, by copying: where the device itself cannot be given away.
 
 A terminal cannot end one direction alone, its end looks like an error, and what does not block is nothing for other
-programs.  A network interface gives and takes one packet at a time, of which a stream keeps no boundaries, so each has
-its length in front there (2 bytes, the higher one first).  Both ends of such a tunnel must do so.
+programs.  (For datagrams there is `whole.Crossing`.)
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from .channel import Buffer, Channel
     from .loop import Loop, Timer
 
-SIZE = 1 << 16  # bytes read at once, and the longest packet with its length
-BATCH = 1 << 18  # bytes of packets that are gathered for one write
+SIZE = 1 << 16  # bytes read at once
 LOOK = 1.0  # seconds between looks at whether anybody is left to read what the device says
 _GONE = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ECONNRESET)  # of a terminal whose other side is closed
 
@@ -27,23 +25,19 @@ _GONE = (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ECONNRESET)  # of a termina
 class Bridge:
     """Copies both ways between `device` and `stream`, which it owns.  `ended(why)` is called once: "" in good order.
 
-    With `is_packets` each read and write of the device is one packet.  The end of the stream's input is passed on as
-    far as the device can have one; then what the device still says is, until nobody reads that.
+    The end of the stream's input is passed on as far as the device can have one; then what the device still says is,
+    until nobody reads that.
     """
 
-    def __init__(
-        self, loop: Loop, device: Channel, stream: Channel, ended: Callable[[str], None], is_packets: bool = False
-    ) -> None:
+    def __init__(self, loop: Loop, device: Channel, stream: Channel, ended: Callable[[str], None]) -> None:
         self._loop = loop
         self._device = device
         self._stream = stream
         self._ended: Callable[[str], None] | None = ended
-        self._is_packets = is_packets
         self._is_socket = device.sock is not None or device.read_fd != device.write_fd  # can end one direction alone
         self._room = memoryview(bytearray(SIZE))
         self._to_device: list[Buffer] = []
         self._to_stream: list[Buffer] = []
-        self._cut = bytearray()  # the beginning of a packet whose rest has not come
         self._heard_end = [False, False]  # of the device, of the stream
         self._timer: Timer | None = None
         self._watch()
@@ -52,9 +46,9 @@ class Bridge:
 
     def _device_readable(self) -> None:
         try:
-            at_end = self._gather() if self._is_packets else self._read_device()
+            at_end = self._read_device()
         except OSError as error:
-            if error.errno not in _GONE or self._is_packets:
+            if error.errno not in _GONE:
                 self._end(f"reading failed: {error.strerror}")
                 return
             at_end = True
@@ -67,17 +61,6 @@ class Bridge:
         if size > 0:
             self._to_stream.append(bytes(self._room[:size]))
         return not size
-
-    def _gather(self) -> bool:
-        """Take packets, as many as there are and fit."""
-        total = 0
-        while total < BATCH:
-            size = self._device.read_into(self._room[: SIZE - 1])
-            if size <= 0:
-                return not size
-            self._to_stream += (size.to_bytes(2, "big"), bytes(self._room[:size]))
-            total += size
-        return False
 
     def _write_stream(self) -> None:
         while self._to_stream:
@@ -119,45 +102,24 @@ class Bridge:
             self._end(f"reading failed: {error.strerror}")
             return
         if size > 0:
-            if self._is_packets:
-                self._cut += self._room[:size]
-                self._cut_packets()
-            else:
-                self._to_device.append(bytes(self._room[:size]))
+            self._to_device.append(bytes(self._room[:size]))
         elif not size:
             self._heard_end[1] = True
         self._write_device()
-
-    def _cut_packets(self) -> None:
-        at = 0
-        while at + 2 <= len(self._cut):
-            end = at + 2 + int.from_bytes(self._cut[at : at + 2], "big")
-            if end > len(self._cut):
-                break
-            if end > at + 2:
-                self._to_device.append(bytes(self._cut[at + 2 : end]))
-            at = end
-        del self._cut[:at]
 
     def _write_device(self) -> None:
         while self._to_device:
             try:
                 written = self._device.write(self._to_device[:1])
             except OSError as error:
-                if self._is_packets:  # one that the interface does not take is lost, as on any network
-                    del self._to_device[0]
-                    continue
                 self._end("" if error.errno in (*_GONE, errno.EPIPE) else f"writing failed: {error.strerror}")
                 return
             if not written:
                 break
-            if self._is_packets:
-                del self._to_device[0]
-            else:
-                _drop(self._to_device, written)
+            _drop(self._to_device, written)
         if self._heard_end[1] and not self._to_device:
-            if self._is_packets or self._heard_end[0]:
-                self._end("")  # a network that answers and hears nothing is none
+            if self._heard_end[0]:
+                self._end("")
                 return
             if self._is_socket and self._device.write_fd >= 0:
                 self._part(self._device, self._device.write_fd)

@@ -71,6 +71,34 @@ def start_leashed(command: str) -> tuple[int, int]:
         os.close(null)
 
 
+def start_program(
+    words: list[str | bytes],
+    environment: Mapping[bytes, bytes],
+    *,
+    path: str | bytes = "",
+    terminal: str = "",
+    streams: tuple[int, ...] = (),
+) -> int:
+    """Run the program `path`, or without one words[0], in a session of its own; return its process id.
+
+    Its environment is `environment` alone.  It runs on `terminal`, which becomes its controlling one, or with `streams`
+    as its stdin, stdout and stderr.  OSError if it cannot be started.
+    """
+    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, fd, place) for place, fd in enumerate(streams)]
+    if terminal:
+        actions = [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]  # by which a leader of a session gets it
+        actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+    return os.posix_spawnp(
+        path or words[0],
+        words,
+        environment,
+        file_actions=actions,
+        setsigmask=[],
+        setsigdef=_RESET,
+        setsid=True,
+    )
+
+
 def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_session: bool) -> int:
     return os.posix_spawn(
         SHELL,

@@ -66,6 +66,7 @@ class Daemon:
         self._reports: dict[Link, tuple[Guest, int]] = {}  # who wants to hear of a link
         self._listener: socket.socket | None = None
         self._path = ""
+        self.changed: Callable[[], None] | None = None  # called when links come and go
         self._identity = (0, 0)
         self._ending = False
         self._is_parted = False  # from everybody
@@ -75,15 +76,23 @@ class Daemon:
 
     # -- the control socket --------------------------------------------------------------------------------------
 
-    def listen(self, path: str) -> None:
-        """Take clients at `path`.  DaemonError if that cannot be."""
-        self._listener = listen(path)
+    def listen(self, path: str, listener: socket.socket | None = None, is_ours: bool = True) -> None:
+        """Take clients at `path`.  DaemonError if that cannot be.
+
+        `listener` is a socket that listens there already; is its file not ours, somebody else removes it.
+        """
+        self._listener = listener or listen(path)
         self._path = path
-        self._identity = identity(path)
+        self._identity = identity(path) if is_ours else (0, 0)
         self.loop.watch(self._listener.fileno(), self._accept)
         for finder in sys.meta_path:
             getattr(finder, "forget", tuple)()  # the archive's own: what is not imported by now need not be kept
         self.log.info(f"{self.node.address}: listening at {path}")
+
+    def summary(self) -> str:
+        """What the node is and has, in one line."""
+        links, services = len(self.node.links), sum(map(bool, self.node.services))  # "" is the node's own command
+        return f"{self.node.address} at {self._path}: {_count(links, 'link')}, {_count(services, 'service')}"
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -219,6 +228,8 @@ class Daemon:
         self.log.warning(text)
 
     def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
+        if self.changed is not None and what.startswith("link-"):
+            self.loop.soon(self.changed)
         for guest in self._watchers:
             guest.tell(what, name, path, cost)
 
@@ -406,6 +417,10 @@ class Daemon:
         done, self._done = self._done, None
         if done is not None:
             done()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 _REQUESTS: dict[int, Callable[[Daemon, Guest, say.Body, tuple[int, ...]], None]] = {

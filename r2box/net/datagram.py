@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 MAX_SENDERS = 512
 BATCH = 64  # datagrams in a row before others get their turn
 MAX_DATAGRAM = 1 << 16
-_PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12
-_ANCILLARY = socket.CMSG_SPACE(32)
+PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12
+ANCILLARY = socket.CMSG_SPACE(32)
 
 
 class Gatherer:
@@ -83,8 +83,8 @@ class Gatherer:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 if hasattr(socket, "IPV6_RECVPKTINFO"):
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            elif _PKTINFO is not None:
-                sock.setsockopt(socket.IPPROTO_IP, _PKTINFO, 1)
+            elif PKTINFO is not None:
+                sock.setsockopt(socket.IPPROTO_IP, PKTINFO, 1)
             if sys.platform != "linux":
                 _share(sock)
             sock.bind(address)
@@ -99,7 +99,7 @@ class Gatherer:
     def _readable(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
             try:
-                data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM, _ANCILLARY)
+                data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM, ANCILLARY)
             except OSError:
                 return  # nothing there, or what ICMP has said of somebody
             if sender in self._senders or len(self._senders) >= MAX_SENDERS:
@@ -178,7 +178,7 @@ def _destination(ancillary: list[tuple[int, int, bytes]]) -> str:
     A host may have many, and who sent to one of them takes no answer from another.
     """
     for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _PKTINFO and len(data) >= struct.calcsize("i4s4s"):
+        if level == socket.IPPROTO_IP and kind == PKTINFO and len(data) >= struct.calcsize("i4s4s"):
             return socket.inet_ntop(socket.AF_INET, struct.unpack_from("i4s4s", data)[2])
         if level == socket.IPPROTO_IPV6 and kind == getattr(socket, "IPV6_PKTINFO", None) and len(data) >= 16:
             return socket.inet_ntop(socket.AF_INET6, data[:16])

@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 FIRST_INHERITED = 3  # the lowest descriptor that is not stdin, stdout or stderr
 TUN_DEVICE = "/dev/net/tun"
 _TUNSETIFF, _IFF_TUN, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 1, 2, 0x1000  # linux/if_tun.h
-_SIOCGIFINDEX, _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFMTU = 0x8933, 0x8916, 0x891C, 0x8922  # linux/sockios.h
+_SIOCGIFINDEX, _SIOCSIFMTU = 0x8933, 0x8922  # linux/sockios.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_NEWADDR, _NEWROUTE, _CREATE = 20, 24, 0x1 | 0x4 | 0x200 | 0x400  # linux/netlink.h: request, ack, excl, create
+_NODAD, _SCOPE_LINK, _TABLE_MAIN, _BY_ADMIN, _UNICAST = 0x02, 253, 254, 4, 1  # linux/rtnetlink.h
 _CRTSCTS = 0x80000000  # of Linux, which termios has under this name only since Python 3.12 for some systems
 
 
 class Device:
     """An open device: `fds` are one descriptor, or one to read and one to write, which are the taker's to close.
 
-    `pid` is the command on the other side of a terminal, 0 if there is none; `is_packets`: each read and write is one
-    packet.  `release()` is called when its use is over.
+    `pid` is the command on the other side of a terminal, 0 if there is none.  `release()` is called when its use is
+    over.
     """
 
-    __slots__ = ("_kept", "_link", "_name", "fds", "is_packets", "pid")
+    __slots__ = ("_kept", "_link", "_name", "fds", "pid")
 
-    def __init__(self, fds: tuple[int, ...], pid: int = 0, is_packets: bool = False) -> None:
+    def __init__(self, fds: tuple[int, ...], pid: int = 0) -> None:
         self.fds = fds
         self.pid = pid
-        self.is_packets = is_packets
         self._kept = -1
         self._link = self._name = ""
 
@@ -211,7 +212,10 @@ def _open_interface(transport: Transport) -> Device:
     except OSError as error:
         os.close(fd)
         raise TransportError(f"{transport.path or 'a new interface'}: {error.strerror}") from None
-    return Device((fd,), is_packets=True)
+    except TransportError:
+        os.close(fd)
+        raise
+    return Device((fd,))
 
 
 def _set_interface(name: bytes, transport: Transport) -> None:
@@ -221,23 +225,36 @@ def _set_interface(name: bytes, transport: Transport) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         if "mtu" in options:
             fcntl.ioctl(sock, _SIOCSIFMTU, struct.pack("16si20x", name, options["mtu"]))
-        if "addr" in options:
-            host, prefix = options["addr"]
-            if ":" in host:
-                index = struct.unpack_from("i", fcntl.ioctl(sock, _SIOCGIFINDEX, name + bytes(24)), 16)[0]
-                with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock6:
-                    address = socket.inet_pton(socket.AF_INET6, host)
-                    fcntl.ioctl(sock6, _SIOCSIFADDR, struct.pack("16sIi", address, prefix, index))
-            else:
-                mask = (0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF
-                for request, address in (
-                    (_SIOCSIFADDR, socket.inet_aton(host)),
-                    (_SIOCSIFNETMASK, mask.to_bytes(4, "big")),
-                ):
-                    fcntl.ioctl(sock, request, struct.pack("16sHH4s16x", name, socket.AF_INET, 0, address))
-        if options.get("up"):
+        index = struct.unpack_from("i", fcntl.ioctl(sock, _SIOCGIFINDEX, name + bytes(24)), 16)[0]
+        for host, prefix in options.get("addr", ()):
+            _tell_kernel(_NEWADDR, host, prefix, index)
+        if options.get("up") or "route" in options:
             flags = struct.unpack_from("h", fcntl.ioctl(sock, _SIOCGIFFLAGS, name + bytes(24)), 16)[0]
             fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", name, flags | _IFF_UP))
+        for host, prefix in options.get("route", ()):
+            _tell_kernel(_NEWROUTE, host, prefix, index)
+
+
+def _tell_kernel(what: int, host: str, prefix: int, index: int) -> None:
+    """Give the interface `index` an address, or a route to a network (rtnetlink(7)).  TransportError if refused."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = socket.inet_pton(family, host)
+    if what == _NEWADDR:
+        flags = _NODAD if family == socket.AF_INET6 else 0  # to be used at once
+        body = struct.pack("=BBBBI", family, prefix, flags, 0, index) + _attribute(1, address) + _attribute(2, address)
+    else:
+        scope = _SCOPE_LINK if family == socket.AF_INET else 0
+        body = struct.pack("=BBBBBBBBI", family, prefix, 0, 0, _TABLE_MAIN, _BY_ADMIN, scope, _UNICAST, 0)
+        body += _attribute(1, address) + _attribute(4, struct.pack("=I", index))
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:  # type: ignore[attr-defined, unused-ignore]
+        sock.send(struct.pack("=IHHII", 16 + len(body), what, _CREATE, 1, 0) + body)
+        code: int = -struct.unpack_from("=i", sock.recv(4096), 16)[0]
+    if code:
+        raise TransportError(f"{'addr' if what == _NEWADDR else 'route'}={host}/{prefix}: {os.strerror(code)}")
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(data), kind) + data  # of 4 or 16 bytes, so nothing is to be filled up
 
 
 _OPENERS: dict[str, Callable[[Transport], Device]] = {

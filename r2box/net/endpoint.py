@@ -202,6 +202,10 @@ class Endpoint:
             self._left = drop_written(self._left, written)
             if self._left and not written:
                 break
+        self._drained()
+
+    def _drained(self) -> None:
+        """As much is written as goes now."""
         if self._writes != bool(self._left):
             self._watch()
         if not self._left:

@@ -16,11 +16,14 @@ from ..proto.outcome import BUSY, GONE, LOST, REFUSED, Outcome, make_outcome
 from ..proto.policy import is_allowed
 from ..proto.route import Message
 from ..proto.stream import Nobody
+from ..proto.whole import describe_modes
+from ..proto.wire import DATAGRAMS, STREAM
 from . import endpoint as ends
 from .channel import adopt, close_all, same_socket, socketpair
 from .doubt import Doubt
 from .endpoint import GRACE, Endpoint
 from .guest import HANGUP_TIME, Guest, Incoming, Tunnel
+from .whole import WholeEndpoint, whole_pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,9 +93,10 @@ class Exchange:
     def on_serve(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         name = check_address(body["name"]) if body["name"] else ""
         allow = tuple(pattern.decode("utf-8", "replace") for pattern in body["allow"])
-        private = bool(body["private"])
+        check_mode(guest, body["mode"])
+        private, mode = bool(body["private"]), body["mode"]
         self.node.add_service(
-            Service(name, guest, runs=body["runs"], allow=allow, detail=body["detail"], private=private)
+            Service(name, guest, runs=body["runs"], allow=allow, detail=body["detail"], private=private, mode=mode)
         )
         if name:
             self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
@@ -137,6 +141,7 @@ class Exchange:
     def on_tunnel(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         """`descriptors` are the client's own stdin and stdout, or nothing."""
         try:
+            check_mode(guest, body["mode"])
             target, _ = self.node.resolve(body["target"])
             if self.is_closed:
                 raise RefusedError(f"{self.node.address}: is shutting down")
@@ -149,6 +154,9 @@ class Exchange:
                 raise RefusedError(f"{self.node.address}: {BENCH} measures the way to another node: give one with -t")
             if service is not None and not is_allowed(service.allow, (guest.link.address,)):
                 raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
+            if service is not None and service.mode != body["mode"]:
+                why = describe_modes(service.mode)
+                raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} {why}")
         except RefusedError:
             close_all(descriptors)
             raise
@@ -164,11 +172,12 @@ class _Over(Tunnel):
     __slots__ = ("_doubt", "_end", "_exchange", "_theirs")
 
     def __init__(self, exchange: Exchange, guest: Guest, body: say.Body, given: tuple[int, ...]) -> None:
-        mine, self._theirs = (given, ()) if given else make_pairs(say.APART if body["apart"] else say.SINGLE)
+        how = say.APART if body["apart"] else say.SINGLE
+        mine, self._theirs = (given, ()) if given else make_pairs(how, body["mode"])
         super().__init__(guest, body)
         self._exchange = exchange
-        kind = ends.STDIO if given else ends.SOCKET if self.detached else ends.CLIENT
-        self._end = Endpoint(exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
+        kind = ends.STDIO if given and not body["mode"] else ends.SOCKET if self.detached else ends.CLIENT
+        self._end = ENDS[body["mode"]](exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
 
         def join(stream: Stream) -> None:
             """By the way that it goes now."""
@@ -177,7 +186,8 @@ class _Over(Tunnel):
             exchange.endpoints[self._end] = stream
 
         try:
-            stream = exchange.node.open(guest.link.address, Message(body["target"], (), b""), self._end, join)
+            wish = Message(body["target"], (), b"")
+            stream = exchange.node.open(guest.link.address, wish, self._end, join, body["mode"])
         except RefusedError:
             del guest.tunnels[self.id]
             close_all(self._theirs)
@@ -240,7 +250,8 @@ class Here(Tunnel):
             theirs = given
         else:
             close_all(given)
-            self._mine, theirs = make_pairs(min(service.runs, say.APART if body["apart"] else say.SINGLE))
+            how = min(service.runs, say.APART if body["apart"] else say.SINGLE)
+            self._mine, theirs = make_pairs(how, service.mode)
         super().__init__(guest, body)
         self._incoming = Incoming(exchange, service.owner, self)
         exchange.announce(self._incoming, service, (guest.link.address,), theirs)
@@ -270,10 +281,11 @@ class Here(Tunnel):
 class _Relay:
     """A tunnel from a neighbour to a service here: its stream, our ends of its descriptors, and its server."""
 
-    __slots__ = ("_end", "_exchange", "_incoming", "_is_started", "_runs", "_stream")
+    __slots__ = ("_end", "_exchange", "_incoming", "_is_started", "_mode", "_runs", "_stream")
 
     def __init__(self, exchange: Exchange, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
-        mine, theirs = make_pairs(service.runs)
+        mine, theirs = make_pairs(service.runs, service.mode)
+        self._mode = service.mode
         self._exchange = exchange
         self._stream = stream
         self._end: Endpoint | None = None
@@ -289,7 +301,7 @@ class _Relay:
         exchange.announce(self._incoming, service, origin, theirs)
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
-        self._end = Endpoint(self._exchange.loop, adopt(fds), self, kind)
+        self._end = ENDS[self._mode](self._exchange.loop, adopt(fds), self, kind)
         self._exchange.endpoints[self._end] = self._stream
         self._end.join(self._stream)
         self._stream.far = self._end
@@ -353,7 +365,15 @@ class _Early(Nobody):
         self._relay.hang_up(outcome)
 
 
-def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def check_mode(guest: Guest, mode: int) -> None:
+    """RefusedError if `guest` can have nothing to do with tunnels of this mode."""
+    if mode not in ENDS:
+        raise RefusedError(f"does not know tunnels of the kind {mode}")
+    if mode == DATAGRAMS and not guest.link.passes:
+        raise RefusedError("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
+
+
+def make_pairs(how: int, mode: int = STREAM) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The descriptors of a tunnel, as (ours, theirs); of each, to read and to write.  OSError if none are left.
 
     PROVIDES: none.  SINGLE: one that does both.  APART: one for each direction, so that a program can close its
@@ -361,17 +381,19 @@ def make_pairs(how: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """
     if how == say.PROVIDES:
         return (), ()
-    a, b = socketpair()
+    pair = whole_pair if mode == DATAGRAMS else socketpair
+    a, b = pair()
     if how == say.SINGLE:
         return (a,), (b,)
     try:
-        c, d = socketpair()
+        c, d = pair()
     except OSError:
         close_all((a, b))
         raise
     return (a, c), (d, b)
 
 
+ENDS: dict[int, type[Endpoint]] = {STREAM: Endpoint, DATAGRAMS: WholeEndpoint}
 REQUESTS: dict[int, Callable[[Exchange, Guest, say.Body, tuple[int, ...]], None]] = {
     say.SERVE: Exchange.on_serve,
     say.STARTED: Exchange.on_started,

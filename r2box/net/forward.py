@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .log import Log
     from .loop import Loop
+    from .senders import Senders
     from .transport import Transport
 
 # Tunnels at a time: each may cost two descriptors here.  More connections wait until one has ended.
@@ -63,7 +64,8 @@ class _Tunnel:
 
 
 class Forwarder:
-    """Listens at `transport` and joins each connection to the service at `path`, which the log calls `name`.
+    """Listens at `transport` and joins each connection, or each sender of UDP, to the service at `path`, which the log
+    calls `name`.
 
     `failed(TransportError)` is called once if it cannot listen at all.
     """
@@ -84,12 +86,18 @@ class Forwarder:
         self._path = path
         self._name = name
         self._tunnels: set[_Tunnel] = set()
-        self._listener = Listener(loop, transport, self._taken, failed)
+        self._listener: Listener | Senders
+        if transport.is_datagrams:
+            from .senders import Senders
+
+            self._listener = Senders(loop, log, client, transport, path, name, failed)
+        else:
+            self._listener = Listener(loop, transport, self._taken, failed)
 
     def _taken(self, fd: int) -> None:
         tunnel = _Tunnel(self, fd)
         self._tunnels.add(tunnel)
-        if len(self._tunnels) >= MAX_TUNNELS:
+        if len(self._tunnels) >= MAX_TUNNELS and isinstance(self._listener, Listener):
             self._listener.pause()
         self._log.debug(f"{self._name}: a connection")
         given: tuple[int, ...] = ()
@@ -106,7 +114,7 @@ class Forwarder:
         """A tunnel has ended, in good order if there is no reason."""
         self._client.forget(id)
         self._tunnels.discard(tunnel)
-        if len(self._tunnels) < MAX_TUNNELS:
+        if len(self._tunnels) < MAX_TUNNELS and isinstance(self._listener, Listener):
             self._listener.resume()
         if why:
             self._log.error(f"{self._name}: {why}")

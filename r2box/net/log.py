@@ -2,6 +2,9 @@
 
 A line is at most PIPE_BUF bytes and is written only when stderr can take it at once: a blocked terminal or a journal
 that hangs must not stop a daemon.  What is lost is counted and said with the next line that gets through.
+
+Where stderr is systemd's journal, a line begins with its priority (sd-daemon(3)), and not with the name of the tool
+where the journal knows that already.
 """
 
 from __future__ import annotations
@@ -10,7 +13,20 @@ import os
 import select
 
 ERROR, WARNING, INFO, DEBUG = range(-1, 3)
+_PRIORITIES = {ERROR: 3, WARNING: 4, INFO: 6, DEBUG: 7}  # syslog(3)
 _MAX_LINE = getattr(select, "PIPE_BUF", 512)
+
+
+def lead(name: str, level: int) -> str:
+    """What a line of the tool `name` begins with."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return f"{name}: "
+    if os.environ.get("JOURNAL_STREAM") != f"{status.st_dev}:{status.st_ino}":
+        return f"{name}: "
+    is_known = os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())  # the journal has named its lines for us
+    return f"<{_PRIORITIES[level]}>" + ("" if is_known else f"{name}: ")
 
 
 class Log:
@@ -20,6 +36,7 @@ class Log:
         self.name = name
         self.level = level
         self._lost = 0
+        self._leads = {level: lead(name, level) for level in _PRIORITIES}
         self._poll = select.poll()
         self._poll.register(2, select.POLLOUT)
 
@@ -50,7 +67,7 @@ class Log:
             return
         lost, self._lost = self._lost, 0
         note = f" ({lost} lines before this one were lost)" if lost else ""
-        line = f"{self.name}: {text}{note}".encode("utf-8", "replace")[: _MAX_LINE - 1] + b"\n"
+        line = f"{self._leads[level]}{text}{note}".encode("utf-8", "replace")[: _MAX_LINE - 1] + b"\n"
         try:
             os.write(2, line)
         except OSError:

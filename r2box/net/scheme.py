@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DIAL, LISTEN, GATHER, DEVICE = "dial", "listen", "gather", "device"  # how it is opened
 CONNECT, TUNNEL, SERVE = "connect", "tunnel", "serve"  # where they may be used
+INTERFACES = ("tun", "tap")
 WORDS = {CONNECT: "carry a link", TUNNEL: "be the end of a tunnel", SERVE: "be served"}
 
 MAX_KEEPALIVE = 32767  # seconds; tcp(7) has no longer ones
@@ -26,6 +27,15 @@ BAUDS = (
     500000, 576000, 921600, 1000000, 1152000, 1500000, 2000000, 2500000, 3000000, 3500000, 4000000,
 )  # fmt: skip
 CIDS = {"any": 0xFFFFFFFF, "hypervisor": 0, "local": 1, "host": 2}  # vsock(7)
+
+
+DATAGRAMS_HELP = (
+    "With --datagrams, and without a word for tun://, tap://, udp:// and a socat with an address tun, the tunnel keeps "
+    "the boundaries of datagrams, of up to 65535 bytes, and both ends must be of this kind.  A command has sockets "
+    "of packets (SOCK_SEQPACKET) as its stdin and stdout: each read is one datagram, each write too.  Datagrams that "
+    "come faster than the way takes them are lost where they come in; on the way none is lost, split or merged.  An "
+    "empty one reaches UDP, but no command, which would take it for the end of its input."
+)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -111,6 +121,11 @@ def _network(text: str) -> tuple[str, int]:
     if not version or not slash:
         raise ValueError(f"{text!r} is not an address with its prefix, such as 10.0.0.1/24")
     return host, _number(0, 32 if version == 4 else 128, "a prefix")(prefix)
+
+
+def _networks(text: str) -> tuple[tuple[str, int], ...]:
+    """Any number of them, with commas between."""
+    return tuple(map(_network, text.split(",")))
 
 
 def _mode(text: str) -> int:
@@ -232,14 +247,25 @@ def _interface(rest: str, listens: bool) -> dict[str, Any]:
 
 
 class Option:
-    """`?name=FORM`.  `read` makes the value of it; those `for_links` mean nothing at the end of a tunnel."""
+    """`?name=FORM`.  `read` makes the value of it; those `for_links` mean nothing at the end of a tunnel, and those
+    `for_tunnels` nothing elsewhere."""
 
-    __slots__ = ("for_links", "form", "help", "name", "read")
+    __slots__ = ("for_links", "for_tunnels", "form", "help", "name", "read")
 
     def __init__(
-        self, name: str, form: str, read: Callable[[str], object], help: str, for_links: bool = False
+        self,
+        name: str,
+        form: str,
+        read: Callable[[str], object],
+        help: str,
+        for_links: bool = False,
+        for_tunnels: bool = False,
     ) -> None:
-        self.name, self.form, self.read, self.help, self.for_links = name, form, read, help, for_links
+        self.name, self.form, self.read, self.help = name, form, read, help
+        self.for_links, self.for_tunnels = for_links, for_tunnels
+
+    def fits(self, use: str) -> bool:
+        return not (self.for_tunnels if use == CONNECT else self.for_links)
 
 
 class Scheme:
@@ -270,7 +296,13 @@ FLOW = Option("flow", "none|rtscts|xonxoff", _choice("none", "rtscts", "xonxoff"
 STOP = Option("stop", "1|2", _choice("1", "2"), "stop bits (default 1)")
 BITS = Option("bits", "5|6|7|8", _choice("5", "6", "7", "8"), "data bits (default 8)")
 LINE = Option("link", "PATH", unescape, "without COMMAND: a symlink to the terminal, for a program to open")
-ADDR = Option("addr", "IP/PREFIX", _network, "the address of the interface")
+ADDR = Option("addr", "IP/PREFIX[,...]", _networks, "the addresses of the interface")
+ROUTE = Option(
+    "route", "IP/PREFIX[,...]", _networks, "networks that are reached through the interface, which is then up"
+)
+IDLE = Option(
+    "idle", "DURATION", _seconds, "of silence after which a sender is forgotten (default 60s)", for_tunnels=True
+)
 DEVICE_MTU = Option("mtu", "BYTES", _number(68, 65535, "an MTU"), "the MTU of the interface")
 UP = Option("up", "0|1", switch, "bring the interface up")
 
@@ -287,9 +319,9 @@ SCHEMES = {row.name: row for row in (
            "a UNIX socket; @NAME is one without a file"),
     Scheme("unix-listen", "PATH", _path, LISTEN, "connect tunnel", (MODE, *_HERE),
            "connections at a UNIX socket, any number"),
-    Scheme("udp", "HOST:PORT", _host_and_port, DIAL, "connect", _UDP, "UDP to there", True),
-    Scheme("udp-listen", "[HOST]:PORT", _host_and_port, GATHER, "connect", (LINK_ALIVE, MTU),
-           "UDP from anybody, a link for each sender", True),
+    Scheme("udp", "HOST:PORT", _host_and_port, DIAL, "connect tunnel serve", _UDP, "UDP to there", True),
+    Scheme("udp-listen", "[HOST]:PORT", _host_and_port, GATHER, "connect tunnel", (LINK_ALIVE, MTU, IDLE),
+           "UDP from anybody, a link or tunnel for each sender", True),
     Scheme("serial", "DEVICE", _device, DEVICE, "connect tunnel serve", _SERIAL, "a serial line", True),
     Scheme("pty", "COMMAND", whole_line, DEVICE, "connect tunnel serve", (LINE, *_HERE),
            "COMMAND on a terminal of its own, in raw mode"),
@@ -301,16 +333,16 @@ SCHEMES = {row.name: row for row in (
     Scheme("vsock", "CID:PORT", _cid_and_port, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
            "from a virtual machine to its host, or the other way round"),
     Scheme("vsock-listen", "[CID]:PORT", _cid_and_port, LISTEN, "connect tunnel", _HERE, "the other side of that"),
-    Scheme("tun", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP),
-           "a network interface of IP packets; the other end must be a tun:// too"),
-    Scheme("tap", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP),
-           "a network interface of Ethernet frames; the other end must be a tap:// too"),
+    Scheme("tun", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP, ROUTE),
+           "a network interface of IP packets, as long as the tunnel lasts; the other end is a tun:// too"),
+    Scheme("tap", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP, ROUTE),
+           "a network interface of Ethernet frames; the other end is a tap:// too"),
 )}  # fmt: skip
 
 OPTION_NAMES = sorted({name for row in SCHEMES.values() for name in row.options})
-_NO_STREAM = "a tunnel is a stream of bytes, and UDP has none"
 WHY_NOT = {
-    **{(how, use): _NO_STREAM for how in (DIAL, GATHER) for use in (TUNNEL, SERVE)},
-    (LISTEN, SERVE): "each tunnel to a service starts something, and this waits for others to",
+    **dict.fromkeys(
+        ((LISTEN, SERVE), (GATHER, SERVE)), "each tunnel to a service starts something, and this waits for others to"
+    ),
     (DEVICE, CONNECT): "it is the end of a tunnel",
 }

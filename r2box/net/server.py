@@ -13,7 +13,7 @@ from . import child
 from .channel import adopt, close_all
 from .client import checked
 from .dial import Dial
-from .scheme import DEVICE, SERVE
+from .scheme import DEVICE, INTERFACES, SERVE
 from .transport import COMMAND, Transport
 
 TYPE_CHECKING = False
@@ -46,6 +46,7 @@ class Server:
         failed: Callable[[R2Error], None],
         allow: tuple[str, ...] = (),
         private: bool = False,
+        datagrams: bool = False,
     ) -> None:
         self._loop = loop
         self._log = log
@@ -56,6 +57,8 @@ class Server:
         self._failed = failed
         self._allow = allow
         self._private = private
+        self._mode = transport.mode(datagrams)
+        self._runs = transport.how in (COMMAND, DEVICE) and transport.kind not in INTERFACES
         self._client: Client | None = None
         self._running: dict[int, int] = {}  # tunnel: process
         self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
@@ -71,7 +74,8 @@ class Server:
             say.SERVE,
             self._answered,
             name=self.name,
-            runs=say.APART if self.transport.how in (COMMAND, DEVICE) else say.PROVIDES,
+            runs=say.APART if self._runs else say.PROVIDES,
+            mode=self._mode,
             allow=tuple(pattern.encode() for pattern in self._allow),
             detail=self.transport.text[:200],
             private=int(self._private),
@@ -99,7 +103,10 @@ class Server:
     def _incoming(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         origin = format_path(body["origin"])
         self._log.debug(f"{self.name or 'cmd'}: a tunnel from {origin}")
-        if self.transport.how not in (COMMAND, DEVICE):
+        if self.transport.kind in INTERFACES:
+            self._give_interface(body.id)
+            return
+        if not self._runs:
             self._dials[body.id] = Dial(self._loop, self.transport, lambda got: self._dialled(body.id, got))
             return
         if len(self._running) + len(self._bridges) >= MAX_RUNNING:
@@ -124,6 +131,15 @@ class Server:
         self._running[body.id] = pid
         self._send(say.STARTED, body.id)
         self._loop.on_exit(pid, lambda status: self._ended(body.id, status))
+
+    def _give_interface(self, id: int) -> None:
+        """It is gone when the daemon, or who gets it from there, closes it."""
+        from .device import open_device
+
+        try:
+            self._send(say.STARTED, id, open_device(self.transport).fds)
+        except TransportError as error:
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error}"))
 
     def _join_device(self, id: int, descriptors: tuple[int, ...], environment: dict[str, str]) -> None:
         from .bridge import Bridge
@@ -152,7 +168,7 @@ class Server:
             bridge.close()
             device.release()
 
-        bridge = Bridge(self._loop, adopt(device.fds), stream, ended, device.is_packets)
+        bridge = Bridge(self._loop, adopt(device.fds), stream, ended)
         self._bridges[id] = close
         self._send(say.STARTED, id)
         if device.pid:

@@ -2,13 +2,15 @@
 
 A command line goes to `/bin/sh -c`.  Three things are done to it first.  The first word of a line that is a plain
 program is given its full path: some programs want to be called so (sshd refuses to run otherwise), and users' PATH
-often lacks the sbin directories where services live.  A line that is one program takes the shell's place (exec).  And
-a line that is no shell command because a quote in it is never closed (echo Hello, I'm bob) is taken word by word.
+often lacks the sbin directories where services live, and the one where r2box has its names.  A line that is one program
+takes the shell's place (exec).  And a line that is no shell command because a quote in it is never closed (echo Hello,
+I'm bob) is taken word by word.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from ..errors import AddressError
 from ..proto.address import check_address
@@ -58,7 +60,8 @@ def with_full_path(command: str) -> str:
     word = command.split(None, 1)[0] if command.strip() else ""
     if not word or word in _BUILTINS or not set(word) <= _PLAIN:
         return command
-    for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH]:
+    own = os.path.dirname(os.path.abspath(sys.argv[0]))  # where r2box's other names are, if it is not on PATH
+    for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH, own]:
         path = os.path.join(folder, word)
         if os.path.isabs(path) and set(path) <= _PLAIN | {"/"} and os.path.isfile(path) and os.access(path, os.X_OK):
             return command.replace(word, path, 1)

@@ -29,7 +29,7 @@ def default_path() -> str:
 
 def connect(path: str) -> socket.socket:
     """A connection to the daemon at `path`.  DaemonError, with what to do, if there is none."""
-    _check_length(path)
+    check_length(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(path)
@@ -50,7 +50,7 @@ def listen(path: str) -> socket.socket:
 
     Missing directories are made for their owner only.  DaemonError if the place is taken, or unsafe.
     """
-    _check_length(path)
+    check_length(path)
     folder = os.path.dirname(path) or "."
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -130,15 +130,18 @@ def identity(path: str) -> tuple[int, int]:
 
 
 def remove(path: str, which: tuple[int, int]) -> None:
-    """Remove the socket file at `path`, if it still is the one that `identity` told of."""
+    """Remove the socket file at `path`, if it still is the one that `identity` told of, and if we may."""
     try:
         if identity(path) == which:
             os.unlink(path)
     except FileNotFoundError:
         return  # somebody was faster
+    except PermissionError:
+        return  # we were root when it was made (--user); whoever starts there next finds it stale
 
 
-def _check_length(path: str) -> None:
+def check_length(path: str) -> None:
+    """DaemonError if no socket can have this path."""
     size = len(os.fsencode(path))
     if size > MAX_PATH:
         raise DaemonError(f"{path}: {size} bytes; the path of a socket has at most {MAX_PATH}")

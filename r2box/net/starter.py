@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from .shell import quote, scan
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 STARTS = ("exec:-", "system:-", "shell:-")  # socat's addresses that run a program
 PLACE = "-%"
 # socat reads exec: twice: as an address, where these end a part of it, and then as words.
@@ -62,14 +66,23 @@ def fill_place(command: str, words: list[str]) -> str:
 
 def is_lossy_command(command: str) -> bool:
     """Whether `command` is a socat, however deep in other commands, with an address that may lose bytes."""
+    return _has_address(command, _is_lossy_address)
+
+
+def has_tun(command: str) -> bool:
+    """The same with a network interface of its own, whose packets are to stay whole."""
+    return _has_address(command, lambda address: address.partition(",")[0].partition(":")[0].lower() == "tun")
+
+
+def _has_address(command: str, is_it: Callable[[str], bool]) -> bool:
     is_socat = False
     for word in _words(command):
         if word in _SEPARATORS:
             is_socat = False
         elif is_socat:
-            if any(_is_lossy_address(address) for address in word.split("!!")):
+            if any(is_it(address) for address in word.split("!!")):
                 return True
-        elif " " in word and is_lossy_command(word):  # ssh HOST "socat ..."
+        elif " " in word and _has_address(word, is_it):  # ssh HOST "socat ..."
             return True
         is_socat = is_socat or word.rpartition("/")[2] == "socat"
     return False

@@ -14,10 +14,12 @@ This module reads; what opens a transport is `dial` (connections), `datagram` (t
 from __future__ import annotations
 
 from ..errors import AddressError, UsageError
+from ..proto.wire import DATAGRAMS, STREAM
 from . import shell
 from .scheme import (
     CONNECT,
     GATHER,
+    INTERFACES,
     LISTEN,
     OPTION_NAMES,
     SCHEMES,
@@ -29,7 +31,7 @@ from .scheme import (
     unescape,
     whole_line,
 )
-from .starter import find_place, is_lossy_command
+from .starter import find_place, has_tun, is_lossy_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +79,19 @@ class Transport:
         return self.kind in ("udp", "udp-listen")
 
     @property
+    def is_whole(self) -> bool:
+        """Whether a tunnel with this at its end is one of datagrams without a word."""
+        return self.is_datagrams or self.kind in INTERFACES or (self.kind == COMMAND and has_tun(self.command))
+
+    def mode(self, asked: bool) -> int:
+        """The mode of a tunnel with this at its end; `asked`: --datagrams was given.  UsageError if it has none."""
+        if asked and not self.is_whole and self.kind not in (STDIO, COMMAND):
+            raise UsageError(
+                f"{self}: is a stream of bytes: --datagrams is for commands and -; udp://, tun:// imply it"
+            )
+        return DATAGRAMS if asked or self.is_whole else STREAM
+
+    @property
     def mtu(self) -> int:
         """Bytes of the packets of a lossy link; 0: as the link has it."""
         return int(self.options.get("mtu", 0))
@@ -100,6 +115,8 @@ class Transport:
             instead = ", ".join(f"{name}://" for name, other in SCHEMES.items() if use in other.uses)
             raise UsageError(f"{self}: cannot {WORDS[use]}: {why} (there are {instead})")
         for name in self.options:
+            if use == CONNECT and row.options[name].for_tunnels:
+                raise UsageError(f"{self}: {name}= is for tunnels, and this is to {WORDS[use]}")
             if use != CONNECT and row.options[name].for_links:
                 raise UsageError(f"{self}: {name}= is for links, and this cannot be one: it is to {WORDS[use]}")
         return self
@@ -182,7 +199,7 @@ def explain(use: str) -> str:
     seen: dict[str, Option] = {}
     parts = []
     for row in rows:
-        mine = [option for option in row.options.values() if use == CONNECT or not option.for_links]
+        mine = [option for option in row.options.values() if option.fits(use)]
         for option in mine:
             seen.setdefault(option.name, option)
         takes = f" (?{', '.join(option.name for option in mine)})" if mine else ""

@@ -59,7 +59,9 @@ _OUTCOME = {"code": (1, "uint"), "status": (2, "uint"), "signal": (3, "uint"), "
 BODIES = {
     PING: Fields("PING", data=(1, "bytes")),
     LIST: Fields("LIST", clients=(1, "uint"), start=(2, "uint")),
-    TUNNEL: Fields("TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint"), detached=(4, "uint")),
+    TUNNEL: Fields(
+        "TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint"), detached=(4, "uint"), mode=(5, "uint")
+    ),
     # `patience`: seconds that the session waits for another transport after a cut; `lossy`: the transport may lose
     # bytes; `mtu`: of its packets, in bytes; `keepalive`: seconds of silence.  0: the default, and for patience none.
     # `silent`: tell and hear nothing of the network there; `still`: carry nothing for others; `advertise`, `accept`:
@@ -70,7 +72,8 @@ BODIES = {
         silent=(7, "uint"), still=(8, "uint"), advertise=(9, "each"), accept=(10, "each"),
     ),
     SERVE: Fields(
-        "SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text"), private=(5, "uint")
+        "SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text"), private=(5, "uint"),
+        mode=(6, "uint"),
     ),
     STARTED: Fields("STARTED"),
     EXITED: Fields("EXITED", **_OUTCOME),

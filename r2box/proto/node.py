@@ -33,7 +33,8 @@ from .policy import EVERYTHING, is_allowed
 from .probes import Probes
 from .route import Message, hop
 from .table import CUT
-from .wire import CLIENT, DESCRIPTOR
+from .whole import describe_modes
+from .wire import CLIENT, DATAGRAMS, DESCRIPTOR, STREAM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ MAX_SERVICES = 4096  # offered at once by one node
 class Service:
     """A service of this node.  `owner` is whatever the host wants to find it by."""
 
-    __slots__ = ("allow", "detail", "name", "owner", "private", "runs")
+    __slots__ = ("allow", "detail", "mode", "name", "owner", "private", "runs")
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Service:
         allow: tuple[str, ...] = (),
         detail: str = "",
         private: bool = False,
+        mode: int = STREAM,
     ) -> None:
         self.name = name  # "" for the node's own command
         self.owner = owner
@@ -91,6 +93,7 @@ class Service:
         self.allow = allow
         self.detail = detail
         self.private = private  # no other node is told of it
+        self.mode = mode  # of the tunnels that it takes: STREAM or DATAGRAMS
 
 
 class Node:
@@ -264,7 +267,7 @@ class Node:
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
-    def open(self, n0: str, wish: Message, far: End, joined: Callable[[Stream], None]) -> Stream:
+    def open(self, n0: str, wish: Message, far: End, joined: Callable[[Stream], None], mode: int = STREAM) -> Stream:
         """Route what n0 wishes for one step on: a stream to the neighbour at the head of `wish.path`, joined to `far`.
 
         If it fails before the tunnel stands and there is another way, another stream takes its place: `joined` is
@@ -272,7 +275,7 @@ class Node:
         """
         targets = self._targets(wish.path, wish.origin)
         ways = [
-            self._way(n0, link, Message(path, wish.origin, b""), route)
+            self._way(n0, link, Message(path, wish.origin, b""), route, mode)
             for link, path, route in targets
             if _is_neighbour(link)
         ]
@@ -287,10 +290,10 @@ class Node:
         if link is not None:
             self.discovery.doubt(route, link.now)
 
-    def _way(self, n0: str, link: Any, wish: Message, route: Route | None) -> Way:
+    def _way(self, n0: str, link: Any, wish: Message, route: Route | None, mode: int) -> Way:
         def begin(far: End) -> Stream:
             onward = hop(n0, wish)[1]
-            stream: Stream | None = link.open({"path": onward.path, "origin": onward.origin})
+            stream: Stream | None = link.open({"path": onward.path, "origin": onward.origin, "mode": mode})
             if stream is None:
                 raise BusyError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")
             stream.far = far
@@ -316,12 +319,12 @@ class Node:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
             if len(wish.path) + len(origin) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
-            if fields["mode"]:
+            if fields["mode"] not in (STREAM, DATAGRAMS):
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
             target, _ = self.resolve(wish.path, origin)
             if isinstance(target, Link):
                 self._check_transit(link, target)
-                stream.far = self.open(link.address, wish, stream, lambda other: _join(stream, other))
+                stream.far = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
                 return
             service = target or self.itself()
         except RefusedError as error:
@@ -329,6 +332,8 @@ class Node:
             return
         if not is_allowed(service.allow, origin):
             stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} is not for {format_path(origin)}"))
+        elif fields["mode"] != service.mode:
+            stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} {describe_modes(service.mode)}"))
         elif service is self.bench:
             self.meters.open(stream)
         else:

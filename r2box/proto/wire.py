@@ -221,7 +221,8 @@ NODE, CLIENT = 0, 1
 FAULT = 1  # code of a BYE: something was wrong; 0 is a farewell in good order
 BYE_FIELDS = Fields("BYE", code=(1, "uint"), text=(2, "text"))
 MESSAGE_FIELDS = Fields("MESSAGE", path=(1, "path"), origin=(2, "path"), body=(3, "bytes"), descriptors=(4, "uint"))
-STREAM, DESCRIPTOR = 0, 1  # mode of an OPEN: a tunnel, or what stands for a descriptor on a control link
+# The mode of an OPEN: a tunnel of bytes; what stands for a descriptor on a control link; a tunnel of datagrams.
+STREAM, DESCRIPTOR, DATAGRAMS = range(3)
 OPEN_FIELDS = Fields("OPEN", path=(1, "path"), origin=(2, "path"), window=(3, "uint"), mode=(4, "uint"))
 ACCEPT_FIELDS = Fields("ACCEPT", window=(1, "uint"))
 CLOSE_FIELDS = Fields("CLOSE", code=(1, "uint"), status=(2, "uint"), signal=(3, "uint"), text=(4, "text"))
@@ -356,4 +357,3 @@ def agree_version(oldest: int, newest: int) -> int:
             f"no common protocol version: the neighbour speaks {oldest} to {newest}, this r2box {OLDEST} to {VERSION}"
         )
     return version
-

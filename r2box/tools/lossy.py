@@ -50,7 +50,7 @@ COMMAND = Command(
         Option(("--cut",), "cut the line after about 1M, or 30s", "MEAN"),
         Option(("--rst",), "cut by a reset, instead of an end", kind="flag"),
         Option(("--silence",), "cut by silence, for so long or forever", "TIME"),
-        Option(("--only",), "only this way: out (to the command), or in", "WAY"),
+        Option(("--only",), "only this way: out (to the command), or in", "WAY", choices=["out", "in"]),
         Option(("--seed",), "the same seed does the same again", "N", kind="int"),
         Option(("--stats",), "say at the end what was done", kind="flag"),
         Option(("-v", "--verbose"), "say more: the seed, cuts, --stats", kind="count"),
@@ -138,8 +138,6 @@ def make_plan(args: Args) -> Plan:
         if args.slice < 1:
             raise UsageError(f"option --slice: {args.slice} is not a number of bytes from 1")
         faults["slice"] = args.slice
-    if args.only not in (None, "in", "out"):
-        raise UsageError(f"option --only: {args.only!r} is neither in nor out")
     if (args.rst or args.silence is not None) and args.cut is None:
         raise UsageError("--rst and --silence say how to cut: give --cut too")
     if args.rst and args.silence is not None:

@@ -10,9 +10,9 @@ import os
 import signal
 
 from .. import config as files
-from ..command import QUIET, VERBOSE, Command, Option
+from ..command import QUIET, USER, VERBOSE, Command, Option
 from ..errors import OK, ConfigError, R2Error, UsageError
-from ..net import bridge, datagram, device, endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net import bridge, datagram, device, endpoint, senders, splice, whole  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.channel import socketpair
 from ..net.child import raise_file_limit
 from ..net.client import Client
@@ -22,7 +22,7 @@ from ..net.keeper import Keeper
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.server import Server
-from ..net.socketfile import default_path
+from ..net.supervisor import Supervisor
 from ..net.tasks import Tasks
 from ..net.transport import parse_transport
 from ..proto.address import BENCH
@@ -42,6 +42,7 @@ COMMAND = Command(
         Option(("--check",), "only say whether the configuration is right", kind="flag"),
         VERBOSE,
         QUIET,
+        USER,
     ],
     common=False,
     section=8,
@@ -51,7 +52,11 @@ COMMAND = Command(
         "100 ms, then less and less often, at least every 30 s.\n\n"
         "SIGHUP reads the file again: links and services that were added or removed there are started or ended, and "
         "the others are left alone, but links that wait to be made again are made at once.  SIGTERM and SIGINT end the "
-        "node in good order."
+        "node in good order.  A file that is wrong when it is read again changes nothing.\n\n"
+        "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
+        "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made and "
+        "the file first read as root; links, services, tasks and devices are opened as USER, who must be able to read "
+        "the file for a reload."
     ),
     examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "a wrong file, or a taken socket"), ("2", "wrong usage")],
@@ -72,7 +77,7 @@ def main(args: Args) -> int:
             f"{len(config.tasks)} tasks: right"
         )
         return OK
-    return Manager(config, args.file, Log("r2dm", INFO + args.verbose - 2 * args.quiet)).run()
+    return Manager(config, args.file, Log("r2dm", INFO + args.verbose - 2 * args.quiet), args.user).run()
 
 
 class _Part:
@@ -163,13 +168,30 @@ class _Service(_Part):
     """One [[serve]], or [self] cmd with the name ""."""
 
     def __init__(
-        self, manager: Manager, name: str, cmd: str, allow: tuple[str, ...] = (), private: bool = False
+        self,
+        manager: Manager,
+        name: str,
+        cmd: str,
+        allow: tuple[str, ...] = (),
+        private: bool = False,
+        datagrams: bool = False,
     ) -> None:
         super().__init__(manager)
         transport = parse_transport(cmd)
         self._server = Server(
-            self.loop, manager.log, name, transport, manager.path, lambda: None, self._failed, allow, private
+            self.loop,
+            manager.log,
+            name,
+            transport,
+            manager.path,
+            self._settled,
+            self._failed,
+            allow,
+            private,
+            datagrams,
         )
+        self._is_settled = False
+        manager.unsettled += 1
         self._client = self.connect(lambda: self._server.offer(self._client))
 
     def _restart(self) -> None:
@@ -181,9 +203,17 @@ class _Service(_Part):
 
     def _failed(self, error: R2Error) -> None:
         self.manager.log.error(f"service {self._server.name}: {error}")
+        self._settled()
+
+    def _settled(self) -> None:
+        """It stands, or cannot: nothing is waited for."""
+        if not self._is_settled:
+            self._is_settled = True
+            self.manager.settled()
 
     def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
         self.ended = True
+        self._settled()
 
         def has_left() -> None:
             left()
@@ -217,10 +247,13 @@ class _Tasks(_Part):
 class Manager:
     """A node and everything in its file."""
 
-    def __init__(self, config: Config, file: str, log: Log) -> None:
+    def __init__(self, config: Config, file: str, log: Log, user: str | None = None) -> None:
         self.loop = Loop()
         self.log = log
-        self.path = config.socket or default_path()
+        self.supervisor = Supervisor(self.loop)
+        self.path = config.socket or ""  # known for sure when it listens
+        self.unsettled = 0  # services that have not been offered yet
+        self._user = user
         self._file = file
         self._config = config
         self._links: list[tuple[Conn, _Link]] = []
@@ -238,7 +271,7 @@ class Manager:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)
-        self.daemon.listen(self.path)
+        self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user)
         self._start()
         self.loop.run()
         return OK
@@ -255,22 +288,34 @@ class Manager:
             self._itself = _Service(self, "", config.cmd)
         for serve in config.serves:
             if serve not in [pair[0] for pair in self._services]:
-                service = _Service(self, serve.name, serve.cmd, tuple(serve.allow), serve.private)
+                service = _Service(self, serve.name, serve.cmd, tuple(serve.allow), serve.private, serve.datagrams)
                 self._services.append((serve, service))
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
                 self._links.append((conn, _Link(self, conn)))
+        self.unsettled += 1
+        self.settled()
+
+    def settled(self) -> None:
+        """One service less is waited for; when all stand, the node is ready."""
+        self.unsettled -= 1
+        if not self.unsettled and not self._ending:
+            self.supervisor.ready(self.daemon.summary())
 
     def _reload(self) -> None:
         """Read the file again.  A file that is wrong changes nothing."""
+        if self._ending:
+            return
+        self.supervisor.reloading()
         try:
             new = files.load(self._file)
         except ConfigError as error:
             for line in str(error).splitlines():
                 self.log.error(f"not reloaded: {line}")
+            self.supervisor.ready(f"not reloaded: {str(error).splitlines()[0]}")
             return
         old, self._config = self._config, new
-        if (new.addr, new.socket or default_path(), new.policy) != (old.addr, self.path, old.policy):
+        if (new.addr, new.socket, new.policy) != (old.addr, old.socket, old.policy):
             self.log.warning(f"{self._file}: a new addr or socket, or other rules in [self], take a restart")
         if self._tasks is not None:
             self._tasks.tasks.change(new.tasks)
@@ -304,6 +349,7 @@ class Manager:
         if self._ending:
             return
         self._ending = True
+        self.supervisor.stopping()
         self.loop.later(END_TIME, self.loop.stop)
         for part in self._parts():
             part.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from ..command import QUIET, SOCKET, VERBOSE, Argument, Command
+from ..command import QUIET, SOCKET, USER, VERBOSE, Argument, Command
 from ..errors import OK
 from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.child import raise_file_limit
@@ -12,7 +12,7 @@ from ..net.daemon import Daemon
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.rules import OF_NODE, policy_of
-from ..net.socketfile import default_path
+from ..net.supervisor import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ COMMAND = Command(
     "r2d",
     "run a node in the foreground",
     arguments=[Argument("ADDRESS", "the node's address: letters, digits and . _ : = + @ -")],
-    options=[VERBOSE, QUIET, SOCKET, *OF_NODE],
+    options=[VERBOSE, QUIET, SOCKET, USER, *OF_NODE],
     common=False,
     section=8,
     description=(
@@ -32,7 +32,10 @@ COMMAND = Command(
         "Neighbours tell each other which nodes and services they reach, so that a name is enough; --no-discover, "
         "--no-transit and --advertise restrict that on all links, and options of r2-connect(1) on one.\n\n"
         "A stale socket file is taken over; a live daemon's is not.  On SIGTERM or SIGINT the daemon passes on what it "
-        "has accepted, tells its neighbours and clients, removes the socket and exits."
+        "has accepted, tells its neighbours and clients, removes the socket and exits.\n\n"
+        "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
+        "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made as "
+        "root; links, services and devices are opened as USER."
     ),
     examples=[("r2d alice", "run the node alice at the default socket")],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the socket is taken or unsafe"), ("2", "wrong usage")],
@@ -45,12 +48,19 @@ def main(args: Args) -> int:
     loop = Loop()
     log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
     loop.failed = log.bug
+    supervisor = Supervisor(loop)
     daemon = Daemon(loop, args.address, log, loop.stop)
+
+    def end() -> None:
+        supervisor.stopping()
+        daemon.end()
+
     daemon.node.discovery.policy = policy_of(args)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants it so
-            loop.on_signal(number, daemon.end)
-    daemon.listen(args.socket or default_path())
+            loop.on_signal(number, end)
+    supervisor.listen(daemon, args.socket, args.user)
+    supervisor.ready(daemon.summary())
     loop.run()
     loop.close()
     return OK

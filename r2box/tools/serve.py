@@ -11,7 +11,7 @@ from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.log import INFO, Log
 from ..net.loop import Loop
-from ..net.scheme import SERVE
+from ..net.scheme import DATAGRAMS_HELP, SERVE
 from ..net.server import Server
 from ..net.transport import explain, parse_transport, service_name, summary
 from ..proto.address import SERVICE, check_address
@@ -28,13 +28,14 @@ COMMAND = Command(
         Option(("-n", "--name"), "the service's name; without it the base name of the command", "NAME"),
         Option(("--allow",), "only tunnels whose origin matches PATTERN", "PATTERN", kind="list"),
         Option(("--private",), "tell no other node of it: who knows the name can use it", kind="flag"),
+        Option(("--datagrams",), "each read and write of the command is one packet", kind="flag"),
     ],
     aliases=["r2 serve"],
     description=(
         "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
         "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
         "node first), R2_SERVICE and R2_NODE.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
-        "A URL is opened once for each tunnel.  " + explain(SERVE) + "\n\n"
+        "A URL is opened once for each tunnel.  " + explain(SERVE) + "\n\n" + DATAGRAMS_HELP + "\n\n"
         "The service is offered until r2-serve ends.  PATTERN is the origin as R2_ORIGIN has it, or its first steps, "
         "with the shell's * and ?."
     ),
@@ -92,7 +93,7 @@ def main(args: Args) -> int:
         result["ending"] = True
         client.leave(lambda: server.end(loop.stop))
 
-    server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow), args.private)
+    server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow), args.private, args.datagrams)
     client = Client(
         loop,
         socketfile.connect(path).detach(),

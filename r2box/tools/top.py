@@ -12,7 +12,7 @@ import signal
 import termios
 import time
 
-from ..command import Command, Option, closest
+from ..command import Command, Option
 from ..errors import OK, SIGNALLED, UsageError
 from ..net import socketfile
 from ..net.client import Client, ask
@@ -61,7 +61,7 @@ TOP = Command(
         Option(("-d", "--delay"), "look every SECONDS", "SECONDS", kind="float", default=2.0),
         Option(("-n", "--count"), "end after COUNT looks", "COUNT", kind="int"),
         Option(("-b", "--batch"), "print one look after the other, as it does without a terminal", kind="flag"),
-        Option(("-o", "--order"), "sort by COLUMN: " + ", ".join(SORTS), "COLUMN", default="rate"),
+        Option(("-o", "--order"), "sort by COLUMN: " + ", ".join(SORTS), "COLUMN", default="rate", choices=[*SORTS]),
     ],
     description=(
         "The tables of r2 status, with the rates since the last look.  The keys are those of top(1): q ends it and h "
@@ -376,8 +376,6 @@ def main(args: Args) -> int:
         raise UsageError(f"-d: at least {LEAST_DELAY:g} s")
     if args.count is not None and args.count < 1:
         raise UsageError("-n: at least one")
-    if args.order not in SORTS:
-        raise UsageError(f"-o {args.order}: no such column{closest(args.order, SORTS)}; there are {', '.join(SORTS)}")
     top = Top(args)
     try:
         ask(str(args.socket or socketfile.default_path()), top.begin)

@@ -14,7 +14,7 @@ from ..net.dial import Dial
 from ..net.endpoint import GRACE
 from ..net.log import Log
 from ..net.loop import Loop
-from ..net.scheme import DEVICE, DIAL, LISTEN, TUNNEL
+from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, GATHER, INTERFACES, LISTEN, TUNNEL
 from ..net.splice import BROKEN, Pump, can_give, take_stdio
 from ..net.transport import COMMAND as RUN
 from ..net.transport import STDIO, Transport, explain, parse_transport, summary
@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from ..net.bridge import Bridge
     from ..net.device import Device
     from ..net.forward import Forwarder
+    from ..net.whole import Crossing
 
 COMMAND = Command(
     "r2-tunnel",
     "join a program to a service of another node",
     arguments=[Argument("TRANSPORT", summary(TUNNEL))],
     options=[
-        Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag")
+        Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag"),
+        Option(
+            ("--datagrams",), "each read and write of the command or of stdin and stdout is one packet", kind="flag"
+        ),
     ],
     aliases=["r2 tunnel"],
     description=(
@@ -42,7 +46,10 @@ COMMAND = Command(
         "A target that is a node and no service reaches the node's own command.  Nothing is read, and no command is "
         "started, before the service has taken the tunnel.\n\n"
         "The end of either direction is passed on and leaves the other one open.\n\n"
-        "A URL that listens makes a tunnel of each connection, until r2-tunnel is ended.  " + explain(TUNNEL)
+        "A URL that listens makes a tunnel of each connection, or of each sender of UDP, until r2-tunnel is ended.  "
+        + explain(TUNNEL)
+        + "\n\n"
+        + DATAGRAMS_HELP
     ),
     examples=[
         ("echo hello | r2 -t bob -t upper tunnel -", "use the service upper of the neighbour bob"),
@@ -97,7 +104,8 @@ class Tunnel:
         self._input: Pump | None = None
         self._stdio: tuple[int, int] | None = None  # the connection that is our input and output
         self._device: Device | None = None  # or the device
-        self._bridge: Bridge | None = None  # between that and the tunnel
+        self._mode = transport.mode(args.datagrams)
+        self._bridge: Bridge | Crossing | None = None  # between that and the tunnel
         self._forwarder: Forwarder | None = None  # instead of one tunnel
         self._ours: dict[int, int] = {}  # of stdin (0) and stdout (1), what stands for it here; the other end was given
         self._is_given = False  # our stdout: somebody else writes there
@@ -110,7 +118,7 @@ class Tunnel:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._loop.on_signal(number, lambda number=number: self._killed(number))  # type: ignore[misc]
-        if self._transport.how == LISTEN:
+        if self._transport.how in (LISTEN, GATHER):
             self._loop.on_signal(signal.SIGINT, self._stop_forwarding)
             self._loop.on_signal(signal.SIGTERM, self._stop_forwarding)
         try:
@@ -127,7 +135,9 @@ class Tunnel:
 
     def _ask(self, given: tuple[int, ...] = (), **fields: int) -> None:
         """Ask for the tunnel; `given` are an input and an output that the daemon may use itself."""
-        self._id = self._client.request(say.TUNNEL, self._heard, (), given, target=self._path, **fields)
+        self._id = self._client.request(
+            say.TUNNEL, self._heard, (), given, target=self._path, mode=self._mode, **fields
+        )
 
     def _start_command(self) -> None:
         self._ask(apart=1, runs=1)
@@ -135,6 +145,8 @@ class Tunnel:
     def _start_stdio(self) -> None:
         if self._fdpass:
             self._ask(detached=1)
+        elif self._mode:
+            self._ask()
         elif self._client.link.passes:
             given = [self._lend(0), self._lend(1)]
             self._ask((given[0], given[1]), apart=1)
@@ -163,6 +175,15 @@ class Tunnel:
     def _start_device(self) -> None:
         from ..net import bridge, device  # noqa: F401  a wrong installation is to be heard of before the tunnel stands
 
+        if self._transport.kind in INTERFACES:
+            try:
+                fd = device.open_device(self._transport).fds[0]
+            except TransportError as error:
+                self._fail(f"{self._transport}: {error}")
+                return
+            self._stdio = fd, os.dup(fd)
+            self._ask((os.dup(fd), os.dup(fd)))
+            return
         self._ask(apart=1, runs=int(bool(self._transport.command)))
 
     def _start_listening(self) -> None:
@@ -200,13 +221,16 @@ class Tunnel:
         if self._transport.kind == RUN:
             self._join_command(descriptors)
             return
-        if self._transport.how == DEVICE:
+        if self._transport.how == DEVICE and self._stdio is None:
             self._join_device(descriptors)
             return
         if self._fdpass:
             self._pass_on(descriptors[0])
             return
         stdin, stdout = self._stdio or take_stdio()
+        if self._mode:
+            self._cross(stdin, stdout, descriptors)
+            return
         lent = self._ours
         if descriptors:
             self._splice_out(descriptors[0], stdout)
@@ -223,6 +247,26 @@ class Tunnel:
             self._splice_in(stdin, lent[0])
         else:
             os.close(stdin)
+
+    def _cross(self, stdin: int, stdout: int, descriptors: tuple[int, ...]) -> None:
+        """Copy datagrams, or leave them to the daemon if it could use what it was given."""
+        from ..net.channel import Channel
+        from ..net.whole import Crossing
+
+        if not descriptors:
+            close_all((stdin, stdout))
+            return
+        self._output_done = False
+        if self._stdio is not None:  # one descriptor, and its copy
+            os.close(stdout)
+            stdout = stdin
+        self._bridge = Crossing(self._loop, Channel(stdin, stdout), adopt(descriptors), self._bridge_ended)
+
+    def _bridge_ended(self, why: str) -> None:
+        if why:
+            self._fail(f"{self._transport}: {why}")
+        self._output_done = True
+        self._maybe_over()
 
     def _splice_out(self, source: int, stdout: int) -> None:
         self._output_done = False
@@ -280,14 +324,8 @@ class Tunnel:
             self._fail(f"{self._transport}: {error}")
             return
 
-        def ended(why: str) -> None:
-            if why:
-                self._fail(f"{self._transport}: {why}")
-            self._output_done = True
-            self._maybe_over()
-
         self._output_done = False
-        self._bridge = Bridge(self._loop, adopt(device.fds), adopt(descriptors), ended, device.is_packets)
+        self._bridge = Bridge(self._loop, adopt(device.fds), adopt(descriptors), self._bridge_ended)
         self._pid = device.pid
         if self._pid:
             self._loop.on_exit(self._pid, self._command_exited)
@@ -391,5 +429,6 @@ _STARTS = {
     RUN: Tunnel._start_command,
     DIAL: Tunnel._start_dialling,
     LISTEN: Tunnel._start_listening,
+    GATHER: Tunnel._start_listening,
     DEVICE: Tunnel._start_device,
 }

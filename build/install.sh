@@ -1,0 +1,70 @@
+#!/bin/sh
+# Put everything in its place, or take it away again; called by make.
+#
+#     build/install.sh install|uninstall PYTHON PREFIX [DESTDIR]
+#
+# A file that is there and is not ours, as radare2's r2, is left alone and reported; `uninstall` removes what `install`
+# has put there and nothing else.
+set -eu
+cd "$(dirname "$0")/.."
+
+action=$1 python=$2 prefix=$3 destdir=${4-}
+case $prefix in
+    /*) ;;
+    *) echo "make $action: PREFIX=$prefix: must begin with /" >&2; exit 2 ;;
+esac
+root=$destdir$prefix
+bin=$root/bin
+new=$(mktemp)
+trap 'rm -f "$new"' EXIT
+
+# Whether the file $1 is there and was not put there by us: all of ours name r2box.
+is_foreign() {
+    [ -e "$1" ] && ! grep -q r2box "$1"
+}
+
+# Put $new at $1, or with uninstall remove $1.
+place() {
+    if is_foreign "$1"; then
+        [ "$action" = uninstall ] || echo "make install: $1: left alone: it is not r2box's" >&2
+    elif [ "$action" = uninstall ]; then
+        rm -f "$1"
+    else
+        mkdir -p "${1%/*}"
+        install -m 644 "$new" "$1"
+    fi
+}
+
+if [ "$action" = install ]; then
+    mkdir -p "$bin"
+    "$python" dist/r2box --install "$bin"
+fi
+
+for page in man/*.[1578]; do
+    cp "$page" "$new"
+    place "$root/share/man/man${page##*.}/${page##*/}"
+done
+for unit in build/systemd/*/*; do
+    sed "s|@BIN@|$prefix/bin|" "$unit" >"$new"
+    place "$root/lib/systemd/${unit#build/systemd/}"
+done
+
+# $new: the completions for the shell $1.
+completion() {
+    [ "$action" = uninstall ] || "$python" dist/r2box --completion "$1" >"$new"
+}
+# Shells look for them in a file that is named after the command; zsh reads the names in it.
+names=$(sed -n '/^r2box /d; s|^\([a-z0-9-]*\) = "r2box\.box:entry"$|\1|p' pyproject.toml)
+completion zsh
+place "$root/share/zsh/site-functions/_r2box"
+completion bash
+for name in $names; do place "$root/share/bash-completion/completions/$name"; done
+completion fish
+for name in $names; do place "$root/share/fish/vendor_completions.d/$name.fish"; done
+
+if [ "$action" = uninstall ]; then
+    for file in "$bin"/*; do
+        if [ "$(readlink "$file")" = r2box ]; then rm -f "$file"; fi
+    done
+    rm -f "$bin/r2box"
+fi

@@ -1,0 +1,326 @@
+"""iosh: its codec, and shells through real daemons at a terminal that the test types to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import Place, eventually, memory
+from rehearsal import Killed, read_until
+
+from r2box.errors import WireError
+from r2box.proto import terminal as t
+
+settings.register_profile("steady", derandomize=True, database=None, deadline=None)
+settings.load_profile("steady")
+
+WORD = st.binary(max_size=20).filter(lambda word: b"\0" not in word)
+NAME = WORD.filter(lambda word: word and b"=" not in word)
+SIDE = st.integers(0, t.MAX_SIDE)
+
+
+def one(data: bytes) -> bytes:
+    """The payload of the only frame, behind a greeting."""
+    frames = list(t.Decoder().feed(t.encode_hello() + data))
+    assert len(frames) == 2
+    return frames[1][1]
+
+
+@given(st.lists(WORD, max_size=9), st.dictionaries(NAME, WORD, max_size=9), st.none() | st.tuples(SIDE, SIDE))
+def test_a_start_arrives_as_it_was_meant(
+    words: list[bytes], env: dict[bytes, bytes], size: tuple[int, int] | None
+) -> None:
+    assert t.decode_start(one(t.encode_start(words, env, size))) == (words, env, size)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=9), st.integers(1, 20))
+def test_slices_make_no_difference(chunks: list[bytes], step: int) -> None:
+    data = t.encode_hello() + b"".join(t.encode_frame(t.OUTPUT, chunk) for chunk in chunks)
+    decoder = t.Decoder()
+    found = [frame for at in range(0, len(data), step) for frame in decoder.feed(data[at : at + step])]
+    assert found[1:] == [(t.OUTPUT, chunk) for chunk in chunks]
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_and_nothing_else_goes_wrong(noise: bytes) -> None:
+    decoders = {
+        t.HELLO: t.decode_hello, t.START: t.decode_start, t.SIZE: t.decode_size, t.EXIT: t.decode_exit,
+        t.CREDIT: t.decode_credit,
+    }  # fmt: skip
+    for decode in decoders.values():
+        try:
+            decode(noise)
+        except WireError:
+            pass
+    try:
+        list(t.Decoder().feed(noise))
+    except WireError:
+        pass
+
+
+def test_what_is_no_iosh_is_found_out_at_once() -> None:
+    with pytest.raises(WireError, match="does not speak iosh"):
+        list(t.Decoder().feed(b"GET / HTTP/1.1\r\n"))
+    with pytest.raises(WireError, match="does not speak iosh"):
+        t.decode_hello(b"SSH-2.0-x")
+
+
+def test_a_later_version_is_understood() -> None:
+    later = t.encode_hello(features=0xFFFF, version=9)
+    frames = list(t.Decoder().feed(later + t.encode_frame(0x7F, b"new") + t.encode_exit(3)))
+    assert t.decode_hello(frames[0][1]) == (t.VERSION, 0xFFFF)
+    assert [kind for kind, _ in frames] == [t.HELLO, t.EXIT]
+    assert t.decode_exit(frames[1][1]) == (3, 0)
+    with pytest.raises(WireError, match="does not know"):
+        list(t.Decoder().feed(later + t.encode_frame(0x81)))
+
+
+def test_limits() -> None:
+    assert t.decode_size(one(t.encode_size(10**6, 80))) == (t.MAX_SIDE, 80)
+    with pytest.raises(WireError, match="allowed"):
+        list(t.Decoder().feed(t.encode_hello() + b"\x03\xff\xff"))
+    with pytest.raises(WireError, match="window"):
+        t.decode_credit(one(t.encode_frame(t.CREDIT, b"\x09\x00\x01\x00\x01")))
+    for words, env in (([b"x"] * (t.MAX_WORDS + 1), {}), ([b"a\0b"], {}), ([], {b"a=b": b""})):
+        with pytest.raises(ValueError):
+            t.encode_start(words, env, None)
+
+
+def test_a_refusal_cannot_play_with_the_terminal() -> None:
+    assert t.decode_refused(one(t.encode_refused(127, "zsh\x1b[2J: no"))) == (127, "zsh?[2J: no")
+    with pytest.raises(WireError):
+        t.decode_refused(b"")
+
+
+# -- the tools, with real processes -----------------------------------------------------------------------------------
+
+IOSH = 'iosh "r2 -s alice.sock -t bob -t ioshd tunnel -"'
+RAW_PROMPT = "PS1=; exec sh"  # a shell whose output is only what it was asked for
+
+
+class Screen:
+    """A terminal, and an iosh on it that we type to."""
+
+    def __init__(self, place: Place, line: str, rows: int = 24, columns: int = 80, env: str = "") -> None:
+        self.master, self.slave = pty.openpty()
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(self.slave)
+        self.seen = b""
+        self.iosh = place.start(f"env {env} {line}", stdin=self.slave, stdout=self.slave)
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.master)
+        os.close(self.slave)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def shows(self, text: bytes) -> None:
+        """Wait for `text`, behind what was waited for before."""
+        self.seen += read_until(self.master, text) if text not in self.seen else b""
+        self.seen = self.seen.partition(text)[2]
+
+    def is_raw(self) -> bool:
+        return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def ends(self, status: int) -> None:
+        """And leaves the terminal as it was."""
+        self.iosh.ends(status)
+        assert termios.tcgetattr(self.slave) == self.before
+
+
+@pytest.fixture
+def served(place: Place) -> Place:
+    place.pair()
+    place.serve("bob", "ioshd")
+    return place
+
+
+@pytest.mark.old_and_new
+def test_a_shell_on_a_terminal(served: Place) -> None:
+    with Screen(served, f"{IOSH} sh -c '{RAW_PROMPT}'", 33, 99, "TERM=vt220 LC_TIME=C") as screen:
+        screen.type(b"stty size; echo $TERM.$LC_TIME; tty\n")
+        screen.shows(b"33 99\r\nvt220.C\r\n/dev/")
+        assert screen.is_raw()
+        screen.type(b"trap 'stty size' WINCH; sleep 100 & echo wait''ing; wait; kill $!\n")
+        screen.shows(b"waiting")
+        screen.resize(44, 111)
+        screen.iosh.send(signal.SIGWINCH)  # which the kernel sends only to those whose controlling terminal it is
+        screen.shows(b"44 111")
+        screen.type(b"sleep 100\n\x03echo still $((1 + 1))\n")
+        screen.shows(b"still 2")
+        screen.type(b"exit 7\n")
+        screen.ends(7)
+
+
+def test_the_login_shell(served: Place) -> None:
+    with Screen(served, IOSH) as screen:
+        screen.type(b"echo <$0> $((1000 + 1)) $HOME\n")
+        screen.shows(b"1001 ")
+        screen.type(b"kill -9 $$\n")
+        screen.ends(128 + 9)
+    assert served.run(f"{IOSH}", b"echo $0; exit 3\n", status=3).out.startswith("-")
+
+
+def test_keys_for_iosh(served: Place) -> None:
+    with Screen(served, f"{IOSH} sh -c 'PS1=; stty -echo; echo ready; exec sh'") as screen:
+        screen.shows(b"ready")
+        screen.type(b"~?")
+        screen.shows(b"~.   leave")
+        screen.type(b"\necho a~.b\n")
+        screen.shows(b"a~.b")
+        screen.type(b"~~() { echo home; }\n")  # ~ would be a strange name, but that it is one ~ is to be seen
+        screen.type(b"echo 'x\n~~y\n~z'\n")
+        screen.shows(b"x\r\n~y\r\n~z")
+        screen.type(b"~.")
+        screen.ends(255)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signals_leave_the_terminal_as_it_was(served: Place, number: int) -> None:
+    with Screen(served, f"{IOSH} sh -c 'echo ready; exec sleep 100'") as screen:
+        screen.shows(b"ready")
+        assert screen.is_raw()
+        screen.iosh.send(number)
+        screen.ends(128 + number)
+    gone(served, b"sleep")
+
+
+def test_it_can_be_suspended(served: Place) -> None:
+    """By a parent that watches, as a shell does."""
+    with Screen(served, f"sh -mc '{IOSH} cat; echo over $?'") as screen:
+        screen.type(b"hello\n")
+        screen.shows(b"hello\r\nhello")
+        pid = eventually(lambda: [p for p in served.left_over() if is_iosh(p)], "iosh")[0]
+        screen.type(b"~\x1a")
+        eventually(lambda: state(pid) == "T" or not screen.is_raw(), "iosh stopped")
+        os.kill(pid, signal.SIGCONT)
+        eventually(screen.is_raw, "raw again")
+        screen.type(b"more\n\x04")
+        screen.shows(b"more\r\nmore")
+
+
+def is_iosh(pid: int) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return any(word.endswith(b"/iosh") for word in words[:3])
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def gone(place: Place, word: bytes) -> None:
+    """Wait until no program with this word in its command line is left."""
+
+    def running() -> list[int]:
+        return [pid for pid in place.left_over() if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+
+    eventually(lambda: not running(), lambda: f"the end of {word!r}")
+
+
+@pytest.mark.parametrize("who", ["ioshd", "serve", "daemon"])
+def test_the_far_side_dies(place: Place, who: str) -> None:
+    _, bob = place.pair()
+    server = place.serve("bob", "ioshd")
+    place.tolerate_orphans = True
+    with Screen(place, f"{IOSH} sh -c 'echo $PPID ready; exec sleep 100'") as screen:
+        head = read_until(screen.master, b" ready")
+        pid = {"ioshd": int(head.split()[-2]), "serve": server.pid, "daemon": bob.pid}[who]
+        os.kill(pid, signal.SIGKILL)
+        bob.was_killed = bob.was_killed or pid == bob.pid
+        screen.ends(255)
+        assert "iosh: r2 -s alice.sock" in screen.iosh.err
+    gone(place, b"sleep")
+
+
+def test_without_a_terminal(served: Place) -> None:
+    """As ssh: three streams, the end of input, the status of the program, bytes as they are."""
+    data = os.urandom(1_000_000)
+    assert served.run(f"{IOSH} cat", data).raw == data
+    result = served.run(f"{IOSH} 'cat; echo err >&2; [ -t 0 ] || exit 6'", b"in", status=6)
+    assert (result.out, result.err) == ("in", "err\n")
+    assert served.run(f"{IOSH} nonesuch x", status=127).err == "iosh: nonesuch: No such file or directory\n"
+    assert served.run(f"{IOSH} /etc x", status=126).err.startswith("iosh: /etc: ")
+    assert served.run(f"{IOSH} sh -c 'kill -TERM $$'", status=143).err == ""
+    assert served.run(f"{IOSH} env", SECRET="1", LC_TIME="C").out.count("LC_TIME=C") == 1
+    assert served.run(f"{IOSH} yes | head -n 1").out == "y\n"
+    gone(served, b"yes")
+    assert served.run(f"{IOSH} pwd").out == f"{served.home}\n"
+
+
+def test_a_terminal_there_without_one_here(served: Place) -> None:
+    asked = IOSH.replace("iosh ", "iosh -t ", 1)
+    assert served.run(f"{asked} 'tty; cat'", b"abc").out.splitlines()[1:] in (["abcabc"], ["abc^D\b\babc"])
+    with Screen(served, f"{IOSH.replace('iosh ', 'iosh -T ', 1)} 'tty; cat'") as screen:
+        screen.shows(b"not a tty")
+        assert not screen.is_raw()
+        screen.type(b"\x04")
+        screen.ends(0)
+
+
+def test_what_has_too_much_to_say_is_stopped(served: Place) -> None:
+    """^C comes through at once, behind it is no more than a window, and nobody's memory has grown."""
+    with Screen(served, f"{IOSH} sh -c '{RAW_PROMPT}'") as screen:
+        screen.type(b"stty -echo; yes; echo sto''pped\n")
+        screen.shows(b"y\r\n" * 50_000)
+        pids = [pid for pid in served.left_over() if b"iosh" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(pids) >= 2
+        before = {pid: memory(pid, "VmRSS") for pid in pids}
+        time.sleep(0.5)  # in which nobody reads
+        screen.type(b"\x03")
+        screen.seen = b""
+        behind = read_until(screen.master, b"stopped")
+        assert len(behind) < 3 * t.WINDOW
+        for pid in pids:
+            assert memory(pid, "VmRSS") < before[pid] + 2_000_000
+        screen.type(b"exit\n")
+        screen.iosh.ends(None)
+
+
+def test_what_is_no_iosh_is_told_so(served: Place) -> None:
+    result = served.run("r2 -s alice.sock -t bob -t ioshd tunnel -", b"hello?\n", status=1)
+    assert "this is a shell for iosh" in result.out
+    assert "stdin is a terminal" in served.run("script -qec ioshd /dev/null", status=2).out
+    assert "cat: the other side is no ioshd" in served.run("iosh cat", status=255).err
+    assert "does not speak iosh" in served.run("iosh 'echo hello'", status=255).err
+    assert "no ioshd has answered" in served.run("iosh true", status=255).err
+    assert "bob" in served.run(IOSH.replace("-t ioshd", "-t nothing"), status=255).err
+
+
+def test_it_lives_through_cuts(place: Place) -> None:
+    link = Killed(place)
+    place.serve("bob", "ioshd")
+    with Screen(place, f"{IOSH} sh -c '{RAW_PROMPT}'") as screen:
+        for number in range(3):
+            screen.type(b"echo got $((%d * 1000))_\n" % (number + 1))
+            screen.shows(b"got %d_" % (1000 * (number + 1)))
+            link.kill()
+            screen.resize(30 + number, 90)
+            screen.iosh.send(signal.SIGWINCH)
+        screen.type(b"stty size\n")
+        screen.shows(b"32 90")
+        screen.type(b"exit 4\n")
+        screen.ends(4)
+
+
+def test_names_beside_the_box_are_found(place: Place) -> None:
+    """Where r2box is not on PATH."""
+    path = os.pathsep.join(folder for folder in place.box.path.split(os.pathsep) if folder != str(place.box.dist))
+    place.pair()
+    place.start(f"{place.box.dist}/r2 -v -s bob.sock serve ioshd", PATH=path).says("offering service/ioshd")
+    assert place.run(f"{place.box.dist}/{IOSH} echo hello", PATH=path).out == "hello\n"
