@@ -309,7 +309,7 @@ def test_compiled_modules_are_used_by_the_python_that_made_them(rewritten: Path,
 def test_every_module_can_be_imported(rewritten: Path, python: str) -> None:
     names = [path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "r2box").rglob("*.py")]
     modules = sorted(name.replace("/", ".").removesuffix(".__init__") for name in names if "__main__" not in name)
-    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); from tomli import loads\n"
+    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); import tomli\n"
     script += f"for name in {modules}: __import__(name)"
     script += "\ntry: import r2box.net.nothing\nexcept ModuleNotFoundError as error: print(error)"
     answer = run(python, "-c", script)
