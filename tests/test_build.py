@@ -309,7 +309,7 @@ def test_compiled_modules_are_used_by_the_python_that_made_them(rewritten: Path,
 def test_every_module_can_be_imported(rewritten: Path, python: str) -> None:
     names = [path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "r2box").rglob("*.py")]
     modules = sorted(name.replace("/", ".").removesuffix(".__init__") for name in names if "__main__" not in name)
-    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); from tomli import loads\n"
+    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); import tomli\n"
     script += f"for name in {modules}: __import__(name)"
     script += "\ntry: import r2box.net.nothing\nexcept ModuleNotFoundError as error: print(error)"
     answer = run(python, "-c", script)
@@ -331,6 +331,30 @@ def test_a_program_whose_archive_is_replaced_goes_on(rewritten: Path, tmp_path: 
 
 
 # -- the program as built
+
+
+@pytest.mark.parametrize("python", NEW_PYTHONS)
+def test_a_daemon_keeps_no_holes_of_a_compiler(program: Path, python: str) -> None:
+    """A child compiles; where none can be had, the daemon itself does."""
+    script = f"import os, sys; sys.path.insert(0, {str(program)!r})\ndef refuse(): raise BlockingIOError(11, 'no more')"
+    script += "\nif {}: os.fork = refuse\nimport r2box.tools.r2d, re"
+    script += "\nrss = re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read())[1]"
+    script += "\nprint(rss, len(os.listdir('/proc/self/fd')))"
+    apart, alone = (run(python, "-S", "-c", script.format(alone)) for alone in (False, True))
+    assert apart.stderr == alone.stderr == ""
+    assert int(apart.stdout.split()[0]) < int(alone.stdout.split()[0]) - 512
+    assert apart.stdout.split()[1] == alone.stdout.split()[1]
+
+
+@pytest.mark.parametrize("python", NEW_PYTHONS)
+def test_tomli_is_nobodys_but_its_own(program: Path, tmp_path: Path, python: str) -> None:
+    """Ours can be imported before r2box, and a program's own gets none of our modules."""
+    script = f"import sys; sys.path.insert(0, {str(program)!r}); import tomli; print(tomli.loads('a = 1'))"
+    assert run(python, "-S", "-c", script).stdout == "{'a': 1}\n"
+    (tmp_path / "tomli").mkdir()
+    (tmp_path / "tomli" / "__init__.py").write_text("def loads(text):\n    from . import _parser\n")
+    script = f"import sys; sys.path[:0] = {[str(tmp_path), str(program)]!r}; import r2box, tomli; tomli.loads('')"
+    assert "cannot import name '_parser'" in run(python, "-S", "-c", script).stderr
 
 
 def test_it_is_small_and_executable_and_has_a_checksum(program: Path) -> None:
