@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Place, eventually, free_port, need, open_files
+from processes import Place, await_port, eventually, free_port, need, open_files
 
 import r2box
 
@@ -291,6 +291,20 @@ def test_example_embedded(place: Place) -> None:
     place.serve("bob", "cat", "cat")
     result = place.run(example(place, "embedded", "carl.sock", "unix://link.sock", "bob/cat"), patience=30)
     assert result.out == "linked to bob\nhello from inside\n", result
+
+
+@pytest.mark.old_and_new
+def test_example_own_loop(place: Place) -> None:
+    """The protocol, pure, against a real daemon, both ways."""
+    port = free_port()
+    (place.path / "bob.toml").write_text('[self]\naddr = "bob"\nsocket = "bob.sock"\ncmd = "rev"\n')
+    place.start("r2dm -v -f bob.toml").says("listening at")
+    place.start(f"r2 -s bob.sock connect tcp-listen://127.0.0.1:{port}")
+    await_port(port)
+    guest = place.start(example(place, "own_loop", str(port))).prints("linked to bob").prints("olleh True")
+    assert place.run("r2 -s bob.sock -t guest/upper tunnel -", b"hello" * 100_000, patience=20).out == "HELLO" * 100_000
+    guest.send(signal.SIGTERM)
+    guest.ends(None)
 
 
 USER = """
