@@ -108,6 +108,9 @@ IOSH = 'iosh "r2 -s alice.sock -t bob -t ioshd tunnel -"'
 RAW_PROMPT = "export PS1=; exec sh"  # a shell whose output is only what it was asked for
 
 
+AT_SIZE = b'trap "stty size; go=1" WINCH; echo rea""dy; until [ $go ]; do sleep 0.05; done'
+
+
 class Screen:
     """A terminal, and an iosh on it that we type to."""
 
@@ -158,8 +161,8 @@ def test_a_shell_on_a_terminal(served: Place) -> None:
         screen.type(b"stty size; echo $TERM.$LC_TIME; tty\n")
         screen.shows(b"33 99\r\nvt220.C\r\n/dev/")
         assert screen.is_raw()
-        screen.type(b"trap 'stty size' WINCH; sleep 100 & echo wait''ing; wait; kill -9 $!\n")
-        screen.shows(b"waiting")
+        screen.type(b"sh -c '" + AT_SIZE + b"'\n")
+        screen.shows(b"ready")
         screen.resize(44, 111)
         screen.iosh.send(signal.SIGWINCH)  # which the kernel sends only to those whose controlling terminal it is
         screen.shows(b"44 111")
@@ -213,7 +216,7 @@ def test_in_a_shell_with_job_control(served: Place) -> None:
         opening = f"exec 0<>{os.ttyname(screen.slave)} 1>&0 2>&0"  # by which a leader of a session gets it
         shell = served.start(f"{opening}; exec bash --norc -i", shell=True, PS1="[$?]")
         screen.shows(b"[0]")
-        screen.type(IOSH.encode() + b" sh -c 'trap \"stty size\" WINCH; echo rea\"\"dy; cat & wait; cat'\n")
+        screen.type(IOSH.encode() + b" sh -c '" + AT_SIZE + b"; cat'\n")
         screen.shows(b"ready")
         screen.resize(50, 120)
         screen.shows(b"50 120")
