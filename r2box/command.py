@@ -67,7 +67,7 @@ VERBOSE = Option(("-v", "--verbose"), "say more on stderr; -vv says still more",
 QUIET = Option(("-q", "--quiet"), "say nothing but errors", kind="flag")
 SOCKET = Option(("-s", "--socket"), "the daemon's control socket", "SOCKET")
 USER = Option(("--user",), "once the control socket is made, give up root's rights and run as USER", "USER[:GROUP]")
-_WAY = "the node or service to talk to; repeated, or joined by /, for each step of the way"
+_WAY = "a node or service, step by step or joined by /"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
 COMMON = (VERBOSE, QUIET, SOCKET, TARGET)
 JSON = Option(("--json",), "as JSON, one object a line", kind="flag")

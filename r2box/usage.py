@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from .command import Command
 
 
+SCREEN = 24  # lines
+
+
 def synopsis(command: Command) -> list[tuple[str, str, bool, bool]]:
     """The parts of a usage line: (flags, metavar, may be left out, may be repeated).  Plain flags share one part."""
     shown = [option for option in command.shown if option not in STANDARD]
@@ -34,10 +37,13 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
     for flag, metavar, optional, repeated in synopsis(command):
         text = f"{flag} {metavar}".strip().replace(" ", "\xa0")  # a blank that must not become a line break
         parts.append((f"[{text}]" if optional else text) + "..." * repeated)
-    lines = [line.replace("\xa0", " ") for line in wrap(" ".join(parts), f"usage: {command.name} ")]
+    lines = wrap(" ".join(parts), f"usage: {command.name} ")
+    if len(lines) > 2:  # they stand below
+        lines = wrap(" ".join(["[OPTION]...", *parts[len(parts) - len(command.arguments) :]]), f"usage: {command.name} ")
+    lines = [line.replace("\xa0", " ") for line in lines]
     lines += [f"   or: {alias} ..." for alias in command.aliases]
     lines += ["", *wrap(command.summary[:1].upper() + command.summary[1:] + ".")]
-    groups = [[(argument.name, argument.help) for argument in command.arguments]]
+    groups = [[(argument.name, argument.help) for argument in command.arguments if not commands]]
     groups += [[(word, sub.summary) for word, sub in subcommands(command.name, commands)], []]
     for option in command.shown:
         left = " " * 4 * option.flags[0].startswith("--") + ", ".join(option.flags)
@@ -49,7 +55,9 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
         for left, text in group:
             lines += wrap(text, f"  {left:{width}}  ")
     for line, text in command.examples[:1]:
-        lines += ["", f"example: {line}", *wrap(text, " " * 9)]
+        lines += [""] * (len(lines) < SCREEN - 1)
+        both = f"example: {line}    {text}"
+        lines += [both] if len(both) <= 80 else [f"example: {line}", *wrap(text, " " * 9)]
     return "\n".join(lines) + "\n"
 
 

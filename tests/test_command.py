@@ -382,7 +382,7 @@ def test_help_lists_subcommands_defaults_and_one_example() -> None:
     assert "  connect                make a link\n" in render_help(R2, ALL)
     text = render_help(LS)
     assert "seconds between two looks (default 1.5)" in text
-    assert text.endswith("example: r2 -s ~/.local/alice.sock -t bob ls\n         what bob is connected to\n")
+    assert text.endswith("example: r2 -s ~/.local/alice.sock -t bob ls    what bob is connected to\n")
     assert "   or: r2 connect ..." in render_help(CONNECT)
 
 

@@ -33,7 +33,7 @@ COMMAND = Command(
     options=[
         Option(("-n", "--node"), "refuse any neighbour but NODE", "NODE"),
         Option(("--lossy",), "the transport may lose or change bytes: repair that", kind="flag"),
-        Option(("--resume",), "how long tunnels wait for another transport; 0: not at all", "TIME", default="10m"),
+        Option(("--resume",), "how long tunnels wait after a cut", "TIME", default="10m"),
         Option(("--retry",), "make the link again whenever it ends", kind="flag"),
         *OF_LINK,
     ],
