@@ -39,7 +39,8 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
         parts.append((f"[{text}]" if optional else text) + "..." * repeated)
     lines = wrap(" ".join(parts), f"usage: {command.name} ")
     if len(lines) > 2:  # they stand below
-        lines = wrap(" ".join(["[OPTION]...", *parts[len(parts) - len(command.arguments) :]]), f"usage: {command.name} ")
+        names = parts[len(parts) - len(command.arguments) :]
+        lines = wrap(" ".join(["[OPTION]...", *names]), f"usage: {command.name} ")
     lines = [line.replace("\xa0", " ") for line in lines]
     lines += [f"   or: {alias} ..." for alias in command.aliases]
     lines += ["", *wrap(command.summary[:1].upper() + command.summary[1:] + ".")]
