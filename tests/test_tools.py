@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import Place, eventually, wakeups
 
-TOOLS = ["r2d", "r2dm", "r2", "r2-connect", "r2-tunnel", "r2-serve", "r2-ssh", "r2-lossy", "iosh", "ioshd"]
+TOOLS = "r2d r2dm r2 r2-connect r2-tunnel r2-serve r2-forward r2-ssh r2-lossy iosh ioshd".split()
 WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve"]
 
 

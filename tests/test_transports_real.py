@@ -474,8 +474,7 @@ print(answered, "answered")
 def test_what_cannot_be_where(pair: Place) -> None:
     for line, why in (
         ("connect tun://r20", "it is the end of a tunnel"),
-        ("tunnel udp://127.0.0.1:9", "a stream of bytes"),
-        ("serve -n x udp://127.0.0.1:9", "a stream of bytes"),
+        ("serve -n x udp-listen://127.0.0.1:9", "cannot be served"),
         ("serve -n x tcp-listen://127.0.0.1:9", "cannot be served"),
         ("serve -n x fd://3", "only one of it"),
         ("tunnel 'tcp://127.0.0.1:9?lossy=1'", "for links"),
