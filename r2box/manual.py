@@ -10,7 +10,7 @@ import datetime
 import re
 import textwrap
 
-from .command import Command, Option
+from .command import SOCKET, Command, Option
 from .usage import subcommands, synopsis
 
 TYPE_CHECKING = False
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 # ---- mdoc(7): each function returns lines, or a part of one
+
+
+# Of all tools that use the control socket.
+SURROUNDINGS = (
+    ("ENVIRONMENT", (("Ev R2_SOCKET", "the control socket, where no -s names one"),)),
+    (
+        "FILES",
+        (
+            ("Pa /run/r2.sock", "the control socket of root's daemon, unless another is named"),
+            ("Pa /run/user/UID/r2.sock", "that of anybody else's"),
+            ("Pa $XDG_STATE_HOME/r2/r2.sock", "the same where /run/user/UID is missing; ~/.local/state by default"),
+        ),
+    ),
+)
 
 
 def roff(text: str, code: bool = False) -> str:
@@ -99,10 +113,16 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
     lines += [line for sub in described for line in _subcommand(sub)]
     if command.json:
         lines += [".Sh JSON", *_json(command)]
+    if SOCKET in command.shown:
+        lines += [line for head, rows in SURROUNDINGS for line in (".Sh " + head, *_told(rows))]
     if command.statuses:
         lines += [".Sh EXIT STATUS", *listing([(words(status), prose(text)) for status, text in command.statuses])]
     lines += examples([row for each in (command, *described) for row in each.examples])
     return "\n".join(lines + see_also(command.seealso)) + "\n"
+
+
+def _told(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return listing([(head, prose(text)) for head, text in rows])
 
 
 def _name(name: str) -> str:
