@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 
 from ..errors import DaemonError
 
@@ -110,8 +111,11 @@ def _make_way(path: str) -> None:
 
 def _bind(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
+    # Linux makes the file with the mode that the socket has; a umask is that of all threads of a program.
+    old = None if sys.platform == "linux" else os.umask(0o177)
     try:
+        if old is None:
+            os.fchmod(sock.fileno(), 0o600)
         sock.bind(path)
         sock.listen(128)
         sock.setblocking(False)
@@ -119,7 +123,8 @@ def _bind(path: str) -> socket.socket:
         sock.close()
         raise DaemonError(f"{path}: {error.strerror}") from None
     finally:
-        os.umask(old)
+        if old is not None:
+            os.umask(old)
     return sock
 
 
