@@ -19,7 +19,7 @@ import socket
 from ..errors import WireError
 from ..proto.outcome import FAILED, Outcome
 from ..proto.stream import FIRST_WINDOW
-from ..proto.whole import HEAD, MAX_DATAGRAM, Cutter
+from ..proto.whole import HEAD, MAX_DATAGRAM, Cutter, frame
 from . import endpoint
 from .endpoint import Endpoint
 
@@ -37,7 +37,7 @@ BATCH = 64  # datagrams in a row before others get their turn
 LINGER = 5.0  # seconds of silence after which a UDP socket has no more answers for who has ended his side
 _LOST = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)  # by ICMP
 _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.EBADFD if hasattr(errno, "EBADFD") else errno.EBADF)  # for ever
-_ROOM = memoryview(bytearray(HEAD + MAX_DATAGRAM))  # one loop has it at a time, and only while it reads
+_ROOM = memoryview(bytearray(MAX_DATAGRAM))  # one loop has it at a time, and only while it reads
 
 
 def whole_pair() -> tuple[int, int]:
@@ -151,7 +151,7 @@ class WholeEndpoint(Endpoint):
         self._full = True
         while total < limit:
             try:
-                size = read(self.channel, _ROOM[HEAD:])
+                size = read(self.channel, _ROOM)
             except OSError as error:
                 self._full = False
                 self._finish(Outcome(FAILED, f"reading failed: {error.strerror}"))
@@ -160,8 +160,7 @@ class WholeEndpoint(Endpoint):
                 self._eof_seen = size == END
                 self._full = self._eof_seen and bool(pieces)  # the end is still to be pulled
                 break
-            _ROOM[:HEAD] = size.to_bytes(HEAD, "big")
-            pieces.append(bytes(_ROOM[: HEAD + size]))
+            pieces.append(frame(_ROOM[:size]))
             total += HEAD + size
         if pieces:
             self._last = self.loop.now()
@@ -260,7 +259,7 @@ class Crossing:
         self._last = self._loop.now()
         for _ in range(BATCH):
             try:
-                size = read(source, _ROOM[HEAD:])
+                size = read(source, _ROOM)
             except OSError as error:
                 self._end(f"reading failed: {error.strerror}")
                 return
@@ -269,7 +268,7 @@ class Crossing:
             if size == END:
                 self._at_end(source)
                 return
-            datagram = _ROOM[HEAD : HEAD + size]
+            datagram = _ROOM[:size]
             try:
                 if not write(target, datagram, True):
                     self._held[target] = bytes(datagram)
