@@ -241,6 +241,57 @@ def test_many_threads(here: None) -> None:
     assert not problems
 
 
+def test_nodes_of_one_process_do_not_mix_up_datagrams(here: None) -> None:
+    """Both read at the same time, each in its thread."""
+    echo, client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    with echo, client, r2box.Node("alice", socket="alice.sock") as alice, r2box.Node("bob") as bob:
+        echo.bind(("127.0.0.1", 0))
+        bob.connect("unix-listen://link.sock")
+        assert alice.connect("unix://link.sock", retry=True).wait(timeout=5) == "bob"
+        bob.offer("echo", f"udp://127.0.0.1:{echo.getsockname()[1]}")
+        port = free_port()
+        command = [sys.executable, "-m", "r2box", "r2-forward", "-s", "alice.sock", "-t", "bob/echo"]
+        tool = subprocess.Popen(
+            [*command, f"udp-listen://127.0.0.1:{port}"], env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert tool.stderr is not None
+        assert "listening" in tool.stderr.readline()
+        client.connect(("127.0.0.1", port))
+        client.settimeout(0.2)
+        echo.settimeout(2)
+
+        def answer() -> None:
+            while True:
+                try:
+                    echo.sendto(*echo.recvfrom(65536))
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        sent, came = set(), 0
+        try:
+            for number in range(4000):
+                data = (b"%05d" % number) * 1000
+                sent.add(data)
+                client.send(data)
+                if number % 8 == 7:
+                    try:
+                        while True:
+                            assert client.recv(65536) in sent
+                            came += 1
+                            client.setblocking(False)
+                    except (BlockingIOError, TimeoutError, socket.timeout):
+                        client.settimeout(0.2)
+        finally:
+            tool.terminate()
+            tool.wait()
+            tool.stderr.close()
+            thread.join()
+    assert came > 100
+
+
 # -- the examples ------------------------------------------------------------------------------------------------------
 
 

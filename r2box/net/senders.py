@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 IDLE = 60.0  # seconds of silence after which a sender is forgotten
 WAITING = 16  # datagrams of a sender that wait for its tunnel to stand
 QUIET = 5.0  # seconds after which a sender makes room for another when there are too many
-_ROOM = memoryview(bytearray(MAX_DATAGRAM))
 
 
 class _Sender:
@@ -82,9 +81,10 @@ class _Sender:
 
     def _readable(self) -> None:
         assert self.channel is not None
+        room = self._senders.loop.arena.take(MAX_DATAGRAM)
         for _ in range(BATCH):
             try:
-                size = read(self.channel, _ROOM)
+                size = read(self.channel, room)
             except OSError:
                 size = END
             if size == NOTHING:
@@ -94,7 +94,7 @@ class _Sender:
                 return
             self.used = self._senders.loop.now()
             try:
-                self._sock.sendmsg([_ROOM[:size]], self._from, socket.MSG_DONTWAIT, self.address)
+                self._sock.sendmsg([room[:size]], self._from, socket.MSG_DONTWAIT, self.address)
             except OSError:
                 continue  # lost
 

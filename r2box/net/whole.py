@@ -37,7 +37,6 @@ BATCH = 64  # datagrams in a row before others get their turn
 LINGER = 5.0  # seconds of silence after which a UDP socket has no more answers for who has ended his side
 _LOST = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)  # by ICMP
 _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.EBADFD if hasattr(errno, "EBADFD") else errno.EBADF)  # for ever
-_ROOM = memoryview(bytearray(MAX_DATAGRAM))  # one loop has it at a time, and only while it reads
 
 
 def whole_pair() -> tuple[int, int]:
@@ -149,9 +148,10 @@ class WholeEndpoint(Endpoint):
         pieces: list[bytes] = []
         total = 0
         self._full = True
+        room = self.loop.arena.take(MAX_DATAGRAM)
         while total < limit:
             try:
-                size = read(self.channel, _ROOM)
+                size = read(self.channel, room)
             except OSError as error:
                 self._full = False
                 self._finish(Outcome(FAILED, f"reading failed: {error.strerror}"))
@@ -160,7 +160,7 @@ class WholeEndpoint(Endpoint):
                 self._eof_seen = size == END
                 self._full = self._eof_seen and bool(pieces)  # the end is still to be pulled
                 break
-            pieces.append(frame(_ROOM[:size]))
+            pieces.append(frame(room[:size]))
             total += HEAD + size
         if pieces:
             self._last = self.loop.now()
@@ -257,9 +257,10 @@ class Crossing:
 
     def _copy(self, source: Channel, target: Channel) -> None:
         self._last = self._loop.now()
+        room = self._loop.arena.take(MAX_DATAGRAM)
         for _ in range(BATCH):
             try:
-                size = read(source, _ROOM)
+                size = read(source, room)
             except OSError as error:
                 self._end(f"reading failed: {error.strerror}")
                 return
@@ -268,7 +269,7 @@ class Crossing:
             if size == END:
                 self._at_end(source)
                 return
-            datagram = _ROOM[:size]
+            datagram = room[:size]
             try:
                 if not write(target, datagram, True):
                     self._held[target] = bytes(datagram)
