@@ -17,13 +17,20 @@ TYPES = {"text": str, "number": (int, float), "number or null": (int, float, typ
 
 
 def square(place: Place) -> dict[str, Program]:
-    """alice - bob - dora - carl - alice, with a service at dora; the programs that hold the links, by their ends."""
+    """alice - bob - dora - carl - alice, with a service at dora; the programs that hold the links, by their ends.
+
+    alice knows both ways to dora, and the service by each.
+    """
     for address in ("alice", "bob", "carl", "dora"):
         place.node(address)
+    place.start("r2 -s dora.sock serve -n upper 'tr a-z A-Z'").says("offering")
     pairs = (("alice", "bob"), ("bob", "dora"), ("alice", "carl"), ("carl", "dora"))
     links = {f"{one}-{other}": place.link(one, other) for one, other in pairs}
-    place.start("r2 -s dora.sock serve -n upper 'tr a-z A-Z'").says("offering")
-    place.run("r2 -s alice.sock -t dora/upper wait --timeout 20s")
+
+    def ways() -> list[object]:
+        return [row["ways"] for row in rows(place, "r2 -s alice.sock ls -R --json", "ls") if row["name"] == "dora"]
+
+    eventually(lambda: ways() == [2], "both ways to dora")
     return links
 
 
