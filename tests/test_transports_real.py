@@ -161,7 +161,7 @@ def test_udp_takes_only_what_begins_a_link(nodes: Place) -> None:
         for data in (b"", b"\0", b"hello", os.urandom(1200)):
             stranger.sendto(data, ("127.0.0.1", port))
     dialled = link(nodes, f"udp://127.0.0.1:{port}", to="bob")
-    assert listener.err.count("linked to") == 1
+    assert listener.says("linked to bob").err.count("linked to") == 1  # each end says so in its own time
     assert "neighbour" not in listener.err
     ends(dialled, listener)
 
