@@ -3,7 +3,7 @@
 `<!-- run -->` in front of a block makes it a part of its section's test (`<!-- run: PROGRAM -->` if that needs another
 program), `<!-- file: PATH -->` a file there.  A command that ends in `&` is left running.  Every other one is repeated
 until it prints what the README shows, as a reader is slower than a test and what it needs may still be starting; `...`
-there stands for any text.
+there stands for any text within a line, and as a line of its own for any number of lines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def sections() -> dict[str, list[tuple[str, str, str]]]:
 
 def fits(shown: str, result: Result) -> bool:
     """Whether a terminal would show this: stdout and stderr, which only one of is used by what the README has."""
-    pattern = ".*".join(re.escape(part) for part in shown.split("..."))
+    lines = shown.splitlines(keepends=True)
+    pattern = "".join("(?:.*\n)*" if line == "...\n" else re.escape(line).replace(r"\.\.\.", ".*") for line in lines)
     return any(re.fullmatch(pattern, text) for text in (result.out + result.err, result.err + result.out))
 
 
