@@ -42,7 +42,7 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
         names = parts[len(parts) - len(command.arguments) :]
         lines = wrap(" ".join(["[OPTION]...", *names]), f"usage: {command.name} ")
     lines = [line.replace("\xa0", " ") for line in lines]
-    lines += [f"   or: {alias} ..." for alias in command.aliases]
+    lines[-1] += "".join(f"    or: {alias} ..." for alias in command.aliases)
     lines += ["", *wrap(command.summary[:1].upper() + command.summary[1:] + ".")]
     groups = [[(argument.name, argument.help) for argument in command.arguments if not commands]]
     groups += [[(word, sub.summary) for word, sub in subcommands(command.name, commands)], []]
@@ -55,6 +55,8 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
         lines += [""] * bool(group)
         for left, text in group:
             lines += wrap(text, f"  {left:{width}}  ")
+    if len(lines) > SCREEN - 2:  # nor would the example fit
+        lines = lines[:2] + [line for line in lines[2:] if line]
     for line, text in command.examples[:1]:
         lines += [""] * (len(lines) < SCREEN - 1)
         both = f"example: {line}    {text}"

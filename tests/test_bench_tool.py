@@ -142,7 +142,7 @@ def test_progress_on_a_terminal_and_interruption(place: Place, terminal: tuple[i
     assert re.search(r"\rup  \d\.\d s  [\d.]+ MiB/s", seen)
     assert "\n" not in seen
     program.interrupt()
-    program.ends(128 + signal.SIGINT, patience=5)
+    program.ends(128 + signal.SIGINT)
     found = json.loads(program.out)
     assert list(found) == FIELDS
     assert found["interrupted"] is True
@@ -164,7 +164,7 @@ def test_interruption_while_the_far_end_says_nothing(place: Place) -> None:
     program = place.start("r2 -s alice.sock -t bob bench")
     time.sleep(0.5)
     program.interrupt()
-    program.ends(128 + signal.SIGINT, patience=5)
+    program.ends(128 + signal.SIGINT)
     bob.send(signal.SIGCONT)
 
 
@@ -221,4 +221,4 @@ def test_a_node_that_ends_meanwhile(place: Place) -> None:
     assert result.err.startswith("r2-bench: ")
     assert "bob" in result.err
     assert "idle" in result.out
-    bob.ends(0, patience=5)
+    bob.ends(0)

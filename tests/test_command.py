@@ -383,7 +383,7 @@ def test_help_lists_subcommands_defaults_and_one_example() -> None:
     text = render_help(LS)
     assert "seconds between two looks (default 1.5)" in text
     assert text.endswith("example: r2 -s ~/.local/alice.sock -t bob ls    what bob is connected to\n")
-    assert "   or: r2 connect ..." in render_help(CONNECT)
+    assert "    or: r2 connect ..." in render_help(CONNECT)
 
 
 # ---- man pages

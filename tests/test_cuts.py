@@ -251,13 +251,13 @@ def test_sighup_dials_at_once(nodes: Place, cutter: Cutter) -> None:
     waiting.ends(None)
     before = cutter.refused
     began = time.monotonic()
-    eventually(lambda: cutter.refused >= before + 5, "failures")  # after 0.1, 0.2, … 1.6 s
+    eventually(lambda: cutter.refused >= before + 6, "failures")  # after 0.1, 0.2, … 3.2 s
     assert time.monotonic() - began > 1, "without a pause in between"
     listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     dialled.send(signal.SIGHUP)
     dialled.says("linked to", 2)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
     said(tunnel, "second")
 
 
@@ -286,12 +286,12 @@ def test_sighup_for_r2dm(place: Place, cutter: Cutter) -> None:
     waiting.send(signal.SIGKILL)
     waiting.ends(None)
     before = cutter.refused
-    eventually(lambda: cutter.refused >= before + 5, "failures")
+    eventually(lambda: cutter.refused >= before + 6, "failures")
     listen(place, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     manager.send(signal.SIGHUP)
     said(tunnel, "second")
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
 
 
 @pytest.mark.parametrize(("near", "far"), [("0", "10m"), ("10m", "0"), ("0", "0")])

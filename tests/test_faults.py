@@ -132,7 +132,7 @@ def test_a_manager_that_ends_makes_no_links(place: Place) -> None:
     manager = place.start("r2dm -f alice.toml").says("linked to bob")
     place.start("r2 -s alice.sock -t slow tunnel -", stdin=-1).prints("ready")
     manager.send(signal.SIGTERM)
-    manager.ends(0, patience=15)
+    manager.ends(0)
     assert "trying again" not in manager.err
     assert (place.path / "starts").read_text() == "started\n"
 
@@ -306,11 +306,11 @@ def test_the_daemon_is_killed(place: Place, from_: str) -> None:
     eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the second tunnel")
     bob.kill()
     words = "went away" if from_ == "bob" else "the link to bob"
-    assert words in plain.ends(OWN_FAILURE, patience=5).err
-    assert words in joined.ends(OWN_FAILURE, patience=5).err
+    assert words in plain.ends(OWN_FAILURE).err
+    assert words in joined.ends(OWN_FAILURE).err
     assert not (place.path / "verdict").exists()
-    assert "went away" in server.ends(1, patience=5).err
-    assert "went away" in waiting.ends(1, patience=5).err
+    assert "went away" in server.ends(1).err
+    assert "went away" in waiting.ends(1).err
     hung_up(place)
     alice.says("the link to bob has ended")
     assert place.run("r2 -s alice.sock ls").out == ""
@@ -345,7 +345,7 @@ def test_a_neighbour_that_was_killed_is_back(place: Place) -> None:
     place.link("alice", "bob")
     alice.says("the link to bob has ended: bob has begun anew")
     for client in (plain, joined):
-        assert "bob has begun anew" in client.ends(OWN_FAILURE, patience=5).err
+        assert "bob has begun anew" in client.ends(OWN_FAILURE).err
     assert not (place.path / "verdict").exists()
     assert "goes on" not in alice.err
     assert place.run("r2 -s alice.sock ls -l").out.split() == ["node", "bob"]
@@ -358,7 +358,7 @@ def test_the_clients_own_daemon_is_killed(place: Place, options: str) -> None:
     server = place.serve("bob", WAITER, "wait")
     client = tunnel(place, "alice", "wait", stdin=-1).prints("ready")
     alice.kill()
-    assert "went away" in client.ends(OWN_FAILURE, patience=5).err
+    assert "went away" in client.ends(OWN_FAILURE).err
     if not options:
         bob.says("the link to alice was cut: ")
         waits(place, "bob", "alice")
@@ -399,7 +399,7 @@ def test_tunnels_do_not_wait_for_ever(place: Place) -> None:
     link.kill()
     for daemon, neighbour in ((alice, "bob"), (bob, "alice")):
         daemon.says(f"the link to {neighbour} was cut: ").says("; its tunnels wait 1s for another transport")
-        daemon.says(f"the link to {neighbour} has ended", patience=5)
+        daemon.says(f"the link to {neighbour} has ended")
     for client in (plain, joined):
         assert "the link to bob" in client.ends(OWN_FAILURE).err
     assert not (place.path / "verdict").exists()
@@ -442,7 +442,7 @@ def test_a_node_on_the_way_is_killed(place: Place, options: str) -> None:
         assert not (place.path / "hangup").exists()
         place.node("carl")
         place.link("alice", "carl")
-        assert "carl has begun anew" in client.ends(OWN_FAILURE, patience=5).err
+        assert "carl has begun anew" in client.ends(OWN_FAILURE).err
         assert not (place.path / "hangup").exists()
         place.link("carl", "bob")
     assert "the link to carl" in client.ends(OWN_FAILURE).err
@@ -457,7 +457,7 @@ def test_sigterm_of_a_daemon_during_a_transfer(place: Place, victim: str) -> Non
     sender = place.start("sh -c 'cat /dev/zero | r2 -s alice.sock -t bob/sink tunnel -'")
     eventually(lambda: (place.path / "got").exists() and (place.path / "got").stat().st_size > 5 * MIB, "the transfer")
     daemons[victim].send(signal.SIGTERM)
-    daemons[victim].ends(0, patience=10)
+    daemons[victim].ends(0)
     sender.ends(OWN_FAILURE)
     assert sender.err.startswith("r2-tunnel: ")
     eventually(lambda: not server.runs or not children(server.pid), "the service's end", 10)
@@ -710,7 +710,7 @@ def test_a_link_that_is_tried_again_and_again(place: Place) -> None:
     trying.ends(0)
     alice.send(signal.SIGTERM)
     alice.ends(0)
-    assert "the daemon went away" in other.ends(1, patience=5).err
+    assert "the daemon went away" in other.ends(1).err
 
 
 # -- links that must not be --------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ COMMAND = Command(
         "replaced by the command that makes a link to this daemon.\n\n" + explain(CONNECT)
     ),
     examples=[
-        ('r2 connect -n bob "ssh bob r2 connect -"', "link to the node of another host, over ssh"),
+        ('r2 connect -n bob "ssh bob r2 connect -"', "link to bob, over ssh"),
         ("socat tcp-l:47210,fork exec:\"r2 connect -\"", "take links from anybody"),
     ],
     statuses=[("0", "the link ended in good order"), ("1", "it could not be made, or broke"), ("2", "wrong usage")],

@@ -78,7 +78,7 @@ COMMAND = Command(
         "pieces.  SIGUSR1 makes it say what was done."
     ),
     examples=[
-        ("r2 connect \"r2box lossy --loss 1% 'ssh bob r2 connect -'\"", "a link that loses"),
+        ("r2 connect \"r2-lossy --loss 1% 'ssh bob r2 connect -'\"", "a bad link"),
         ("r2-lossy --seed 1 --cut 1M --rst tcp-listen://127.0.0.1:4000 tcp://bob:47211", "connections that break"),
         ("r2-lossy --loss 5% --delay 50ms udp-listen://[::1]:4000 udp://[::1]:4001", "a bad way for datagrams"),
         ("r2-lossy --slice 1 'cat' <file", "a file in single bytes"),
