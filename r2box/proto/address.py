@@ -1,9 +1,10 @@
 """Addresses and paths: how nodes, services and clients are named.
 
-An *address* is 1 to 64 of the ASCII letters, digits and ``. _ : = + @ -``.  A *virtual* address exists only inside a
-daemon and is spelled with a slash: ``service/NAME`` for a service, ``child/ID`` for a client; ``any/NAME`` is a
-service of whichever node is nearest.  A *path* is a tuple of
-addresses, each the next step from the one before; as text they are joined by ``/``.
+An *address* is 1 to 64 of the ASCII letters, digits and ``. _ : = + @ -``, and does not begin with ``-``: a name that
+others choose ends in command lines, where it must not be an option.  A *virtual* address exists only inside a daemon
+and is spelled with a slash: ``service/NAME`` for a service, ``child/ID`` for a client; ``any/NAME`` is a service of
+whichever node is nearest.  A *path* is a tuple of addresses, each the next step from the one before; as text they are
+joined by ``/``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def check_address(text: str) -> str:
     for character in text:
         if character not in _ALLOWED:
             raise AddressError(f"{text!r} is no address: {character!r} is no letter, digit or one of . _ : = + @ -")
+    if text[0] == "-":
+        raise AddressError(f"{text!r} is no address: it begins with a dash, as options do")
     if text in RESERVED:
         raise AddressError(f"the address {text!r} is reserved")
     return text
