@@ -124,6 +124,14 @@ def test_a_name_is_enough() -> None:
     mesh.check_closed()
 
 
+def test_nothing_is_sent_back_to_where_it_came_from() -> None:
+    """The best way from b to d leads over a, who has asked b."""
+    net = Links(Mesh(seed=41), "a-b a-d b-c c-d", slow="b-c c-d")
+    assert known(net.b)["d"] == "a/d"
+    works(net.a, "b/d/echo")
+    assert net.d.programs[0].origin == ("c", "b", "a", "child/1")
+
+
 def test_an_explicit_path_is_obeyed() -> None:
     net = Links(Mesh(seed=2), "a-b b-c a-d d-c", slow="a-d d-c")
     assert known(net.a)["c"] == "b/c"
@@ -371,6 +379,27 @@ def test_a_link_over_which_nothing_is_carried() -> None:
         client = opener.tunnel(path)
         mesh.idle()
         assert "carries nothing" in ended(client).text
+
+
+def test_no_second_way_leads_where_nothing_is_carried() -> None:
+    """Each way of a tunnel is held to the rules, not the best alone; and one that they allow is taken, if it is dearer."""
+    mesh = Mesh(seed=40)
+    net = Links(mesh, "a-b b-c x-d", quick="x-d")
+    net.join("c-d")
+    net.join("b-x", 0.1)
+    net.wires["b-x"].ports[0].link.policy = Policy(transit=False)
+    mesh.run(1.0)
+    assert known(net.b)["d"] == "c/d"
+    net.c.link("d").close("gone")
+    client = net.a.tunnel("b/d/echo")
+    mesh.idle()
+    assert ended(client).code == UNKNOWN
+    assert not net.d.programs
+    net.join("c-d", 0.1)
+    mesh.run(1.0)
+    assert known(net.b)["d"] == "x/d"
+    works(net.a, "b/d/echo")
+    assert net.d.programs[0].origin == ("c", "b", "a", "child/1")
 
 
 def test_names_that_are_not_accepted() -> None:

@@ -225,7 +225,15 @@ class Node:
 
     def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         """The same, with all that may be tried where discovery knows more than one way; what came by `origin` is not
-        sent back there."""
+        sent back there, nor over a link that carries nothing from there."""
+        choices = self._choices(path, origin)
+        came = self.links.get(origin[0]) if origin else None
+        carried = [choice for choice in choices if self._carries(came, choice[0])]
+        if came is not None and not carried:
+            raise RefusedError(f"{self.address}: carries nothing from {came.address} to {choices[0][1][0]}")
+        return carried
+
+    def _choices(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         while path and path[0] == self.address:
             path = path[1:]
         if not path:
@@ -258,12 +266,11 @@ class Node:
             if route.path[0] in self.links and not set(route.path).intersection(origin)
         ]
 
-    def _check_transit(self, link: Link, onto: Link) -> None:
-        """RefusedError if nothing is carried from `link` to the neighbour `onto`."""
-        if link.is_local or onto.is_local:
-            return
-        if not all((it.policy or EVERYTHING).within(self.discovery.policy).transit for it in (link, onto)):
-            raise RefusedError(f"{self.address}: carries nothing from {link.address} to {onto.address}")
+    def _carries(self, came: Link | None, onto: Link | Service | None) -> bool:
+        """Whether anything is carried from the neighbour `came` (None: it comes from here) to `onto`."""
+        if came is None or not isinstance(onto, Link) or onto.is_local:
+            return True
+        return all((it.policy or EVERYTHING).within(self.discovery.policy).transit for it in (came, onto))
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +280,7 @@ class Node:
         If it fails before the tunnel stands and there is another way, another stream takes its place: `joined` is
         called with it.  RefusedError if there is no neighbour that way, or if all of their links are full.
         """
-        targets = self._targets(wish.path, wish.origin)
+        targets = self._targets(wish.path, wish.came_from(n0).origin)
         ways = [
             self._way(n0, link, Message(path, wish.origin, b""), route, mode)
             for link, path, route in targets
@@ -323,7 +330,6 @@ class Node:
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
             target, _ = self.resolve(wish.path, origin)
             if isinstance(target, Link):
-                self._check_transit(link, target)
                 stream.far = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
                 return
             service = target or self.itself()
@@ -355,7 +361,6 @@ class Node:
             if isinstance(target, Link):
                 if target.is_local and is_request(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
-                self._check_transit(link, target)
                 if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
                     why = f"the link to {target.address} was cut and waits for a transport"
                     raise RefusedError(f"{self.address}: {why}: {target.reason}")
