@@ -382,7 +382,7 @@ def test_a_link_over_which_nothing_is_carried() -> None:
 
 
 def test_no_second_way_leads_where_nothing_is_carried() -> None:
-    """Each way of a tunnel is held to the rules, not the best alone; and one that they allow is taken, if it is dearer."""
+    """Each way of a tunnel is held to the rules, not the best alone, and a dearer one that they allow is taken."""
     mesh = Mesh(seed=40)
     net = Links(mesh, "a-b b-c x-d", quick="x-d")
     net.join("c-d")
@@ -400,6 +400,26 @@ def test_no_second_way_leads_where_nothing_is_carried() -> None:
     assert known(net.b)["d"] == "x/d"
     works(net.a, "b/d/echo")
     assert net.d.programs[0].origin == ("c", "b", "a", "child/1")
+
+
+def test_what_may_not_be_told_of_hides_nothing_else() -> None:
+    """The best way to d leads where nothing is carried for others: they are told of the next best."""
+    mesh = Mesh(seed=42)
+    net = Links(mesh, "a-b b-c c-d x-d")
+    net.join("b-x", 0.001)
+    net.wires["b-x"].ports[0].link.policy = Policy(transit=False)
+    mesh.run(1.0)
+    assert (known(net.b)["d"], known(net.a)["d"]) == ("x/d", "b/c/d")
+    works(net.a, "d/echo")
+    net.c.link("d").close("gone")
+    mesh.run(1.0)
+    assert (known(net.b)["d"], list(known(net.a))) == ("x/d", ["b", "c"])
+    net.join("c-d")
+    mesh.run(1.0)
+    assert known(net.a)["d"] == "b/c/d"
+    net.b.link("x").close("gone")
+    mesh.run(1.0)
+    assert (known(net.b)["d"], known(net.a)["d"]) == ("c/d", "b/c/d")
 
 
 def test_names_that_are_not_accepted() -> None:
