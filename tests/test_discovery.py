@@ -422,6 +422,30 @@ def test_what_may_not_be_told_of_hides_nothing_else() -> None:
     assert (known(net.b)["d"], known(net.a)["d"]) == ("c/d", "b/c/d")
 
 
+RULES = [
+    (Policy(), ["b", "c", "d"], ["a", "b", "d"], ["a", "c", "d"]),
+    (Policy(transit=False), ["b", "c", "d"], ["a"], ["a", "d"]),
+    (Policy(accept=("b",)), ["b", "c"], ["a", "b"], ["a", "c", "d"]),
+    (Policy(discover=False), ["c"], ["a"], ["d"]),
+]
+
+
+@pytest.mark.parametrize("before", RULES)
+@pytest.mark.parametrize("after", RULES)
+def test_a_link_that_goes_on_under_other_rules(before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
+    """As where one [[conn]] takes over from another: a's rules of the link to b, and what a, c and b know by them."""
+    mesh = Mesh(seed=43)
+    net = Links(mesh, "c-a b-d")
+    for policy, *names in (before, after):
+        net.wires["a-b"] = mesh.join(net.a, net.b, patience=600)
+        net.wires["a-b"].ports[0].link.policy = policy
+        mesh.run(8.0)
+        assert [list(known(it)) for it in (net.a, net.c, net.b)] == names
+        net.cut("a-b")
+        mesh.run(1.0)
+    assert "resumed b" in net.a.log
+
+
 def test_names_that_are_not_accepted() -> None:
     net = with_policy(Mesh(seed=14), "a-b b-c b-dora", "a", Policy(accept=("d*",)))
     assert known(net.a) == {"b": "b", "dora": "b/dora"}

@@ -130,7 +130,9 @@ class Discovery:
         neighbour.next_at = now
         neighbour.weigh(self.table, now)
         if neighbour.is_gone or policy != neighbour.policy:
-            neighbour.is_gone, neighbour.policy = False, policy
+            if policy != neighbour.policy:
+                neighbour.obey(policy, self.table, now)
+            neighbour.is_gone = False
             neighbour.is_asking = True
             neighbour.tell_all(self.table.nodes if neighbour.is_heard else (), now)
         self._wake(now)

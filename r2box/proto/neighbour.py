@@ -20,6 +20,7 @@ from itertools import chain, islice
 from .advert import AGAIN, BEGIN, END, MAX_COST, MAX_PATH, Entry, Record, pack_reach, size_of
 from .policy import fits
 from .table import CUT, Route
+from .wire import REACH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -224,6 +225,18 @@ class Neighbour:
             self.keep(address, None)
             table.put(address, self.address, None, now)
 
+    def obey(self, policy: Policy, table: Table, now: float) -> None:
+        """Other rules hold from now on, for what it has said before too."""
+        if self.policy.discover and not policy.discover and self.number:  # it is not to go on with what it was told
+            self.link.control(REACH, 0, pack_reach(self.number, BEGIN | END, ())[0])
+            self.number += 1
+        self.policy = policy
+        for address, old in list(self.heard.items()):
+            self.keep(address, None)
+            if policy.discover and (address == self.address or fits(address, policy.accept)):
+                self.keep(address, old.renewed(0, policy.transit and self.relayed < MAX_RELAYED))
+            table.put(address, self.address, self.heard.get(address), now)
+
     # -- what it costs -------------------------------------------------------------------------------------------
 
     def weigh(self, table: Table, now: float) -> None:
@@ -240,9 +253,7 @@ class Neighbour:
     def _reprice(self, more: int, table: Table, now: float) -> None:
         """All that lies behind it costs `more`."""
         for address, old in list(self.heard.items()):
-            route = Route(old.path, old.cost + more, old.record, old.size, old.is_relayed)
-            route.doubted_until = old.doubted_until
-            self.heard[address] = route
+            route = self.heard[address] = old.renewed(more, old.is_relayed)
             table.put(address, self.address, route, now)
 
 

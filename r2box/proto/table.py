@@ -44,6 +44,12 @@ class Route:
         path, cost = self.path, self.cost
         return len(path) > 1 or cost >= CUT, cost, len(path), path[0]
 
+    def renewed(self, more: int, is_relayed: bool) -> Route:
+        """The same, at a cost that is so much `more`."""
+        route = Route(self.path, self.cost + more, self.record, self.size, is_relayed)
+        route.doubted_until = self.doubted_until
+        return route
+
     def __repr__(self) -> str:
         return f"Route({'/'.join(self.path)}, {self.cost})"
 
