@@ -703,6 +703,22 @@ def test_costs_that_cannot_be() -> None:
     unharmed(net)
 
 
+def test_frames_that_are_short_and_cost_much() -> None:
+    """To begin anew again and again, and services that change each time, count for what they cost."""
+    names = [tuple(f"{letter}{number}" for number in range(MAX_TOLD)) for letter in "ab"]
+    for entries in ([], [Entry(("x",), 0, Record(b"x" * 8, those)) for those in names]):
+        mesh, net, liar = honest(44)
+        for start in range(0, 8000, 200):
+            liar.say([Entry((f"y{start + at}",), 0, record(b"y")) for at in range(200)])
+            mesh.run(0.1)
+        mesh.run(5.0)
+        for _ in range(100):
+            for number in range(30):  # 3000 frames in all, in a second
+                liar.say(entries[number % 2 :][:1], BEGIN * (not entries))
+            mesh.run(0.01)
+        assert [line for line in net.b.log if "says more of the network" in line]
+
+
 def test_a_million_entries() -> None:
     """Bounded memory, one line in the log, and a pause in which it is not listened to."""
     mesh, net, liar = honest(32)

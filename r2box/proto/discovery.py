@@ -189,7 +189,7 @@ class Discovery:
         if not neighbour.policy.discover or now < neighbour.deaf_until:
             return  # not even decoded: that would be most of the work
         reach = decode_reach(payload)
-        if not neighbour.listens(len(reach.entries), now):
+        if not neighbour.listens(reach, now):
             self._turn_away(neighbour)
             return
         is_new = not neighbour.is_heard

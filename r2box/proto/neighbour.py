@@ -37,7 +37,7 @@ MAX_RELAYED = 1 << 12  # of them that we tell on
 
 PAUSE = 0.1  # seconds between two frames for the same neighbour
 CHUNK = 256  # entries of one frame: so we say 2,560 a second,
-RATE = 3000.0  # and listen to so many: at 30 us each a tenth of a processor at worst
+RATE = 3000.0  # and listen to so many, or fewer that name many services: at 30 us each a tenth of a processor at worst
 BURST = 1 << 13  # and to so many more at once, after a silence
 DEAF = 30.0  # seconds
 REFRESH = 1800.0  # seconds: links lose nothing, so this is for what should not happen
@@ -163,9 +163,12 @@ class Neighbour:
 
     # -- listening -----------------------------------------------------------------------------------------------
 
-    def listens(self, count: int, now: float) -> bool:
-        """Whether a frame of `count` entries is still within what it may say; if not, it is not listened to."""
-        self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - max(count, 1)
+    def listens(self, reach: Reach, now: float) -> bool:
+        """Whether a frame is still within what it may say; if not, it is not listened to."""
+        count = max(len(reach.entries), 1) + sum(len(it.record.services) >> 3 for it in reach.entries if it.record)
+        if reach.flags & BEGIN:  # which looks at all that was heard, if not for long
+            count += len(self.heard) >> 8
+        self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - count
         self.tokens_at = now
         if self.tokens < 0:
             self.deaf_until = now + DEAF

@@ -118,12 +118,11 @@ class Table:
         self._changed(known, before)
 
     def _index(self, address: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
-        for name in old:
-            if name not in new:
-                self.offers[name].pop(address, None)
-                if not self.offers[name]:
-                    del self.offers[name]
-        for name in new:
+        for name in set(old).difference(new):
+            self.offers[name].pop(address, None)
+            if not self.offers[name]:
+                del self.offers[name]
+        for name in set(new).difference(old):
             self.offers.setdefault(name, {})[address] = None
 
     def routes_to(self, address: str, now: float) -> list[Route]:
