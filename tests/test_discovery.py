@@ -14,6 +14,7 @@ from network import Clockwork, check_routes, check_tables, simulate
 from shapes import SHAPES
 
 from r2box.errors import RefusedError, WireError
+from r2box.proto import body as say
 from r2box.proto.address import MAX_ADDRESS
 from r2box.proto.advert import (
     AGAIN,
@@ -375,6 +376,15 @@ def test_a_link_over_which_nothing_is_carried() -> None:
     mesh.run(1.0)
     assert (list(known(net.a)), list(known(net.c))) == (["b", "d"], ["b"])
     works(net.b, "c/echo")
+    listed = {it.address: it.console().ask("b", say.NETWORK) for it in (net.a, net.c)}
+    assert [say.KNOWN.decode(it)["path"] for it in listed["a"]["entries"]] == [("a",), ("d",)]
+    assert listed["c"]["text"] == "b: does not do that for others"
+    net.d.serve("secret", Program.echo)
+    mesh.idle()
+    for opener, is_told in ((net.a, True), (net.c, False)):
+        client = opener.tunnel("b/any/secrets")
+        mesh.idle()
+        assert ("did you mean any/secret?" in ended(client).text) == is_told
     for opener, path in ((net.a, "b/c/echo"), (net.c, "b/a/echo")):
         client = opener.tunnel(path)
         mesh.idle()
@@ -444,6 +454,19 @@ def test_a_link_that_goes_on_under_other_rules(before: tuple[Any, ...], after: t
         net.cut("a-b")
         mesh.run(1.0)
     assert "resumed b" in net.a.log
+
+
+def test_those_that_offer_a_service_are_listed_once() -> None:
+    """Though there are more than a page holds."""
+    mesh, net, liar = honest(45)
+    for start in range(0, 2000, 200):
+        liar.say([Entry((f"some-node-{start + at}",), 0, record(b"y", "web")) for at in range(200)])
+        mesh.run(0.1)
+    mesh.run(2.0)
+    console = net.b.console()
+    answer = console.ask("", say.NETWORK, service="web")
+    assert len(answer["entries"]) > 500
+    assert not answer["after"], "what is nearest is on the first page"
 
 
 def test_names_that_are_not_accepted() -> None:

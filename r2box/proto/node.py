@@ -29,7 +29,7 @@ from .link import UP, Link
 from .listing import describe_known, list_page, network_page
 from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
-from .policy import EVERYTHING, is_allowed
+from .policy import EVERYTHING, Policy, is_allowed
 from .probes import Probes
 from .route import Message, hop
 from .table import CUT
@@ -255,7 +255,8 @@ class Node:
         else:
             ways = self._over(self.discovery.routes_to(head), rest, origin)
         if not ways:
-            raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED)})")
+            may_hear = self._may_hear(self.links.get(origin[0]) if origin else None)
+            raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, may_hear)})")
         return ways
 
     def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
@@ -270,7 +271,17 @@ class Node:
         """Whether anything is carried from the neighbour `came` (None: it comes from here) to `onto`."""
         if came is None or not isinstance(onto, Link) or onto.is_local:
             return True
-        return all((it.policy or EVERYTHING).within(self.discovery.policy).transit for it in (came, onto))
+        return self._rules(came).transit and self._rules(onto).transit
+
+    def _rules(self, link: Link) -> Policy:
+        return (link.policy or EVERYTHING).within(self.discovery.policy)
+
+    def _may_hear(self, link: Link | None) -> bool:
+        """Whether who asks by `link` (None: a program here) may hear of other nodes."""
+        if link is None or link.is_local:
+            return True
+        rules = self._rules(link)
+        return rules.transit and rules.discover
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
@@ -387,8 +398,8 @@ class Node:
             self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
         elif body.kind == say.LIST:
             self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
-        elif body.kind == say.NETWORK and (link.is_local or self.discovery.policy.transit):
-            self._answer(link, message, network_page(self, body, link.now))
+        elif body.kind == say.NETWORK and self._may_hear(link):
+            self._answer(link, message, network_page(self, body, link.is_local, link.now))
         elif link.is_local and len(message.origin) == 1:
             self.host.request(link, body, descriptors)
             return
