@@ -189,7 +189,8 @@ TABLES = {
         "event": Key(lambda cmd: "node-up", _event, f"One of {', '.join(EVENTS)}. By default node-up."),
         "name": Key(lambda cmd: "*", _text, "A pattern of the node's address; of NODE/SERVICE, for services. By "
             "default *."),
-        "cmd": Key(True, _text, "The command line for sh -c. %addr in it stands for the address, or NODE/SERVICE. "
+        "cmd": Key(True, _text, "The command line for sh -c. %addr in it stands for the address, or NODE/SERVICE; "
+             "nothing is run for names that begin with a dash, as commands take these for options. "
             "R2_EVENT, R2_NAME and R2_PATH are in its environment, and R2_SOCKET, with which r2 finds this node."),
     }),
     "forward": Table("[[forward]]", "A service to bring to a port of this host.", {

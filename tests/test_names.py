@@ -206,6 +206,19 @@ def test_tasks(place: Place) -> None:
     assert "event: no such event (did you mean service-up?)" in place.run("r2dm --check -f alice.toml", status=1).err
 
 
+def test_a_name_is_no_option_of_a_task(place: Place) -> None:
+    """`ssh %addr uptime` would run what follows -oProxyCommand=, whoever in the network has that name."""
+    (place.path / "alice.toml").write_text(ALICE)
+    alice = place.start("r2dm -f alice.toml").says("listening at")
+    for name in ("-oProxyCommand=id", "bob"):
+        place.start(f"r2d -s {name[-1]}.sock -- {name}").says("listening at")
+        place.start(f"r2 -s {name[-1]}.sock connect --retry unix://link")
+        alice.says(f"linked to {name}")
+    alice.says("tasks: nothing is run for -oProxyCommand=id and other names that begin with a dash")
+    eventually(lambda: has(place.path / "seen", "bob"), "what is run for bob")
+    assert not has(place.path / "seen", "ProxyCommand")
+
+
 def has(file: Path, text: str) -> bool:
     return file.exists() and text in file.read_text()
 

@@ -42,6 +42,7 @@ class Tasks:
         self._environment = {"R2_SOCKET": os.path.abspath(socket_path)}
         self._tasks = tasks
         self._client: Client | None = None
+        self._has_warned = False
         self._running: dict[tuple[int, str], int] = {}  # by task and name: the process
         self._waiting: dict[tuple[int, str], Run] = {}
         self._done: Callable[[], None] | None = None
@@ -86,9 +87,18 @@ class Tasks:
 
     def _match(self, task: Task, event: str, name: str, path: tuple[str, ...]) -> None:
         if event == task.event and fits(name, (task.name,)) and self._done is None:
-            more = {"R2_EVENT": event, "R2_NAME": name, "R2_PATH": format_path(path)}
+            where = format_path(path)
+            if name.startswith("-") or where.startswith("-"):  # the command would take it for an option
+                self._warn_of(name)
+                return
+            more = {"R2_EVENT": event, "R2_NAME": name, "R2_PATH": where}
             self._waiting[id(task), name] = (task, name, more)
             self._start()
+
+    def _warn_of(self, name: str) -> None:
+        if not self._has_warned:
+            self._log.warning(f"tasks: nothing is run for {name} and other names that begin with a dash")
+        self._has_warned = True
 
     def _start(self) -> None:
         for key in list(self._waiting):
@@ -98,7 +108,7 @@ class Tasks:
                 self._run(key, *self._waiting.pop(key))
 
     def _run(self, key: tuple[int, str], task: Task, name: str, more: dict[str, str]) -> None:
-        command = task.cmd.replace(ADDRESS, name)  # a name holds nothing that a shell would see
+        command = task.cmd.replace(ADDRESS, name)  # a name holds nothing that a shell would see, and is no option
         self._log.debug(f"{more['R2_EVENT']} {name}: {command}")
         null = os.open(os.devnull, os.O_RDONLY)
         try:
