@@ -119,6 +119,22 @@ def test_the_map(place: Place) -> None:
         assert "install graphviz" in place.run("r2 -s alice.sock map --svg", status=1).err
 
 
+def test_a_map_of_nodes_behind_one_that_is_not_heard_of(place: Place) -> None:
+    """As behind `accept`: dora's way leads over carl, of whom nothing is known but that."""
+    for name in ("alice", "bob", "carl", "dora"):
+        place.node(name)
+    place.start("r2 -v -s bob.sock connect unix-listen://bob")
+    place.start("r2 -v -s alice.sock connect --accept dora --retry unix://bob").says("linked to bob")
+    place.link("bob", "carl")
+    place.link("carl", "dora")
+    place.run("r2 -s alice.sock -t dora wait --timeout 20s")
+    tree = place.run("r2 -s alice.sock map").out
+    assert re.sub(r"  \d+\.\d ms", "", tree) == "alice\n└─ bob\n   └─ carl\n      └─ dora\n"
+    assert [row["name"] for row in rows(place, "r2 -s alice.sock map --json", "map")] == [
+        "alice", "bob", "dora", "carl",
+    ]  # fmt: skip
+
+
 def test_answers_that_are_none(place: Place) -> None:
     """What a node answers that says what it likes is shown as far as it is names."""
     service, bad = (ENTRY.encode(kind="service", name=f"service/{name}") for name in ("web", 'x"]; y [image="z'))

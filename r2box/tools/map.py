@@ -65,6 +65,9 @@ class _Map:
         for entry in listed:
             if entry["kind"] == "node":
                 self.add((entry["name"],), 0.0, [])
+        for node in list(self.nodes.values()):  # who is on a way is there, even if nothing may be heard of it
+            for length in range(1, len(node["way"])):
+                self.add(node["way"][:length], 0.0, [])
         self.links: dict[frozenset[str], None] = {}
         for node in self.nodes.values():
             way = (root, *node["way"])
