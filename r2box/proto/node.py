@@ -216,11 +216,8 @@ class Node:
     # -- resolving -------------------------------------------------------------------------------------------------
 
     def resolve(self, path: tuple[str, ...], origin: tuple[str, ...] = ()) -> Target:
-        """What `path` leads to, and the rest of the path as that one is to see it.
-
-        A Link gets the rest (its own address is still at the head, for `hop` to strip); a Service has no rest; None
-        is this node itself.  RefusedError, with the reason for people, if it leads nowhere.
-        """
+        """What `path` leads to, and what that one is to see: a Link the rest, with its own address still at the head for
+        `hop` to strip; a Service, and None, which is this node itself, nothing.  RefusedError if it leads nowhere."""
         return self._targets(path, origin)[0][:2]
 
     def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
@@ -228,10 +225,13 @@ class Node:
         sent back there, nor over a link that carries nothing from there."""
         choices = self._choices(path, origin)
         came = self.links.get(origin[0]) if origin else None
-        carried = [choice for choice in choices if self._carries(came, choice[0])]
-        if came is not None and not carried:
-            raise RefusedError(f"{self.address}: carries nothing from {came.address} to {choices[0][1][0]}")
-        return carried
+        if came is None or not isinstance(choices[0][0], Link) or choices[0][0].is_local:
+            return choices
+        carries = self._rules(came).transit
+        carried = [it for it in choices if carries and isinstance(it[0], Link) and self._rules(it[0]).transit]
+        if carried:
+            return carried
+        raise RefusedError(f"{self.address}: carries nothing from {came.address} to {choices[0][1][0]}")
 
     def _choices(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         while path and path[0] == self.address:
@@ -255,8 +255,8 @@ class Node:
         else:
             ways = self._over(self.discovery.routes_to(head), rest, origin)
         if not ways:
-            may_hear = self._may_hear(self.links.get(origin[0]) if origin else None)
-            raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, may_hear)})")
+            known = describe_known(self, name, NAMED, self._rules(self.links.get(origin[0]) if origin else None).tells)
+            raise RefusedError(f"{self.address}: does not know {head} ({known})")
         return ways
 
     def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
@@ -267,21 +267,11 @@ class Node:
             if route.path[0] in self.links and not set(route.path).intersection(origin)
         ]
 
-    def _carries(self, came: Link | None, onto: Link | Service | None) -> bool:
-        """Whether anything is carried from the neighbour `came` (None: it comes from here) to `onto`."""
-        if came is None or not isinstance(onto, Link) or onto.is_local:
-            return True
-        return self._rules(came).transit and self._rules(onto).transit
-
-    def _rules(self, link: Link) -> Policy:
-        return (link.policy or EVERYTHING).within(self.discovery.policy)
-
-    def _may_hear(self, link: Link | None) -> bool:
-        """Whether who asks by `link` (None: a program here) may hear of other nodes."""
+    def _rules(self, link: Link | None) -> Policy:
+        """For what comes or goes by `link`; programs here (None: one of them) may do everything."""
         if link is None or link.is_local:
-            return True
-        rules = self._rules(link)
-        return rules.transit and rules.discover
+            return EVERYTHING
+        return (link.policy or EVERYTHING).within(self.discovery.policy)
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
@@ -291,11 +281,10 @@ class Node:
         If it fails before the tunnel stands and there is another way, another stream takes its place: `joined` is
         called with it.  RefusedError if there is no neighbour that way, or if all of their links are full.
         """
-        targets = self._targets(wish.path, wish.came_from(n0).origin)
         ways = [
             self._way(n0, link, Message(path, wish.origin, b""), route, mode)
-            for link, path, route in targets
-            if _is_neighbour(link)
+            for link, path, route in self._targets(wish.path, wish.came_from(n0).origin)
+            if isinstance(link, Link) and not link.is_local
         ]
         if not ways:
             raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
@@ -398,7 +387,7 @@ class Node:
             self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
         elif body.kind == say.LIST:
             self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
-        elif body.kind == say.NETWORK and self._may_hear(link):
+        elif body.kind == say.NETWORK and self._rules(link).tells:
             self._answer(link, message, network_page(self, body, link.is_local, link.now))
         elif link.is_local and len(message.origin) == 1:
             self.host.request(link, body, descriptors)
@@ -450,10 +439,6 @@ def is_request(body: bytes) -> bool:
         return say.decode_body(body).is_request
     except WireError:
         return False
-
-
-def _is_neighbour(target: object) -> bool:
-    return isinstance(target, Link) and not target.is_local
 
 
 def _join(stream: Stream, other: Stream) -> None:
