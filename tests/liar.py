@@ -38,7 +38,7 @@ def claim(*path: str, cost: int = 0, services: Iterable[str] = ("echo",)) -> Ent
 
 class Liar:
     """The owner of `link`.  Tunnels that come are never answered, unless by `answer`; nor are messages, unless
-    `echoes`."""
+    it `echoes`, or by `answers`."""
 
     def __init__(self, address: str, now: float, wake: Callable[[Link], None]) -> None:
         self.me = Me(address, os.urandom(16), software="liar")
@@ -46,6 +46,7 @@ class Liar:
         self.link = Link(self, self.me, now)
         self.answer: Outcome | None = None
         self.echoes = False
+        self.answers: dict[int, Callable[[int], bytes]] = {}  # to what is asked, by its number
         self.is_up = threading.Event()
         self.reason: str | None = None  # why the link has ended
         self.opens: list[tuple[str, ...]] = []  # paths that tunnels came with
@@ -94,6 +95,9 @@ class Liar:
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         body = say.decode_body(message.body)
+        if body.kind in self.answers:
+            origin = message.came_from(link.address).origin
+            link.message(Message(origin[1:], (), self.answers[body.kind](body.id)))
         if self.echoes and body.kind == say.PING:
             came = message.came_from(link.address)
             trail = tuple(reversed(message.path))  # as if it had been there

@@ -396,6 +396,8 @@ def check_tables(station: Station) -> None:
     assert {address: known.routes for address, known in table.nodes.items()} == routes, f"{me}: what is known was told"
     for known in table.nodes.values():
         assert known.best is min(known.routes.values(), key=lambda it: it.rank), f"{me}: {known.address} by a worse way"
+        relayed = min((it for it in known.routes.values() if it.is_relayed), key=lambda it: it.rank, default=None)
+        assert known.told is relayed, f"{me}: tells of {known.address} by a worse way"
     assert len(discovery._held) <= len(table.nodes)
 
 

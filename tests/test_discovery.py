@@ -14,6 +14,7 @@ from network import Clockwork, check_routes, check_tables, simulate
 from shapes import SHAPES
 
 from r2box.errors import RefusedError, WireError
+from r2box.proto import body as say
 from r2box.proto.address import MAX_ADDRESS
 from r2box.proto.advert import (
     AGAIN,
@@ -122,6 +123,14 @@ def test_a_name_is_enough() -> None:
         with pytest.raises(RefusedError, match=r"did you mean any/upper\?"):
             net.a.tunnel(word)
     mesh.check_closed()
+
+
+def test_nothing_is_sent_back_to_where_it_came_from() -> None:
+    """The best way from b to d leads over a, who has asked b."""
+    net = Links(Mesh(seed=41), "a-b a-d b-c c-d", slow="b-c c-d")
+    assert known(net.b)["d"] == "a/d"
+    works(net.a, "b/d/echo")
+    assert net.d.programs[0].origin == ("c", "b", "a", "child/1")
 
 
 def test_an_explicit_path_is_obeyed() -> None:
@@ -367,10 +376,97 @@ def test_a_link_over_which_nothing_is_carried() -> None:
     mesh.run(1.0)
     assert (list(known(net.a)), list(known(net.c))) == (["b", "d"], ["b"])
     works(net.b, "c/echo")
+    listed = {it.address: it.console().ask("b", say.NETWORK) for it in (net.a, net.c)}
+    assert [say.KNOWN.decode(it)["path"] for it in listed["a"]["entries"]] == [("a",), ("d",)]
+    assert listed["c"]["text"] == "b: does not do that for others"
+    net.d.serve("secret", Program.echo)
+    mesh.idle()
+    for opener, is_told in ((net.a, True), (net.c, False)):
+        client = opener.tunnel("b/any/secrets")
+        mesh.idle()
+        assert ("did you mean any/secret?" in ended(client).text) == is_told
     for opener, path in ((net.a, "b/c/echo"), (net.c, "b/a/echo")):
         client = opener.tunnel(path)
         mesh.idle()
         assert "carries nothing" in ended(client).text
+
+
+def test_no_second_way_leads_where_nothing_is_carried() -> None:
+    """Each way of a tunnel is held to the rules, not the best alone, and a dearer one that they allow is taken."""
+    mesh = Mesh(seed=40)
+    net = Links(mesh, "a-b b-c x-d", quick="x-d")
+    net.join("c-d")
+    net.join("b-x", 0.1)
+    net.wires["b-x"].ports[0].link.policy = Policy(transit=False)
+    mesh.run(1.0)
+    assert known(net.b)["d"] == "c/d"
+    net.c.link("d").close("gone")
+    client = net.a.tunnel("b/d/echo")
+    mesh.idle()
+    assert ended(client).code == UNKNOWN
+    assert not net.d.programs
+    net.join("c-d", 0.1)
+    mesh.run(1.0)
+    assert known(net.b)["d"] == "x/d"
+    works(net.a, "b/d/echo")
+    assert net.d.programs[0].origin == ("c", "b", "a", "child/1")
+
+
+def test_what_may_not_be_told_of_hides_nothing_else() -> None:
+    """The best way to d leads where nothing is carried for others: they are told of the next best."""
+    mesh = Mesh(seed=42)
+    net = Links(mesh, "a-b b-c c-d x-d")
+    net.join("b-x", 0.001)
+    net.wires["b-x"].ports[0].link.policy = Policy(transit=False)
+    mesh.run(1.0)
+    assert (known(net.b)["d"], known(net.a)["d"]) == ("x/d", "b/c/d")
+    works(net.a, "d/echo")
+    net.c.link("d").close("gone")
+    mesh.run(1.0)
+    assert (known(net.b)["d"], list(known(net.a))) == ("x/d", ["b", "c"])
+    net.join("c-d")
+    mesh.run(1.0)
+    assert known(net.a)["d"] == "b/c/d"
+    net.b.link("x").close("gone")
+    mesh.run(1.0)
+    assert (known(net.b)["d"], known(net.a)["d"]) == ("c/d", "b/c/d")
+
+
+RULES = [
+    (Policy(), ["b", "c", "d"], ["a", "b", "d"], ["a", "c", "d"]),
+    (Policy(transit=False), ["b", "c", "d"], ["a"], ["a", "d"]),
+    (Policy(accept=("b",)), ["b", "c"], ["a", "b"], ["a", "c", "d"]),
+    (Policy(discover=False), ["c"], ["a"], ["d"]),
+]
+
+
+@pytest.mark.parametrize("before", RULES)
+@pytest.mark.parametrize("after", RULES)
+def test_a_link_that_goes_on_under_other_rules(before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
+    """As where one [[conn]] takes over from another: a's rules of the link to b, and what a, c and b know by them."""
+    mesh = Mesh(seed=43)
+    net = Links(mesh, "c-a b-d")
+    for policy, *names in (before, after):
+        net.wires["a-b"] = mesh.join(net.a, net.b, patience=600)
+        net.wires["a-b"].ports[0].link.policy = policy
+        mesh.run(8.0)
+        assert [list(known(it)) for it in (net.a, net.c, net.b)] == names
+        net.cut("a-b")
+        mesh.run(1.0)
+    assert "resumed b" in net.a.log
+
+
+def test_those_that_offer_a_service_are_listed_once() -> None:
+    """Though there are more than a page holds."""
+    mesh, net, liar = honest(45)
+    for start in range(0, 2000, 200):
+        liar.say([Entry((f"some-node-{start + at}",), 0, record(b"y", "web")) for at in range(200)])
+        mesh.run(0.1)
+    mesh.run(2.0)
+    console = net.b.console()
+    answer = console.ask("", say.NETWORK, service="web")
+    assert len(answer["entries"]) > 500
+    assert not answer["after"], "what is nearest is on the first page"
 
 
 def test_names_that_are_not_accepted() -> None:
@@ -628,6 +724,22 @@ def test_costs_that_cannot_be() -> None:
                for it in mesh.stations.values())  # fmt: skip
     assert not [line for it in mesh.stations.values() for line in it.log if "down" in line]
     unharmed(net)
+
+
+def test_frames_that_are_short_and_cost_much() -> None:
+    """To begin anew again and again, and services that change each time, count for what they cost."""
+    names = [tuple(f"{letter}{number}" for number in range(MAX_TOLD)) for letter in "ab"]
+    for entries in ([], [Entry(("x",), 0, Record(b"x" * 8, those)) for those in names]):
+        mesh, net, liar = honest(44)
+        for start in range(0, 8000, 200):
+            liar.say([Entry((f"y{start + at}",), 0, record(b"y")) for at in range(200)])
+            mesh.run(0.1)
+        mesh.run(5.0)
+        for _ in range(100):
+            for number in range(30):  # 3000 frames in all, in a second
+                liar.say(entries[number % 2 :][:1], BEGIN * (not entries))
+            mesh.run(0.01)
+        assert [line for line in net.b.log if "says more of the network" in line]
 
 
 def test_a_million_entries() -> None:

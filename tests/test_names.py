@@ -9,9 +9,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import Place, Program, eventually, need
+from liar import Mouth
+from processes import Place, Program, await_port, eventually, free_port, need
 
 from r2box import index
+from r2box.proto.body import ENTRY, KNOWN, LIST, LISTING, NETWORK, NETWORK_IS, encode_body
 
 TYPES = {"text": str, "number": (int, float), "number or null": (int, float, type(None)), "list": list}
 
@@ -115,6 +117,47 @@ def test_the_map(place: Place) -> None:
     place.run("r2 -s alice.sock map --dot --svg", status=2)
     if not shutil.which("dot"):
         assert "install graphviz" in place.run("r2 -s alice.sock map --svg", status=1).err
+
+
+def test_a_map_of_nodes_behind_one_that_is_not_heard_of(place: Place) -> None:
+    """As behind `accept`: dora's way leads over carl, of whom nothing is known but that."""
+    for name in ("alice", "bob", "carl", "dora"):
+        place.node(name)
+    place.start("r2 -v -s bob.sock connect unix-listen://bob")
+    place.start("r2 -v -s alice.sock connect --accept dora --retry unix://bob").says("linked to bob")
+    place.link("bob", "carl")
+    place.link("carl", "dora")
+    place.run("r2 -s alice.sock -t dora wait --timeout 20s")
+    tree = place.run("r2 -s alice.sock map").out
+    assert re.sub(r"  \d+\.\d ms", "", tree) == "alice\n└─ bob\n   └─ carl\n      └─ dora\n"
+    assert [row["name"] for row in rows(place, "r2 -s alice.sock map --json", "map")] == [
+        "alice", "bob", "dora", "carl",
+    ]  # fmt: skip
+
+
+def test_answers_that_are_none(place: Place) -> None:
+    """What a node answers that says what it likes is shown as far as it is names."""
+    service, bad = (ENTRY.encode(kind="service", name=f"service/{name}") for name in ("web", 'x"]; y [image="z'))
+    names = (b"web", b"\x1b]0;title\x07", b'x"]; y [image="z', b"a\nb")
+    answers = {
+        LIST: lambda id_: encode_body(LISTING, id_, entries=(service, bad), address="mallory"),
+        NETWORK: lambda id_: encode_body(
+            NETWORK_IS, id_, entries=(KNOWN.encode(path=("bob",), services=names), KNOWN.encode()), address="mallory"
+        ),
+    }
+    place.node("alice")
+    port = free_port()
+    place.start(f"r2 -v -s alice.sock connect tcp-listen://127.0.0.1:{port}")
+    await_port(port)
+    mallory = Mouth("mallory", port)
+    assert mallory.liar.is_up.wait(10)
+    mallory.liar.answers = answers
+    assert place.run("r2 -s alice.sock -t mallory map").out == "mallory  web\n└─ bob  web\n"
+    listed = place.run("r2 -s alice.sock -t mallory ls -R").out
+    assert [line.split()[0] for line in listed.splitlines()] == ["service/web", "bob", "bob/service/web"]
+    answers[LIST] = lambda id_: encode_body(LISTING, id_, address='m" [image="z"]; "y')
+    assert "an answer to something else" in place.run("r2 -s alice.sock -t mallory map --dot", status=1).err
+    mallory.close()
 
 
 def test_the_picture_of_the_map(place: Place) -> None:

@@ -401,11 +401,9 @@ class Terminal:
 
     @property
     def frame(self) -> list[str]:
-        """The lines of the last whole frame."""
+        """The lines of the last frame."""
         self.read()
-        frames = self.all.split(b"\x1b[H")[1:]
-        whole = [frame for frame in frames if b"\x1b[J" in frame]
-        text = whole[-1].partition(b"\x1b[J")[0].decode() if whole else ""
+        text = self.all.split(b"\x1b[H")[-1].decode("utf-8", "replace") if b"\x1b[H" in self.all else ""
         return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split("\r\n")]
 
     def shows(self, what: Callable[[list[str]], object]) -> list[str]:
@@ -538,6 +536,7 @@ def test_top_follows_the_size_of_its_terminal(place: Place, terminals: Callable[
     top.resize(100, 20)
     top.program.send(signal.SIGWINCH)
     top.shows(lambda frame: len(order(frame)) == 2)
+    assert not re.search(rb"[^\n]\x1b\[[JK]", top.all.split(b"\x1b[H")[-1]), "it would erase the last column"
 
 
 def test_top_without_colour(place: Place, terminals: Callable[..., Terminal]) -> None:

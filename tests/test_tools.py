@@ -102,6 +102,7 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2 -t bob serve cat", "-t"),
         ("r2 -t bob connect cat", "-t"),
         ("r2 connect -n a/b cat", "'/'"),
+        ("r2d -- -oProxyCommand=id", "begins with a dash"),
         ("r2 connect --retry -", "--retry: a descriptor can be used once"),
         ("r2 connect --retry fd://0", "--retry: a descriptor can be used once"),
         ("r2 connect --resume nonsense cat", "--resume: 'nonsense' is not a duration"),

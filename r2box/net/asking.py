@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import RefusedError
+from ..errors import AddressError, RefusedError
 from ..proto import body as say
-from ..proto.address import ANY, SERVICE, format_path
+from ..proto.address import ANY, SERVICE, format_path, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def ask_all(
 ) -> None:
     """All entries that the node at `path` answers to the question `kind`: done(its address, entries), or failed(why).
 
-    It has `PATIENCE` for each page.
+    It has `PATIENCE` for each page.  What is in them is checked: names are names, and paths lead to somebody.
     """
     answer, layout, place, ask_by = _PAGES[kind]
     entries: Entries = []
@@ -50,10 +50,10 @@ def ask_all(
         def page(body: say.Body, _: tuple[int, ...]) -> None:
             timer.cancel()
             client.forget(id_)
-            if body.kind != answer:
+            if body.kind != answer or not is_name(body["address"]):
                 failed(RefusedError(body["text"] if body.kind == say.ERROR else "an answer to something else"))
                 return
-            entries.extend(layout.decode(entry) for entry in body["entries"])
+            entries.extend(filter(_is_one, map(layout.decode, body["entries"])))
             if body[place] and body[place] != start and body["entries"] and len(entries) < MAX_ENTRIES:
                 ask_for(body[place])
             else:
@@ -116,4 +116,17 @@ def show_json(**fields: Any) -> None:
 
 def names_of(entry: dict[str, Any]) -> list[str]:
     """The services of an entry of NETWORK; what is no name is left out."""
-    return [name.decode("ascii") for name in entry["services"] if name.isascii()]
+    return [name for name in (name.decode("ascii", "replace") for name in entry["services"]) if is_name(name)]
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is one step of a path: a terminal, graphviz and a shell take it for nothing else."""
+    try:
+        return len(parse_path(text)) == 1
+    except AddressError:
+        return False
+
+
+def _is_one(entry: dict[str, Any]) -> bool:
+    """Whether it is of somebody: others answer what they like."""
+    return is_name(entry["name"]) if "name" in entry else bool(entry["path"])

@@ -130,7 +130,9 @@ class Discovery:
         neighbour.next_at = now
         neighbour.weigh(self.table, now)
         if neighbour.is_gone or policy != neighbour.policy:
-            neighbour.is_gone, neighbour.policy = False, policy
+            if policy != neighbour.policy:
+                neighbour.obey(policy, self.table, now)
+            neighbour.is_gone = False
             neighbour.is_asking = True
             neighbour.tell_all(self.table.nodes if neighbour.is_heard else (), now)
         self._wake(now)
@@ -187,7 +189,7 @@ class Discovery:
         if not neighbour.policy.discover or now < neighbour.deaf_until:
             return  # not even decoded: that would be most of the work
         reach = decode_reach(payload)
-        if not neighbour.listens(len(reach.entries), now):
+        if not neighbour.listens(reach, now):
             self._turn_away(neighbour)
             return
         is_new = not neighbour.is_heard
@@ -276,7 +278,7 @@ class Discovery:
     # -- telling -------------------------------------------------------------------------------------------------
 
     def _changed(self, known: Known, before: Route | None) -> None:
-        """The table has another best route to a node."""
+        """The table has another best route to a node, or another to tell of."""
         address, best, now = known.address, known.best, self._now
         self._tell_host(known, before)
         is_better = best is not None and (before is None or best.rank < before.rank)
@@ -334,7 +336,7 @@ class Discovery:
         if not address:
             return self._itself(neighbour.policy)
         known = self.table.nodes.get(address)
-        route = known.best if known else None
+        route = known.told if known else None
         if known is None or route is None or not neighbour.policy.transit:
             return None
         if address in self._held:  # what was told last, while it is true, and until there is something that stays so
@@ -344,7 +346,7 @@ class Discovery:
                 return told
             if self._now < known.since + SETTLED or (told is None and self._now < known.born + LAST_WAIT):
                 return told
-        if not route.is_relayed or neighbour.address in route.path or len(route.path) >= MAX_PATH:
+        if neighbour.address in route.path or len(route.path) >= MAX_PATH:
             return None
         return route
 

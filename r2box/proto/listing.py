@@ -43,8 +43,11 @@ def _connected(node: Node, clients: bool, to_own: bool) -> Iterator[tuple[str, s
             yield "client", address, link.peer["software"]
 
 
-def network_page(node: Node, body: say.Body, now: float) -> bytes:
-    """All that discovery knows, or one node of it, or who offers one service."""
+def network_page(node: Node, body: say.Body, to_own: bool, now: float) -> bytes:
+    """All that discovery knows, or one node of it, or who offers one service.
+
+    Other nodes' questions are answered with what other nodes may be told.
+    """
     name, service = body["name"], body["service"]
     table = node.discovery.table
     if name or service:
@@ -55,7 +58,7 @@ def network_page(node: Node, body: say.Body, now: float) -> bytes:
     entries: list[bytes] = []
     size, last = 0, ""
     for known in nodes:
-        best = known.best
+        best = known.best if to_own else known.told
         if best is None:
             continue
         entry = say.KNOWN.encode(
@@ -72,19 +75,22 @@ def network_page(node: Node, body: say.Body, now: float) -> bytes:
         last = known.address
     else:
         last = ""  # that was all
+    if service:
+        last = ""  # the nearest are enough
     return say.encode_body(say.NETWORK_IS, body.id, entries=tuple(entries), after=last, address=node.address)
 
 
-def describe_known(node: Node, word: str, most: int) -> str:
-    """For an error: what a node knows, and what of it looks most like `word`."""
+def describe_known(node: Node, word: str, most: int, network: bool) -> str:
+    """For an error: what a node knows, and what of it, and of the `network`, looks most like `word`."""
     from difflib import get_close_matches
 
     services = [name for name in sorted(node.services) if name and not node.services[name].private]
     names = [*sorted(node.links), *(SERVICE + name for name in services)]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     table = node.discovery.table
-    near = [name for name in dict.fromkeys((*table.nodes, *services, *table.offers)) if _is_near(word, name)]
-    here = {*table.nodes, *services}
+    nodes, offers = (table.nodes, table.offers) if network else (node.links, {})
+    near = [name for name in dict.fromkeys((*nodes, *services, *offers)) if _is_near(word, name)]
+    here = {*nodes, *services}
     close = [it if it in here else ANY + it for it in get_close_matches(word, near[:MAX_COMPARED], 3)]
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     what = f"it knows {', '.join(names[:most])}{more}" if names else "it knows no other node and no service"

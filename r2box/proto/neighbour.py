@@ -20,6 +20,7 @@ from itertools import chain, islice
 from .advert import AGAIN, BEGIN, END, MAX_COST, MAX_PATH, Entry, Record, pack_reach, size_of
 from .policy import fits
 from .table import CUT, Route
+from .wire import REACH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ MAX_RELAYED = 1 << 12  # of them that we tell on
 
 PAUSE = 0.1  # seconds between two frames for the same neighbour
 CHUNK = 256  # entries of one frame: so we say 2,560 a second,
-RATE = 3000.0  # and listen to so many: at 30 us each a tenth of a processor at worst
+RATE = 3000.0  # and listen to so many, or fewer that name many services: at 30 us each a tenth of a processor at worst
 BURST = 1 << 13  # and to so many more at once, after a silence
 DEAF = 30.0  # seconds
 REFRESH = 1800.0  # seconds: links lose nothing, so this is for what should not happen
@@ -162,9 +163,12 @@ class Neighbour:
 
     # -- listening -----------------------------------------------------------------------------------------------
 
-    def listens(self, count: int, now: float) -> bool:
-        """Whether a frame of `count` entries is still within what it may say; if not, it is not listened to."""
-        self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - max(count, 1)
+    def listens(self, reach: Reach, now: float) -> bool:
+        """Whether a frame is still within what it may say; if not, it is not listened to."""
+        count = max(len(reach.entries), 1) + sum(len(it.record.services) >> 3 for it in reach.entries if it.record)
+        if reach.flags & BEGIN:  # which looks at all that was heard, if not for long
+            count += len(self.heard) >> 8
+        self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - count
         self.tokens_at = now
         if self.tokens < 0:
             self.deaf_until = now + DEAF
@@ -224,6 +228,18 @@ class Neighbour:
             self.keep(address, None)
             table.put(address, self.address, None, now)
 
+    def obey(self, policy: Policy, table: Table, now: float) -> None:
+        """Other rules hold from now on, for what it has said before too."""
+        if self.policy.discover and not policy.discover and self.number:  # it is not to go on with what it was told
+            self.link.control(REACH, 0, pack_reach(self.number, BEGIN | END, ())[0])
+            self.number += 1
+        self.policy = policy
+        for address, old in list(self.heard.items()):
+            self.keep(address, None)
+            if policy.discover and (address == self.address or fits(address, policy.accept)):
+                self.keep(address, old.renewed(0, policy.transit and self.relayed < MAX_RELAYED))
+            table.put(address, self.address, self.heard.get(address), now)
+
     # -- what it costs -------------------------------------------------------------------------------------------
 
     def weigh(self, table: Table, now: float) -> None:
@@ -240,9 +256,7 @@ class Neighbour:
     def _reprice(self, more: int, table: Table, now: float) -> None:
         """All that lies behind it costs `more`."""
         for address, old in list(self.heard.items()):
-            route = Route(old.path, old.cost + more, old.record, old.size, old.is_relayed)
-            route.doubted_until = old.doubted_until
-            self.heard[address] = route
+            route = self.heard[address] = old.renewed(more, old.is_relayed)
             table.put(address, self.address, route, now)
 
 

@@ -29,7 +29,7 @@ from .link import UP, Link
 from .listing import describe_known, list_page, network_page
 from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
-from .policy import EVERYTHING, is_allowed
+from .policy import EVERYTHING, Policy, is_allowed
 from .probes import Probes
 from .route import Message, hop
 from .table import CUT
@@ -216,16 +216,24 @@ class Node:
     # -- resolving -------------------------------------------------------------------------------------------------
 
     def resolve(self, path: tuple[str, ...], origin: tuple[str, ...] = ()) -> Target:
-        """What `path` leads to, and the rest of the path as that one is to see it.
-
-        A Link gets the rest (its own address is still at the head, for `hop` to strip); a Service has no rest; None
-        is this node itself.  RefusedError, with the reason for people, if it leads nowhere.
-        """
+        """What `path` leads to, and what it is to see: a Link the rest, with its own address still at the head for
+        `hop` to strip; a Service, and None, which is this node itself, nothing.  RefusedError if it leads nowhere."""
         return self._targets(path, origin)[0][:2]
 
     def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         """The same, with all that may be tried where discovery knows more than one way; what came by `origin` is not
-        sent back there."""
+        sent back there, nor over a link that carries nothing from there."""
+        choices = self._choices(path, origin)
+        came = self.links.get(origin[0]) if origin else None
+        if came is None or not isinstance(choices[0][0], Link) or choices[0][0].is_local:
+            return choices
+        carries = self._rules(came).transit
+        carried = [it for it in choices if carries and isinstance(it[0], Link) and self._rules(it[0]).transit]
+        if carried:
+            return carried
+        raise RefusedError(f"{self.address}: carries nothing from {came.address} to {choices[0][1][0]}")
+
+    def _choices(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         while path and path[0] == self.address:
             path = path[1:]
         if not path:
@@ -247,7 +255,8 @@ class Node:
         else:
             ways = self._over(self.discovery.routes_to(head), rest, origin)
         if not ways:
-            raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED)})")
+            known = describe_known(self, name, NAMED, self._rules(self.links.get(origin[0]) if origin else None).tells)
+            raise RefusedError(f"{self.address}: does not know {head} ({known})")
         return ways
 
     def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
@@ -258,12 +267,11 @@ class Node:
             if route.path[0] in self.links and not set(route.path).intersection(origin)
         ]
 
-    def _check_transit(self, link: Link, onto: Link) -> None:
-        """RefusedError if nothing is carried from `link` to the neighbour `onto`."""
-        if link.is_local or onto.is_local:
-            return
-        if not all((it.policy or EVERYTHING).within(self.discovery.policy).transit for it in (link, onto)):
-            raise RefusedError(f"{self.address}: carries nothing from {link.address} to {onto.address}")
+    def _rules(self, link: Link | None) -> Policy:
+        """For what comes or goes by `link`; programs here (None: one of them) may do everything."""
+        if link is None or link.is_local:
+            return EVERYTHING
+        return (link.policy or EVERYTHING).within(self.discovery.policy)
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
@@ -273,11 +281,10 @@ class Node:
         If it fails before the tunnel stands and there is another way, another stream takes its place: `joined` is
         called with it.  RefusedError if there is no neighbour that way, or if all of their links are full.
         """
-        targets = self._targets(wish.path, wish.origin)
         ways = [
             self._way(n0, link, Message(path, wish.origin, b""), route, mode)
-            for link, path, route in targets
-            if _is_neighbour(link)
+            for link, path, route in self._targets(wish.path, wish.came_from(n0).origin)
+            if isinstance(link, Link) and not link.is_local
         ]
         if not ways:
             raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
@@ -323,7 +330,6 @@ class Node:
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
             target, _ = self.resolve(wish.path, origin)
             if isinstance(target, Link):
-                self._check_transit(link, target)
                 stream.far = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
                 return
             service = target or self.itself()
@@ -355,7 +361,6 @@ class Node:
             if isinstance(target, Link):
                 if target.is_local and is_request(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
-                self._check_transit(link, target)
                 if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
                     why = f"the link to {target.address} was cut and waits for a transport"
                     raise RefusedError(f"{self.address}: {why}: {target.reason}")
@@ -382,8 +387,8 @@ class Node:
             self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
         elif body.kind == say.LIST:
             self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
-        elif body.kind == say.NETWORK and (link.is_local or self.discovery.policy.transit):
-            self._answer(link, message, network_page(self, body, link.now))
+        elif body.kind == say.NETWORK and self._rules(link).tells:
+            self._answer(link, message, network_page(self, body, link.is_local, link.now))
         elif link.is_local and len(message.origin) == 1:
             self.host.request(link, body, descriptors)
             return
@@ -434,10 +439,6 @@ def is_request(body: bytes) -> bool:
         return say.decode_body(body).is_request
     except WireError:
         return False
-
-
-def _is_neighbour(target: object) -> bool:
-    return isinstance(target, Link) and not target.is_local
 
 
 def _join(stream: Stream, other: Stream) -> None:

@@ -40,6 +40,11 @@ class Policy:
         accept = node.accept if self.accept is None else self.accept
         return Policy(self.discover and node.discover, advertise, self.transit and node.transit, accept)
 
+    @property
+    def tells(self) -> bool:
+        """Whether there may be told of other nodes."""
+        return self.discover and self.transit
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Policy) and all(getattr(self, it) == getattr(other, it) for it in self.__slots__)
 

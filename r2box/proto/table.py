@@ -13,7 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from .advert import Record
 
@@ -44,6 +44,12 @@ class Route:
         path, cost = self.path, self.cost
         return len(path) > 1 or cost >= CUT, cost, len(path), path[0]
 
+    def renewed(self, more: int, is_relayed: bool) -> Route:
+        """The same, at a cost that is so much `more`."""
+        route = Route(self.path, self.cost + more, self.record, self.size, is_relayed)
+        route.doubted_until = self.doubted_until
+        return route
+
     def __repr__(self) -> str:
         return f"Route({'/'.join(self.path)}, {self.cost})"
 
@@ -51,12 +57,13 @@ class Route:
 class Known:
     """A node of which something has been heard."""
 
-    __slots__ = ("address", "best", "born", "routes", "since")
+    __slots__ = ("address", "best", "born", "routes", "since", "told")
 
     def __init__(self, address: str, now: float) -> None:
         self.address = address
         self.routes: dict[str, Route] = {}  # by the neighbour that offers it
         self.best: Route | None = None
+        self.told: Route | None = None  # the best of those that others may be told of
         self.since = now  # when its best path became what it is
         self.born = now  # when it was not known before
 
@@ -66,7 +73,10 @@ class Known:
 
 
 class Table:
-    """`changed(known, before)` is called when the best route to a node is not what it was."""
+    """`changed(known, before)` is called when the best route to a node is not what it was, or the one that is told.
+
+    `before` was the best.
+    """
 
     def __init__(self, changed: Callable[[Known, Route | None], None]) -> None:
         self.nodes: dict[str, Known] = {}
@@ -84,15 +94,16 @@ class Table:
             known.routes[via] = route
         else:
             known.routes.pop(via, None)
-        best = known.best
-        if route is not None and best is not None and best.path[0] != via:
-            if best.rank <= route.rank:
-                return  # as it mostly is
-            chosen: Route | None = route
+        best, told = known.best, known.told
+        chosen = _best_with(route, via, best, known.routes.values())
+        if chosen is None or chosen.is_relayed:
+            known.told = chosen
         else:
-            chosen = min(known.routes.values(), key=lambda it: it.rank, default=None)
+            known.told = _best_of(it for it in known.routes.values() if it.is_relayed)
         if chosen is not best:
             self._choose(known, chosen, now)
+        elif known.told is not told:
+            self._changed(known, best)
 
     def _choose(self, known: Known, chosen: Route | None, now: float) -> None:
         before, known.best = known.best, chosen
@@ -107,13 +118,15 @@ class Table:
         self._changed(known, before)
 
     def _index(self, address: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+        before, after = set(old), set(new)
         for name in old:
-            if name not in new:
+            if name not in after:
                 self.offers[name].pop(address, None)
                 if not self.offers[name]:
                     del self.offers[name]
-        for name in new:
-            self.offers.setdefault(name, {})[address] = None
+        for name in new:  # in their order, which sets do not keep
+            if name not in before:
+                self.offers.setdefault(name, {})[address] = None
 
     def routes_to(self, address: str, now: float) -> list[Route]:
         """The routes to a node, in the order in which they should be tried."""
@@ -140,3 +153,14 @@ class Table:
     def listed(self, after: str) -> Iterator[Known]:
         """All nodes behind `after` in the order of their names."""
         return (self.nodes[address] for address in sorted(address for address in self.nodes if address > after))
+
+
+def _best_of(routes: Iterable[Route]) -> Route | None:
+    return min(routes, key=lambda it: it.rank, default=None)
+
+
+def _best_with(route: Route | None, via: str, best: Route | None, routes: Iterable[Route]) -> Route | None:
+    """The best of `routes`, of which that by `via` is new, when it was `best`."""
+    if route is None or best is None or best.path[0] == via:
+        return _best_of(routes)
+    return best if best.rank <= route.rank else route  # the first, mostly

@@ -11,7 +11,7 @@ from ..net import socketfile
 from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
 from ..net.client import ask
 from ..proto import body as say
-from ..proto.address import SERVICE, check_address, format_path, join_targets
+from ..proto.address import SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ class _Map:
             self.add(entry["path"], entry["cost"] / 1e6, names_of(entry))
         for entry in listed:
             if entry["kind"] == "node":
-                self.add((check_address(entry["name"]),), 0.0, [])
+                self.add((entry["name"],), 0.0, [])
+        for node in list(self.nodes.values()):  # who is on a way is there, even if nothing may be heard of it
+            for length in range(1, len(node["way"])):
+                self.add(node["way"][:length], 0.0, [])
         self.links: dict[frozenset[str], None] = {}
         for node in self.nodes.values():
             way = (root, *node["way"])

@@ -117,7 +117,9 @@ class Screen:
         width, height = self.size
         on, off = self._reverse
         shown = [f"{on}{line[:width]:{width}}{off}" if head else line[:width] for line, head in lines[:height]]
-        self._write(("\x1b[H" + "\x1b[K\r\n".join(shown) + "\x1b[K\x1b[J").encode("utf-8", "replace"))
+        # Erased before and not behind: behind what fills a line, some terminals erase its last character.
+        above, last = "".join(f"\x1b[K{line}\r\n" for line in shown[:-1]), shown[-1]
+        self._write(f"\x1b[H{above}\x1b[J{last}".encode("utf-8", "replace"))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import sys
 from ..command import JSON, Command, Option
 from ..errors import FAILED, OK, RefusedError, UsageError
 from ..net import socketfile
-from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, show_json
+from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
 from ..net.client import Client, ask, checked
 from ..net.units import parse_duration
 from ..proto import body as say
@@ -81,8 +81,8 @@ def main_watch(args: Args) -> int:
             for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
                 name = entry["path"][-1]
                 _show(args, "node-up", name, entry["path"], entry["cost"])
-                for service in entry["services"]:
-                    _show(args, "service-up", f"{name}/{service.decode()}", entry["path"], entry["cost"])
+                for service in names_of(entry):
+                    _show(args, "service-up", f"{name}/{service}", entry["path"], entry["cost"])
 
         client.request(say.WATCH, heard)
 
