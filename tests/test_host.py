@@ -208,6 +208,19 @@ def test_the_control_socket_may_be_handed_over(place: Place, tool: str, sockets:
     assert stat.S_ISSOCK(path.stat().st_mode)  # it is its supervisor's, who may still listen there
 
 
+def test_whoever_starts_a_node_by_its_socket_finds_its_services(place: Place) -> None:
+    (place.path / "hand_over.py").write_text(HAND_OVER)
+    file = write(place, "".join(f'[[serve]]\nname = "cat{number}"\ncmd = "cat"\n' for number in range(20)))
+    start = f"sh -c 'read _; exec r2dm -f {file}'"
+    node = place.start(f"{sys.executable} hand_over.py control=alice.sock -- {start}", stdin=subprocess.PIPE)
+    eventually((place.path / "alice.sock").exists, "the socket")
+    first = [place.start("r2 -s alice.sock -t cat19 tunnel -") for _ in range(8)]
+    time.sleep(1)  # until they have called
+    node.stdin.write(b"\n")
+    for program in first:
+        program.ends(0)
+
+
 def test_what_is_handed_to_another_process_is_not_taken(place: Place) -> None:
     alice = place.start("r2d -s alice.sock alice", LISTEN_FDS="1", LISTEN_PID="1")
     alice.says("listening at alice.sock")

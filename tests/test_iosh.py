@@ -19,6 +19,7 @@ from processes import PATIENCE, Place, eventually, memory, need
 from rehearsal import Killed, read_until
 
 from r2box.errors import WireError
+from r2box.net.channel import BUFFER
 from r2box.proto import terminal as t
 
 settings.register_profile("steady", derandomize=True, database=None, deadline=None)
@@ -293,6 +294,15 @@ def test_without_a_terminal(served: Place) -> None:
     assert served.run(f"{IOSH} yes | head -n 1").out == "y\n"
     gone(served, b"yes")
     assert served.run(f"{IOSH} pwd").out == f"{served.home}\n"
+
+
+def test_who_reads_slowly_gets_all(served: Place) -> None:
+    """Also when the program and its ioshd have ended long before."""
+    size = BUFFER + t.WINDOW // 2  # what a pipe holds, and less than what may be under way
+    line = f"{IOSH} 'head -c {size} /dev/zero; echo err >&2; exit 3'"
+    result = served.run(f"{{ {line}; echo $? >status; }} | {{ sleep 2; wc -c; }}")
+    assert (result.out.strip(), result.err) == (f"{size}", "err\n")
+    assert (served.path / "status").read_text() == "3\n"
 
 
 def test_a_terminal_there_without_one_here(served: Place) -> None:

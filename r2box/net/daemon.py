@@ -112,8 +112,8 @@ class Daemon:
         """No descriptor is left: close the caller's connection, so that it does not wait, and pause."""
         assert self._listener is not None
         self.log.error("no descriptors left: new clients are turned away (see ulimit -n)")
-        self.loop.watch(self._listener.fileno())
-        self.loop.later(ACCEPT_PAUSE, self._accept_again)
+        self.hold_clients()
+        self.loop.later(ACCEPT_PAUSE, self.take_clients)
         close_all((self._spare,) if self._spare >= 0 else ())
         self._spare = -1
         try:
@@ -122,7 +122,12 @@ class Daemon:
         except OSError as error:
             self.log.debug(f"accept: {error.strerror}")
 
-    def _accept_again(self) -> None:
+    def hold_clients(self) -> None:
+        """Let who comes wait until `take_clients`: what is about to be offered shall be there for the first of them."""
+        assert self._listener is not None
+        self.loop.watch(self._listener.fileno())
+
+    def take_clients(self) -> None:
         if self._listener is not None:
             self.loop.watch(self._listener.fileno(), self._accept)
 

@@ -175,6 +175,7 @@ class Session:
             say.ERRORS: Sink(self._loop, self._frames, os.dup(2), say.ERRORS),
         }
         self._is_greeted = False
+        self._has_exited = False  # the program; what it has said may not be written out yet
         self._is_over = False
         self._exit = OWN_FAILURE
 
@@ -235,6 +236,7 @@ class Session:
 
     def _exited(self, payload: bytes) -> None:
         status, number = say.decode_exit(payload)
+        self._has_exited = True
         left = list(self._sinks)
 
         def written() -> None:
@@ -301,7 +303,9 @@ class Session:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _lost(self, why: str) -> None:
-        """The tunnel has ended before the program: COMMAND has said why, or its status tells."""
+        """The tunnel has ended.  If it did before the program, COMMAND has said why, or its status tells."""
+        if self._has_exited:
+            return
         why = why or ("it broke off" if self._source else "no ioshd has answered")
         self._leave(OWN_FAILURE, f"{self._command}: {why}")
 

@@ -317,6 +317,7 @@ class Manager:
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)
         self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user)
+        self.daemon.hold_clients()
         self._start()
         self.loop.run()
         return OK
@@ -348,6 +349,7 @@ class Manager:
         """One service less is waited for; when all stand, the node is ready."""
         self.unsettled -= 1
         if not self.unsettled and not self._ending:
+            self.daemon.take_clients()
             self.supervisor.ready(self.daemon.summary())
 
     def _reload(self) -> None:
