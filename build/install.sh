@@ -54,7 +54,7 @@ completion() {
     [ "$action" = uninstall ] || "$python" dist/r2box --completion "$1" >"$new"
 }
 # Shells look for them in a file that is named after the command; zsh reads the names in it.
-names=$(sed -n '/^r2box /d; s|^\([a-z0-9-]*\) = "r2box\.box:entry"$|\1|p' pyproject.toml)
+names=$(sed -n 's|^\([a-z0-9-]*\) = "r2box\.box:entry"$|\1|p' pyproject.toml)
 completion zsh
 place "$root/share/zsh/site-functions/_r2box"
 completion bash

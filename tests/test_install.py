@@ -47,8 +47,8 @@ def test_make_installs_everything_in_its_place(tmp_path: Path) -> None:
     pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").iterdir()}
     units = {f"lib/systemd/{kind}/r2@.{what}" for kind in ("system", "user") for what in ("service", "socket")}
     shells = {"share/zsh/site-functions/_r2box"}
-    shells |= {f"share/bash-completion/completions/{name}" for name in names()}
-    shells |= {f"share/fish/vendor_completions.d/{name}.fish" for name in names()}
+    shells |= {f"share/bash-completion/completions/{name}" for name in ("r2box", *names())}
+    shells |= {f"share/fish/vendor_completions.d/{name}.fish" for name in ("r2box", *names())}
     assert found == {"bin/r2box", *(f"bin/{name}" for name in names()), *pages, *units, *shells}
     assert all("@BIN@" not in (tmp_path / unit).read_text() for unit in units)
     make("install", tmp_path)  # over itself: an upgrade
