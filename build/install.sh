@@ -44,9 +44,13 @@ for page in man/*.[1578]; do
     cp "$page" "$new"
     place "$root/share/man/man${page##*.}/${page##*/}"
 done
+# Those of users in share: below ~/.local nothing else is looked into.
 for unit in build/systemd/*/*; do
     sed "s|@BIN@|$prefix/bin|" "$unit" >"$new"
-    place "$root/lib/systemd/${unit#build/systemd/}"
+    case $unit in
+        */user/*) place "$root/share/systemd/user/${unit##*/}" ;;
+        *) place "$root/lib/systemd/system/${unit##*/}" ;;
+    esac
 done
 
 # $new: the completions for the shell $1.
