@@ -59,6 +59,8 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
         lines += [""] * (len(lines) < SCREEN - 1)
         both = f"example: {line}    {text}"
         lines += [both] if len(both) <= 80 else [f"example: {line}", *wrap(text, " " * 9)]
+    while len(lines) > SCREEN and "" in lines:  # the last empty line goes first
+        del lines[len(lines) - 1 - lines[::-1].index("")]
     return "\n".join(lines) + "\n"
 
 
