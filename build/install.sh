@@ -44,9 +44,13 @@ for page in man/*.[1578]; do
     cp "$page" "$new"
     place "$root/share/man/man${page##*.}/${page##*/}"
 done
+# Those of users in share: below ~/.local nothing else is looked into.
 for unit in build/systemd/*/*; do
     sed "s|@BIN@|$prefix/bin|" "$unit" >"$new"
-    place "$root/lib/systemd/${unit#build/systemd/}"
+    case $unit in
+        */user/*) place "$root/share/systemd/user/${unit##*/}" ;;
+        *) place "$root/lib/systemd/system/${unit##*/}" ;;
+    esac
 done
 
 # $new: the completions for the shell $1.
@@ -54,7 +58,7 @@ completion() {
     [ "$action" = uninstall ] || "$python" dist/r2box --completion "$1" >"$new"
 }
 # Shells look for them in a file that is named after the command; zsh reads the names in it.
-names=$(sed -n '/^r2box /d; s|^\([a-z0-9-]*\) = "r2box\.box:entry"$|\1|p' pyproject.toml)
+names=$(sed -n 's|^\([a-z0-9-]*\) = "r2box\.box:entry"$|\1|p' pyproject.toml)
 completion zsh
 place "$root/share/zsh/site-functions/_r2box"
 completion bash

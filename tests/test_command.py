@@ -25,6 +25,7 @@ from r2box.command import (
     parse_leading,
 )
 from r2box.errors import UsageError
+from r2box.index import TOOLS, WORDS, load
 from r2box.manual import render_man
 from r2box.usage import render_help
 
@@ -362,6 +363,16 @@ def test_help_fits_a_screen_and_shows_every_option(command: Command) -> None:
     assert "secret" not in text
     for argument in command.arguments:
         assert argument.name in lines[0] + lines[1]
+
+
+@pytest.mark.parametrize("name", [*TOOLS, *WORDS])
+def test_help_of_every_tool_fits_a_screen(name: str) -> None:
+    command = load(TOOLS.get(name) or WORDS[name])[0]
+    words = [load(place)[0] for place in WORDS.values()] if name == "r2" else []
+    lines = render_help(command, words).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("example: ") for line in lines)
 
 
 def test_help_in_full() -> None:

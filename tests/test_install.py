@@ -15,6 +15,7 @@ from processes import PYTHONS, need
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 EDGES = [version for version in PYTHONS if version in ((3, 9), (3, 13))] or [sys.version_info[:2]]
+UNITS = {"system": "lib/systemd/system", "user": "share/systemd/user"}
 Result = subprocess.CompletedProcess[str]
 
 
@@ -45,10 +46,10 @@ def test_make_installs_everything_in_its_place(tmp_path: Path) -> None:
     make("install", tmp_path)
     found = files(tmp_path)
     pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").iterdir()}
-    units = {f"lib/systemd/{kind}/r2@.{what}" for kind in ("system", "user") for what in ("service", "socket")}
+    units = {f"{folder}/r2@.{what}" for folder in UNITS.values() for what in ("service", "socket")}
     shells = {"share/zsh/site-functions/_r2box"}
-    shells |= {f"share/bash-completion/completions/{name}" for name in names()}
-    shells |= {f"share/fish/vendor_completions.d/{name}.fish" for name in names()}
+    shells |= {f"share/bash-completion/completions/{name}" for name in ("r2box", *names())}
+    shells |= {f"share/fish/vendor_completions.d/{name}.fish" for name in ("r2box", *names())}
     assert found == {"bin/r2box", *(f"bin/{name}" for name in names()), *pages, *units, *shells}
     assert all("@BIN@" not in (tmp_path / unit).read_text() for unit in units)
     make("install", tmp_path)  # over itself: an upgrade
@@ -158,6 +159,14 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path, kind: str) -> None:
     need("systemd-analyze", "man")
     make("install", tmp_path)
     env = {**os.environ, "MANPATH": f"{tmp_path}/share/man", "XDG_RUNTIME_DIR": str(tmp_path)}
-    units = [tmp_path / "lib/systemd" / kind / f"r2@.{what}" for what in ("service", "socket")]
+    units = [tmp_path / UNITS[kind] / f"r2@.{what}" for what in ("service", "socket")]
     result = run("systemd-analyze", "verify", f"--{kind}", *units, env=env)
     assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("prefix", [".local", "/usr/local", "/usr"])
+def test_systemd_looks_for_units_of_users_there(tmp_path: Path, prefix: str) -> None:
+    need("systemd-analyze")
+    env = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    paths = run("systemd-analyze", "--user", "unit-paths", env=env).stdout.splitlines()
+    assert str(tmp_path / prefix / UNITS["user"]) in paths

@@ -381,10 +381,10 @@ def test_a_link_behind_it(place: Place) -> None:
     ("words", "said"),
     [
         ("", "missing WHAT"),
-        ("--loss 2 cat", "more than everything"),
+        ("--loss 2 cat", "more than everything (write 2% if that is meant)"),
         ("--loss x cat", "not a rate"),
         ("--loss -1 cat", "not a rate"),
-        ("--loss 101% cat", "more than everything"),
+        ("--loss 101% cat", "more than everything\n"),
         ("--delay 5x cat", "not a time"),
         ("--rate 5x cat", "not a number of bytes"),
         ("--slice 0 cat", "--slice"),

@@ -58,12 +58,13 @@ def test_basic_example(port_of_the_seed: PortOfTheSeed, place: Place) -> None:
         text = text.replace("/home/user", str(place.home)).replace("47210", port)
         (folder / f"{name}.toml").write_text(text)
     place.start("r2dm -f ~/.config/r2/alice.toml")
-    place.start("r2dm -f ~/.config/r2/bob.toml")
+    bob = place.start("r2dm -f ~/.config/r2/bob.toml")
     alice = "r2 -s ~/.local/r2/alice.sock -t bob"
     eventually(lambda: place.run(f"{alice} ping -c 1", status=None).status == 0, "the link", 60)
     assert place.run("r2 -s ~/.local/r2/alice.sock -t bob ls").out == "alice\n"
     assert place.run(f"{alice} tunnel -").out == "Hello, I'm bob\n"
     assert place.run("r2 -s ~/.local/r2/bob.sock -t alice tunnel -").out == "hello from alice\n"
+    bob.says("r2dm: bob: linked to alice\n").says("r2dm: link alice: linked to alice\n")  # the node, and its [[conn]]
 
 
 # -- Service Exposure --------------------------------------------------------------------------------------------------

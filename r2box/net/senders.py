@@ -196,11 +196,11 @@ class Senders(Gatherer):
             sender.end()
         if sender.is_ended:
             self._tunnels.discard(sender)
-        if why:
+        if why and not self._closed:
             self._log.error(f"{self._name}: {why}")
 
     def close(self) -> None:
-        """Take no more, and end the tunnels that there are."""
+        """Take no more, and end the tunnels that there are; how they end is no news then."""
         super().close()
         for sender in list(self._tunnels):
             sender.end()

@@ -110,7 +110,8 @@ def share(flag: str, text: str) -> float:
     """A rate such as 10% or 0.1.  UsageError where it is none, or not between 0 and 1."""
     value = _number(flag, text, {"%": 0.01}, "a rate such as 10% or 0.1")
     if value > 1:
-        raise UsageError(f"option {flag}: {text} is more than everything (write {text}% if that is meant)")
+        meant = "" if "%" in text else f" (write {text}% if that is meant)"
+        raise UsageError(f"option {flag}: {text} is more than everything{meant}")
     return value
 
 

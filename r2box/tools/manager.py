@@ -125,7 +125,8 @@ class _Link(_Part):
         super().__init__(manager)
         self._conn = conn
         self._transport = parse_transport(conn.cmd)
-        self._keeper = Keeper(self.loop, manager.log, conn.addr or conn.cmd, self._transport, self._make)
+        name = f"link {conn.addr or conn.cmd}"
+        self._keeper = Keeper(self.loop, manager.log, name, self._transport, self._make)
         self._client = self.connect(self._keeper.start)
 
     def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
