@@ -90,6 +90,11 @@ __all__ = [
 ]  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    """For `help` and for who types Tab: the library's names before anybody has used them."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     """The library's names are loaded when somebody asks for them: no tool needs them."""
     for home, names in _HOMES.items():

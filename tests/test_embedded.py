@@ -409,6 +409,7 @@ def test_a_users_file_is_checked_by_mypy(tmp_path: Path) -> None:
 
 
 def test_the_librarys_names() -> None:
+    assert set(r2box.__all__) <= set(dir(r2box))  # which `help(r2box)` goes by
     for name in r2box.__all__:
         assert getattr(r2box, name) is not None
         assert name == "__version__" or getattr(r2box, name).__doc__, f"{name} says nothing of itself"
