@@ -57,15 +57,17 @@ class Session:
     """A connection to the daemon at `socket`, for any number of calls.
 
     `socket` is a path, by default the one that every tool finds, or a connected UNIX socket, which is taken over.
-    DaemonError if there is no daemon.  A context manager: at its end it parts from the daemon.
+    DaemonError if there is no daemon, or none that answers within 10 seconds; TimeoutError after `timeout` seconds.
+    A context manager: at its end it parts from the daemon.
 
     >>> with r2box.Session() as session:  # doctest: +SKIP
     ...     socks = [session.dial("bob/echo", timeout=5) for _ in range(10)]
     """
 
-    def __init__(self, socket: str | sockets.socket | None = None) -> None:
+    def __init__(self, socket: str | sockets.socket | None = None, timeout: float | None = None) -> None:
         self._path = "the node" if isinstance(socket, sockets.socket) else socket or socketfile.default_path()
         self._loop = Loop()
+        self._begun = self._loop.now()
         self._gone: str | None = None
         self._is_closed = False
         self._incoming: deque[tuple[sockets.socket, str]] = deque()
@@ -77,7 +79,12 @@ class Session:
             self._loop.close()
             raise
         self._client = Client(self._loop, fd, ready=self._ready, gone=self._lost, event=self._event)
-        self._wait(lambda: self._is_ready)
+        try:
+            if not self._wait(lambda: self._is_ready, timeout):
+                raise TimeoutError(f"{self._path}: no answer within {timeout:g} s")
+        except BaseException:
+            self.close()
+            raise
         if not self._client.link.passes:
             self._start_copying()
 
@@ -110,6 +117,11 @@ class Session:
     def address(self) -> str:
         """The daemon's."""
         return self._client.address
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was begun."""
+        return self._loop.now() - self._begun
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
@@ -267,8 +279,12 @@ class Session:
 
     def _take(self, got: list[T | Exception], timeout: float | None, missed: str) -> T:
         """What has come into `got`, waiting for it; TimeoutError with `missed` if that is not within `timeout` s."""
-        if not self._wait(lambda: bool(got), timeout):
-            got.append(TimeoutError(f"{missed} within {timeout:g} s"))  # a late answer is not taken for another's
+        try:
+            if not self._wait(lambda: bool(got), timeout):
+                raise TimeoutError(f"{missed} within {round(timeout or 0, 2):g} s")
+        finally:
+            if not got:
+                got.append(TimeoutError(missed))  # nobody takes what comes late
         first = got[0]
         if isinstance(first, Exception):
             raise first
@@ -311,13 +327,18 @@ def _steps(path: str) -> tuple[str, ...]:
     return parse_path(path) if path else ()
 
 
+def _left(session: Session, timeout: float | None) -> float | None:
+    """What the beginning of `session` has left of `timeout`."""
+    return None if timeout is None else max(0.0, timeout - session.age)
+
+
 def dial(path: str, *, socket: str | None = None, timeout: float | None = None) -> sockets.socket:
     """A tunnel to `path` as a connected socket: see `Session.dial`.
 
     >>> sock = r2box.dial("bob/echo")  # doctest: +SKIP
     """
-    with Session(socket) as session:
-        return session.dial(path, timeout)
+    with Session(socket, timeout) as session:
+        return session.dial(path, _left(session, timeout))
 
 
 def ls(
@@ -328,8 +349,8 @@ def ls(
     >>> [entry.name for entry in r2box.ls("bob") if entry.kind == "service"]  # doctest: +SKIP
     ['service/echo']
     """
-    with Session(socket) as session:
-        return session.ls(path, clients=clients, timeout=timeout)
+    with Session(socket, timeout) as session:
+        return session.ls(path, clients=clients, timeout=_left(session, timeout))
 
 
 def ping(path: str = "", *, socket: str | None = None, timeout: float | None = 5.0) -> float:
@@ -338,8 +359,8 @@ def ping(path: str = "", *, socket: str | None = None, timeout: float | None = 5
     >>> f"{r2box.ping('bob') * 1000:.1f} ms"  # doctest: +SKIP
     '0.2 ms'
     """
-    with Session(socket) as session:
-        return session.ping(path, timeout=timeout)
+    with Session(socket, timeout) as session:
+        return session.ping(path, timeout=_left(session, timeout))
 
 
 def serve(

@@ -101,6 +101,20 @@ def test_a_node_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPat
         assert session.ping("bob", timeout=10) < 10  # what comes late is not taken for this one's answer
 
 
+def test_a_daemon_that_does_not_answer(place: Place) -> None:
+    """Of its own socket: `timeout` counts from the call, not from an answer that does not come."""
+    alice = place.node("alice")
+    socket = str(place.path / "alice.sock")
+    alice.send(signal.SIGSTOP)
+    begin = time.monotonic()
+    for call in (r2box.ls, r2box.ping, r2box.dial):
+        with pytest.raises(TimeoutError, match=r"alice\.sock: no answer within 0\.2 s"):
+            call("", socket=socket, timeout=0.2)
+    assert time.monotonic() - begin < 5
+    alice.send(signal.SIGCONT)
+    assert r2box.ping(socket=socket, timeout=10) < 10
+
+
 # -- Node --------------------------------------------------------------------------------------------------------------
 
 
