@@ -70,7 +70,7 @@ class Session:
         self._begun = self._loop.now()
         self._gone: str | None = None
         self._is_closed = False
-        self._incoming: deque[tuple[sockets.socket, str]] = deque()
+        self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels nobody has taken yet
         self._is_ready = False
         self._thread: Thread | None = None  # runs the loop, where descriptors do not pass
         try:
@@ -230,16 +230,17 @@ class Session:
         self._do(ask)
         self._wait(lambda: bool(answers))
         checked(answers[0])
-        return self._accept()
+        return self._accept(self._incoming.setdefault(name, deque()))
 
-    def _accept(self) -> Iterator[tuple[sockets.socket, str]]:
+    def _accept(self, incoming: deque[tuple[sockets.socket, str]]) -> Iterator[tuple[sockets.socket, str]]:
         while True:
-            self._wait(lambda: bool(self._incoming))
-            yield self._incoming.popleft()
+            self._wait(lambda: bool(incoming))
+            yield incoming.popleft()
 
     def _event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.INCOMING and descriptors:
-            self._incoming.append((sockets.socket(fileno=descriptors[0]), format_path(body["origin"])))
+            incoming = self._incoming.setdefault(body["service"], deque())
+            incoming.append((sockets.socket(fileno=descriptors[0]), format_path(body["origin"])))
             self._client.send(say.STARTED, body.id)
 
     # -- the loop --------------------------------------------------------------------------------------------------

@@ -285,6 +285,19 @@ def test_allow(place: Place, pair: tuple[Program, Program]) -> None:
             r2box.dial("bob/theirs", socket="bob.sock")
 
 
+def test_two_services_of_one_session(place: Place, pair: tuple[Program, Program]) -> None:
+    with nothing_left(*pair), r2box.Session("bob.sock") as session:
+        services = {name: session.serve(name) for name in ("one", "two")}
+        clients = {}
+        for name in services:
+            clients[name] = place.start(f"r2 -s bob.sock -t {name} tunnel -")
+            eventually(lambda: place.run("r2 -s bob.sock status").out.count("child/") == len(clients), name)
+        for name in ("two", "one"):
+            with next(services[name])[0] as sock:
+                sock.sendall(name.encode())
+            clients[name].prints(name).ends(0)
+
+
 def test_many(place: Place, pair: tuple[Program, Program]) -> None:
     with nothing_left(*pair), Service("echo", echo) as service:
         for from_ in ("alice.sock", "bob.sock"):
