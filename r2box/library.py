@@ -23,7 +23,7 @@ import socket as sockets
 from collections import deque
 from typing import NamedTuple
 
-from .errors import DaemonError, RefusedError
+from .errors import BusyError, DaemonError, RefusedError
 from .net import socketfile
 from .net.asking import ask_all
 from .net.channel import close_all
@@ -31,6 +31,7 @@ from .net.client import Client, checked
 from .net.loop import Loop
 from .proto import body as say
 from .proto.address import check_address, format_path, parse_path
+from .proto.outcome import BUSY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,8 +129,9 @@ class Session:
     def dial(self, path: str, timeout: float | None = None) -> sockets.socket:
         """A tunnel to `path` (such as "bob/echo"; "" is the node's own command) as a connected, blocking socket.
 
-        RefusedError if it cannot be opened, TimeoutError after `timeout` seconds, DaemonError if the daemon goes away.
-        A tunnel that fails later looks like a connection that its other end closed.
+        RefusedError if it cannot be opened, BusyError among these if it may be later; TimeoutError after `timeout`
+        seconds, DaemonError if the daemon goes away.  A tunnel that fails later looks like a connection that its other
+        end closed.
         """
         got: list[sockets.socket | Exception] = []
         self._ask(path, got)
@@ -162,7 +164,7 @@ class Session:
                 got.append(sockets.socket(fileno=descriptors[0]))
                 return
             close_all(descriptors)
-            got.append(RefusedError(body["text"] if body.kind == say.ERROR else f"{path}: an answer that is none"))
+            got.append(_refusal(body, path))
 
         target = _steps(path)
         self._do(lambda: self._client.request(say.TUNNEL, answered, target=target, detached=1))
@@ -203,7 +205,7 @@ class Session:
             if body.kind == say.PONG:
                 got.append(self._loop.now() - begin)
             else:
-                got.append(RefusedError(body["text"] if body.kind == say.ERROR else f"{path}: an answer that is none"))
+                got.append(_refusal(body, path))
 
         begin = self._loop.now()
         self._do(lambda: self._client.request(say.PING, answered, target, data=os.urandom(16)))
@@ -326,6 +328,13 @@ class Session:
 
 def _steps(path: str) -> tuple[str, ...]:
     return parse_path(path) if path else ()
+
+
+def _refusal(body: say.Body, path: str) -> RefusedError:
+    """What `body`, an answer that was not hoped for, says."""
+    if body.kind != say.ERROR:
+        return RefusedError(f"{path}: an answer that is none")
+    return (BusyError if body["code"] == BUSY else RefusedError)(body["text"])
 
 
 def _left(session: Session, timeout: float | None) -> float | None:

@@ -395,6 +395,15 @@ def test_timeouts(place: Place, pair: tuple[Program, Program]) -> None:
             eventually(lambda: not children(server.pid), "the end of what nobody wants any more", 5)
 
 
+def test_a_limit(place: Place, pair: tuple[Program, Program]) -> None:
+    with nothing_left(*pair), r2box.Session("alice.sock") as session:
+        socks = [session.dial("bob/r2.bench") for _ in range(8)]
+        with pytest.raises(r2box.BusyError, match="8 tunnels"):
+            session.dial("bob/r2.bench")
+        for sock in socks:
+            sock.close()
+
+
 # -- with other things -------------------------------------------------------------------------------------------------
 
 
