@@ -109,6 +109,7 @@ class Session:
         self._part()
         self._loop.run()
         self._loop.close()
+        self._drop_incoming()
 
     def _part(self) -> None:
         self._client.close()
@@ -143,13 +144,17 @@ class Session:
         Errors as `dial`.
         """
         waiting: deque[list[sockets.socket | Exception]] = deque()
-        for path in paths:
-            waiting.append([])
-            self._ask(path, waiting[-1])
-            if len(waiting) >= AT_ONCE:
+        try:
+            for path in paths:
+                waiting.append([])
+                self._ask(path, waiting[-1])
+                if len(waiting) >= AT_ONCE:
+                    yield self._first(waiting)
+            while waiting:
                 yield self._first(waiting)
-        while waiting:
-            yield self._first(waiting)
+        finally:
+            for got in waiting:
+                _drop(got)
 
     def _first(self, waiting: deque[list[sockets.socket | Exception]]) -> sockets.socket:
         got = waiting.popleft()
@@ -245,6 +250,12 @@ class Session:
             incoming.append((sockets.socket(fileno=descriptors[0]), format_path(body["origin"])))
             self._client.send(say.STARTED, body.id)
 
+    def _drop_incoming(self) -> None:
+        """Nobody takes these tunnels any more."""
+        for incoming in self._incoming.values():
+            while incoming:
+                incoming.popleft()[0].close()
+
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def _ready(self) -> None:
@@ -312,6 +323,7 @@ class Session:
             with self._changed:
                 self._changed.notify_all()
         self._loop.close()
+        self._drop_incoming()
         atexit.unregister(self._finish)  # or every session that ever was would be kept until the end
 
     def _part_when_empty(self) -> None:
@@ -328,6 +340,13 @@ class Session:
 
 def _steps(path: str) -> tuple[str, ...]:
     return parse_path(path) if path else ()
+
+
+def _drop(got: list[sockets.socket | Exception]) -> None:
+    """Nobody takes what has come into `got`, or comes."""
+    got.append(TimeoutError())
+    if isinstance(got[0], sockets.socket):
+        got[0].close()
 
 
 def _refusal(body: say.Body, path: str) -> RefusedError:

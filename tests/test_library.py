@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -393,6 +394,34 @@ def test_timeouts(place: Place, pair: tuple[Program, Program]) -> None:
             with session.dial("bob/cat", timeout=10) as sock:  # a late answer is not taken for this one's
                 assert converse(sock, b"hello") == b"hello"
             eventually(lambda: not children(server.pid), "the end of what nobody wants any more", 5)
+
+
+@pytest.mark.parametrize("at", ["bob.sock", "bob.fwd"], ids=["direct", "forwarded"])
+def test_what_nobody_takes_is_closed(place: Place, pair: tuple[Program, Program], at: str) -> None:
+    """Not when it is collected, with a warning: at once."""
+    forward(place, at)
+    place.serve("bob", "cat", "cat")
+    with nothing_left(*pair), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with r2box.Session(at) as session:
+            some = session.dial_all(["bob/cat"] * 30)
+            next(some).close()
+            session.ping()
+            some.close()  # type: ignore[attr-defined]
+            more = session.dial_all(["bob/cat", "nobody", "bob/cat"])
+            next(more).close()
+            with pytest.raises(RefusedError, match="nobody"):
+                next(more)
+            session.ping()
+        session = r2box.Session(at)
+        session.serve("x")
+        others = [threading.Thread(target=lambda: r2box.dial("x", socket="bob.sock").close()) for _ in range(3)]
+        for other in others:
+            other.start()
+        eventually(lambda: session.ping() and not any(other.is_alive() for other in others), "three tunnels")
+        session.close()
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []
 
 
 def test_a_limit(place: Place, pair: tuple[Program, Program]) -> None:
