@@ -18,7 +18,7 @@ import socket as sockets
 import threading
 
 from .errors import DaemonError, TransportError, UsageError
-from .library import Entry, Session, serve_over
+from .library import Entry, Service, Session
 from .net.connector import Connector
 from .net.engine import Engine, Offer, Part
 from .net.keeper import Keeper
@@ -29,7 +29,7 @@ from .proto.address import check_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from .net.daemon import Daemon
@@ -110,20 +110,13 @@ class Node:
         with self.session() as session:
             return session.dial(path, timeout)
 
-    def serve(self, name: str, allow: Iterable[str] = ()) -> Iterator[tuple[sockets.socket, str]]:
-        """Offer the service `name` for as long as the iterator lives: see `Session.serve`.  It ends with the node.
+    def serve(self, name: str, allow: Iterable[str] = ()) -> Service:
+        """Offer the service `name`, and iterate over its tunnels: see `Service`.  The iteration ends with the node.
 
         >>> for sock, origin in node.serve("echo"):  # doctest: +SKIP
         ...     threading.Thread(target=handle, args=(sock,)).start()
         """
-        return self._until_stopped(serve_over(self.session(), name, allow))
-
-    def _until_stopped(self, tunnels: Iterator[tuple[sockets.socket, str]]) -> Iterator[tuple[sockets.socket, str]]:
-        try:
-            yield from tunnels
-        except DaemonError:
-            if not self._engine.is_ending:
-                raise
+        return Service(self.session(), name, allow, lambda: self._engine.is_ending)
 
     def ls(self, path: str = "", *, clients: bool = False, timeout: float | None = 5.0) -> list[Entry]:
         """What the node at `path` ("": this one) is connected to: see `Session.ls`.

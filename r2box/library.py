@@ -20,6 +20,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket as sockets
+import threading
 from collections import deque
 from typing import NamedTuple
 
@@ -36,7 +37,6 @@ from .proto.outcome import BUSY
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from threading import Thread
     from types import TracebackType
     from typing import Any, TypeVar
 
@@ -73,7 +73,7 @@ class Session:
         self._is_closed = False
         self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels nobody has taken yet
         self._is_ready = False
-        self._thread: Thread | None = None  # runs the loop, where descriptors do not pass
+        self._thread: threading.Thread | None = None  # runs the loop, where descriptors do not pass
         try:
             fd = (socket if isinstance(socket, sockets.socket) else socketfile.connect(self._path)).detach()
         except DaemonError:
@@ -239,6 +239,18 @@ class Session:
         checked(answers[0])
         return self._accept(self._incoming.setdefault(name, deque()))
 
+    def bell(self) -> sockets.socket:
+        """When it is closed, whoever waits in a call is let go, with a DaemonError."""
+        bell, ear = sockets.socketpair()
+
+        def heard() -> None:
+            self._loop.watch(ear.fileno())
+            ear.close()
+            self._lost("the service is closed")
+
+        self._do(lambda: self._loop.watch(ear.fileno(), heard))
+        return bell
+
     def _accept(self, incoming: deque[tuple[sockets.socket, str]]) -> Iterator[tuple[sockets.socket, str]]:
         while True:
             self._wait(lambda: bool(incoming))
@@ -308,8 +320,6 @@ class Session:
 
     def _start_copying(self) -> None:
         """Have a thread run the loop: our ends of all tunnels are copied there, while the caller does what it likes."""
-        import threading
-
         self._changed = threading.Condition()
         self._loop.open_to_threads()
         self._thread = threading.Thread(target=self._copy, name="r2box", daemon=True)
@@ -336,6 +346,80 @@ class Session:
         self.close()
         assert self._thread is not None
         self._thread.join(LINGER)
+
+
+class Service:
+    """A service that a program offers: an iterator of its tunnels, as `Session.serve` has them, and a context manager.
+
+    It is offered until `close`, or until nobody holds the iterator any more.
+
+    >>> with r2box.serve("echo") as service:  # doctest: +SKIP
+    ...     signal.signal(signal.SIGTERM, lambda *_: service.close())
+    ...     for sock, origin in service:
+    ...         threading.Thread(target=handle, args=(sock,)).start()
+    """
+
+    def __init__(
+        self, session: Session, name: str, allow: Iterable[str], is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`session` is its own from now on; is_over() says whether an end of the daemon is no error."""
+        self._session = session
+        self._is_over = is_over
+        self._lock = threading.RLock()
+        self._is_waiting = self._is_closed = False
+        self._bell = session.bell()
+        try:
+            self._tunnels = session.serve(name, allow)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Service:
+        return self
+
+    def __next__(self) -> tuple[sockets.socket, str]:
+        with self._lock:
+            try:
+                if not self._is_closed:
+                    self._is_waiting = True
+                    return next(self._tunnels)
+            except BaseException as error:
+                was_wished = self._is_closed or self._is_over()
+                self._is_closed = True
+                if not (isinstance(error, DaemonError) and was_wished):
+                    raise
+            finally:
+                self._is_waiting = False
+                if self._is_closed:
+                    self._release()
+        raise StopIteration
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Offer it no more; an iteration ends, tunnels do not.
+
+        Any thread may call this, and a signal handler, also while another waits for the next tunnel; and again.
+        """
+        self._is_closed = True
+        self._bell.close()
+        with self._lock:
+            if not self._is_waiting:  # or this is a signal handler on top of `__next__`, which sees to it
+                self._release()
+
+    def _release(self) -> None:
+        self._bell.close()
+        self._session.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_bell"):
+            self.close()
 
 
 def _steps(path: str) -> tuple[str, ...]:
@@ -392,29 +476,10 @@ def ping(path: str = "", *, socket: str | None = None, timeout: float | None = 5
         return session.ping(path, timeout=_left(session, timeout))
 
 
-def serve(
-    name: str, *, socket: str | None = None, allow: Iterable[str] = ()
-) -> Iterator[tuple[sockets.socket, str]]:
-    """Offer the service `name` for as long as the iterator lives: see `Session.serve`.
+def serve(name: str, *, socket: str | None = None, allow: Iterable[str] = ()) -> Service:
+    """Offer the service `name`, and iterate over its tunnels: see `Service`.  Errors as `Session.serve`.
 
     >>> for sock, origin in r2box.serve("echo"):  # doctest: +SKIP
     ...     threading.Thread(target=handle, args=(sock,)).start()
     """
-    return serve_over(Session(socket), name, allow)
-
-
-def serve_over(session: Session, name: str, allow: Iterable[str]) -> Iterator[tuple[sockets.socket, str]]:
-    """`Session.serve`; the session ends with the iterator."""
-    try:
-        tunnels = session.serve(name, allow)
-    except Exception:
-        session.close()
-        raise
-    return _closing(session, tunnels)
-
-
-def _closing(
-    session: Session, tunnels: Iterator[tuple[sockets.socket, str]]
-) -> Iterator[tuple[sockets.socket, str]]:
-    with session:
-        yield from tunnels
+    return Service(Session(socket), name, allow)

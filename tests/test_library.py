@@ -116,7 +116,7 @@ class Service:
                 threading.Thread(target=self._one, args=(sock, origin), daemon=True).start()
         except DaemonError as error:
             self.error = error
-        self._tunnels.close()  # type: ignore[attr-defined]
+        self._tunnels.close()
 
     def _one(self, sock: socket.socket, origin: str) -> None:
         with sock:
@@ -297,6 +297,38 @@ def test_two_services_of_one_session(place: Place, pair: tuple[Program, Program]
             with next(services[name])[0] as sock:
                 sock.sendall(name.encode())
             clients[name].prints(name).ends(0)
+
+
+@pytest.mark.every_python
+@pytest.mark.parametrize("at", ["bob.sock", "bob.fwd"], ids=["direct", "forwarded"])
+def test_a_service_is_closed(place: Place, pair: tuple[Program, Program], at: str) -> None:
+    """Before anybody has asked for its first tunnel, in another thread than waits for one, in a signal handler."""
+    forward(place, at)
+
+    def is_gone() -> bool:
+        return r2box.ls(socket="bob.sock") == [("node", "alice", "")]
+
+    with nothing_left(*pair):
+        service = r2box.serve("x", socket=at)
+        assert not is_gone()
+        service.close()
+        service.close()
+        eventually(is_gone, "the end of it", 5)
+        assert list(service) == []
+        service = r2box.serve("x", socket=at)
+        waits = threading.Thread(target=list, args=(service,))
+        waits.start()
+        service.close()
+        waits.join(10)
+        assert not waits.is_alive()
+        eventually(is_gone, "the end of it", 5)
+        with r2box.serve("x", socket=at) as service:
+            before = signal.signal(signal.SIGALRM, lambda *_: service.close())
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            assert list(service) == []
+            signal.signal(signal.SIGALRM, before)
+        r2box.serve("x", socket=at)  # which nobody holds
+        eventually(is_gone, "the end of it", 5)
 
 
 def test_many(place: Place, pair: tuple[Program, Program]) -> None:
