@@ -22,7 +22,7 @@ from .library import Entry, Service, Session
 from .net.connector import Connector
 from .net.engine import Engine, Offer, Part
 from .net.keeper import Keeper
-from .net.scheme import CONNECT
+from .net.scheme import CONNECT, GATHER, LISTEN
 from .net.transport import STARTER, STDIO, parse_transport
 from .net.units import PATIENCE
 from .proto.address import check_address
@@ -157,6 +157,8 @@ class Node:
     ) -> Link:
         """Begin a link over `transport`, as `r2 connect` does, and return it at once: `Link.wait` waits for it.
 
+        A transport that listens, and is not to `retry`, listens when this returns; TransportError if it cannot.
+
         `node` is the only address that the neighbour may have ("": any).  With `retry` the link is made again whenever
         it ends.  After a cut its tunnels wait `resume` seconds for another transport.  `lossy`: bytes may be lost.
         UsageError if `transport` is spelled wrong, is "-", or starts links by itself and the node has no socket.
@@ -171,7 +173,10 @@ class Node:
             raise UsageError(f"{transport}: it connects to the node's socket, and this node has none")
         expect = check_address(node) if node else ""
         engine = self._engine
-        return engine.call(lambda loop, daemon: Link(engine, loop, daemon, parsed, expect, retry, lossy, resume))
+        link = engine.call(lambda loop, daemon: Link(engine, loop, daemon, parsed, expect, retry, lossy, resume))
+        if parsed.how in (LISTEN, GATHER) and not retry:
+            link.wait_for_listening()
+        return link
 
 
 class Link(Part):
@@ -185,6 +190,7 @@ class Link(Part):
         self._options = (expect, lossy, resume)
         self._connector: Connector | None = None
         self._done: Callable[[], None] | None = None
+        self._listens = False
         name = expect or transport.text
         self._keeper = Keeper(loop, engine.log, name, transport, self._make) if retry else None
         super().__init__(engine, loop, daemon)
@@ -200,6 +206,13 @@ class Link(Part):
             if self._got is None:
                 raise TransportError(f"{self._transport}: {self._why}")
             return self._got
+
+    def wait_for_listening(self) -> None:
+        """Wait until a transport that listens does.  TransportError if it cannot."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._listens or self._why is not None)
+            if not self._listens:
+                raise TransportError(f"{self._transport}: {self._why}")
 
     def close(self, timeout: float | None = None) -> None:
         """End the link, and wait for its command to end; TimeoutError after `timeout` seconds.  Safe to call again."""
@@ -221,8 +234,13 @@ class Link(Part):
         engine = self._engine
         return Connector(
             self._loop, engine.log, self._client, self._transport, engine.path, expect, up, ended,
-            patience=resume, lossy=lossy,
+            patience=resume, lossy=lossy, listening=self._is_listening,
         )  # fmt: skip
+
+    def _is_listening(self, where: str) -> None:
+        with self._changed:
+            self._listens = True
+            self._changed.notify_all()
 
     def _begin(self) -> None:
         if self._keeper is not None:

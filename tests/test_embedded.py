@@ -210,6 +210,22 @@ def test_links_that_fail(here: None) -> None:
             retried.wait(timeout=0.3)
 
 
+def test_listening(here: None) -> None:
+    """When `connect` returns it listens, or it has said why it cannot."""
+    with r2box.Node("alice") as alice, r2box.Node("bob") as bob, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for transport in (f"tcp-listen://127.0.0.1:{port}", "unix-listen:///dev/null/x", "tcp-listen://no.invalid:1"):
+            with pytest.raises(r2box.TransportError, match="-listen://"):
+                alice.connect(transport)
+        alice.connect("unix-listen://there.sock")
+        assert bob.connect("unix://there.sock").wait(timeout=10) == "alice"
+        alice.connect(f"udp-listen://127.0.0.1:{port}")
+        with pytest.raises(r2box.TransportError, match="in use"):
+            bob.connect(f"udp-listen://127.0.0.1:{port}")
+
+
 def test_stopping_ends_what_it_has_started(here: None) -> None:
     begin = time.monotonic()
     with r2box.Node("alice") as alice:
