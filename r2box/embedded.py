@@ -9,7 +9,8 @@ A Node runs its loop in a thread of its own from `start` to `stop` (a `with` doe
 may be any number of them in a process.  It sets no signal handler, changes no environment and raises no limits; what
 `r2d` writes on stderr goes to the logger "r2box" of `logging`, from the node's thread.
 
-All methods may be called from any thread but the node's own, and wait for it: with asyncio, `asyncio.to_thread`.
+All methods may be called from any thread but the node's own, and wait for it: with asyncio, `asyncio.to_thread`.  In a
+child by fork the node does not run; it may make one of its own.
 """
 
 from __future__ import annotations

@@ -210,6 +210,26 @@ def test_links_that_fail(here: None) -> None:
             retried.wait(timeout=0.3)
 
 
+def test_a_child_by_fork(here: None) -> None:
+    """It has no node, and does not wait for one."""
+    with r2box.Node("alice", socket="alice.sock") as alice:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            try:
+                with pytest.raises(r2box.DaemonError, match="alice: this node runs in the process"):
+                    alice.ping()
+                alice.stop()
+                with r2box.Node("carl") as carl:
+                    carl.ping()
+                r2box.ping(socket="alice.sock")
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert alice.ping() < 5
+
+
 def test_listening(here: None) -> None:
     """When `connect` returns it listens, or it has said why it cannot."""
     with r2box.Node("alice") as alice, r2box.Node("bob") as bob, socket.socket() as taken:
