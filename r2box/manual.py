@@ -52,7 +52,7 @@ def words(text: str) -> str:
 
 def prose(text: str) -> list[str]:
     """One paragraph.  mdoc wants each sentence to begin a line."""
-    sentences = re.split(r"(?<=[.!?])\s+(?=[^a-z])", text.strip())
+    sentences = re.split(r"(?<=[.!?])\s+(?=[^a-z\s])", text.strip())
     return [roff(line) for s in sentences for line in textwrap.wrap(s, 76, break_on_hyphens=False)]
 
 
