@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
 
 # Of all tools that use the control socket.
-SURROUNDINGS = (
-    ("ENVIRONMENT", (("Ev R2_SOCKET", "the control socket, where no -s names one"),)),
-    (
-        "FILES",
-        (
-            ("Pa /run/r2.sock", "the control socket of root's daemon, unless another is named"),
-            ("Pa /run/user/UID/r2.sock", "that of anybody else's"),
-            ("Pa $XDG_STATE_HOME/r2/r2.sock", "the same where /run/user/UID is missing; ~/.local/state by default"),
-        ),
-    ),
+ENVIRONMENT = (("R2_SOCKET", "the control socket, where no -s names one"),)
+FILES = (
+    ("/run/r2.sock", "the control socket of root's daemon, unless another is named"),
+    ("/run/user/UID/r2.sock", "that of anybody else's"),
+    ("$XDG_STATE_HOME/r2/r2.sock", "the same where /run/user/UID is missing; ~/.local/state by default"),
 )
 
 
@@ -113,16 +108,18 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
     lines += [line for sub in described for line in _subcommand(sub)]
     if command.json:
         lines += [".Sh JSON", *_json(command)]
-    if SOCKET in command.shown:
-        lines += [line for head, rows in SURROUNDINGS for line in (".Sh " + head, *_told(rows))]
+    is_usual = SOCKET in command.shown
+    lines += _told("ENVIRONMENT", "Ev", (*(ENVIRONMENT if is_usual else ()), *command.environment))
+    lines += _told("FILES", "Pa", (*(FILES if is_usual else ()), *command.files))
     if command.statuses:
         lines += [".Sh EXIT STATUS", *listing([(words(status), prose(text)) for status, text in command.statuses])]
     lines += examples([row for each in (command, *described) for row in each.examples])
     return "\n".join(lines + see_also(command.seealso)) + "\n"
 
 
-def _told(rows: Iterable[tuple[str, str]]) -> list[str]:
-    return listing([(head, prose(text)) for head, text in rows])
+def _told(title: str, macro: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    items = [(" , ".join(f"{macro} {name}" for name in head.split(", ")), prose(text)) for head, text in rows]
+    return [".Sh " + title, *listing(items)] if rows else []
 
 
 def _name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -38,6 +39,24 @@ def test_mandoc_finds_no_fault(name: str) -> None:
         ["mandoc", "-T", "lint", "-W", "warning", str(MAN / name)], capture_output=True, text=True, timeout=60
     )
     assert (lint.stdout + lint.stderr, lint.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("name", CHECKED_IN)
+def test_the_pages_that_a_page_names_are_there_and_are_listed(name: str) -> None:
+    text = (MAN / name).read_text(encoding="utf-8").replace("\\-", "-")
+    named = re.findall(r"\b((?:r2[a-z.-]*|ioshd?))(?: |\()([1-8])\b", text)
+    for page, section in named:
+        assert f"{page}.{section}" in CHECKED_IN
+    listed = text.partition("\n.Sh SEE ALSO\n")[2]
+    for page, section in named:
+        assert f"{page}.{section}" == name or f".Xr {page} {section}" in listed
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_no_sentence_is_torn_off(name: str) -> None:
+    """A blank at the beginning of a line is a break and an indent to roff."""
+    text = re.sub(r"\n\.Bd -literal.*?\n\.Ed", "", GENERATED[name], flags=re.DOTALL)
+    assert "\n " not in text
 
 
 def test_the_page_of_r2_describes_what_has_no_page_of_its_own() -> None:

@@ -316,7 +316,7 @@ _SERIAL = (BAUD, PARITY, FLOW, STOP, BITS, *_HERE)
 SCHEMES = {row.name: row for row in (
     Scheme("tcp", "HOST:PORT", _host_and_port, DIAL, "connect tunnel serve", _TCP, "a TCP connection to there"),
     Scheme("tcp-listen", "[HOST]:PORT", _host_and_port, LISTEN, "connect tunnel", (ALIVE, LOSSY, MTU),
-           "TCP connections from there, any number"),
+           "TCP connections that are made to there, any number"),
     Scheme("unix", "PATH", _path, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
            "a UNIX socket; @NAME is one without a file"),
     Scheme("unix-listen", "PATH", _path, LISTEN, "connect tunnel", (MODE, *_HERE),

@@ -34,14 +34,20 @@ COMMAND = Command(
     description=(
         "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
         "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
-        "node first), R2_SERVICE and R2_NODE.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
+        "node first), R2_SERVICE, R2_NODE and R2_SOCKET.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
         "A URL is opened once for each tunnel.  " + explain(SERVE) + "\n\n" + DATAGRAMS_HELP + "\n\n"
         "The service is offered until r2-serve ends.  PATTERN is the origin as R2_ORIGIN has it, or its first steps, "
         "with the shell's * and ?."
     ),
-    examples=[('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"), ("r2 serve -n web tcp://[::1]:80", "")],
+    examples=[
+        ('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"),
+        ("r2 serve -n web tcp://[::1]:80", "a port of this host, as the service web"),
+    ],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the daemon refused or went away"), ("2", "wrong usage")],
-    seealso=["r2(1)", "r2d(8)", "r2-tunnel(1)"],
+    seealso=["r2(1)", "r2d(8)", "r2-forward(1)", "r2-ssh(1)", "r2-tunnel(1)"],
+    environment=[("R2_ORIGIN, R2_SERVICE, R2_NODE", "set for the command, as said above; and R2_SOCKET, to reach the "
+                  "same daemon")],
+    local=True,
 )
 
 

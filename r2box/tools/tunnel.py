@@ -59,6 +59,7 @@ COMMAND = Command(
         ("the service's", "with -, as far as the service is a command"),
         ("255", "the tunnel could not be opened, or failed; stderr says why"),
         ("126, 127, 128+N", "as a shell has them"),
+        ("2", "wrong usage"),
     ],
     seealso=["r2(1)", "r2-serve(1)", "r2-forward(1)", "r2-ssh(1)"],
 )
