@@ -12,6 +12,7 @@ import pages
 import pytest
 
 from r2box import config, index, manual
+from r2box.proto import terminal
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 GENERATED = pages.render_all()
@@ -22,6 +23,12 @@ CHECKED_IN = sorted(path.name for path in MAN.iterdir())
 def test_the_checked_in_page_is_the_generated_one(name: str) -> None:
     assert (MAN / name).is_file(), "run `make pages`"
     assert (MAN / name).read_text(encoding="utf-8") == GENERATED[name], "run `make pages`"
+
+
+def test_the_page_of_the_protocol_has_every_frame_of_a_shell() -> None:
+    text = (MAN / "r2-protocol.7").read_text(encoding="utf-8").partition(".Ss The service ioshd\n")[2]
+    for name in ("HELLO", "START", "INPUT", "EOF", "SIZE", "STARTED", "REFUSED", "OUTPUT", "ERRORS", "EXIT", "CREDIT"):
+        assert f"\n.It {name} Ta 0x{getattr(terminal, name):02x} Ta " in text
 
 
 def test_every_tool_has_a_page_and_no_page_is_left_over() -> None:
