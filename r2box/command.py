@@ -83,13 +83,14 @@ class Command:
     `summary` is one line without a full stop.  `description` is paragraphs separated by blank lines, `examples` are
     (command line, what it does), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  `json` is what
     an object that it prints as JSON has, as (field, type, meaning); if there are several kinds of objects, "kind" is
-    the first field of each.  `environment` and `files` are (name, what it is).  With `common` the options of COMMON
-    are accepted too, with `local` too, but the target is for the tool to refuse; -h, --help and --version always are.
+    the first field of each.  `environment` and `files` are (name, what it is), `lists` (title, rows of such).  With
+    `common` the options of COMMON are accepted too; with `local` the target is for the tool to refuse.  -h, --help
+    and --version always are.
     Raises ValueError for a flag or an attribute that is declared twice, and for arguments behind a `rest`.
     """
 
-    __slots__ = ("aliases", "arguments", "description", "environment", "examples", "files", "json", "name", "options",
-                 "own", "section", "seealso", "shown", "statuses", "summary")
+    __slots__ = ("aliases", "arguments", "description", "environment", "examples", "files", "json", "lists", "name",
+                 "options", "own", "section", "seealso", "shown", "statuses", "summary")
 
     def __init__(
         self, name: str, summary: str, arguments: Sequence[Argument] = (), options: Sequence[Option] = (),
@@ -97,11 +98,12 @@ class Command:
         seealso: Sequence[str] = (), common: bool = True, section: int = 1, aliases: Sequence[str] = (),
         json: Sequence[tuple[str, str, str]] = (), local: bool = False,
         environment: Sequence[tuple[str, str]] = (), files: Sequence[tuple[str, str]] = (),
+        lists: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (),
     ) -> None:
         self.name, self.summary, self.arguments, self.own = name, summary, arguments, options
         self.description, self.examples, self.statuses, self.seealso = description, examples, statuses, seealso
         self.section, self.aliases, self.json = section, aliases, json
-        self.environment, self.files = environment, files
+        self.environment, self.files, self.lists = environment, files, lists
         usual = (*COMMON[:-1], NO_TARGET if local else TARGET) if common else ()
         self.options: tuple[Option, ...] = (*options, *usual, *STANDARD)
         self.shown = [option for option in self.options if not option.hidden]

@@ -101,6 +101,7 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
         ("arguments", [(f"Ar {words(a.name)}", prose(a.help)) for a in command.arguments]),
         ("commands", [(f"Cm {words(word)}", _pointer(command, word, sub)) for word, sub in below]),
         ("options", _options(command.shown)),
+        *((title, [(f"Cm {words(head)}", prose(text)) for head, text in rows]) for title, rows in command.lists),
     ):
         parts += [[f"The {title} are:", *listing(rows)]] if rows else []
     lines += _section(".Sh DESCRIPTION", parts)

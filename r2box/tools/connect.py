@@ -14,7 +14,7 @@ from ..net.keeper import Keeper
 from ..net.log import Log
 from ..net.loop import Loop
 from ..net.rules import OF_LINK, policy_of
-from ..net.scheme import CONNECT
+from ..net.scheme import CONNECT, EXEC_HELP, URL_HELP
 from ..net.transport import STDIO, explain, parse_transport, summary
 from ..net.units import parse_patience
 from ..proto.address import check_address
@@ -49,8 +49,9 @@ COMMAND = Command(
         "--no-transit, --advertise and --accept restrict that.  A PATTERN has the shell's * and ?.\n\n"
         "If one side says --lossy, or uses a transport that is so by nature, both repair what is lost.\n\n"
         "In a command that starts other programs itself, a lone dash behind exec: or system:, or the word -%, is "
-        "replaced by the command that makes a link to this daemon.\n\n" + explain(CONNECT)
+        "replaced by the command that makes a link to this daemon.\n\n" + EXEC_HELP + URL_HELP
     ),
+    lists=explain(CONNECT),
     examples=[
         ('r2 connect -n bob "ssh bob r2 connect -"', "link to the node of another host, over ssh"),
         ("socat tcp-l:47210,fork exec:\"r2 connect -\"", "take links from anybody"),
