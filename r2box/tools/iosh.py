@@ -58,6 +58,7 @@ COMMAND = Command(
         ("PROGRAM's", "when it has ended by itself; 128+N by a signal; 126, 127: it could not be started"),
         ("255", "iosh or its tunnel failed, or was left by ~."),
         ("128+N", "iosh was ended by a signal"),
+        ("2", "wrong usage"),
     ],
     seealso=["ioshd(8)", "r2-tunnel(1)", "r2-ssh(1)"],
     common=False,
