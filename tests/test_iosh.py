@@ -295,6 +295,14 @@ def test_without_a_terminal(served: Place) -> None:
     assert served.run(f"{IOSH} pwd").out == f"{served.home}\n"
 
 
+def test_an_interrupt_of_all_of_it(place: Place) -> None:
+    """As ^C in a pipeline does it: COMMAND's end is no failure then."""
+    for _ in range(6):
+        shell = place.start('iosh ioshd "echo there; exec sleep 100"').prints("there")
+        shell.interrupt()
+        assert shell.ends(128 + signal.SIGINT).err == ""
+
+
 def test_a_terminal_there_without_one_here(served: Place) -> None:
     asked = IOSH.replace("iosh ", "iosh -t ", 1)
     shown = served.run(f"{asked} 'tty; cat'", b"abc").out

@@ -304,7 +304,8 @@ class Session:
     def _lost(self, why: str) -> None:
         """The tunnel has ended before the program: COMMAND has said why, or its status tells."""
         why = why or ("it broke off" if self._source else "no ioshd has answered")
-        self._leave(OWN_FAILURE, f"{self._command}: {why}")
+        # A ^C reaches COMMAND too, whose end may be heard of before our own signal is.  Two rounds on, it has been.
+        self._loop.soon(lambda: self._loop.soon(lambda: self._leave(OWN_FAILURE, f"{self._command}: {why}")))
 
     def _leave(self, status: int = OWN_FAILURE, why: str = "") -> None:
         """End at once, and hang COMMAND up."""
