@@ -120,11 +120,6 @@ class Session:
         """The daemon's."""
         return self._client.address
 
-    @property
-    def age(self) -> float:
-        """Seconds since it was begun."""
-        return self._loop.now() - self._begun
-
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
     def dial(self, path: str, timeout: float | None = None) -> sockets.socket:
@@ -239,7 +234,7 @@ class Session:
         checked(answers[0])
         return self._accept(self._incoming.setdefault(name, deque()))
 
-    def bell(self) -> sockets.socket:
+    def _bell(self) -> sockets.socket:
         """When it is closed, whoever waits in a call is let go, with a DaemonError."""
         bell, ear = sockets.socketpair()
 
@@ -367,7 +362,7 @@ class Service:
         self._is_over = is_over
         self._lock = threading.RLock()
         self._is_waiting = self._is_closed = False
-        self._bell = session.bell()
+        self._bell = session._bell()
         try:
             self._tunnels = session.serve(name, allow)
         except BaseException:
@@ -442,7 +437,7 @@ def _refusal(body: say.Body, path: str) -> RefusedError:
 
 def _left(session: Session, timeout: float | None) -> float | None:
     """What the beginning of `session` has left of `timeout`."""
-    return None if timeout is None else max(0.0, timeout - session.age)
+    return None if timeout is None else max(0.0, timeout - (Loop.now() - session._begun))
 
 
 def dial(path: str, *, socket: str | None = None, timeout: float | None = None) -> sockets.socket:
