@@ -32,9 +32,9 @@ KINDS = {
 
 CONFIG_TEXT = (
     "A node that r2dm(8) runs is described by a file in TOML: UTF-8, at most {limit} MiB, by custom "
-    "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are texts, but for patterns, a list of texts, and what is "
-    "true or false.  A file with a mistake is refused as a whole, before anything starts, and every mistake in it is "
-    "named with its line.",
+    "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are texts, but for patterns, a list of texts, what is "
+    "true or false, and a time in seconds, which may be a whole number.  A file with a mistake is refused as a whole, "
+    "before anything starts, and every mistake in it is named, with its line where it has one.",
     "The address of a node, or the name of a service, is 1 to 64 letters, digits and signs out of ._:=+@-, the first "
     "of which is no dash.  The words service, child and any are not addresses.",
     "A transport is a command line for sh -c, or one of the built-in ones, such as tcp://HOST:PORT and "

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .errors import TransportError as TransportError
     from .errors import UsageError as UsageError
     from .library import Entry as Entry
+    from .library import Service as Service
     from .library import Session as Session
     from .library import dial as dial
     from .library import ls as ls
@@ -78,16 +79,21 @@ if TYPE_CHECKING:
     from .library import serve as serve
 
 _HOMES = {
-    "library": ("Entry", "Session", "dial", "ls", "ping", "serve"),
+    "library": ("Entry", "Service", "Session", "dial", "ls", "ping", "serve"),
     "embedded": ("Link", "Node"),
     "errors": (
         "AddressError", "BusyError", "DaemonError", "R2Error", "RefusedError", "TransportError", "UsageError",
     ),
 }  # fmt: skip
 __all__ = [
-    "__version__", "Entry", "Link", "Node", "Session", "dial", "ls", "ping", "serve",
+    "__version__", "Entry", "Link", "Node", "Service", "Session", "dial", "ls", "ping", "serve",
     "AddressError", "BusyError", "DaemonError", "R2Error", "RefusedError", "TransportError", "UsageError",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    """For `help` and for who types Tab: the library's names before anybody has used them."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> object:

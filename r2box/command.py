@@ -27,15 +27,16 @@ class Option:
     where it is a time) or "list" (text, repeatable; a list).  `default` holds until the option is used; a list that
     is used replaces it, and help and man page append it as "(default X)".  `dest` is the attribute on the result:
     without it the first long flag, dashes within it as underscores.  A `hidden` option works but is never shown.
-    Of `choices`, if there are any, a text must be one.
+    Of `choices`, if there are any, a text must be one.  One that is `needed` is shown as such; its tool asks for it.
     Raises ValueError for an unknown kind.
     """
 
-    __slots__ = ("choices", "default", "dest", "flags", "help", "hidden", "kind", "metavar", "text")
+    __slots__ = ("choices", "default", "dest", "flags", "help", "hidden", "kind", "metavar", "needed", "text")
 
     def __init__(
         self, flags: tuple[str, ...], help: str, metavar: str | None = None, kind: str = "text",
         default: object = None, hidden: bool = False, dest: str | None = None, choices: Sequence[str] = (),
+        needed: bool = False,
     ) -> None:
         if kind not in _DEFAULTS:
             raise ValueError(f"{flags[0]}: no such kind of option: {kind}")
@@ -43,7 +44,7 @@ class Option:
         self.flags, self.help, self.kind, self.hidden = flags, help, kind, hidden
         self.dest = dest or long.lstrip("-").replace("-", "_")
         self.default = _DEFAULTS[kind] if default is None else default
-        self.choices = choices
+        self.choices, self.needed = choices, needed
         self.metavar = "" if kind in ("flag", "count") else metavar or self.dest.upper()
         self.text = f"{help} (default {default})" if self.metavar and default not in (None, (), []) else help
 
@@ -69,6 +70,7 @@ SOCKET = Option(("-s", "--socket"), "the daemon's control socket", "SOCKET")
 USER = Option(("--user",), "once the control socket is made, give up root's rights and run as USER", "USER[:GROUP]")
 _WAY = "a node or service, step by step or joined by /"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
+NO_TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list", hidden=True)  # where it has no meaning
 COMMON = (VERBOSE, QUIET, SOCKET, TARGET)
 JSON = Option(("--json",), "as JSON, one object a line", kind="flag")
 _HELP = Option(("-h", "--help"), "show this help", kind="flag")
@@ -81,23 +83,29 @@ class Command:
     `summary` is one line without a full stop.  `description` is paragraphs separated by blank lines, `examples` are
     (command line, what it does), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  `json` is what
     an object that it prints as JSON has, as (field, type, meaning); if there are several kinds of objects, "kind" is
-    the first field of each.  With `common` the options of COMMON are accepted too; -h, --help and --version always are.
+    the first field of each.  `environment` and `files` are (name, what it is), `lists` (title, rows of such).  With
+    `common` the options of COMMON are accepted too; with `local` the target is for the tool to refuse.  -h, --help
+    and --version always are.
     Raises ValueError for a flag or an attribute that is declared twice, and for arguments behind a `rest`.
     """
 
-    __slots__ = ("aliases", "arguments", "description", "examples", "json", "name", "options", "own", "section",
-                 "seealso", "shown", "statuses", "summary")
+    __slots__ = ("aliases", "arguments", "description", "environment", "examples", "files", "json", "lists", "name",
+                 "options", "own", "section", "seealso", "shown", "statuses", "summary")
 
     def __init__(
         self, name: str, summary: str, arguments: Sequence[Argument] = (), options: Sequence[Option] = (),
         description: str = "", examples: Sequence[tuple[str, str]] = (), statuses: Sequence[tuple[str, str]] = (),
         seealso: Sequence[str] = (), common: bool = True, section: int = 1, aliases: Sequence[str] = (),
-        json: Sequence[tuple[str, str, str]] = (),
+        json: Sequence[tuple[str, str, str]] = (), local: bool = False,
+        environment: Sequence[tuple[str, str]] = (), files: Sequence[tuple[str, str]] = (),
+        lists: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (),
     ) -> None:
         self.name, self.summary, self.arguments, self.own = name, summary, arguments, options
         self.description, self.examples, self.statuses, self.seealso = description, examples, statuses, seealso
         self.section, self.aliases, self.json = section, aliases, json
-        self.options: tuple[Option, ...] = (*options, *(COMMON if common else ()), *STANDARD)
+        self.environment, self.files, self.lists = environment, files, lists
+        usual = (*COMMON[:-1], NO_TARGET if local else TARGET) if common else ()
+        self.options: tuple[Option, ...] = (*options, *usual, *STANDARD)
         self.shown = [option for option in self.options if not option.hidden]
         names = [argument.dest for argument in arguments]
         names += [name for option in self.options for name in (option.dest, *option.flags)]

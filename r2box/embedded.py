@@ -9,7 +9,8 @@ A Node runs its loop in a thread of its own from `start` to `stop` (a `with` doe
 may be any number of them in a process.  It sets no signal handler, changes no environment and raises no limits; what
 `r2d` writes on stderr goes to the logger "r2box" of `logging`, from the node's thread.
 
-All methods may be called from any thread but the node's own, and wait for it: with asyncio, `asyncio.to_thread`.
+All methods may be called from any thread but the node's own, and wait for it: with asyncio, `asyncio.to_thread`.  In a
+child by fork the node does not run; it may make one of its own.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import socket as sockets
 import threading
 
 from .errors import DaemonError, TransportError, UsageError
-from .library import Entry, Session, serve_over
+from .library import Entry, Service, Session
 from .net.connector import Connector
 from .net.engine import Engine, Offer, Part
 from .net.keeper import Keeper
-from .net.scheme import CONNECT
+from .net.scheme import CONNECT, GATHER, LISTEN
 from .net.transport import STARTER, STDIO, parse_transport
 from .net.units import PATIENCE
 from .proto.address import check_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from .net.daemon import Daemon
@@ -110,20 +111,13 @@ class Node:
         with self.session() as session:
             return session.dial(path, timeout)
 
-    def serve(self, name: str, allow: Iterable[str] = ()) -> Iterator[tuple[sockets.socket, str]]:
-        """Offer the service `name` for as long as the iterator lives: see `Session.serve`.  It ends with the node.
+    def serve(self, name: str, allow: Iterable[str] = ()) -> Service:
+        """Offer the service `name`, and iterate over its tunnels: see `Service`.  The iteration ends with the node.
 
         >>> for sock, origin in node.serve("echo"):  # doctest: +SKIP
         ...     threading.Thread(target=handle, args=(sock,)).start()
         """
-        return self._until_stopped(serve_over(self.session(), name, allow))
-
-    def _until_stopped(self, tunnels: Iterator[tuple[sockets.socket, str]]) -> Iterator[tuple[sockets.socket, str]]:
-        try:
-            yield from tunnels
-        except DaemonError:
-            if not self._engine.is_ending:
-                raise
+        return Service(self.session(), name, allow, lambda: self._engine.is_ending)
 
     def ls(self, path: str = "", *, clients: bool = False, timeout: float | None = 5.0) -> list[Entry]:
         """What the node at `path` ("": this one) is connected to: see `Session.ls`.
@@ -164,6 +158,8 @@ class Node:
     ) -> Link:
         """Begin a link over `transport`, as `r2 connect` does, and return it at once: `Link.wait` waits for it.
 
+        A transport that listens, and is not to `retry`, listens when this returns; TransportError if it cannot.
+
         `node` is the only address that the neighbour may have ("": any).  With `retry` the link is made again whenever
         it ends.  After a cut its tunnels wait `resume` seconds for another transport.  `lossy`: bytes may be lost.
         UsageError if `transport` is spelled wrong, is "-", or starts links by itself and the node has no socket.
@@ -178,7 +174,10 @@ class Node:
             raise UsageError(f"{transport}: it connects to the node's socket, and this node has none")
         expect = check_address(node) if node else ""
         engine = self._engine
-        return engine.call(lambda loop, daemon: Link(engine, loop, daemon, parsed, expect, retry, lossy, resume))
+        link = engine.call(lambda loop, daemon: Link(engine, loop, daemon, parsed, expect, retry, lossy, resume))
+        if parsed.how in (LISTEN, GATHER) and not retry:
+            link.wait_for_listening()
+        return link
 
 
 class Link(Part):
@@ -192,6 +191,7 @@ class Link(Part):
         self._options = (expect, lossy, resume)
         self._connector: Connector | None = None
         self._done: Callable[[], None] | None = None
+        self._listens = False
         name = expect or transport.text
         self._keeper = Keeper(loop, engine.log, name, transport, self._make) if retry else None
         super().__init__(engine, loop, daemon)
@@ -207,6 +207,13 @@ class Link(Part):
             if self._got is None:
                 raise TransportError(f"{self._transport}: {self._why}")
             return self._got
+
+    def wait_for_listening(self) -> None:
+        """Wait until a transport that listens does.  TransportError if it cannot."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._listens or self._why is not None)
+            if not self._listens:
+                raise TransportError(f"{self._transport}: {self._why}")
 
     def close(self, timeout: float | None = None) -> None:
         """End the link, and wait for its command to end; TimeoutError after `timeout` seconds.  Safe to call again."""
@@ -228,8 +235,13 @@ class Link(Part):
         engine = self._engine
         return Connector(
             self._loop, engine.log, self._client, self._transport, engine.path, expect, up, ended,
-            patience=resume, lossy=lossy,
+            patience=resume, lossy=lossy, listening=self._is_listening,
         )  # fmt: skip
+
+    def _is_listening(self, where: str) -> None:
+        with self._changed:
+            self._listens = True
+            self._changed.notify_all()
 
     def _begin(self) -> None:
         if self._keeper is not None:

@@ -20,10 +20,11 @@ from __future__ import annotations
 import atexit
 import os
 import socket as sockets
+import threading
 from collections import deque
 from typing import NamedTuple
 
-from .errors import DaemonError, RefusedError
+from .errors import BusyError, DaemonError, RefusedError
 from .net import socketfile
 from .net.asking import ask_all
 from .net.channel import close_all
@@ -31,11 +32,11 @@ from .net.client import Client, checked
 from .net.loop import Loop
 from .proto import body as say
 from .proto.address import check_address, format_path, parse_path
+from .proto.outcome import BUSY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from threading import Thread
     from types import TracebackType
     from typing import Any, TypeVar
 
@@ -57,27 +58,34 @@ class Session:
     """A connection to the daemon at `socket`, for any number of calls.
 
     `socket` is a path, by default the one that every tool finds, or a connected UNIX socket, which is taken over.
-    DaemonError if there is no daemon.  A context manager: at its end it parts from the daemon.
+    DaemonError if there is no daemon, or none that answers within 10 seconds; TimeoutError after `timeout` seconds.
+    A context manager: at its end it parts from the daemon.
 
     >>> with r2box.Session() as session:  # doctest: +SKIP
     ...     socks = [session.dial("bob/echo", timeout=5) for _ in range(10)]
     """
 
-    def __init__(self, socket: str | sockets.socket | None = None) -> None:
+    def __init__(self, socket: str | sockets.socket | None = None, timeout: float | None = None) -> None:
         self._path = "the node" if isinstance(socket, sockets.socket) else socket or socketfile.default_path()
         self._loop = Loop()
+        self._begun = self._loop.now()
         self._gone: str | None = None
         self._is_closed = False
-        self._incoming: deque[tuple[sockets.socket, str]] = deque()
+        self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels nobody has taken yet
         self._is_ready = False
-        self._thread: Thread | None = None  # runs the loop, where descriptors do not pass
+        self._thread: threading.Thread | None = None  # runs the loop, where descriptors do not pass
         try:
             fd = (socket if isinstance(socket, sockets.socket) else socketfile.connect(self._path)).detach()
         except DaemonError:
             self._loop.close()
             raise
         self._client = Client(self._loop, fd, ready=self._ready, gone=self._lost, event=self._event)
-        self._wait(lambda: self._is_ready)
+        try:
+            if not self._wait(lambda: self._is_ready, timeout):
+                raise TimeoutError(f"{self._path}: no answer within {timeout:g} s")
+        except BaseException:
+            self.close()
+            raise
         if not self._client.link.passes:
             self._start_copying()
 
@@ -101,6 +109,7 @@ class Session:
         self._part()
         self._loop.run()
         self._loop.close()
+        self._drop_incoming()
 
     def _part(self) -> None:
         self._client.close()
@@ -116,8 +125,9 @@ class Session:
     def dial(self, path: str, timeout: float | None = None) -> sockets.socket:
         """A tunnel to `path` (such as "bob/echo"; "" is the node's own command) as a connected, blocking socket.
 
-        RefusedError if it cannot be opened, TimeoutError after `timeout` seconds, DaemonError if the daemon goes away.
-        A tunnel that fails later looks like a connection that its other end closed.
+        RefusedError if it cannot be opened, BusyError among these if it may be later; TimeoutError after `timeout`
+        seconds, DaemonError if the daemon goes away.  A tunnel that fails later looks like a connection that its other
+        end closed.
         """
         got: list[sockets.socket | Exception] = []
         self._ask(path, got)
@@ -129,13 +139,17 @@ class Session:
         Errors as `dial`.
         """
         waiting: deque[list[sockets.socket | Exception]] = deque()
-        for path in paths:
-            waiting.append([])
-            self._ask(path, waiting[-1])
-            if len(waiting) >= AT_ONCE:
+        try:
+            for path in paths:
+                waiting.append([])
+                self._ask(path, waiting[-1])
+                if len(waiting) >= AT_ONCE:
+                    yield self._first(waiting)
+            while waiting:
                 yield self._first(waiting)
-        while waiting:
-            yield self._first(waiting)
+        finally:
+            for got in waiting:
+                _drop(got)
 
     def _first(self, waiting: deque[list[sockets.socket | Exception]]) -> sockets.socket:
         got = waiting.popleft()
@@ -150,7 +164,7 @@ class Session:
                 got.append(sockets.socket(fileno=descriptors[0]))
                 return
             close_all(descriptors)
-            got.append(RefusedError(body["text"] if body.kind == say.ERROR else f"{path}: an answer that is none"))
+            got.append(_refusal(body, path))
 
         target = _steps(path)
         self._do(lambda: self._client.request(say.TUNNEL, answered, target=target, detached=1))
@@ -191,7 +205,7 @@ class Session:
             if body.kind == say.PONG:
                 got.append(self._loop.now() - begin)
             else:
-                got.append(RefusedError(body["text"] if body.kind == say.ERROR else f"{path}: an answer that is none"))
+                got.append(_refusal(body, path))
 
         begin = self._loop.now()
         self._do(lambda: self._client.request(say.PING, answered, target, data=os.urandom(16)))
@@ -218,17 +232,36 @@ class Session:
         self._do(ask)
         self._wait(lambda: bool(answers))
         checked(answers[0])
-        return self._accept()
+        return self._accept(self._incoming.setdefault(name, deque()))
 
-    def _accept(self) -> Iterator[tuple[sockets.socket, str]]:
+    def _bell(self) -> sockets.socket:
+        """When it is closed, whoever waits in a call is let go, with a DaemonError."""
+        bell, ear = sockets.socketpair()
+
+        def heard() -> None:
+            self._loop.watch(ear.fileno())
+            ear.close()
+            self._lost("the service is closed")
+
+        self._do(lambda: self._loop.watch(ear.fileno(), heard))
+        return bell
+
+    def _accept(self, incoming: deque[tuple[sockets.socket, str]]) -> Iterator[tuple[sockets.socket, str]]:
         while True:
-            self._wait(lambda: bool(self._incoming))
-            yield self._incoming.popleft()
+            self._wait(lambda: bool(incoming))
+            yield incoming.popleft()
 
     def _event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.INCOMING and descriptors:
-            self._incoming.append((sockets.socket(fileno=descriptors[0]), format_path(body["origin"])))
+            incoming = self._incoming.setdefault(body["service"], deque())
+            incoming.append((sockets.socket(fileno=descriptors[0]), format_path(body["origin"])))
             self._client.send(say.STARTED, body.id)
+
+    def _drop_incoming(self) -> None:
+        """Nobody takes these tunnels any more."""
+        for incoming in self._incoming.values():
+            while incoming:
+                incoming.popleft()[0].close()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -267,8 +300,12 @@ class Session:
 
     def _take(self, got: list[T | Exception], timeout: float | None, missed: str) -> T:
         """What has come into `got`, waiting for it; TimeoutError with `missed` if that is not within `timeout` s."""
-        if not self._wait(lambda: bool(got), timeout):
-            got.append(TimeoutError(f"{missed} within {timeout:g} s"))  # a late answer is not taken for another's
+        try:
+            if not self._wait(lambda: bool(got), timeout):
+                raise TimeoutError(f"{missed} within {round(timeout or 0, 2):g} s")
+        finally:
+            if not got:
+                got.append(TimeoutError(missed))  # nobody takes what comes late
         first = got[0]
         if isinstance(first, Exception):
             raise first
@@ -278,8 +315,6 @@ class Session:
 
     def _start_copying(self) -> None:
         """Have a thread run the loop: our ends of all tunnels are copied there, while the caller does what it likes."""
-        import threading
-
         self._changed = threading.Condition()
         self._loop.open_to_threads()
         self._thread = threading.Thread(target=self._copy, name="r2box", daemon=True)
@@ -293,6 +328,7 @@ class Session:
             with self._changed:
                 self._changed.notify_all()
         self._loop.close()
+        self._drop_incoming()
         atexit.unregister(self._finish)  # or every session that ever was would be kept until the end
 
     def _part_when_empty(self) -> None:
@@ -307,8 +343,101 @@ class Session:
         self._thread.join(LINGER)
 
 
+class Service:
+    """A service that a program offers: an iterator of its tunnels, as `Session.serve` has them, and a context manager.
+
+    It is offered until `close`, or until nobody holds the iterator any more.
+
+    >>> with r2box.serve("echo") as service:  # doctest: +SKIP
+    ...     signal.signal(signal.SIGTERM, lambda *_: service.close())
+    ...     for sock, origin in service:
+    ...         threading.Thread(target=handle, args=(sock,)).start()
+    """
+
+    def __init__(
+        self, session: Session, name: str, allow: Iterable[str], is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`session` is its own from now on; is_over() says whether an end of the daemon is no error."""
+        self._session = session
+        self._is_over = is_over
+        self._lock = threading.RLock()
+        self._is_waiting = self._is_closed = False
+        self._bell = session._bell()
+        try:
+            self._tunnels = session.serve(name, allow)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Service:
+        return self
+
+    def __next__(self) -> tuple[sockets.socket, str]:
+        with self._lock:
+            try:
+                if not self._is_closed:
+                    self._is_waiting = True
+                    return next(self._tunnels)
+            except BaseException as error:
+                was_wished = self._is_closed or self._is_over()
+                self._is_closed = True
+                if not (isinstance(error, DaemonError) and was_wished):
+                    raise
+            finally:
+                self._is_waiting = False
+                if self._is_closed:
+                    self._release()
+        raise StopIteration
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Offer it no more; an iteration ends, tunnels do not.
+
+        Any thread may call this, and a signal handler, also while another waits for the next tunnel; and again.
+        """
+        self._is_closed = True
+        self._bell.close()
+        with self._lock:
+            if not self._is_waiting:  # or this is a signal handler on top of `__next__`, which sees to it
+                self._release()
+
+    def _release(self) -> None:
+        self._bell.close()
+        self._session.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_bell"):
+            self.close()
+
+
 def _steps(path: str) -> tuple[str, ...]:
     return parse_path(path) if path else ()
+
+
+def _drop(got: list[sockets.socket | Exception]) -> None:
+    """Nobody takes what has come into `got`, or comes."""
+    got.append(TimeoutError())
+    if isinstance(got[0], sockets.socket):
+        got[0].close()
+
+
+def _refusal(body: say.Body, path: str) -> RefusedError:
+    """What `body`, an answer that was not hoped for, says."""
+    if body.kind != say.ERROR:
+        return RefusedError(f"{path}: an answer that is none")
+    return (BusyError if body["code"] == BUSY else RefusedError)(body["text"])
+
+
+def _left(session: Session, timeout: float | None) -> float | None:
+    """What the beginning of `session` has left of `timeout`."""
+    return None if timeout is None else max(0.0, timeout - (Loop.now() - session._begun))
 
 
 def dial(path: str, *, socket: str | None = None, timeout: float | None = None) -> sockets.socket:
@@ -316,8 +445,8 @@ def dial(path: str, *, socket: str | None = None, timeout: float | None = None) 
 
     >>> sock = r2box.dial("bob/echo")  # doctest: +SKIP
     """
-    with Session(socket) as session:
-        return session.dial(path, timeout)
+    with Session(socket, timeout) as session:
+        return session.dial(path, _left(session, timeout))
 
 
 def ls(
@@ -328,8 +457,8 @@ def ls(
     >>> [entry.name for entry in r2box.ls("bob") if entry.kind == "service"]  # doctest: +SKIP
     ['service/echo']
     """
-    with Session(socket) as session:
-        return session.ls(path, clients=clients, timeout=timeout)
+    with Session(socket, timeout) as session:
+        return session.ls(path, clients=clients, timeout=_left(session, timeout))
 
 
 def ping(path: str = "", *, socket: str | None = None, timeout: float | None = 5.0) -> float:
@@ -338,33 +467,14 @@ def ping(path: str = "", *, socket: str | None = None, timeout: float | None = 5
     >>> f"{r2box.ping('bob') * 1000:.1f} ms"  # doctest: +SKIP
     '0.2 ms'
     """
-    with Session(socket) as session:
-        return session.ping(path, timeout=timeout)
+    with Session(socket, timeout) as session:
+        return session.ping(path, timeout=_left(session, timeout))
 
 
-def serve(
-    name: str, *, socket: str | None = None, allow: Iterable[str] = ()
-) -> Iterator[tuple[sockets.socket, str]]:
-    """Offer the service `name` for as long as the iterator lives: see `Session.serve`.
+def serve(name: str, *, socket: str | None = None, allow: Iterable[str] = ()) -> Service:
+    """Offer the service `name`, and iterate over its tunnels: see `Service`.  Errors as `Session.serve`.
 
     >>> for sock, origin in r2box.serve("echo"):  # doctest: +SKIP
     ...     threading.Thread(target=handle, args=(sock,)).start()
     """
-    return serve_over(Session(socket), name, allow)
-
-
-def serve_over(session: Session, name: str, allow: Iterable[str]) -> Iterator[tuple[sockets.socket, str]]:
-    """`Session.serve`; the session ends with the iterator."""
-    try:
-        tunnels = session.serve(name, allow)
-    except Exception:
-        session.close()
-        raise
-    return _closing(session, tunnels)
-
-
-def _closing(
-    session: Session, tunnels: Iterator[tuple[sockets.socket, str]]
-) -> Iterator[tuple[sockets.socket, str]]:
-    with session:
-        yield from tunnels
+    return Service(Session(socket), name, allow)

@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
 
 # Of all tools that use the control socket.
-SURROUNDINGS = (
-    ("ENVIRONMENT", (("Ev R2_SOCKET", "the control socket, where no -s names one"),)),
-    (
-        "FILES",
-        (
-            ("Pa /run/r2.sock", "the control socket of root's daemon, unless another is named"),
-            ("Pa /run/user/UID/r2.sock", "that of anybody else's"),
-            ("Pa $XDG_STATE_HOME/r2/r2.sock", "the same where /run/user/UID is missing; ~/.local/state by default"),
-        ),
-    ),
+ENVIRONMENT = (("R2_SOCKET", "the control socket, where no -s names one"),)
+FILES = (
+    ("/run/r2.sock", "the control socket of root's daemon, unless another is named"),
+    ("/run/user/UID/r2.sock", "that of anybody else's"),
+    ("$XDG_STATE_HOME/r2/r2.sock", "the same where /run/user/UID is missing; ~/.local/state by default"),
 )
 
 
@@ -52,7 +47,7 @@ def words(text: str) -> str:
 
 def prose(text: str) -> list[str]:
     """One paragraph.  mdoc wants each sentence to begin a line."""
-    sentences = re.split(r"(?<=[.!?])\s+(?=[^a-z])", text.strip())
+    sentences = re.split(r"(?<=[.!?])\s+(?=[^a-z\s])", text.strip())
     return [roff(line) for s in sentences for line in textwrap.wrap(s, 76, break_on_hyphens=False)]
 
 
@@ -106,6 +101,7 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
         ("arguments", [(f"Ar {words(a.name)}", prose(a.help)) for a in command.arguments]),
         ("commands", [(f"Cm {words(word)}", _pointer(command, word, sub)) for word, sub in below]),
         ("options", _options(command.shown)),
+        *((title, [(f"Cm {words(head)}", prose(text)) for head, text in rows]) for title, rows in command.lists),
     ):
         parts += [[f"The {title} are:", *listing(rows)]] if rows else []
     lines += _section(".Sh DESCRIPTION", parts)
@@ -113,16 +109,18 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
     lines += [line for sub in described for line in _subcommand(sub)]
     if command.json:
         lines += [".Sh JSON", *_json(command)]
-    if SOCKET in command.shown:
-        lines += [line for head, rows in SURROUNDINGS for line in (".Sh " + head, *_told(rows))]
+    is_usual = SOCKET in command.shown
+    lines += _told("ENVIRONMENT", "Ev", (*(ENVIRONMENT if is_usual else ()), *command.environment))
+    lines += _told("FILES", "Pa", (*(FILES if is_usual else ()), *command.files))
     if command.statuses:
         lines += [".Sh EXIT STATUS", *listing([(words(status), prose(text)) for status, text in command.statuses])]
     lines += examples([row for each in (command, *described) for row in each.examples])
     return "\n".join(lines + see_also(command.seealso)) + "\n"
 
 
-def _told(rows: Iterable[tuple[str, str]]) -> list[str]:
-    return listing([(head, prose(text)) for head, text in rows])
+def _told(title: str, macro: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    items = [(" , ".join(f"{macro} {name}" for name in head.split(", ")), prose(text)) for head, text in rows]
+    return [".Sh " + title, *listing(items)] if rows else []
 
 
 def _name(name: str) -> str:

@@ -49,8 +49,8 @@ BOX = Command(
         ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
     ],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
-    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "iosh(1)", "r2d(8)", "r2dm(8)",
-             "r2.toml(5)", "r2-examples(7)", "r2-protocol(7)", "r2-host(7)"],
+    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "r2-forward(1)", "r2-lossy(1)",
+             "iosh(1)", "r2d(8)", "r2dm(8)", "r2.toml(5)", "r2-examples(7)", "r2-protocol(7)", "r2-host(7)"],
     common=False,
 )
 

@@ -21,7 +21,7 @@ def synopsis(command: Command) -> list[tuple[str, str, bool, bool]]:
     parts = [("-" + letters, "", True, False)] if letters else []
     for option in shown:
         if option.kind != "flag" or len(option.flags[0]) > 2:
-            parts.append((option.flags[0], option.metavar, True, option.kind in ("count", "list")))
+            parts.append((option.flags[0], option.metavar, not option.needed, option.kind in ("count", "list")))
     return parts + [("", argument.name, not argument.required, argument.rest) for argument in command.arguments]
 
 

@@ -101,6 +101,20 @@ def test_a_node_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPat
         assert session.ping("bob", timeout=10) < 10  # what comes late is not taken for this one's answer
 
 
+def test_a_daemon_that_does_not_answer(place: Place) -> None:
+    """Of its own socket: `timeout` counts from the call, not from an answer that does not come."""
+    alice = place.node("alice")
+    socket = str(place.path / "alice.sock")
+    alice.send(signal.SIGSTOP)
+    begin = time.monotonic()
+    for call in (r2box.ls, r2box.ping, r2box.dial):
+        with pytest.raises(TimeoutError, match=r"alice\.sock: no answer within 0\.2 s"):
+            call("", socket=socket, timeout=0.2)
+    assert time.monotonic() - begin < 5
+    alice.send(signal.SIGCONT)
+    assert r2box.ping(socket=socket, timeout=10) < 10
+
+
 # -- Node --------------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +208,42 @@ def test_links_that_fail(here: None) -> None:
         retried = alice.connect("unix://there.sock", retry=True)
         with pytest.raises(TimeoutError):
             retried.wait(timeout=0.3)
+
+
+def test_a_child_by_fork(here: None) -> None:
+    """It has no node, and does not wait for one."""
+    with r2box.Node("alice", socket="alice.sock") as alice:
+        child = os.fork()
+        if not child:
+            signal.alarm(10)
+            try:
+                with pytest.raises(r2box.DaemonError, match="alice: this node runs in the process"):
+                    alice.ping()
+                alice.stop()
+                with r2box.Node("carl") as carl:
+                    carl.ping()
+                r2box.ping(socket="alice.sock")
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert alice.ping() < 5
+
+
+def test_listening(here: None) -> None:
+    """When `connect` returns it listens, or it has said why it cannot."""
+    with r2box.Node("alice") as alice, r2box.Node("bob") as bob, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for transport in (f"tcp-listen://127.0.0.1:{port}", "unix-listen:///dev/null/x", "tcp-listen://no.invalid:1"):
+            with pytest.raises(r2box.TransportError, match="-listen://"):
+                alice.connect(transport)
+        alice.connect("unix-listen://there.sock")
+        assert bob.connect("unix://there.sock").wait(timeout=10) == "alice"
+        alice.connect(f"udp-listen://127.0.0.1:{port}")
+        with pytest.raises(r2box.TransportError, match="in use"):
+            bob.connect(f"udp-listen://127.0.0.1:{port}")
 
 
 def test_stopping_ends_what_it_has_started(here: None) -> None:
@@ -409,6 +459,7 @@ def test_a_users_file_is_checked_by_mypy(tmp_path: Path) -> None:
 
 
 def test_the_librarys_names() -> None:
+    assert set(r2box.__all__) <= set(dir(r2box))  # which `help(r2box)` goes by
     for name in r2box.__all__:
         assert getattr(r2box, name) is not None
         assert name == "__version__" or getattr(r2box, name).__doc__, f"{name} says nothing of itself"

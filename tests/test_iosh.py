@@ -305,6 +305,14 @@ def test_who_reads_slowly_gets_all(served: Place) -> None:
     assert (served.path / "status").read_text() == "3\n"
 
 
+def test_an_interrupt_of_all_of_it(place: Place) -> None:
+    """As ^C in a pipeline does it: COMMAND's end is no failure then."""
+    for _ in range(6):
+        shell = place.start('iosh ioshd "echo there; exec sleep 100"').prints("there")
+        shell.interrupt()
+        assert shell.ends(128 + signal.SIGINT).err == ""
+
+
 def test_a_terminal_there_without_one_here(served: Place) -> None:
     asked = IOSH.replace("iosh ", "iosh -t ", 1)
     shown = served.run(f"{asked} 'tty; cat'", b"abc").out

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -115,7 +116,7 @@ class Service:
                 threading.Thread(target=self._one, args=(sock, origin), daemon=True).start()
         except DaemonError as error:
             self.error = error
-        self._tunnels.close()  # type: ignore[attr-defined]
+        self._tunnels.close()
 
     def _one(self, sock: socket.socket, origin: str) -> None:
         with sock:
@@ -285,6 +286,51 @@ def test_allow(place: Place, pair: tuple[Program, Program]) -> None:
             r2box.dial("bob/theirs", socket="bob.sock")
 
 
+def test_two_services_of_one_session(place: Place, pair: tuple[Program, Program]) -> None:
+    with nothing_left(*pair), r2box.Session("bob.sock") as session:
+        services = {name: session.serve(name) for name in ("one", "two")}
+        clients = {}
+        for name in services:
+            clients[name] = place.start(f"r2 -s bob.sock -t {name} tunnel -")
+            eventually(lambda: place.run("r2 -s bob.sock status").out.count("child/") == len(clients), name)
+        for name in ("two", "one"):
+            with next(services[name])[0] as sock:
+                sock.sendall(name.encode())
+            clients[name].prints(name).ends(0)
+
+
+@pytest.mark.every_python
+@pytest.mark.parametrize("at", ["bob.sock", "bob.fwd"], ids=["direct", "forwarded"])
+def test_a_service_is_closed(place: Place, pair: tuple[Program, Program], at: str) -> None:
+    """Before anybody has asked for its first tunnel, in another thread than waits for one, in a signal handler."""
+    forward(place, at)
+
+    def is_gone() -> bool:
+        return r2box.ls(socket="bob.sock") == [("node", "alice", "")]
+
+    with nothing_left(*pair):
+        service = r2box.serve("x", socket=at)
+        assert not is_gone()
+        service.close()
+        service.close()
+        eventually(is_gone, "the end of it", 5)
+        assert list(service) == []
+        service = r2box.serve("x", socket=at)
+        waits = threading.Thread(target=list, args=(service,))
+        waits.start()
+        service.close()
+        waits.join(10)
+        assert not waits.is_alive()
+        eventually(is_gone, "the end of it", 5)
+        with r2box.serve("x", socket=at) as service:
+            before = signal.signal(signal.SIGALRM, lambda *_: service.close())
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            assert list(service) == []
+            signal.signal(signal.SIGALRM, before)
+        r2box.serve("x", socket=at)  # which nobody holds
+        eventually(is_gone, "the end of it", 5)
+
+
 def test_many(place: Place, pair: tuple[Program, Program]) -> None:
     with nothing_left(*pair), Service("echo", echo) as service:
         for from_ in ("alice.sock", "bob.sock"):
@@ -380,6 +426,43 @@ def test_timeouts(place: Place, pair: tuple[Program, Program]) -> None:
             with session.dial("bob/cat", timeout=10) as sock:  # a late answer is not taken for this one's
                 assert converse(sock, b"hello") == b"hello"
             eventually(lambda: not children(server.pid), "the end of what nobody wants any more", 5)
+
+
+@pytest.mark.parametrize("at", ["bob.sock", "bob.fwd"], ids=["direct", "forwarded"])
+def test_what_nobody_takes_is_closed(place: Place, pair: tuple[Program, Program], at: str) -> None:
+    """Not when it is collected, with a warning: at once."""
+    forward(place, at)
+    place.serve("bob", "cat", "cat")
+    with nothing_left(*pair), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with r2box.Session(at) as session:
+            some = session.dial_all(["bob/cat"] * 30)
+            next(some).close()
+            session.ping()
+            some.close()  # type: ignore[attr-defined]
+            more = session.dial_all(["bob/cat", "nobody", "bob/cat"])
+            next(more).close()
+            with pytest.raises(RefusedError, match="nobody"):
+                next(more)
+            session.ping()
+        session = r2box.Session(at)
+        session.serve("x")
+        others = [threading.Thread(target=lambda: r2box.dial("x", socket="bob.sock").close()) for _ in range(3)]
+        for other in others:
+            other.start()
+        eventually(lambda: session.ping() and not any(other.is_alive() for other in others), "three tunnels")
+        session.close()
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []
+
+
+def test_a_limit(place: Place, pair: tuple[Program, Program]) -> None:
+    with nothing_left(*pair), r2box.Session("alice.sock") as session:
+        socks = [session.dial("bob/r2.bench") for _ in range(8)]
+        with pytest.raises(r2box.BusyError, match="8 tunnels"):
+            session.dial("bob/r2.bench")
+        for sock in socks:
+            sock.close()
 
 
 # -- with other things -------------------------------------------------------------------------------------------------

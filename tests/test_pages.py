@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import pages
 import pytest
 
 from r2box import config, index, manual
+from r2box.proto import terminal
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 GENERATED = pages.render_all()
@@ -21,6 +23,12 @@ CHECKED_IN = sorted(path.name for path in MAN.iterdir())
 def test_the_checked_in_page_is_the_generated_one(name: str) -> None:
     assert (MAN / name).is_file(), "run `make pages`"
     assert (MAN / name).read_text(encoding="utf-8") == GENERATED[name], "run `make pages`"
+
+
+def test_the_page_of_the_protocol_has_every_frame_of_a_shell() -> None:
+    text = (MAN / "r2-protocol.7").read_text(encoding="utf-8").partition(".Ss The service ioshd\n")[2]
+    for name in ("HELLO", "START", "INPUT", "EOF", "SIZE", "STARTED", "REFUSED", "OUTPUT", "ERRORS", "EXIT", "CREDIT"):
+        assert f"\n.It {name} Ta 0x{getattr(terminal, name):02x} Ta " in text
 
 
 def test_every_tool_has_a_page_and_no_page_is_left_over() -> None:
@@ -38,6 +46,24 @@ def test_mandoc_finds_no_fault(name: str) -> None:
         ["mandoc", "-T", "lint", "-W", "warning", str(MAN / name)], capture_output=True, text=True, timeout=60
     )
     assert (lint.stdout + lint.stderr, lint.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("name", CHECKED_IN)
+def test_the_pages_that_a_page_names_are_there_and_are_listed(name: str) -> None:
+    text = (MAN / name).read_text(encoding="utf-8").replace("\\-", "-")
+    named = re.findall(r"\b((?:r2[a-z.-]*|ioshd?))(?: |\()([1-8])\b", text)
+    for page, section in named:
+        assert f"{page}.{section}" in CHECKED_IN
+    listed = text.partition("\n.Sh SEE ALSO\n")[2]
+    for page, section in named:
+        assert f"{page}.{section}" == name or f".Xr {page} {section}" in listed
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_no_sentence_is_torn_off(name: str) -> None:
+    """A blank at the beginning of a line is a break and an indent to roff."""
+    text = re.sub(r"\n\.Bd -literal.*?\n\.Ed", "", GENERATED[name], flags=re.DOTALL)
+    assert "\n " not in text
 
 
 def test_the_page_of_r2_describes_what_has_no_page_of_its_own() -> None:

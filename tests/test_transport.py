@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -293,12 +294,13 @@ def test_the_name_of_a_service(text: str, name: str | None) -> None:
 
 def test_help_has_every_scheme_and_option() -> None:
     for use in (CONNECT, TUNNEL, SERVE):
-        text = explain(use)
+        urls, options = (dict(rows) for _, rows in explain(use))
         for row in SCHEMES.values():
-            assert (f" {row.name}://{row.form}: " in text) == (use in row.uses)
+            assert (f"{row.name}://{row.form}" in urls) == (use in row.uses)
             for option in row.options.values():
                 if use in row.uses and option.fits(use):
-                    assert f"{option.name}={option.form}" in text
+                    assert f"{option.name}={option.form}" in options
+                    assert re.search(rf"; takes .*\b{option.name}\b", urls[f"{row.name}://{row.form}"])
         assert all(name in summary(use) for name, row in SCHEMES.items() if use in row.uses)
 
 

@@ -53,7 +53,7 @@ class Connector:
     makes any number of links, says on the log what becomes of each, and is over only when it cannot listen any more.
     `expect` is the only address that the neighbour may have ("": any), `patience` for how many seconds the tunnels wait
     for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature,
-    `policy` what is told and carried there.
+    `policy` what is told and carried there.  `listening(where)` is called when a transport that listens does.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Connector:
         patience: int = 0,
         lossy: bool = False,
         policy: Policy = EVERYTHING,
+        listening: Callable[[str], None] = lambda where: None,
     ) -> None:
         self._loop = loop
         self._log = log
@@ -82,6 +83,7 @@ class Connector:
         self._expect = expect
         self._on_linked = linked
         self._on_ended = ended
+        self._on_listening = listening
         self._pid = 0  # of the command, while it runs
         self._leash = -1  # of a command that starts links; closing it ends the command
         self._was_linked = False
@@ -171,6 +173,7 @@ class Connector:
             self._transport,
             lambda fd: self._attach((fd,)),
             lambda error: self._over(str(error)),
+            self._on_listening,
         )
 
     def _start_gathering(self) -> None:
@@ -181,6 +184,7 @@ class Connector:
             self._transport,
             lambda fd, sender: self._attach_packets((fd,), lambda: gatherer.forget(sender)),
             lambda error: self._over(str(error)),
+            self._on_listening,
         )
 
     def _start_device(self) -> None:

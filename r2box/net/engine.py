@@ -48,10 +48,12 @@ class Engine:
         self._was_run = False
         self._calls: set[threading.Event] = set()  # of other threads that wait
         self._ended = threading.Event()
+        self._process = os.getpid()  # that it runs in: a child by fork has the memory of it, but no thread
 
     def prepare(self) -> Loop:
         """Take the socket.  DaemonError if that cannot be."""
         with self._lock:
+            self._process = os.getpid()
             if self._was_run:
                 raise DaemonError(f"{self.address}: a node runs once; make a new one")
             loop = Loop()
@@ -85,6 +87,8 @@ class Engine:
 
     def stop(self, timeout: float | None) -> None:
         """End in order, from another thread.  TimeoutError after `timeout` seconds."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._was_run = True
             if self._loop is None:
@@ -115,6 +119,8 @@ class Engine:
 
     def call(self, fn: Callable[[Loop, Daemon], T]) -> T:
         """fn(), in the node's thread, and what it returns or raises."""
+        if os.getpid() != self._process:
+            raise DaemonError(f"{self.address}: this node runs in the process that this one was forked from")
         got: list[T | Exception] = []
         done = threading.Event()
         with self._lock:

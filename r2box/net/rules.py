@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 NOTHING = ("",)  # the pattern of no name: an empty list of patterns, where a list of none stands for all
 
-DISCOVER = Option(("--no-discover",), "tell and hear nothing of the network there", kind="flag")
-TRANSIT = Option(("--no-transit",), "carry nothing for others there, tell of none", kind="flag")
-ADVERTISE = Option(("--advertise",), "tell there of services that match PATTERN only", "PATTERN", kind="list")
-ACCEPT = Option(("--accept",), "hear there of nodes that match PATTERN only", "PATTERN", kind="list")
+DISCOVER = Option(("--no-discover",), "tell and hear nothing of the network", kind="flag")
+TRANSIT = Option(("--no-transit",), "carry nothing for others, tell of none", kind="flag")
+ADVERTISE = Option(("--advertise",), "tell of services that match PATTERN only", "PATTERN", kind="list")
+ACCEPT = Option(("--accept",), "hear of nodes that match PATTERN only", "PATTERN", kind="list")
 OF_NODE = (DISCOVER, TRANSIT, ADVERTISE)
 OF_LINK = (*OF_NODE, ACCEPT)
 

@@ -38,6 +38,14 @@ DATAGRAMS_HELP = (
 )
 
 
+# Of what `transport.explain` lists.
+URL_HELP = (
+    "In a URL, %XX stands for the byte with that number, as %3F for a ? in a path.  A DURATION is a number with ms, s, "
+    "m, h or d behind it."
+)
+EXEC_HELP = "exec:COMMAND is COMMAND, whatever it looks like.  "
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     from ..command import closest
 
@@ -316,7 +324,7 @@ _SERIAL = (BAUD, PARITY, FLOW, STOP, BITS, *_HERE)
 SCHEMES = {row.name: row for row in (
     Scheme("tcp", "HOST:PORT", _host_and_port, DIAL, "connect tunnel serve", _TCP, "a TCP connection to there"),
     Scheme("tcp-listen", "[HOST]:PORT", _host_and_port, LISTEN, "connect tunnel", (ALIVE, LOSSY, MTU),
-           "TCP connections from there, any number"),
+           "TCP connections that are made to there, any number"),
     Scheme("unix", "PATH", _path, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
            "a UNIX socket; @NAME is one without a file"),
     Scheme("unix-listen", "PATH", _path, LISTEN, "connect tunnel", (MODE, *_HERE),
@@ -334,7 +342,8 @@ SCHEMES = {row.name: row for row in (
     Scheme("rfcomm-listen", "[ADDRESS]/CHANNEL", _bluetooth, LISTEN, "connect tunnel", _HERE, "Bluetooth from anybody"),
     Scheme("vsock", "CID:PORT", _cid_and_port, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
            "from a virtual machine to its host, or the other way round"),
-    Scheme("vsock-listen", "[CID]:PORT", _cid_and_port, LISTEN, "connect tunnel", _HERE, "the other side of that"),
+    Scheme("vsock-listen", "[CID]:PORT", _cid_and_port, LISTEN, "connect tunnel", _HERE,
+           "from a virtual machine, or from its host"),
     Scheme("tun", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP, ROUTE),
            "a network interface of IP packets, as long as the tunnel lasts; the other end is a tun:// too"),
     Scheme("tap", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP, ROUTE),

@@ -200,20 +200,16 @@ def summary(use: str) -> str:
     return f"a command, {stdio}or a URL: SCHEME://... of {names}"
 
 
-def explain(use: str) -> str:
-    """The URLs that may be used for one of the four uses, with their options: two paragraphs for a page."""
+def explain(use: str) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
+    """The URLs that may be used for one of the four uses, and their options: two lists for a page."""
     rows = [row for row in SCHEMES.values() if use in row.uses]
     seen: dict[str, Option] = {}
-    parts = []
+    urls = []
     for row in rows:
         mine = [option for option in row.options.values() if option.fits(use)]
         for option in mine:
             seen.setdefault(option.name, option)
-        takes = f" (?{', '.join(option.name for option in mine)})" if mine else ""
-        parts.append(f"{row.name}://{row.form}: {row.help}{takes}")
-    options = "; ".join(f"{option.name}={option.form}: {option.help}" for option in seen.values())
-    return (
-        f"The URLs are {'; '.join(parts)}.\n\n"
-        f"Options stand behind a ?, with & between them.  They are {options}.  A DURATION is a number with ms, s, m, h "
-        "or d behind it."
-    )
+        takes = f"; takes {', '.join(option.name for option in mine)}" if mine else ""
+        urls.append((f"{row.name}://{row.form}", f"{row.help}{takes}"))
+    options = [(f"{option.name}={option.form}", option.help) for option in seen.values()]
+    return ("URLs", urls), ("options of URLs, behind a ? and with & between them,", options)

@@ -14,7 +14,7 @@ from ..net.keeper import Keeper
 from ..net.log import Log
 from ..net.loop import Loop
 from ..net.rules import OF_LINK, policy_of
-from ..net.scheme import CONNECT
+from ..net.scheme import CONNECT, EXEC_HELP, URL_HELP
 from ..net.transport import STDIO, explain, parse_transport, summary
 from ..net.units import parse_patience
 from ..proto.address import check_address
@@ -40,22 +40,25 @@ COMMAND = Command(
     aliases=["r2 connect"],
     description=(
         "Runs TRANSPORT and gives its stdin and stdout to the daemon, which speaks to the daemon at the other end.  "
-        "r2-connect stays until the link ends, to say how it went.  tcp-listen makes a link of every connection.\n\n"
+        "r2-connect stays until the link ends, to say how it went.  tcp-listen makes a link of every connection; "
+        "without a HOST it listens at every address of this host.\n\n"
         "When the transport ends without a farewell, or is silent for too long, the tunnels over it wait.  The next "
         "link between the same two daemons, over whatever transport, takes them up, and nothing is lost.  With "
         "--retry that is tried after 100 ms, then less and less often, at least every 30 s; SIGHUP tries at once.\n\n"
-        "The two nodes tell each other what they reach, and others are reached through them; the last four options "
-        "restrict that.  A PATTERN has the shell's * and ?.\n\n"
+        "The two nodes tell each other what they reach, and others are reached through them; --no-discover, "
+        "--no-transit, --advertise and --accept restrict that.  A PATTERN has the shell's * and ?.\n\n"
         "If one side says --lossy, or uses a transport that is so by nature, both repair what is lost.\n\n"
         "In a command that starts other programs itself, a lone dash behind exec: or system:, or the word -%, is "
-        "replaced by the command that makes a link to this daemon.\n\n" + explain(CONNECT)
+        "replaced by the command that makes a link to this daemon.\n\n" + EXEC_HELP + URL_HELP
     ),
+    lists=explain(CONNECT),
     examples=[
         ('r2 connect -n bob "ssh bob r2 connect -"', "link to bob, over ssh"),
         ("socat tcp-l:47210,fork exec:\"r2 connect -\"", "take links from anybody"),
     ],
     statuses=[("0", "the link ended in good order"), ("1", "it could not be made, or broke"), ("2", "wrong usage")],
     seealso=["r2(1)", "r2d(8)", "r2-serve(1)", "r2-tunnel(1)"],
+    local=True,
 )
 
 

@@ -7,7 +7,7 @@ from ..errors import FAILED, OK, UsageError
 from ..net import socketfile
 from ..net.forward import Forwarding
 from ..net.log import INFO, Log
-from ..net.scheme import FORWARD
+from ..net.scheme import FORWARD, URL_HELP
 from ..net.transport import explain, parse_transport, summary
 from ..proto.address import join_targets
 
@@ -31,12 +31,13 @@ COMMAND = Command(
         "other end, or whose tunnel fails, is reset.  Who is slow to read slows the other end down.  "
         "Beyond 4096 connections, more wait.\n\n"
         "Without --retry it ends when the daemon does, and so do its connections; with --retry connections are reset "
-        "while there is none.\n\n" + explain(FORWARD)
+        "while there is none.\n\n" + URL_HELP
     ),
     examples=[
         ("r2 -t bob -t web forward tcp-listen://127.0.0.1:8080", "and then: curl http://127.0.0.1:8080/"),
         ("r2 -t any/db forward unix-listen://db.sock", "the nearest service db, at a UNIX socket"),
     ],
+    lists=explain(FORWARD),
     statuses=[
         ("0", "ended by SIGTERM or SIGINT"),
         ("1", "it cannot listen, or the daemon went away"),

@@ -58,6 +58,7 @@ COMMAND = Command(
         ("PROGRAM's", "when it has ended by itself; 128+N by a signal; 126, 127: it could not be started"),
         ("255", "iosh or its tunnel failed, or was left by ~."),
         ("128+N", "iosh was ended by a signal"),
+        ("2", "wrong usage"),
     ],
     seealso=["ioshd(8)", "r2-tunnel(1)", "r2-ssh(1)"],
     common=False,
@@ -307,7 +308,8 @@ class Session:
         if self._has_exited:
             return
         why = why or ("it broke off" if self._source else "no ioshd has answered")
-        self._leave(OWN_FAILURE, f"{self._command}: {why}")
+        # A ^C reaches COMMAND too, whose end may be heard of before our own signal is.  Two rounds on, it has been.
+        self._loop.soon(lambda: self._loop.soon(lambda: self._leave(OWN_FAILURE, f"{self._command}: {why}")))
 
     def _leave(self, status: int = OWN_FAILURE, why: str = "") -> None:
         """End at once, and hang COMMAND up."""

@@ -40,7 +40,10 @@ COMMAND = Command(
         ("r2 serve --allow alice ioshd", "only those from the node alice"),
         ("r2 serve -n guest 'sudo -u guest ioshd'", "a shell as another user"),
     ],
-    statuses=[("0", "the program has ended, whatever its status"), ("1", "the tunnel ended first, or is no iosh's")],
+    statuses=[
+        ("0", "the program has ended, whatever its status"), ("1", "the tunnel ended first, or is no iosh's"),
+        ("2", "wrong usage, or stdin is a terminal"),
+    ],
     seealso=["iosh(1)", "r2-serve(1)"],
     common=False,
     section=8,

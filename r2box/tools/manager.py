@@ -39,7 +39,7 @@ COMMAND = Command(
     "r2dm",
     "run a node from a configuration file",
     options=[
-        Option(("-f", "--file"), "the configuration", "CONFIG"),
+        Option(("-f", "--file"), "the configuration", "CONFIG", needed=True),
         Option(("--check",), "only say whether the configuration is right", kind="flag"),
         VERBOSE,
         QUIET,
@@ -60,8 +60,13 @@ COMMAND = Command(
         "able to read the file for a reload."
     ),
     examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
-    statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "a wrong file, or a taken socket"), ("2", "wrong usage")],
-    seealso=["r2.toml(5)", "r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)"],
+    statuses=[
+        ("0", "ended by SIGTERM or SIGINT; with --check, the file is right"), ("1", "a wrong file, or a taken socket"),
+        ("2", "wrong usage"),
+    ],
+    seealso=["r2.toml(5)", "r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-host(7)"],
+    environment=[("R2_SOCKET", "the control socket, where CONFIG names none")],
+    files=[("/etc/r2/NAME.toml, ~/.config/r2/NAME.toml", "where configurations are by custom")],
 )
 
 AGAIN = 1.0  # seconds before a part that lost the daemon connects again
@@ -74,10 +79,12 @@ def main(args: Args) -> int:
         raise UsageError("missing -f CONFIG")
     config = files.load(args.file)
     if args.check:
-        print(
-            f"{args.file}: {config.addr}: {len(config.conns)} links, {len(config.serves)} services, "
-            f"{len(config.tasks)} tasks, {len(config.forwards)} forwards: right"
-        )
+        counts = (
+            ("link", len(config.conns)), ("service", len(config.serves)), ("task", len(config.tasks)),
+            ("forward", len(config.forwards)),
+        )  # fmt: skip
+        told = ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts)
+        print(f"{args.file}: {config.addr}: {told}: right")
         return OK
     return Manager(config, args.file, Log("r2dm", INFO + args.verbose - 2 * args.quiet), args.user).run()
 

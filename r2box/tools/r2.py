@@ -30,7 +30,8 @@ R2 = Command(
     examples=[("r2 -t bob ls", "what the neighbour bob is connected to")],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage")],
     seealso=["r2box(1)", "r2d(8)", "r2dm(8)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2-ssh(1)",
-             "r2-examples(7)"],
+             "r2-forward(1)", "r2.toml(5)", "r2-examples(7)"],
+    environment=[("NO_COLOR", "where it is set, r2 top shows nothing in reverse")],
 )
 LS = Command(
     "r2 ls",

@@ -31,15 +31,15 @@ COMMAND = Command(
         "only its owner can.\n\n"
         "Neighbours tell each other which nodes and services they reach, so that a name is enough; --no-discover, "
         "--no-transit and --advertise restrict that on all links, and options of r2-connect(1) on one.\n\n"
-        "A stale socket file is taken over; a live daemon's is not.  On SIGTERM or SIGINT the daemon passes on what it "
-        "has accepted, tells its neighbours and clients, removes the socket and exits.\n\n"
+        "A stale socket file is taken over; a live daemon's is not.  On SIGTERM, SIGINT or SIGHUP the daemon passes on "
+        "what it has accepted, tells its neighbours and clients, removes the socket and exits.\n\n"
         "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
         "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made as "
         "root; links, services and devices are opened as USER."
     ),
     examples=[("r2d alice", "run the node alice at the default socket")],
-    statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the socket is taken or unsafe"), ("2", "wrong usage")],
-    seealso=["r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2dm(8)", "r2-protocol(7)"],
+    statuses=[("0", "ended by a signal"), ("1", "the socket is taken or unsafe"), ("2", "wrong usage")],
+    seealso=["r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2dm(8)", "r2-host(7)", "r2-protocol(7)"],
 )
 
 

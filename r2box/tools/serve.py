@@ -11,7 +11,7 @@ from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.log import INFO, Log
 from ..net.loop import Loop
-from ..net.scheme import DATAGRAMS_HELP, SERVE
+from ..net.scheme import DATAGRAMS_HELP, EXEC_HELP, SERVE, URL_HELP
 from ..net.server import Server
 from ..net.transport import explain, parse_transport, service_name, summary
 from ..proto.address import SERVICE, check_address
@@ -34,14 +34,21 @@ COMMAND = Command(
     description=(
         "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
         "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
-        "node first), R2_SERVICE and R2_NODE.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
-        "A URL is opened once for each tunnel.  " + explain(SERVE) + "\n\n" + DATAGRAMS_HELP + "\n\n"
+        "node first), R2_SERVICE, R2_NODE and R2_SOCKET.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
+        "A URL is opened once for each tunnel.  " + EXEC_HELP + URL_HELP + "\n\n" + DATAGRAMS_HELP + "\n\n"
         "The service is offered until r2-serve ends.  PATTERN is the origin as R2_ORIGIN has it, or its first steps, "
         "with the shell's * and ?."
     ),
-    examples=[('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"), ("r2 serve -n web tcp://[::1]:80", "")],
+    examples=[
+        ('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"),
+        ("r2 serve -n web tcp://[::1]:80", "a port of this host, as the service web"),
+    ],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the daemon refused or went away"), ("2", "wrong usage")],
-    seealso=["r2(1)", "r2d(8)", "r2-tunnel(1)"],
+    seealso=["r2(1)", "r2d(8)", "r2-forward(1)", "r2-ssh(1)", "r2-tunnel(1)"],
+    environment=[("R2_ORIGIN, R2_SERVICE, R2_NODE", "set for the command, as said above; and R2_SOCKET, to reach the "
+                  "same daemon")],
+    lists=explain(SERVE),
+    local=True,
 )
 
 

@@ -38,7 +38,8 @@ COMMAND = Command(
         ("GIT_SSH_COMMAND=r2-ssh git clone bob:src", "use a repository"),
         ("r2-ssh --config >>~/.ssh/config", "and then: ssh r2/bob"),
     ],
-    statuses=[("ssh's", "which passes on the command's"), ("255", "the connection failed")],
+    statuses=[("ssh's", "which passes on the command's"), ("255", "the connection failed"), ("2", "wrong usage")],
+    environment=[("R2_SOCKET", "the control socket of the daemon")],
     common=False,
     seealso=["ssh(1)", "ssh_config(5)", "r2(1)", "r2-serve(1)", "r2-forward(1)"],
 )

@@ -14,7 +14,7 @@ from ..net.dial import Dial
 from ..net.endpoint import GRACE
 from ..net.log import INFO, Log
 from ..net.loop import Loop
-from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, GATHER, INTERFACES, LISTEN, TUNNEL
+from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, EXEC_HELP, GATHER, INTERFACES, LISTEN, TUNNEL, URL_HELP
 from ..net.splice import BROKEN, Pump, can_give, take_stdio
 from ..net.transport import COMMAND as RUN
 from ..net.transport import STDIO, Transport, explain, parse_transport, summary
@@ -46,10 +46,12 @@ COMMAND = Command(
         "started, before the service has taken the tunnel.\n\n"
         "The end of either direction is passed on and leaves the other one open.\n\n"
         "A URL that listens makes a tunnel of each connection, or of each sender of UDP, as r2-forward(1) does.  "
-        + explain(TUNNEL)
+        + EXEC_HELP
+        + URL_HELP
         + "\n\n"
         + DATAGRAMS_HELP
     ),
+    lists=explain(TUNNEL),
     examples=[
         ("echo hello | r2 -t bob -t upper tunnel -", "use the service upper of the neighbour bob"),
         ('r2 -t bob/backup tunnel "tar c ."', "give a command's output to a service"),
@@ -59,6 +61,7 @@ COMMAND = Command(
         ("the service's", "with -, as far as the service is a command"),
         ("255", "the tunnel could not be opened, or failed; stderr says why"),
         ("126, 127, 128+N", "as a shell has them"),
+        ("2", "wrong usage"),
     ],
     seealso=["r2(1)", "r2-serve(1)", "r2-forward(1)", "r2-ssh(1)"],
 )

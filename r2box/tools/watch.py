@@ -55,7 +55,10 @@ WAIT = Command(
         "for itself, and for its services."
     ),
     examples=[("r2 wait -t carl/sshd --timeout 30s && r2-ssh carl", "log in as soon as that is possible")],
-    statuses=[("0", "it is there"), ("1", "the time is over, or there is no daemon"), ("2", "wrong usage")],
+    statuses=[
+        ("0", "it is there"), ("1", "the time is over, or there is no daemon"), ("2", "wrong usage"),
+        ("128+N", "ended by signal N"),
+    ],
     seealso=["r2(1)"],
 )
 
