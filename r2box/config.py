@@ -149,8 +149,9 @@ Key = namedtuple("Key", "required check help")
 # Of [self] for all links, of a [[conn]] for its own.
 _RULES = {
     "discover": Key(False, _flag, "Whether neighbours tell each other what they reach. By default true."),
-    "advertise": Key(False, _patterns, "Patterns of the services that others are told of. By default all that are not "
-        "private."),
+    "advertise": Key(False, _patterns, "Patterns of the services of this node that others are told of. Services of "
+        "nodes behind it are told on all the same, and who asks this node with r2 ls sees all but the private ones. By "
+        "default all that are not private."),
     "transit": Key(False, _flag, "Whether anything is carried for others, and they are told what lies behind this "
         "node. By default true."),
 }  # fmt: skip

@@ -726,6 +726,19 @@ def test_costs_that_cannot_be() -> None:
     unharmed(net)
 
 
+def test_what_there_is_room_for_again_is_told_on() -> None:
+    """Of 5000 nodes the last are not told on; when the first are gone, they are, as soon as they are told of again."""
+    mesh, net, liar = honest(46)
+    names = [f"y{number}" for number in range(5000)]
+    for cost, those in ((0, names), (None, names[:4000]), (0, names[4000:])):
+        for start in range(0, len(those), 200):
+            liar.say([Entry((name,), cost, record(b"y")) for name in those[start : start + 200]])
+            mesh.run(0.1)
+        mesh.run(5.0)
+    assert set(names[4000:]) <= set(known(net.a))
+    check_tables(net.b)
+
+
 def test_frames_that_are_short_and_cost_much() -> None:
     """To begin anew again and again, and services that change each time, count for what they cost."""
     names = [tuple(f"{letter}{number}" for number in range(MAX_TOLD)) for letter in "ab"]

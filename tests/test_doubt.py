@@ -80,6 +80,20 @@ def test_a_black_hole_is_left_and_then_avoided() -> None:
     assert len(liar.opens) == 2  # it may have been a fault that has passed
 
 
+def test_a_node_doubts_the_way_that_it_chooses_for_others() -> None:
+    """As a gate does, which resolves the rest of a path."""
+    mesh, alice, carl, liar = with_liar()
+    dora = mesh.station("dora")
+    mesh.join(dora, alice)
+    mesh.idle()
+    alice.node.doubt = lambda attempt: Doubt(Clock(mesh), alice.node, attempt)  # type: ignore[arg-type]
+    program = dora.tunnel("alice/carl/echo", b"hello")
+    mesh.run(2 * DOUBT + 0.5)
+    assert liar.opens
+    assert program.sink == b"hello"
+    assert carl.programs[0].origin == ("bob", "alice", "dora", "child/1")
+
+
 def test_a_slow_service_is_waited_for_and_started_once() -> None:
     mesh = Mesh()
     alice, bob, carl, dave = (mesh.station(name) for name in ("alice", "bob", "carl", "dave"))
@@ -111,6 +125,23 @@ def test_what_a_way_refuses_goes_another_at_once(code: int, avoided: bool) -> No
         mesh.run(0.5)
         assert program.sink == b"hello"
     assert len(liar.opens) == (1 if avoided else 2)
+
+
+def test_a_name_that_is_wrong_is_nobody_elses_fault() -> None:
+    """Who asks carl for what it does not offer does not send others to a node that is farther away."""
+    mesh = Mesh()
+    alice, bob, carl, dave, eve = (mesh.station(name) for name in ("alice", "bob", "carl", "dave", "eve"))
+    for one, other in ((alice, bob), (bob, carl), (alice, dave), (dave, carl)):
+        mesh.join(one, other)
+    mesh.join(alice, eve, latency=0.2)
+    for station in (carl, eve):
+        station.serve("web", Program.echo)
+    mesh.run(2.0)
+    program = doubting(mesh, eve, "alice/carl/wbe")
+    mesh.run(2.0)
+    assert program.outcome is not None
+    assert program.outcome.text.startswith("carl: does not know wbe")
+    assert [route.path[-1] for route in alice.node.discovery.nearest("web")] == ["carl", "eve"]
 
 
 def test_what_the_target_refuses_is_said_by_the_target() -> None:

@@ -388,7 +388,7 @@ def test_reload_leaves_the_other_forwards_alone(place: Place) -> None:
             for sock in (stays, new):
                 sock.sendall(b"y")
                 assert sock.recv(1) == b"y"
-    assert "1 services, 0 tasks, 2 forwards" in place.run("r2dm --check -f alice.toml").out
+    assert "1 service, 0 tasks, 2 forwards" in place.run("r2dm --check -f alice.toml").out
 
 
 def test_a_port_that_is_taken_is_tried_again(place: Place) -> None:

@@ -13,6 +13,7 @@ from test_wire import decode_all, mutate, slices
 from r2box.proto import body as say
 from r2box.proto import budget, wire
 from r2box.proto import link as links
+from r2box.proto.labels import Labels
 from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.node import PROBE
 from r2box.proto.outcome import Outcome, decode_outcome
@@ -860,3 +861,11 @@ def test_a_conversation_without_mutations_is_fine() -> None:
     for piece in slices(Random(1), recorded(), 100):
         raw.play(piece)
     assert raw.link.reason == "bob ended it: done"
+
+
+def test_numbers_of_routes_stay_short() -> None:
+    """After many tunnels at once, those that come later have the smallest again."""
+    labels = Labels()
+    for label in [labels.take() for _ in range(1000)]:
+        labels.give(label)
+    assert [labels.take() for _ in range(3)] == [1, 2, 3]

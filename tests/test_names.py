@@ -183,6 +183,7 @@ def test_wait(place: Place) -> None:
     waiting[2].ends(0)
     place.run("r2 -s alice.sock wait", status=2)
     place.run("r2 -s alice.sock -t bob wait --timeout soon", status=2)
+    assert "nothing lies behind it" in place.run("r2 -s alice.sock -t any/web/x wait", status=2).err
 
 
 def test_watch(place: Place) -> None:

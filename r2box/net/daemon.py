@@ -23,6 +23,7 @@ from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
+from .doubt import Doubt
 from .driver import Driver, Group
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
@@ -56,6 +57,7 @@ class Daemon:
         self.log = log
         self.group = Group(loop)
         self.node = Node(Me(check_address(address), os.urandom(16), software=f"r2box {__version__}"), self)
+        self.node.doubt = lambda attempt: Doubt(loop, self.node, attempt)
         self._done: Callable[[], None] | None = done
         self._drivers: dict[Link, Driver] = {}
         self.exchange = Exchange(loop, log, self.node)

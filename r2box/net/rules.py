@@ -16,7 +16,7 @@ NOTHING = ("",)  # the pattern of no name: an empty list of patterns, where a li
 
 DISCOVER = Option(("--no-discover",), "tell and hear nothing of the network", kind="flag")
 TRANSIT = Option(("--no-transit",), "carry nothing for others, tell of none", kind="flag")
-ADVERTISE = Option(("--advertise",), "tell of services that match PATTERN only", "PATTERN", kind="list")
+ADVERTISE = Option(("--advertise",), "tell of our services that match PATTERN only", "PATTERN", kind="list")
 ACCEPT = Option(("--accept",), "hear of nodes that match PATTERN only", "PATTERN", kind="list")
 OF_NODE = (DISCOVER, TRANSIT, ADVERTISE)
 OF_LINK = (*OF_NODE, ACCEPT)

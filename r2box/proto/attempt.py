@@ -37,7 +37,8 @@ class Attempt(Nobody):
     """To open a stream by one of `ways`, the best first, for `far`.
 
     `joined(stream)` is called with each stream after the first, which `start` returns, and `doubt(route)` with what has
-    led to a node that does not know the next, or to nobody.
+    led to a node that does not know the next, or to nobody, where another way led farther: if none does, it is the
+    target that does not know what is asked for.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Attempt(Nobody):
         self._doubt = doubt
         self._stream: Stream | None = None
         self._refusal: Outcome | None = None  # the first there was
+        self._lost: list[Route] = []  # that have led to nobody, or to a node that does not know the next
         self.route: Route | None = None  # by which it is tried now
 
     def start(self) -> Stream:
@@ -81,11 +83,16 @@ class Attempt(Nobody):
         """It stands; nobody is in between from now on."""
         assert self._stream is not None
         self._stream.far = self._far
+        self._blame()
         self._far.accept()
+
+    def _blame(self) -> None:
+        for route in self._lost:
+            self._doubt(route)
 
     def close(self, outcome: Outcome) -> None:
         if outcome.code == UNKNOWN and self.route is not None:
-            self._doubt(self.route)
+            self._lost.append(self.route)
         if outcome.code == REFUSED:
             self._refusal = self._refusal or outcome
         if outcome.code in AGAIN and self._ways:
@@ -94,4 +101,6 @@ class Attempt(Nobody):
                 return
             except RefusedError:
                 outcome.text = outcome.text or "no way is left"
+        if self._refusal is not None:
+            self._blame()
         self._far.close(self._refusal or outcome)

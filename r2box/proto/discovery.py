@@ -217,7 +217,7 @@ class Discovery:
                     self._refused(neighbour, address)
                 if old is None:
                     continue
-            elif old is not None and (old.path, old.cost, old.record) == (route.path, route.cost, route.record):
+            elif old is not None and route.is_like(old):
                 continue
             neighbour.keep(address, route)
             table.put(address, neighbour.address, route, now)

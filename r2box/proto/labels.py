@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+
 
 class Labels:
     """Of the routes that one side has opened."""
@@ -15,10 +17,10 @@ class Labels:
     def take(self) -> int:
         """One that nobody has."""
         if self._free:
-            return self._free.pop()
+            return heappop(self._free)
         self._next += 1
         return self._next - 1
 
     def give(self, label: int) -> None:
         """It may be used again."""
-        self._free.append(label)
+        heappush(self._free, label)

@@ -203,7 +203,8 @@ class Neighbour:
         more = size - (old.size if old else 0)
         if (old is None and len(self.heard) >= MAX_HEARD) or (more > 0 and self.bytes + more > MAX_BYTES):
             return address, None
-        is_relayed = self.policy.transit and (old.is_relayed if old else self.relayed < MAX_RELAYED)
+        was_relayed = old is not None and old.is_relayed
+        is_relayed = self.policy.transit and (was_relayed or self.relayed < MAX_RELAYED)
         # No path costs less than its links must.
         cost = self.cost + max(entry.cost, HOP * len(entry.path))
         route = Route(path, cost, record, size, is_relayed)

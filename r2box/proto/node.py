@@ -110,6 +110,7 @@ class Node:
         self.bench = Service(BENCH, self.meters)  # the only service that is nobody's, and in no listing
         self._newcomers: dict[str, Link] = {}  # links that wait for the probe of an older one
         self._last_client = 0
+        self.doubt: Callable[[Attempt], object] = lambda attempt: None  # for who has a clock: see `net.doubt`
         self.probes = Probes(self.links)
 
     @property
@@ -216,8 +217,8 @@ class Node:
     # -- resolving -------------------------------------------------------------------------------------------------
 
     def resolve(self, path: tuple[str, ...], origin: tuple[str, ...] = ()) -> Target:
-        """What `path` leads to, and what it is to see: a Link the rest, with its own address still at the head for
-        `hop` to strip; a Service, and None, which is this node itself, nothing.  RefusedError if it leads nowhere."""
+        """What `path` leads to, and what it is to see: a Link the rest, with its own address still at the head,
+        for `hop` to strip; a Service, and None, which is this node itself, nothing.  RefusedError if there is none."""
         return self._targets(path, origin)[0][:2]
 
     def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
@@ -330,7 +331,10 @@ class Node:
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
             target, _ = self.resolve(wish.path, origin)
             if isinstance(target, Link):
-                stream.far = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
+                on = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
+                stream.far = on
+                if isinstance(on.far, Attempt):
+                    self.doubt(on.far)
                 return
             service = target or self.itself()
         except RefusedError as error:

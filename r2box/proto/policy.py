@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Policy:
     """Of a node, or of one link of it.
 
-    `discover`: tell and listen at all.  `advertise`: patterns of the services that are told of; None: all.  `transit`:
-    carry for others, and so tell of what lies behind.  `accept`: patterns of the nodes that may be heard of over a
-    link, beside the neighbour itself; None: all.
+    `discover`: tell and listen at all.  `advertise`: patterns of the node's own services that are told of; None: all.
+    `transit`: carry for others, and so tell of what lies behind.  `accept`: patterns of the nodes that may be heard of
+    over a link, beside the neighbour itself; None: all.
     """
 
     __slots__ = ("accept", "advertise", "discover", "transit")

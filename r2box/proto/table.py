@@ -44,6 +44,11 @@ class Route:
         path, cost = self.path, self.cost
         return len(path) > 1 or cost >= CUT, cost, len(path), path[0]
 
+    def is_like(self, other: Route) -> bool:
+        """Whether it says nothing that the other does not."""
+        mine, others = ((it.path, it.cost, it.is_relayed, it.record) for it in (self, other))
+        return mine == others
+
     def renewed(self, more: int, is_relayed: bool) -> Route:
         """The same, at a cost that is so much `more`."""
         route = Route(self.path, self.cost + more, self.record, self.size, is_relayed)

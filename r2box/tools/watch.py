@@ -52,7 +52,7 @@ WAIT = Command(
     options=[Option(("--timeout",), "how long at most, such as 30s; by default for ever", "TIME")],
     description=(
         "The target is a node, NODE/SERVICE, any/SERVICE, or a longer way to one.  Ends as soon as it answers: a node "
-        "for itself, and for its services."
+        "for itself, and for its services, but of private ones only the local node tells."
     ),
     examples=[("r2 wait -t carl/sshd --timeout 30s && r2-ssh carl", "log in as soon as that is possible")],
     statuses=[
@@ -177,6 +177,8 @@ def main_wait(args: Args) -> int:
     if not args.target:
         raise UsageError("missing -t TARGET: what to wait for")
     path = join_targets(args.target)
+    if any(step.startswith(ANY) for step in path[:-1]):
+        raise UsageError(f"{format_path(path)}: any/NAME is a service, and nothing lies behind it")
     try:
         limit = parse_duration(args.timeout) if args.timeout is not None else None
     except ValueError as error:
