@@ -296,7 +296,8 @@ class Session:
             if timer is not None:
                 timer.cancel()
         if self._gone is not None and not done():
-            raise DaemonError(f"{self._path}: the daemon went away: {self._gone}")
+            what = "" if self._is_closed else "the daemon went away: "
+            raise DaemonError(f"{self._path}: {what}{self._gone}")
         return done()
 
     def _take(self, got: list[T | Exception], timeout: float | None, missed: str) -> T:
