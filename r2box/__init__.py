@@ -47,6 +47,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         supervisor, user           who started the daemon and watches over it; whom it runs as
         frames                     both ends of a shell's tunnel: streams within their credit
         faulty, relay              lines that misbehave; the same for UDP
+    service     a service as an iterator that can be closed
     library     tunnels and services as sockets, for programs in Python
     embedded    a daemon inside such a program
     config      a TOML file, checked; records: what it says
@@ -71,16 +72,17 @@ if TYPE_CHECKING:
     from .errors import TransportError as TransportError
     from .errors import UsageError as UsageError
     from .library import Entry as Entry
-    from .library import Service as Service
     from .library import Session as Session
     from .library import dial as dial
     from .library import ls as ls
     from .library import ping as ping
     from .library import serve as serve
+    from .service import Service as Service
 
 _HOMES = {
-    "library": ("Entry", "Service", "Session", "dial", "ls", "ping", "serve"),
+    "library": ("Entry", "Session", "dial", "ls", "ping", "serve"),
     "embedded": ("Link", "Node"),
+    "service": ("Service",),
     "errors": (
         "AddressError", "BusyError", "DaemonError", "R2Error", "RefusedError", "TransportError", "UsageError",
     ),

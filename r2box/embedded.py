@@ -19,7 +19,7 @@ import socket as sockets
 import threading
 
 from .errors import DaemonError, TransportError, UsageError
-from .library import Entry, Service, Session
+from .library import Entry, Session, offer
 from .net.connector import Connector
 from .net.engine import Engine, Offer, Part
 from .net.keeper import Keeper
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .net.daemon import Daemon
     from .net.loop import Loop
     from .net.transport import Transport
+    from .service import Service
 
 
 class Node:
@@ -117,7 +118,7 @@ class Node:
         >>> for sock, origin in node.serve("echo"):  # doctest: +SKIP
         ...     threading.Thread(target=handle, args=(sock,)).start()
         """
-        return Service(self.session(), name, allow, lambda: self._engine.is_ending)
+        return offer(self.session(), name, allow, lambda: self._engine.is_ending)
 
     def ls(self, path: str = "", *, clients: bool = False, timeout: float | None = 5.0) -> list[Entry]:
         """What the node at `path` ("": this one) is connected to: see `Session.ls`.
@@ -176,7 +177,7 @@ class Node:
         engine = self._engine
         link = engine.call(lambda loop, daemon: Link(engine, loop, daemon, parsed, expect, retry, lossy, resume))
         if parsed.how in (LISTEN, GATHER) and not retry:
-            link.wait_for_listening()
+            link._wait_for_listening()
         return link
 
 
@@ -208,7 +209,7 @@ class Link(Part):
                 raise TransportError(f"{self._transport}: {self._why}")
             return self._got
 
-    def wait_for_listening(self) -> None:
+    def _wait_for_listening(self) -> None:
         """Wait until a transport that listens does.  TransportError if it cannot."""
         with self._changed:
             self._changed.wait_for(lambda: self._listens or self._why is not None)
@@ -218,7 +219,7 @@ class Link(Part):
     def close(self, timeout: float | None = None) -> None:
         """End the link, and wait for its command to end; TimeoutError after `timeout` seconds.  Safe to call again."""
         try:
-            self._engine.call(lambda loop, daemon: self.end())
+            self._engine.call(lambda loop, daemon: self._leave())
         except DaemonError:
             return  # it has ended with its node
         with self._changed:
@@ -259,9 +260,9 @@ class Link(Part):
         if self._done is not None:
             self._done()
         else:
-            self.end()
+            self._leave()
 
-    def stop(self) -> None:
+    def _halt(self) -> None:
         if self._keeper is not None:
             self._keeper.stop()
 

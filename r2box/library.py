@@ -33,6 +33,7 @@ from .net.loop import Loop
 from .proto import body as say
 from .proto.address import check_address, format_path, parse_path
 from .proto.outcome import BUSY
+from .service import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -295,7 +296,8 @@ class Session:
             if timer is not None:
                 timer.cancel()
         if self._gone is not None and not done():
-            raise DaemonError(f"{self._path}: the daemon went away: {self._gone}")
+            what = "" if self._is_closed else "the daemon went away: "
+            raise DaemonError(f"{self._path}: {what}{self._gone}")
         return done()
 
     def _take(self, got: list[T | Exception], timeout: float | None, missed: str) -> T:
@@ -341,80 +343,6 @@ class Session:
         self.close()
         assert self._thread is not None
         self._thread.join(LINGER)
-
-
-class Service:
-    """A service that a program offers: an iterator of its tunnels, as `Session.serve` has them, and a context manager.
-
-    It is offered until `close`, or until nobody holds the iterator any more.
-
-    >>> with r2box.serve("echo") as service:  # doctest: +SKIP
-    ...     signal.signal(signal.SIGTERM, lambda *_: service.close())
-    ...     for sock, origin in service:
-    ...         threading.Thread(target=handle, args=(sock,)).start()
-    """
-
-    def __init__(
-        self, session: Session, name: str, allow: Iterable[str], is_over: Callable[[], bool] = lambda: False
-    ) -> None:
-        """`session` is its own from now on; is_over() says whether an end of the daemon is no error."""
-        self._session = session
-        self._is_over = is_over
-        self._lock = threading.RLock()
-        self._is_waiting = self._is_closed = False
-        self._bell = session._bell()
-        try:
-            self._tunnels = session.serve(name, allow)
-        except BaseException:
-            self.close()
-            raise
-
-    def __iter__(self) -> Service:
-        return self
-
-    def __next__(self) -> tuple[sockets.socket, str]:
-        with self._lock:
-            try:
-                if not self._is_closed:
-                    self._is_waiting = True
-                    return next(self._tunnels)
-            except BaseException as error:
-                was_wished = self._is_closed or self._is_over()
-                self._is_closed = True
-                if not (isinstance(error, DaemonError) and was_wished):
-                    raise
-            finally:
-                self._is_waiting = False
-                if self._is_closed:
-                    self._release()
-        raise StopIteration
-
-    def __enter__(self) -> Service:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Offer it no more; an iteration ends, tunnels do not.
-
-        Any thread may call this, and a signal handler, also while another waits for the next tunnel; and again.
-        """
-        self._is_closed = True
-        self._bell.close()
-        with self._lock:
-            if not self._is_waiting:  # or this is a signal handler on top of `__next__`, which sees to it
-                self._release()
-
-    def _release(self) -> None:
-        self._bell.close()
-        self._session.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_bell"):
-            self.close()
 
 
 def _steps(path: str) -> tuple[str, ...]:
@@ -477,4 +405,17 @@ def serve(name: str, *, socket: str | None = None, allow: Iterable[str] = ()) ->
     >>> for sock, origin in r2box.serve("echo"):  # doctest: +SKIP
     ...     threading.Thread(target=handle, args=(sock,)).start()
     """
-    return Service(Session(socket), name, allow)
+    return offer(Session(socket), name, allow)
+
+
+def offer(
+    session: Session, name: str, allow: Iterable[str], is_over: Callable[[], bool] = lambda: False
+) -> Service:
+    """`serve` for a `session` that ends with what is returned; is_over(): whether an end of the daemon is no error."""
+    bell = session._bell()
+    try:
+        return Service(session.serve(name, allow), bell, session.close, is_over)
+    except BaseException:
+        bell.close()
+        session.close()
+        raise

@@ -3,7 +3,7 @@
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
                         outbox, flight, session <- sender, pulse <- greeting, policy <- link, whole, meter, attempt;
                         advert, damper <- table <- neighbour <- discovery; listing, probes <- node)
-        <- net <- library <- embedded <- tools <- index <- completion <- own <- box
+        <- net <- service <- library <- embedded <- tools <- index <- completion <- own <- box
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_FUNCTION = 60  # lines: what can be seen at once
 MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
-LAYERS = ["errors", "proto", "net", "library", "embedded", "tools", "index", "completion", "own", "box"]
+LAYERS = ["errors", "proto", "net", "service", "library", "embedded", "tools", "index", "completion", "own", "box"]
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
     "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
@@ -31,12 +31,12 @@ PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that 
 # Beside the layers: each may use `errors` and what is named here.
 ASIDE = {"__init__", "command", "config", "manual", "records", "usage"}
 ASIDE_USES = {
-    "__init__": {"library", "embedded"}, "config": {"command", "proto", "net", "records"}, "records": {"proto", "net"},
-    "manual": {"command", "usage"}, "usage": {"command"},
+    "__init__": {"service", "library", "embedded"}, "config": {"command", "proto", "net", "records"},
+    "records": {"proto", "net"}, "manual": {"command", "usage"}, "usage": {"command"},
 }  # fmt: skip
 MAY_USE_ASIDE = {
-    "errors": set(), "proto": set(), "net": {"__init__", "command", "records"}, "library": set(), "embedded": set(),
-    "tools": ASIDE, "index": ASIDE, "completion": ASIDE, "own": ASIDE, "box": ASIDE,
+    "errors": set(), "proto": set(), "net": {"__init__", "command", "records"}, "service": set(), "library": set(),
+    "embedded": set(), "tools": ASIDE, "index": ASIDE, "completion": ASIDE, "own": ASIDE, "box": ASIDE,
 }  # fmt: skip
 
 # What would make `proto` depend on anything but its arguments.

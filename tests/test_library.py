@@ -379,7 +379,7 @@ def test_a_session_that_is_closed(place: Place, pair: tuple[Program, Program]) -
         session = r2box.Session("bob.sock")
         tunnels = session.serve("x")
         session.close()
-        with pytest.raises(DaemonError, match="closed"):
+        with pytest.raises(DaemonError, match=r"bob\.sock: the session is closed"):
             session.dial("bob/x")
         with pytest.raises(DaemonError, match="closed"):
             next(tunnels)

@@ -101,7 +101,7 @@ class Engine:
         if not self.is_ending:
             self.is_ending = True
             for part in self.parts:
-                part.stop()
+                part._halt()
             assert self._daemon is not None
             self._daemon.end()
 
@@ -110,7 +110,7 @@ class Engine:
         self._is_parted = True
         self._loop.later(END_TIME, self._loop.stop)
         for part in list(self.parts):
-            part.end()
+            part._leave()
         self.maybe_over()
 
     def maybe_over(self) -> None:
@@ -151,7 +151,7 @@ class Engine:
 class Part:
     """A link, or a command that is offered: something with a connection to the daemon of its own.
 
-    It lives in the node's loop; what other threads wait for is under `_changed`.
+    It lives in the node's loop; what other threads wait for is under `_changed`.  Its public methods are for these.
     """
 
     def __init__(self, engine: Engine, loop: Loop, daemon: Daemon) -> None:
@@ -176,14 +176,14 @@ class Part:
         """End what runs for it, and done()."""
         raise NotImplementedError
 
-    def stop(self) -> None:
+    def _halt(self) -> None:
         """Begin nothing any more."""
 
-    def end(self) -> None:
+    def _leave(self) -> None:
         """Withdraw from the daemon, and end what runs."""
         if not self._is_leaving:
             self._is_leaving = True
-            self.stop()
+            self._halt()
             self._client.leave(lambda: self._finish(self._left))
 
     def _left(self) -> None:
@@ -229,7 +229,7 @@ class Offer(Part):
     def _failed(self, error: R2Error) -> None:
         self._error = error
         self._over(str(error))
-        self.end()
+        self._leave()
 
     def _finish(self, done: Callable[[], None]) -> None:
         self._server.end(done)

@@ -44,7 +44,7 @@ COMMAND = Command(
         ("name", "text", "the node's address"),
         PATH_FIELD,
         COST_FIELD,
-        ("parent", "text", "the last node before it on the way"),
+        ("parent", "text", "the last node before it on the way; of the target, itself"),
         ("services", "list", "the names of its services"),
         ("links", "list", "the nodes that it is known to be linked to"),
     ],
