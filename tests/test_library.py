@@ -327,6 +327,7 @@ def test_a_service_is_closed(place: Place, pair: tuple[Program, Program], at: st
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             assert list(service) == []
             signal.signal(signal.SIGALRM, before)
+        eventually(is_gone, "the end of it", 5)
         r2box.serve("x", socket=at)  # which nobody holds
         eventually(is_gone, "the end of it", 5)
 
