@@ -10,7 +10,7 @@ finish() {
     status=$?
     for pid in $running; do kill "$pid" 2>/dev/null || :; done
     for pid in $running; do wait "$pid" 2>/dev/null || :; done
-    if [ "$status" -ne 0 ]; then
+    if [ "$status" -ne 0 ] && [ "$status" -lt 128 ]; then  # and not by ^C
         echo "demo: failed with status $status; what the programs in the background said:" >&2
         cat "$work"/*.log >&2 || :
     fi

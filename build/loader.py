@@ -103,6 +103,7 @@ class _Bundle:
             os.close(reader)
             child = -1  # no more processes for us
         if not child:
+            os.close(reader)  # so that what nobody will read fails: the daemon may be killed meanwhile
             try:
                 self._made = {}
                 exec(self.get_code(module.__name__), module.__dict__)

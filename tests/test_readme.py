@@ -100,6 +100,14 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert "\nmake test " in top
 
 
+def test_the_demo_can_be_left(place: Place) -> None:
+    demo = place.start(f"sh {README.parent}/build/demo.sh", TMPDIR=str(place.path)).prints("# What is bob")
+    demo.interrupt()
+    demo.ends(130)
+    assert demo.err == ""
+    assert list(place.path.glob("r2demo.*")) == []
+
+
 def test_the_way_through_the_code_leads_somewhere() -> None:
     package = README.parent / "r2box"
     named = re.findall(r"`((?:\w+/)?\w+\.py)`", README.read_text(encoding="utf-8"))

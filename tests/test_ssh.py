@@ -99,3 +99,5 @@ def test_plain_ssh_with_the_stanza(place: Place, plain: dict[str, Any]) -> None:
     place.run(f"sftp {conf} -b - r2/bob", f"put file {place.path}/sftp\n".encode(), **plain)
     place.run(f"rsync -e 'ssh {conf}' bob.r2:{place.path}/file rsync && cmp file rsync && cmp file sftp", **plain)
     assert "does not know nobody" in place.run(f"ssh {conf} r2/nobody true", status=255, **plain).err
+    own = "-o ProxyCommand='r2 -t bob -t service/sshd tunnel -'"  # which the stanza must leave alone
+    assert place.run(f"ssh {conf} {own} r2/bob echo hello", **plain).out == "hello\n"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
-from processes import Place, Program, free_port
+from processes import Place, Program, children, eventually, free_port
 
 from r2box.tools.r2 import R2
 
@@ -126,3 +127,13 @@ def use_everything(place: Place, carl: Program) -> None:
         (place.path / "carl.toml").write_text(text)
         carl.send(signal.SIGHUP)
         carl.says(said)
+
+
+@pytest.mark.old_and_new
+def test_a_daemon_that_is_killed_while_it_starts_leaves_no_child(place: Place) -> None:
+    """The child that compiles for it has more to write than a pipe holds."""
+    daemon = place.start("r2dm -f nothing.toml")
+    child = eventually(lambda: children(daemon.pid), "the child that compiles", 5)[0]
+    daemon.send(signal.SIGSTOP)
+    daemon.kill()
+    eventually(lambda: not Path(f"/proc/{child}").exists(), "its end")

@@ -39,8 +39,9 @@ def connect(path: str) -> socket.socket:
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
             why = "there is no such socket"
             if error.errno == errno.ECONNREFUSED:
-                is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
-                why = "nobody listens at this socket" if is_socket else "this is not a socket"
+                why = "nobody listens at this socket"
+                if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+                    raise DaemonError(f"{path}: no daemon: this is not a socket") from None  # nor can one start there
             raise DaemonError(f"{path}: no daemon: {why} (start one with: r2d -s {path} ADDRESS)") from None
         raise DaemonError(f"{path}: {error.strerror}") from None
     return sock

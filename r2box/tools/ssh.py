@@ -75,15 +75,18 @@ def find_destination(words: list[str]) -> int:
     raise UsageError("missing NODE")
 
 
-def proxy_words(node: str) -> list[str]:
-    """The command that gives ssh a tunnel to the service sshd of `node`, a path with / or ~ between its steps."""
+def proxy_words(node: str, *options: str) -> list[str]:
+    """The command that gives ssh a tunnel to the service sshd of `node`, a path with / or ~ between its steps.
+
+    `options` are for r2-tunnel.
+    """
     path = parse_path(node.replace("~", "/"))
     if not path or path[-1].startswith(SERVICE):
         raise UsageError(f"{node}: name the node; its service sshd is meant")
     words = [*own_command(), "r2-tunnel", "-s", socketfile.default_path()]
     for step in (*path, SERVICE + "sshd"):
         words += ["-t", step]
-    return [*words, "--fdpass", "-"]
+    return [*words, *options, "-"]
 
 
 def spell(words: list[str]) -> str:
@@ -93,11 +96,8 @@ def spell(words: list[str]) -> str:
 
 def main(args: Args) -> int:
     if args.config:
-        print(
-            f"Host {PREFIX}* *{SUFFIX}\n"
-            f"    ProxyCommand {spell([*own_command(), 'r2-ssh', '--proxy'])} %n\n"
-            "    ProxyUseFdpass yes"
-        )
+        # Not ProxyUseFdpass: that would stay in force for a ProxyCommand of the command line, which replaces this one.
+        print(f"Host {PREFIX}* *{SUFFIX}\n    ProxyCommand {spell([*own_command(), 'r2-ssh', '--proxy'])} %n")
         return OK
     if args.proxy:
         host = args.proxy
@@ -108,7 +108,7 @@ def main(args: Args) -> int:
     if at >= 0:
         user, separator, node = words[at].rpartition("@")
         words[at] = f"{user}{separator}{PREFIX}{node.replace('~', '/')}"
-        words = ["-o", f"ProxyCommand={spell(proxy_words(node))}", "-o", "ProxyUseFdpass=yes", *words]
+        words = ["-o", f"ProxyCommand={spell(proxy_words(node, '--fdpass'))}", "-o", "ProxyUseFdpass=yes", *words]
     try:
         os.execvp("ssh", ["ssh", *words])
     except OSError as error:
