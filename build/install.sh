@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 action=$1 python=$2 prefix=$3 destdir=${4-}
 case $prefix in
     /*) ;;
+    "~/"*) prefix=$HOME/${prefix#"~/"} ;;  # bash alone expands it behind a =
     *) echo "make $action: PREFIX=$prefix: must begin with /" >&2; exit 2 ;;
 esac
 root=$destdir$prefix

@@ -215,8 +215,10 @@ def _values(what: Option | Argument, command: Command, line: _Line, current: str
 
 def _words(command: Command, line: _Line, current: str) -> Found:
     """The words of r2; for any other tool, a command of the system's."""
-    if command.name != "r2":
-        return [FILES]
+    return _words_of_r2(current) if command.name == "r2" else [FILES]
+
+
+def _words_of_r2(current: str) -> Found:
     return [(word, load(place)[0].summary) for word, place in WORDS.items() if word.startswith(current)]
 
 
@@ -225,7 +227,7 @@ def _tools(command: Command, line: _Line, current: str) -> Found:
 
 
 def _pages(command: Command, line: _Line, current: str) -> Found:
-    return [*_prefixed("r2-", _words(command, line, current[3:])), *_tools(command, line, current), ("r2box", "")]
+    return [*_prefixed("r2-", _words_of_r2(current[3:])), *_tools(command, line, current), ("r2box", "")]
 
 
 def _files(command: Command, line: _Line, current: str) -> Found:

@@ -11,6 +11,7 @@ which also keeps the paths of sockets below the 107 bytes that the system allows
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -102,6 +103,14 @@ def memory(pid: int, field: str) -> int:
 
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> list[bytes]:
+    """The words of its command line; none if it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return []
 
 
 def cpu_time(pid: int) -> float:
@@ -390,10 +399,11 @@ class Place:
             eventually(lambda: not self.left_over(), "", patience=0 if self.tolerate_orphans else 8)
         except AssertionError:
             for pid in self.left_over():
-                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                line = b" ".join(command_line(pid)).decode(errors="replace")
                 if not self.tolerate_orphans:
                     yield f"still running after the end of what had started it: {line}"
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _bugs(self) -> Iterator[str]:
         for program in self.programs:

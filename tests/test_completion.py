@@ -77,6 +77,9 @@ LINES = {
         "r2 ping -t upp": "r2 ping -t upper ", "r2 -t any/low": "r2 -t any/lower ",
         "r2 -t service/u": "r2 -t service/upper ",
     },
+    "a page": {
+        "r2box --man r2-pi": "r2box --man r2-ping ",
+    },
     "a step": {
         "r2 -t bob/low": "r2 -t bob/lower ",
         "r2 -t bob -t low": "r2 -t bob -t lower ",

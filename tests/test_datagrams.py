@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,6 +18,8 @@ from namespaces import Namespaces
 from processes import Place, eventually, free_port, need
 
 from r2box.errors import WireError
+from r2box.net.datagram import MAX_SENDERS
+from r2box.net.senders import QUIET
 from r2box.net.transport import parse_transport
 from r2box.proto.whole import MAX_DATAGRAM, Cutter, frame
 from r2box.proto.wire import DATAGRAMS
@@ -216,6 +219,19 @@ def test_udp_at_both_ends(pair: Place, node: str) -> None:
     assert server.sock.recvfrom(70000)[1] not in seen
     listener.send(15)
     assert "went away" not in listener.ends(0).err
+
+
+def test_many_ask_once(pair: Place) -> None:
+    """As of a name server: each question from a port of its own, and none is lost where others are long answered."""
+    server, port = Server(), free_port(socket.SOCK_DGRAM)
+    pair.serve("bob", f"udp://127.0.0.1:{server.port}", "dns")
+    pair.start(f"r2 -s alice.sock -t bob/dns tunnel udp-listen://127.0.0.1:{port}").says("listening at")
+    for number in range(MAX_SENDERS + 50):
+        if number == MAX_SENDERS - 20:
+            time.sleep(QUIET + 0.5)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"%d" % number, ("127.0.0.1", port))
+            assert server.sock.recv(100) == b"%d" % number
 
 
 def test_nobody_answers_at_first(pair: Place) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,6 +170,22 @@ def test_a_daemon_that_is_killed_is_no_end_of_a_file(nodes: Place, peer: Peer, v
             node.send(signal.SIGTERM)
             node.ends(0)
         assert is_reset(client)
+
+
+def test_a_failure_shows_at_a_unix_socket_at_once(nodes: Place, peer: Peer) -> None:
+    offer(nodes, "bob", peer.port)
+    forward(nodes, "bob/web", "unix-listen://here.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(f"{nodes.path}/here.sock")
+        sock.sendall(b"a")
+        far = peer.take()
+        assert far.recv(1) == b"a"
+        began = time.monotonic()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        assert sock.recv(1) == b""
+        assert time.monotonic() - began < 3
 
 
 def test_retry_waits_for_the_daemon(place: Place, peer: Peer) -> None:

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import Place, Program, children, eventually, free_port, need, open_files
+from processes import Place, Program, children, command_line, eventually, free_port, need, open_files
 
 MIB = 1 << 20
 OWN_FAILURE = 255
@@ -121,11 +121,7 @@ def tunnels(place: Place) -> list[int]:
     """Every r2-tunnel that runs."""
     found = []
     for pid in place.left_over():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(word.endswith(b"r2-tunnel") for word in words[:3]):
+        if any(word.endswith(b"r2-tunnel") for word in command_line(pid)[:3]):
             found.append(pid)
     return found
 

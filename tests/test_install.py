@@ -79,6 +79,14 @@ def test_a_package_is_made_with_destdir(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
+def test_a_prefix_at_home_as_most_shells_leave_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make("install", "~/.local")
+    assert "bin/r2dm" in files(tmp_path / ".local")
+    make("uninstall", "~/.local")
+    assert files(tmp_path) == set()
+
+
 def test_a_prefix_must_be_a_whole_path() -> None:
     result = make("install", "usr", status=2)
     assert "PREFIX=usr: must begin with /" in result.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import PATIENCE, Place, eventually, memory, need
+from processes import PATIENCE, Place, command_line, eventually, memory, need
 from rehearsal import Killed, read_until
 
 from r2box.errors import WireError
@@ -249,7 +249,7 @@ def read_to(fd: int, text: bytes) -> int:
 
 def running(place: Place, word: bytes) -> list[int]:
     """The programs that have this word in their command line."""
-    return [pid for pid in place.left_over() if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    return [pid for pid in place.left_over() if word in command_line(pid)]
 
 
 def gone(place: Place, word: bytes) -> None:
@@ -289,6 +289,8 @@ def test_without_a_terminal(served: Place) -> None:
     assert (result.out, result.err) == ("in", "err\n")
     assert served.run(f"{IOSH} nonesuch x", status=127).err == "iosh: nonesuch: No such file or directory\n"
     assert served.run(f"{IOSH} /etc x", status=126).err.startswith("iosh: /etc: ")
+    assert served.run(f"{IOSH} echo $(seq 257)", status=2).err.startswith("iosh: PROGRAM: more than 256 words")
+    assert served.run(f"{IOSH} echo $(printf %016384d 0)", status=2).err.startswith("iosh: PROGRAM: more than 16 KiB")
     assert served.run(f"{IOSH} sh -c 'kill -TERM $$'", status=143).err == ""
     assert served.run(f"{IOSH} env", SECRET="1", LC_TIME="C").out.count("LC_TIME=C") == 1
     assert served.run(f"{IOSH} yes | head -n 1").out == "y\n"
@@ -331,7 +333,7 @@ def test_what_has_too_much_to_say_is_stopped(served: Place) -> None:
         screen.type(b"yes\n")
         for _ in range(50):
             read_to(screen.master, b"y\r\n" * 1000)
-        pids = [pid for pid in served.left_over() if b"iosh" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        pids = [pid for pid in served.left_over() if b"iosh" in b" ".join(command_line(pid))]
         assert len(pids) >= 2
         before = {pid: memory(pid, "VmRSS") for pid in pids}
         time.sleep(0.5)  # in which nobody reads

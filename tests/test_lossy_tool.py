@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from processes import Place, Program, eventually, free_port, memory
+from processes import Place, Program, command_line, eventually, free_port, memory
 
 DATA = random.Random(1).randbytes(1 << 20)
 COUNTS = re.compile(r"(\d+) (passed|lost|dropped|corrupted|duplicated|reordered|silenced|cuts)")
@@ -98,12 +98,8 @@ def test_a_rate_makes_the_writer_wait(place: Place) -> None:
 
 
 def cmdline(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
-    except OSError:
-        return b""
-    return b"" if words[0].endswith(b"sh") else b" ".join(words)
+    words = command_line(pid)
+    return b"" if not words or words[0].endswith(b"sh") else b" ".join(words)
 
 
 def test_cut_by_an_end(place: Place) -> None:

@@ -57,6 +57,7 @@ def test_options_of_ssh(place: Place, user: dict[str, Any]) -> None:
     conf = "-F ssh.conf"
     me = getpass.getuser()
     assert place.run(f"r2-ssh {conf} bob -l {me} echo hello", **user).out == "hello\n"
+    assert place.run(f"r2-ssh {conf} ssh://{me}@bob echo hello", **user).out == "hello\n"
     assert place.run(f"r2-ssh {conf} {me}@alice/bob true", status=255, **user).err.count("Host key verification failed")
     assert place.run(f"r2-ssh {conf} -o HostKeyAlias=bob alice~bob echo hello", **user).out == "hello\n"
     assert "hostname r2/bob\n" in place.run(f"r2-ssh {conf} -G bob", **user).out

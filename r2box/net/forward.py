@@ -84,6 +84,9 @@ class _Tunnel:
             bridge.close(broken)
         if self.fd >= 0:
             channel, self.fd = Channel(self.fd), -1
+            if broken and not channel.is_inet:  # which has no reset; and the daemon may hold it for a while
+                channel.close_read()
+                channel.close_write()
             (channel.reset if broken else channel.close)()
         self.forwarder.over(self, why)
 

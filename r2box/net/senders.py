@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 IDLE = 60.0  # seconds of silence after which a sender is forgotten
 WAITING = 16  # datagrams of a sender that wait for its tunnel to stand
+SPARE = 64  # places that are made for new senders before they are needed: a tunnel takes its time to end
 QUIET = 5.0  # seconds after which a sender makes room for another when there are too many
 
 
@@ -155,12 +156,11 @@ class Senders(Gatherer):
 
     def _meet_new(self, sock: socket.socket, address: Any, ancillary: Ancillary) -> _Sender | None:
         """A new sender; None if there are too many, and none of them has been quiet for a while."""
-        if len(self._tunnels) >= MAX_SENDERS:
+        if len(self._tunnels) >= MAX_SENDERS - SPARE:
             quietest = next(iter(self._known.values()), None)
             if quietest is not None and quietest.used + QUIET < self.loop.now():
                 quietest.end()  # there is room when its tunnel is over
-            return None
-        if self._client is None:
+        if len(self._tunnels) >= MAX_SENDERS or self._client is None:
             return None
         sender = _Sender(self, sock, address, ancillary)
         try:

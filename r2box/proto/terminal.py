@@ -73,13 +73,18 @@ def encode_start(words: Sequence[bytes], env: Mapping[bytes, bytes], size: tuple
     ValueError: too many or too long, a zero byte, or "=" in a name.
     """
     parts = [*words, *(name + b"=" + value for name, value in env.items())]
-    if len(words) > MAX_WORDS or len(env) > MAX_ENV or any(b"\0" in part for part in parts):
-        raise ValueError("too many words or variables, or a zero byte in one")
+    if len(words) > MAX_WORDS or len(env) > MAX_ENV:
+        raise ValueError(f"more than {MAX_WORDS} words or {MAX_ENV} variables")
+    if any(b"\0" in part for part in parts):
+        raise ValueError("a zero byte in a word or variable")
     if any(not name or b"=" in name for name in env):
         raise ValueError("a variable's name is empty or has a = in it")
     rows, columns = clamp(*size) if size else (0, 0)
-    head = _START.pack(PTY if size else 0, rows, columns, len(words), len(env))
-    return encode_frame(START, head + b"".join(part + b"\0" for part in parts))
+    payload = _START.pack(PTY if size else 0, rows, columns, len(words), len(env))
+    payload += b"".join(part + b"\0" for part in parts)
+    if len(payload) > MAX_FRAME:
+        raise ValueError(f"more than {MAX_FRAME >> 10} KiB of words and variables")
+    return encode_frame(START, payload)
 
 
 def decode_start(payload: bytes) -> tuple[list[bytes], dict[bytes, bytes], tuple[int, int] | None]:

@@ -41,7 +41,7 @@ COMMAND = Command(
         "Runs PROGRAM at the other end of COMMAND, as the user who serves ioshd there; without PROGRAM, that user's "
         "login shell.  If stdin and stdout are a terminal, PROGRAM gets one too, of the same size and kind: TERM, "
         "COLORTERM, LANG, LANGUAGE and LC_* are passed on.  If they are not, it gets three pipes, and the end of stdin "
-        "is passed on.\n\n"
+        "is passed on.  PROGRAM may have 256 words, and 16 KiB; what is longer can be sent as stdin, to sh -s.\n\n"
         "The terminal here is raw meanwhile, so that every key goes there, and is restored however iosh ends.  Behind "
         "a new line, these keys are for iosh itself: ~. leaves at once, ~^Z suspends iosh, ~~ sends one ~, ~? lists "
         "them.\n\n"

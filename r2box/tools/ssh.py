@@ -106,7 +106,7 @@ def main(args: Args) -> int:
     words = list(args.arguments or ())
     at = find_destination(words)
     if at >= 0:
-        user, separator, node = words[at].rpartition("@")
+        user, separator, node = words[at].removeprefix("ssh://").rpartition("@")
         words[at] = f"{user}{separator}{PREFIX}{node.replace('~', '/')}"
         words = ["-o", f"ProxyCommand={spell(proxy_words(node, '--fdpass'))}", "-o", "ProxyUseFdpass=yes", *words]
     try:
