@@ -18,6 +18,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         meter, attempt        what measurements are answered with; a tunnel that is being opened, by one way or another
         policy, advert        who may; what neighbours tell each other of the network, as bytes
         table, damper         routes and the best of them; what never comes to rest
+        allowance             so much a second, and no more
         neighbour, discovery  what one neighbour was told and has said; what a node knows of others
         listing, probes       what it answers; whom it asks
         node                  all of it together

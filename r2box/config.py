@@ -28,9 +28,9 @@ from .proto.body import EVENTS
 from .proto.policy import Policy
 from .records import Config, Conn, Forward, Serve, Task
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
+try:
+    import tomllib  # type: ignore[import-not-found]
+except ImportError:  # before Python 3.11, and where a distribution has it in another package
     import tomli as tomllib
 
 TYPE_CHECKING = False

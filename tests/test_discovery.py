@@ -469,6 +469,32 @@ def test_those_that_offer_a_service_are_listed_once() -> None:
     assert not answer["after"], "what is nearest is on the first page"
 
 
+def test_questions_without_end() -> None:
+    """About the network, a neighbour and who lies behind it may ask so much at once; a program of the node, more."""
+    mesh = Mesh(seed=47)
+    net = Links(mesh, "a-b b-c c-dora")
+    mesh.run(1.0)
+    console = net.a.console()
+    for _ in range(30):
+        for _ in range(10):
+            console.send("b", say.NETWORK)
+        mesh.idle()
+    assert 100 <= [answer.kind for answer in console.answers.values()].count(say.NETWORK_IS) < 150
+    assert "b: is asked too much at once" in console.ask("b", say.NETWORK)["text"]
+    hints = []
+    for seconds in (0.0, 10.0):
+        for _ in range(10):
+            console.send("b", say.NETWORK)
+        mesh.run(seconds)
+        client = net.a.tunnel("b/dorra")
+        mesh.idle()
+        hints.append("did you mean dora?" in ended(client).text)
+    assert hints == [False, True]
+    assert console.ask("b", say.NETWORK).kind == say.NETWORK_IS
+    own = net.b.console()
+    assert {own.ask("", say.NETWORK).kind for _ in range(300)} == {say.NETWORK_IS}
+
+
 def test_names_that_are_not_accepted() -> None:
     net = with_policy(Mesh(seed=14), "a-b b-c b-dora", "a", Policy(accept=("d*",)))
     assert known(net.a) == {"b": "b", "dora": "b/dora"}

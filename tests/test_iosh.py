@@ -10,7 +10,6 @@ import signal
 import struct
 import termios
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -262,6 +261,18 @@ def test_what_is_left_in_the_background_does_not_hold_it(served: Place) -> None:
     result = served.run(f'{asked} "{line}"', status=3, patience=15)
     assert "\n5000\r" in result.out
     assert served.run(f'{asked} "sleep 20 & seq 20000; exit 4"', status=4, patience=15).out.endswith("20000\r\n")
+
+
+def test_our_own_daemon_dies(place: Place) -> None:
+    """That is said by COMMAND, which is given the time for it."""
+    alice, _ = place.pair()
+    place.serve("bob", "ioshd")
+    with Screen(place, f"{IOSH} sh -c 'echo ready; exec sleep 100'") as screen:
+        screen.shows(b"ready")
+        alice.kill()
+        screen.shows(b"alice.sock: the daemon went away")
+        screen.ends(255)
+    gone(place, b"sleep")
 
 
 @pytest.mark.parametrize("who", ["ioshd", "serve", "daemon"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SETTLE = WINDOW // 4  # bytes written out for which credit is given back at once
 QUIET = 0.05  # seconds without a byte, after which a program that has ended has said all
 LOOKS = 20  # so often it is seen whether it is quiet
-LAST_WORDS = 1.0  # seconds to read on, after nobody has read us any more
+LAST_WORDS = 1.0  # seconds in which it may be heard why nobody reads us any more, or has broken off
 
 
 class Frames:

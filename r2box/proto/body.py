@@ -156,3 +156,11 @@ def decode_body(data: bytes) -> Body:
         raise WireError("a message that is cut off")
     layout = BODIES.get(kind)
     return Body(kind, id_, layout.decode(data[at:]) if layout else {})
+
+
+def is_request(data: bytes) -> bool:
+    """Whether the body in `data` asks for an answer; False too if it says nothing that can be understood."""
+    try:
+        return decode_body(data).is_request
+    except WireError:
+        return False

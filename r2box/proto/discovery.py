@@ -145,6 +145,11 @@ class Discovery:
             del self._neighbours[link.address]
             neighbour.forget(neighbour.heard, self.table, now)
 
+    def may_ask(self, link: Link) -> bool:
+        """Whether one question more about the network, that came by `link`, is answered."""
+        neighbour = self._find(link)
+        return neighbour is not None and neighbour.questions.take(1.0, link.now)
+
     def offers(self, names: tuple[str, ...]) -> None:
         """The services of this node that may be told of are `names`."""
         if names == self._services:

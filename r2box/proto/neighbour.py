@@ -18,6 +18,7 @@ from __future__ import annotations
 from itertools import chain, islice
 
 from .advert import AGAIN, BEGIN, END, MAX_COST, MAX_PATH, Entry, Record, pack_reach, size_of
+from .allowance import Allowance
 from .policy import fits
 from .table import CUT, Route
 from .wire import REACH
@@ -40,6 +41,8 @@ CHUNK = 256  # entries of one frame: so we say 2,560 a second,
 RATE = 3000.0  # and listen to so many, or fewer that name many services: at 30 us each a tenth of a processor at worst
 BURST = 1 << 13  # and to so many more at once, after a silence
 DEAF = 30.0  # seconds
+ASKED = 20.0  # questions a second that it, and who lies behind it, may ask about the network: at 4 ms each a tenth too,
+ASKED_AT_ONCE = 100.0  # and so many after a silence: a page each, so a listing of most networks
 REFRESH = 1800.0  # seconds: links lose nothing, so this is for what should not happen
 RESTATE = 5.0  # seconds: all is not told anew more often than that
 
@@ -53,8 +56,8 @@ class Neighbour:
 
     __slots__ = (
         "_base", "_begins", "_ends", "_priced_at", "bytes", "cost", "deaf_until", "dirty", "expected", "faults", "gone",
-        "heard", "is_asked", "is_asking", "is_gone", "is_heard", "link", "next_at", "number", "policy", "relayed",
-        "stale", "told", "told_all_at", "tokens", "tokens_at",
+        "heard", "is_asked", "is_asking", "is_gone", "is_heard", "link", "next_at", "number", "policy", "questions",
+        "relayed", "speech", "stale", "told", "told_all_at",
     )  # fmt: skip
 
     def __init__(self, link: Link, policy: Policy, now: float) -> None:
@@ -82,8 +85,8 @@ class Neighbour:
         self.stale: dict[str, None] | None = None  # of `heard`, what was not repeated since BEGIN
         self.bytes = 0
         self.relayed = 0
-        self.tokens = float(BURST)
-        self.tokens_at = now
+        self.speech = Allowance(RATE, BURST, now)
+        self.questions = Allowance(ASKED, ASKED_AT_ONCE, now)
         self.deaf_until = 0.0
         self.faults: set[str] = set()  # what has been said about it already
 
@@ -168,13 +171,11 @@ class Neighbour:
         count = max(len(reach.entries), 1) + sum(len(it.record.services) >> 3 for it in reach.entries if it.record)
         if reach.flags & BEGIN:  # which looks at all that was heard, if not for long
             count += len(self.heard) >> 8
-        self.tokens = min(float(BURST), self.tokens + (now - self.tokens_at) * RATE) - count
-        self.tokens_at = now
-        if self.tokens < 0:
-            self.deaf_until = now + DEAF
-            self.tokens = float(BURST)
-            return False
-        return True
+        if self.speech.take(count, now):
+            return True
+        self.deaf_until = now + DEAF
+        self.speech.renew()
+        return False
 
     def begin(self, reach: Reach) -> bool:
         """Before the entries of a frame; False if frames before it are missing."""

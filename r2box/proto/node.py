@@ -256,8 +256,8 @@ class Node:
         else:
             ways = self._over(self.discovery.routes_to(head), rest, origin)
         if not ways:
-            known = describe_known(self, name, NAMED, self._rules(self.links.get(origin[0]) if origin else None).tells)
-            raise RefusedError(f"{self.address}: does not know {head} ({known})")
+            tells = self._tells(self.links.get(origin[0]) if origin else None)
+            raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, tells)})")
         return ways
 
     def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
@@ -273,6 +273,10 @@ class Node:
         if link is None or link.is_local:
             return EVERYTHING
         return (link.policy or EVERYTHING).within(self.discovery.policy)
+
+    def _tells(self, link: Link | None) -> bool:
+        """Whether who asks by `link` (None: a program here) is told of other nodes, now."""
+        return link is None or link.is_local or (self._rules(link).tells and self.discovery.may_ask(link))
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
@@ -363,7 +367,7 @@ class Node:
             if isinstance(target, Service):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
             if isinstance(target, Link):
-                if target.is_local and is_request(message.body):
+                if target.is_local and say.is_request(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
                 if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
                     why = f"the link to {target.address} was cut and waits for a transport"
@@ -392,7 +396,10 @@ class Node:
         elif body.kind == say.LIST:
             self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
         elif body.kind == say.NETWORK and self._rules(link).tells:
-            self._answer(link, message, network_page(self, body, link.is_local, link.now))
+            if self._tells(link):
+                self._answer(link, message, network_page(self, body, link.is_local, link.now))
+            else:
+                self._bounce(link, message, f"{self.address}: is asked too much at once; try again in a while")
         elif link.is_local and len(message.origin) == 1:
             self.host.request(link, body, descriptors)
             return
@@ -408,7 +415,7 @@ class Node:
 
     def _bounce(self, link: Link, message: Message, text: str) -> None:
         """Tell the sender that its request failed.  Answers are never answered."""
-        if is_request(message.body):
+        if say.is_request(message.body):
             id_ = say.decode_body(message.body).id
             self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900]))
 
@@ -435,14 +442,6 @@ class Node:
 
     def _offer_services(self) -> None:
         self.discovery.offers(tuple(sorted(it.name for it in self.services.values() if it.name and not it.private)))
-
-
-def is_request(body: bytes) -> bool:
-    """Whether `body` asks for an answer; False too if it says nothing that can be understood."""
-    try:
-        return say.decode_body(body).is_request
-    except WireError:
-        return False
 
 
 def _join(stream: Stream, other: Stream) -> None:

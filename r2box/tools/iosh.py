@@ -11,7 +11,7 @@ from ..command import QUIET, VERBOSE, Argument, Command, Option
 from ..errors import OWN_FAILURE, SIGNALLED, UsageError, WireError
 from ..net import child
 from ..net.channel import Channel, socketpair
-from ..net.frames import Frames, Sink, Source
+from ..net.frames import LAST_WORDS, Frames, Sink, Source
 from ..net.log import Log
 from ..net.loop import Loop
 from ..proto import terminal as say
@@ -179,6 +179,7 @@ class Session:
         self._has_exited = False  # the program; what it has said may not be written out yet
         self._is_over = False
         self._exit = OWN_FAILURE
+        self._why = ""  # there is no tunnel any more
 
     def _encode_start(self, words: list[bytes]) -> bytes:
         names = {b"LANG", b"LANGUAGE", *((b"TERM", b"COLORTERM") if self._on_terminal else ())}
@@ -304,12 +305,22 @@ class Session:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _lost(self, why: str) -> None:
-        """The tunnel has ended.  If it did before the program, COMMAND has said why, or its status tells."""
+        """The tunnel has ended.  If it did before the program, COMMAND has some time to say why."""
         if self._has_exited:
             return
-        why = why or ("it broke off" if self._source else "no ioshd has answered")
-        # A ^C reaches COMMAND too, whose end may be heard of before our own signal is.  Two rounds on, it has been.
-        self._loop.soon(lambda: self._loop.soon(lambda: self._leave(OWN_FAILURE, f"{self._command}: {why}")))
+        self._why = why or ("it broke off" if self._source else "no ioshd has answered")
+        if self._pid:
+            self._loop.later(LAST_WORDS, self._give_up)
+        else:
+            self._give_up_soon()
+
+    def _give_up_soon(self) -> None:
+        """A ^C reaches COMMAND too, whose end may be heard of before our own signal is.  Two rounds on, it has been."""
+        self._loop.soon(lambda: self._loop.soon(self._give_up))
+
+    def _give_up(self) -> None:
+        if not self._is_over:
+            self._leave(OWN_FAILURE, f"{self._command}: {self._why}")
 
     def _leave(self, status: int = OWN_FAILURE, why: str = "") -> None:
         """End at once, and hang COMMAND up."""
@@ -353,6 +364,8 @@ class Session:
             self._log.info(f"{self._command}: {how}")
         if self._is_over:
             self._loop.stop()
+        elif self._why:
+            self._give_up_soon()
 
 
 _HEARD = {
