@@ -56,10 +56,11 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 dist/r2box: $(sources) $(ready)
+	@echo "building dist/r2box"
 	@$(venv)/python build/make.py
 
 $(ready): pyproject.toml
-	@echo "making .venv with the tools that build and test (once)"
+	@echo "making .venv with the tools that build and test (once; it takes a minute)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 9) and "r2box: needs Python 3.9 or newer")'
 	@$(PYTHON) -m venv --clear .venv
 	@$(venv)/python -m pip --disable-pip-version-check install --quiet --editable '.[dev]'

@@ -148,7 +148,7 @@ class Node:
 
         >>> node.offer("sshd", "tcp://127.0.0.1:22")  # doctest: +SKIP
         """
-        parsed, patterns = parse_transport(transport), tuple(allow)
+        parsed, patterns = parse_transport(transport), (allow,) if isinstance(allow, str) else tuple(allow)
         check_address(name)
         if parsed.kind == STDIO:
             raise UsageError("-: stdin and stdout are the process's; serve them by hand")

@@ -218,11 +218,11 @@ class Session:
         """Offer the service `name`, and yield a connected, blocking socket and its origin for each tunnel to it.
 
         The origin is the way back to who opened it, nearest node first, such as "bob/child/7".  With `allow`, only
-        tunnels whose origin matches one of these patterns come.  RefusedError if the name is taken, AddressError if
-        it is none.  It is offered from this call on, not from the first `next`.
+        tunnels whose origin matches one of these patterns, or this one, come.  RefusedError if the name is taken,
+        AddressError if it is none.  It is offered from this call on, not from the first `next`.
         """
         answers: list[say.Body] = []
-        patterns = tuple(pattern.encode() for pattern in allow)
+        patterns = tuple(pattern.encode() for pattern in ((allow,) if isinstance(allow, str) else allow))
         check_address(name)
 
         def ask() -> None:

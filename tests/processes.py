@@ -335,6 +335,23 @@ class Place:
         self.answers(one, other)
         return program
 
+    def await_socket(self, name: str) -> None:
+        """Until somebody listens at the UNIX socket `name` here; it is there a little earlier."""
+
+        def listens() -> bool:
+            rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()]
+            names = (name, str(self.path / name))
+            return (self.path / name).exists() and any(row[-1] in names and row[3] == "00010000" for row in rows)
+
+        eventually(listens, f"a listener at {name}")
+
+    def forward_socket(self, node: str) -> Program:
+        """NODE.fwd leads to NODE.sock, over something that carries bytes and no descriptors."""
+        need("socat")
+        program = self.start(f"socat unix-l:{node}.fwd,fork unix:{node}.sock")
+        self.await_socket(f"{node}.fwd")
+        return program
+
     def pair(self, options: str = "") -> tuple[Program, Program]:
         """Two linked daemons, alice and bob."""
         alice, bob = self.node("alice"), self.node("bob")

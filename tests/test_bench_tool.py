@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from processes import Place, cpu_time, eventually, need, open_files
+from processes import Place, cpu_time, eventually, open_files
 
 from r2box.tools.bench import COMMAND
 
@@ -90,10 +90,8 @@ def test_back_to_the_own_node_by_way_of_another(place: Place) -> None:
 
 
 def test_over_a_forwarded_control_socket(place: Place) -> None:
-    need("socat")
     place.pair()
-    place.start("socat unix-l:alice.fwd,fork unix:alice.sock")
-    eventually((place.path / "alice.fwd").exists, "the forwarded socket")
+    place.forward_socket("alice")
     check(json.loads(place.run("r2 -s alice.fwd -t bob bench --time 0.3 --json").out), "bob")
 
 

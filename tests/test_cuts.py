@@ -119,9 +119,9 @@ def test_one_side_asks_for_repair(nodes: Place, kind: str, near: str, far: str) 
         dial(nodes, f"{spoil} 'r2 -s bob.sock connect {far} -'", near)
     elif kind == "unix":
         waiting = nodes.start(f"r2 -v -s bob.sock connect {far} unix-listen://bob.line")
-        eventually((nodes.path / "bob.line").exists, "the socket")
+        nodes.await_socket("bob.line")
         nodes.start(f"{spoil} unix-listen://spoilt unix://bob.line")
-        eventually((nodes.path / "spoilt").exists, "the socket")
+        nodes.await_socket("spoilt")
         dial(nodes, "unix://spoilt", near)
         waiting.says("linked to")
     else:
@@ -338,7 +338,7 @@ def test_tcp_today_and_something_else_tomorrow(nodes: Place, socat: None) -> Non
     nodes.start("r2 -v -s bob.sock connect unix-listen://bob.line")
     nodes.start(f"r2 -v -s bob.sock connect 'socat tcp-l:{socats},fork,reuseaddr exec:-'")
     await_port(socats)
-    eventually((nodes.path / "bob.line").exists, "the socket")
+    nodes.await_socket("bob.line")
     ways = [
         f"tcp://127.0.0.1:{tcp}",
         "unix://bob.line",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Place, await_port, eventually, free_port, need, open_files
+from processes import Place, await_port, eventually, free_port, open_files
 
 import r2box
 
@@ -69,9 +69,7 @@ def test_ls_and_ping(place: Place, monkeypatch: pytest.MonkeyPatch, at: str) -> 
     place.serve("bob", "cat", "cat")
     monkeypatch.chdir(place.path)
     if at == "alice.fwd":
-        need("socat")
-        place.start("socat unix-l:alice.fwd,fork unix:alice.sock")
-        eventually((place.path / "alice.fwd").exists, "the forwarded socket")
+        place.forward_socket("alice")
     assert r2box.ls("bob", socket=at) == [("node", "alice", ""), ("service", "service/cat", "")]
     entries = r2box.ls(socket=at, clients=True)
     assert [entry.kind for entry in entries][:1] == ["node"]
@@ -388,7 +386,7 @@ def test_example_web(place: Place) -> None:
 def test_example_embedded(place: Place) -> None:
     place.node("bob")
     place.start("r2 -s bob.sock connect unix-listen://link.sock")
-    eventually((place.path / "link.sock").exists, "the listener")
+    place.await_socket("link.sock")
     place.serve("bob", "cat", "cat")
     result = place.run(example(place, "embedded", "carl.sock", "unix://link.sock", "bob/cat"), patience=30)
     assert result.out == "linked to bob\nhello from inside\n", result

@@ -334,7 +334,7 @@ def test_curl(nodes: Place, web: int, at: str) -> None:
 def test_redis(nodes: Place) -> None:
     need("redis-server", "redis-cli")
     nodes.start("redis-server --port 0 --unixsocket redis.sock --save '' --appendonly no --dir .")
-    eventually((nodes.path / "redis.sock").exists, "redis")
+    nodes.await_socket("redis.sock")
     nodes.serve("bob", f"unix://{nodes.path}/redis.sock", "redis")
     forward(nodes, "bob/redis", "unix-listen://here.sock")
     tcp = f"redis-cli -p {port_of(forward(nodes, 'bob/redis'))}"

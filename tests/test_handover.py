@@ -41,19 +41,11 @@ WAITER = "trap 'echo hung up >hangup; exit 1' HUP; echo ready; while :; do sleep
 # -- helpers -----------------------------------------------------------------------------------------------------------
 
 
-def forward(place: Place, node: str) -> Program:
-    """NODE.fwd: the control socket of a node, over something that carries bytes and no descriptors."""
-    need("socat")
-    program = place.start(f"socat unix-l:{node}.fwd,fork unix:{node}.sock")
-    eventually((place.path / f"{node}.fwd").exists, "the forwarded socket")
-    return program
-
-
 def build(place: Place, *ways: str, options: str = "") -> tuple[Program, Program]:
     """alice and bob, linked, and what of `ways` is forwarded."""
     alice, bob = place.pair(options)
     for node in sorted({way.partition(".")[0] for way in ways if way.endswith(".fwd")}):
-        forward(place, node)
+        place.forward_socket(node)
     return alice, bob
 
 
@@ -640,7 +632,7 @@ def test_ssh_with_fdpass(place: Place, ssh: str) -> None:
         f"ssh {ssh} -o ProxyCommand='{sshd_line(place)}' -N"
         f" -L {place.path}/alice.fwd:{place.path}/alice.sock -L {place.path}/bob.fwd:{place.path}/bob.sock here"
     )
-    eventually((place.path / "bob.fwd").exists, "the forwarded sockets")
+    place.await_socket("bob.fwd")
     for from_ in ("alice.sock", "bob.sock", "alice.fwd", "bob.fwd"):
         proxy = f"-o ProxyUseFdpass=yes -o ProxyCommand='r2-tunnel -s {from_} -t bob/sshd --fdpass -'"
         result = place.run(f"ssh {ssh} {proxy} there 'cat; exit 5'", data, status=5)
@@ -667,8 +659,8 @@ def test_ssh_with_fdpass(place: Place, ssh: str) -> None:
 def test_everything_over_a_forwarded_control_socket(place: Place) -> None:
     """Servers, clients and links, all of them relayed."""
     alice, bob = place.node("alice"), place.node("bob")
-    forward(place, "alice")
-    forward(place, "bob")
+    place.forward_socket("alice")
+    place.forward_socket("bob")
     with nothing_left(alice, bob):
         line = 'r2 -v -s alice.fwd connect -n bob "r2 -s bob.fwd connect -n alice -"'
         link = place.start(line).says("linked to")
@@ -707,7 +699,7 @@ def test_everything_over_a_forwarded_control_socket(place: Place) -> None:
 def test_links_over_a_forwarded_control_socket(place: Place) -> None:
     """tcp://, and stdin and stdout, from the one or the other side; each can be made again."""
     alice, bob = place.node("alice"), place.node("bob")
-    forward(place, "alice")
+    place.forward_socket("alice")
     place.serve("bob", "cat", "cat")
     port = free_port()
     data = os.urandom(MIB)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from processes import Place, Program, children, eventually, need, open_files
+from processes import Place, Program, children, eventually, open_files
 
 import r2box
 from r2box.errors import AddressError, DaemonError, RefusedError
@@ -54,11 +54,9 @@ def nothing_left(*daemons: Program) -> Iterator[None]:
 
 
 def forward(place: Place, from_: str) -> None:
-    """NODE.fwd is NODE.sock, over something that carries bytes and no descriptors."""
+    """What NODE.fwd, if that is `from_`, leads to."""
     if from_.endswith(".fwd"):
-        need("socat")
-        place.start(f"socat unix-l:{from_},fork unix:{from_[:-3]}sock")
-        eventually((place.path / from_).exists, "the forwarded socket")
+        place.forward_socket(from_[:-4])
 
 
 def converse(sock: socket.socket, data: bytes) -> bytes:
@@ -276,7 +274,7 @@ def test_each_side_ends_its_direction_by_itself(place: Place, pair: tuple[Progra
 
 
 def test_allow(place: Place, pair: tuple[Program, Program]) -> None:
-    mine, theirs = Service("mine", echo, ["child/*"]), Service("theirs", echo, ["alice/*"], "alice.sock")
+    mine, theirs = Service("mine", echo, "child/*"), Service("theirs", echo, ["alice/*"], "alice.sock")
     with nothing_left(*pair), mine, theirs:
         r2box.dial("bob/mine", socket="bob.sock").close()
         r2box.dial("bob/theirs", socket="alice.sock").close()

@@ -239,6 +239,9 @@ def test_ping_and_trace(place: Place) -> None:
     assert place.run("r2 -q -s alice.sock ping -c 1").out.startswith("--- the local node: 1 sent")
     assert "1 sent, 0 answered, 100% lost" in place.run("r2 -s alice.sock -t carl ping -c 1", status=1).out
     assert len(place.run("r2 -s alice.sock -t bob -t alice -t bob trace").out.splitlines()) == 4
+    place.serve("bob", "cat", "echo")
+    for target in ("bob/echo", "bob/service/echo"):
+        assert len(place.run(f"r2 -s alice.sock -t {target} trace").out.splitlines()) == 2, "its node is the last"
 
 
 def test_ping_of_a_daemon_that_does_not_answer(place: Place) -> None:

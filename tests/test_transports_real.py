@@ -312,7 +312,7 @@ def pair(nodes: Place) -> Place:
 def test_a_service_at_a_unix_socket(pair: Place, far: bool) -> None:
     pair.serve("bob", "cat", "echo")
     waiting = pair.start("r2 -v -s bob.sock -t echo tunnel unix-listen://echo.sock")
-    eventually((pair.path / "echo.sock").exists, "the socket")
+    pair.await_socket("echo.sock")
     pair.serve("bob" if far else "alice", "unix://echo.sock", "again")
     for data in (b"", b"abc", b"x" * 300_000):
         way = "bob/again" if far else "again"

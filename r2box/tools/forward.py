@@ -28,8 +28,8 @@ COMMAND = Command(
         "Makes a tunnel to the service at TARGET of every connection, until it is ended.  A HOST that is missing is "
         "the loopback, 0.0.0.0 every address of this host.  With port 0 the system chooses one; stderr says which.\n\n"
         "The end of either direction is passed on and leaves the other one open.  A connection that is refused at the "
-        "other end, or whose tunnel fails, is reset.  Who is slow to read slows the other end down.  "
-        "Beyond 4096 connections, more wait.\n\n"
+        "other end, or whose tunnel fails, is reset; a UNIX socket shows that as an end.  Who is slow to read slows "
+        "the other end down.  Beyond 4096 connections, more wait.\n\n"
         "Without --retry it ends when the daemon does, and so do its connections; with --retry connections are reset "
         "while there is none.\n\n" + URL_HELP
     ),

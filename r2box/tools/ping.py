@@ -157,6 +157,9 @@ def main_trace(args: Args) -> int:
 
         def hop(path: tuple[str, ...], length: int) -> None:
             def answered(seconds: float | None, why: str) -> None:
+                if 0 < length == len(path) and "is a service;" in why:  # spelled without the word: as above
+                    done()
+                    return
                 time = None if seconds is None else seconds * 1000
                 name = format_path(path[:length])
                 if args.json:
