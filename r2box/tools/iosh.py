@@ -309,6 +309,7 @@ class Session:
         if self._has_exited:
             return
         self._why = why or ("it broke off" if self._source else "no ioshd has answered")
+        self._give_terminal_back()
         if self._pid:
             self._loop.later(LAST_WORDS, self._give_up)
         else:
@@ -327,13 +328,17 @@ class Session:
         if self._is_over:
             self._loop.stop()
             return
-        if self._terminal.is_raw:
-            self._show(b"\n")  # so that what is said next stands on a line of its own
+        self._give_terminal_back()
         self._close(status)
         if why:
             self._log.error(why)
         if self._pid:
             child.send_signal(self._pid, signal.SIGHUP)
+
+    def _give_terminal_back(self) -> None:
+        if self._terminal.is_raw:
+            self._show(b"\n")  # so that what is said next stands on a line of its own
+        self._terminal.restore()
 
     def _close(self, status: int) -> None:
         """All is done but that COMMAND has to end."""
