@@ -2,7 +2,7 @@
 
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
                         outbox, flight, session <- sender, pulse <- greeting, policy <- link, whole, meter, attempt;
-                        advert, damper <- table <- neighbour <- discovery; listing, probes <- node)
+                        advert, damper, allowance <- table <- neighbour <- discovery; listing, probes <- node)
         <- net <- service <- library <- embedded <- tools <- index <- completion <- own <- box
 """
 
@@ -24,7 +24,7 @@ LAYERS = ["errors", "proto", "net", "service", "library", "embedded", "tools", "
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
     "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
-    "link", "whole", "meter", "attempt", "advert", "damper", "table", "neighbour", "discovery", "listing",
+    "link", "whole", "meter", "attempt", "advert", "damper", "allowance", "table", "neighbour", "discovery", "listing",
     "probes", "node", "terminal",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
