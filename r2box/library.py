@@ -13,6 +13,8 @@ long as its socket, not as long as the `Session` that opened it.
 Everything here blocks, and takes the most seconds that it may as `timeout` (None: as long as it takes).  The functions
 may be called from any thread; a Session is for one thread at a time: give each a Session of its own.  What goes wrong
 is an R2Error, or TimeoutError.  No signal handler is set, and asyncio runs what blocks here in `asyncio.to_thread`.
+
+A child by fork has sockets like any other, but no sessions or services: those are its parent's, and go on when it ends.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Session:
         self._path = "the node" if isinstance(socket, sockets.socket) else socket or socketfile.default_path()
         self._loop = Loop()
         self._begun = self._loop.now()
+        self._process = os.getpid()  # a child by fork has our descriptors, but may not use them
         self._gone: str | None = None
         self._is_closed = False
         self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels nobody has taken yet
@@ -99,11 +102,19 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Part from the daemon; services of this session end, tunnels do not.  Safe to call again."""
+        """Part from the daemon; services of this session end, tunnels do not.  Safe to call again.
+
+        In a child by fork only what that has of it is closed.
+        """
         if self._is_closed:
             return
         self._is_closed = True
         self._gone = self._gone or "the session is closed"
+        if os.getpid() != self._process:
+            self._client.abandon()
+            self._loop.close()
+            self._drop_incoming()
+            return
         if self._thread is not None:
             self._loop.post(self._part_when_empty)
             return
@@ -274,6 +285,7 @@ class Session:
 
     def _do(self, fn: Callable[[], object]) -> None:
         """fn(), where the loop runs."""
+        self._check_process()
         if self._thread is None:
             fn()
         else:
@@ -285,6 +297,7 @@ class Session:
         def over() -> bool:
             return done() or self._gone is not None
 
+        self._check_process()
         if self._thread is not None:
             with self._changed:
                 self._changed.wait_for(over, timeout)
@@ -299,6 +312,10 @@ class Session:
             what = "" if self._is_closed else "the daemon went away: "
             raise DaemonError(f"{self._path}: {what}{self._gone}")
         return done()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise DaemonError(f"{self._path}: this session is of the process that this one was forked from")
 
     def _take(self, got: list[T | Exception], timeout: float | None, missed: str) -> T:
         """What has come into `got`, waiting for it; TimeoutError with `missed` if that is not within `timeout` s."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket as sockets
 import threading
 
 from .errors import DaemonError
@@ -9,7 +11,6 @@ from .errors import DaemonError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from socket import socket
     from types import TracebackType
 
 
@@ -26,24 +27,25 @@ class Service:
 
     def __init__(
         self,
-        tunnels: Iterator[tuple[socket, str]],
-        bell: socket,
+        tunnels: Iterator[tuple[sockets.socket, str]],
+        bell: sockets.socket,
         end: Callable[[], None],
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Made by `serve` only.  Closing `bell` lets go who waits for one of `tunnels`, with a DaemonError; end() ends
-        the session of both; is_over() says whether an end of the daemon is no error."""
+        """Made by `serve` only.  At the end of `bell` who waits for one of `tunnels` has a DaemonError; end() ends the
+        session of both; is_over() says whether an end of the daemon is no error."""
         self._tunnels = tunnels
         self._bell = bell
         self._end = end
         self._is_over = is_over
+        self._process = os.getpid()
         self._lock = threading.RLock()
         self._is_waiting = self._is_closed = False
 
     def __iter__(self) -> Service:
         return self
 
-    def __next__(self) -> tuple[socket, str]:
+    def __next__(self) -> tuple[sockets.socket, str]:
         with self._lock:
             try:
                 if not self._is_closed:
@@ -72,9 +74,16 @@ class Service:
         """Offer it no more; an iteration ends, tunnels do not.
 
         Any thread may call this, and a signal handler, also while another waits for the next tunnel; and again.
+        A child by fork only lets go what it has of it: the service goes on.
         """
         self._is_closed = True
-        self._bell.close()
+        if os.getpid() != self._process:  # where nobody waits, whoever has the lock
+            self._release()
+            return
+        try:
+            self._bell.shutdown(sockets.SHUT_RDWR)  # a child by fork may have it too
+        except OSError:
+            pass  # closed already
         with self._lock:
             if not self._is_waiting:  # or this is a signal handler on top of `__next__`, which sees to it
                 self._release()

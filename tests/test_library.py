@@ -330,6 +330,48 @@ def test_a_service_is_closed(place: Place, pair: tuple[Program, Program], at: st
         eventually(is_gone, "the end of it", 5)
 
 
+@pytest.mark.every_python
+@pytest.mark.parametrize("at", ["bob.sock", "bob.fwd"], ids=["direct", "forwarded"])
+def test_a_service_that_forks(place: Place, pair: tuple[Program, Program], at: str) -> None:
+    """A child for each tunnel takes nothing from its parent when it ends, and keeps nobody from closing the service."""
+    forward(place, at)
+    with nothing_left(*pair):
+        service = r2box.serve("x", socket=at)
+        for _ in range(3):
+            client = place.start("echo hello | r2 -s alice.sock -t bob/x tunnel -")
+            sock, _ = next(service)
+            child = os.fork()
+            if not child:
+                signal.alarm(10)
+                try:
+                    sock.sendall(read_all(sock))
+                    with pytest.raises(DaemonError, match="forked"):
+                        next(service)
+                    service.close()
+                    os._exit(7)
+                finally:
+                    os._exit(1)
+            sock.close()
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            client.prints("hello").ends(0)
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        try:
+            waits = threading.Thread(target=list, args=(service,))
+            waits.start()
+            time.sleep(0.1)
+            closes = threading.Thread(target=service.close, daemon=True)
+            closes.start()
+            waits.join(5)
+            assert not waits.is_alive()
+            closes.join(5)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
 def test_many(place: Place, pair: tuple[Program, Program]) -> None:
     with nothing_left(*pair), Service("echo", echo) as service:
         for from_ in ("alice.sock", "bob.sock"):

@@ -116,6 +116,11 @@ class Client:
         self._gone = lambda why: None
         self.link.close("", orderly=True)
 
+    def abandon(self) -> None:
+        """Close our descriptor and say nothing: the connection goes on in the process that we were forked from."""
+        if self._driver is not None:
+            self._driver.channel.close()
+
     # -- what the link says (Owner) --------------------------------------------------------------------------------
 
     def link_hello(self, link: Link) -> None:
