@@ -296,6 +296,12 @@ def test_install(place: Place) -> None:
     place.run("r2box --install a b", status=2)
 
 
+def test_an_install_that_does_not_fit_leaves_nothing(place: Place) -> None:
+    result = place.run("ulimit -f 8; r2box --install bin", status=1)  # what a full disk does too
+    assert result.err == "r2box: bin/r2box: File too large\n"
+    assert list((place.path / "bin").iterdir()) == []
+
+
 def test_install_leaves_a_foreign_r2_alone(place: Place) -> None:
     """radare2 has that name."""
     folder = place.path / "bin"
