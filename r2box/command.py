@@ -146,7 +146,8 @@ def closest(word: str, choices: Iterable[str]) -> str:
     """` (did you mean X?)` for the choice most like `word`, or an empty text when none is."""
     from difflib import get_close_matches
 
-    return "".join(f" (did you mean {match}?)" for match in get_close_matches(word, list(choices), 1))
+    names = {choice.lstrip("-"): choice for choice in choices}  # dashes, which all options have, make none alike
+    return "".join(f" (did you mean {names[match]}?)" for match in get_close_matches(word.lstrip("-"), names, 1))
 
 
 def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> Args:
@@ -162,7 +163,9 @@ def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> A
             raise UsageError(f"{command.name} has no option --{name.replace('_', '-')}")
         given[name] = list(value) if isinstance(value, list) else value
     rest = [place for place, argument in enumerate(command.arguments) if argument.rest]
-    plain = _scan(command.options, words, given, rest[0] if rest else len(words) + 1)
+    takes_command = bool(command.arguments) and command.arguments[-1].name == "TRANSPORT"
+    advice = " (a command of several words is one argument: put it in quotes)" if takes_command else ""
+    plain = _scan(command.options, words, given, rest[0] if rest else len(words) + 1, advice)
     lenient = "help" in given or "version" in given
     for argument in command.arguments:
         if not plain and argument.required and not lenient:
@@ -170,8 +173,13 @@ def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> A
         if plain:
             given[argument.dest], plain = (plain, []) if argument.rest else (plain[0], plain[1:])
     if plain and not lenient:
-        raise UsageError(f"unexpected argument {plain[0]!r}")
+        raise UsageError(f"unexpected argument {plain[0]!r}{advice or _target(command, plain[0])}")
     return Args(_defaults(command.options, command.arguments), given)
+
+
+def _target(command: Command, word: str) -> str:
+    """What may have been meant by a word that is too much."""
+    return f" (a node or service is named by -t {word})" if TARGET in command.options and word.isprintable() else ""
 
 
 def parse_leading(options: Sequence[Option], words: Sequence[str]) -> tuple[Args, list[str]]:
@@ -192,10 +200,13 @@ def _defaults(options: Sequence[Option], arguments: Sequence[Argument]) -> dict[
     return values
 
 
-def _scan(options: Sequence[Option], words: Sequence[str], given: dict[str, Any], limit: int) -> list[str]:
+def _scan(
+    options: Sequence[Option], words: Sequence[str], given: dict[str, Any], limit: int, advice: str = ""
+) -> list[str]:
     """Move options from `words` into `given`, up to and with word number `limit` that is not one; return the others.
 
-    With a limit of 0 the first word that is not an option ends them, and no option behind it is looked at.
+    With a limit of 0 the first word that is not an option ends them, and no option behind it is looked at.  `advice` is
+    for an unknown option behind such a word.
     """
     index = {flag: option for option in options for flag in option.flags}
     left = list(reversed(words))  # the next word is the last one
@@ -203,7 +214,7 @@ def _scan(options: Sequence[Option], words: Sequence[str], given: dict[str, Any]
     while left and (not plain or len(plain) < limit) and "help" not in given and "version" not in given:
         word = left.pop()
         if word.startswith("-") and word not in ("-", "--"):
-            _take(index, word, left, given)
+            _take(index, word, left, given, advice if plain else "")
         elif word == "--":
             break
         else:
@@ -211,15 +222,15 @@ def _scan(options: Sequence[Option], words: Sequence[str], given: dict[str, Any]
     return plain + left[::-1]
 
 
-def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str, Any]) -> None:
+def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str, Any], advice: str) -> None:
     """Store the option in `word`; a value that it lacks comes from `left`, and the rest of a bundle goes back there."""
     long = word.startswith("--")
     flag, equals, value = word.partition("=") if long else (word[:2], word[2:], word[2:])
     option = index.get(flag)
     if option is None:
         longs = [known for known, other in index.items() if known.startswith("--") and not other.hidden]
-        meant = closest(flag if long else "-" + word, longs)
-        raise UsageError(f"unknown option {flag if flag.isprintable() else repr(flag)}{meant}")
+        meant = closest(flag if long else "-" + word, longs) if len(word) > 2 else ""  # a letter is like everything
+        raise UsageError(f"unknown option {flag if flag.isprintable() else repr(flag)}{meant or advice}")
     if option.metavar and not equals:
         if not left:
             raise UsageError(f"option {flag} needs {'an' if option.metavar[0] in 'AEIOU' else 'a'} {option.metavar}")
