@@ -54,13 +54,15 @@ class Argument:
 
     One that is not required is None when absent.  `rest` takes every remaining word untouched, as a list that may
     be empty unless `required`: nothing in it is read as an option.  It starts right behind the argument before it,
-    or, where there is none, at the first word that is not an option.
+    or, where there is none, at the first word that is not an option.  With `mixed` options may stand among them.
     """
 
-    __slots__ = ("dest", "help", "name", "required", "rest")
+    __slots__ = ("dest", "help", "mixed", "name", "required", "rest")
 
-    def __init__(self, name: str, help: str, required: bool = True, rest: bool = False) -> None:
-        self.name, self.help, self.required, self.rest = name.upper(), help, required, rest
+    def __init__(
+        self, name: str, help: str, required: bool = True, rest: bool = False, mixed: bool = False
+    ) -> None:
+        self.name, self.help, self.required, self.rest, self.mixed = name.upper(), help, required, rest, mixed
         self.dest = name.lower().replace("-", "_")
 
 
@@ -162,7 +164,7 @@ def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> A
         if name not in [option.dest for option in command.options]:
             raise UsageError(f"{command.name} has no option --{name.replace('_', '-')}")
         given[name] = list(value) if isinstance(value, list) else value
-    rest = [place for place, argument in enumerate(command.arguments) if argument.rest]
+    rest = [place for place, argument in enumerate(command.arguments) if argument.rest and not argument.mixed]
     takes_command = bool(command.arguments) and command.arguments[-1].name == "TRANSPORT"
     advice = " (a command of several words is one argument: put it in quotes)" if takes_command else ""
     plain = _scan(command.options, words, given, rest[0] if rest else len(words) + 1, advice)
