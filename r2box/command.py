@@ -257,6 +257,8 @@ def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
     elif option.kind == "list":
         given.setdefault(option.dest, []).append(text)
     elif option.kind == "text":
+        if not text and option is SOCKET:  # as of "$UNSET": another daemon than the one that was meant must not answer
+            raise UsageError(f"option {flag}: an empty {option.metavar}")
         given[option.dest] = text
     else:
         what, make = ("a whole number", int) if option.kind == "int" else ("a number", float)

@@ -88,6 +88,8 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2d ''", "empty"),
         ("r2d --sokcet x a", "--sokcet"),
         ("r2d -s", "-s"),
+        ("r2d -s '' a", "option -s: an empty SOCKET"),
+        ("r2 --socket= ls", "option --socket: an empty SOCKET"),
         ("r2dm", "missing -f"),
         ("r2 lss", "did you mean ls?"),
         ("r2 -x ls", "-x"),
