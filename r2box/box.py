@@ -60,9 +60,7 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the children's statuses away
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as every other program dies of it; tools that wait for it say so
     try:
-        status = run()
-        sys.stdout.flush()
-        return status
+        return _flushed(run())
     except R2Error as error:
         lines = str(error).splitlines() + ["--help shows what is possible"] * isinstance(error, UsageError)
         _complain(getattr(error, "tool", name), lines)
@@ -72,9 +70,19 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
         return SIGNALLED + signal.SIGPIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _complain(name, [f"{where}{error.strerror or error}"])
+        _complain(getattr(error, "tool", name), [f"{where}{error.strerror or error}"])
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+
+
+def _flushed(status: int) -> int:
+    """`status`, once stdout has taken all that was printed."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "stdout"
+        raise
+    return status
 
 
 def _complain(name: str, lines: list[str]) -> None:
@@ -110,10 +118,10 @@ def _run(name: str, words: list[str]) -> int:
             from .usage import render_help
 
             print(render_help(command) if args.help else f"{name} (r2box) {__version__}\n", end="")
-            return OK
-        return run(args)
-    except R2Error as error:
-        error.tool = name  # type: ignore[attr-defined]
+            return _flushed(OK)
+        return _flushed(run(args))
+    except (R2Error, OSError) as error:
+        error.tool = name  # type: ignore[union-attr]
         raise
 
 

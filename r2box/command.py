@@ -54,13 +54,15 @@ class Argument:
 
     One that is not required is None when absent.  `rest` takes every remaining word untouched, as a list that may
     be empty unless `required`: nothing in it is read as an option.  It starts right behind the argument before it,
-    or, where there is none, at the first word that is not an option.
+    or, where there is none, at the first word that is not an option.  With `mixed` options may stand among them.
     """
 
-    __slots__ = ("dest", "help", "name", "required", "rest")
+    __slots__ = ("dest", "help", "mixed", "name", "required", "rest")
 
-    def __init__(self, name: str, help: str, required: bool = True, rest: bool = False) -> None:
-        self.name, self.help, self.required, self.rest = name.upper(), help, required, rest
+    def __init__(
+        self, name: str, help: str, required: bool = True, rest: bool = False, mixed: bool = False
+    ) -> None:
+        self.name, self.help, self.required, self.rest, self.mixed = name.upper(), help, required, rest, mixed
         self.dest = name.lower().replace("-", "_")
 
 
@@ -146,7 +148,8 @@ def closest(word: str, choices: Iterable[str]) -> str:
     """` (did you mean X?)` for the choice most like `word`, or an empty text when none is."""
     from difflib import get_close_matches
 
-    return "".join(f" (did you mean {match}?)" for match in get_close_matches(word, list(choices), 1))
+    names = {choice.lstrip("-"): choice for choice in choices}  # dashes, which all options have, make none alike
+    return "".join(f" (did you mean {names[match]}?)" for match in get_close_matches(word.lstrip("-"), names, 1))
 
 
 def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> Args:
@@ -161,8 +164,10 @@ def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> A
         if name not in [option.dest for option in command.options]:
             raise UsageError(f"{command.name} has no option --{name.replace('_', '-')}")
         given[name] = list(value) if isinstance(value, list) else value
-    rest = [place for place, argument in enumerate(command.arguments) if argument.rest]
-    plain = _scan(command.options, words, given, rest[0] if rest else len(words) + 1)
+    rest = [place for place, argument in enumerate(command.arguments) if argument.rest and not argument.mixed]
+    takes_command = bool(command.arguments) and command.arguments[-1].name == "TRANSPORT"
+    advice = " (a command of several words is one argument: put it in quotes)" if takes_command else ""
+    plain = _scan(command.options, words, given, rest[0] if rest else len(words) + 1, advice)
     lenient = "help" in given or "version" in given
     for argument in command.arguments:
         if not plain and argument.required and not lenient:
@@ -170,8 +175,13 @@ def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> A
         if plain:
             given[argument.dest], plain = (plain, []) if argument.rest else (plain[0], plain[1:])
     if plain and not lenient:
-        raise UsageError(f"unexpected argument {plain[0]!r}")
+        raise UsageError(f"unexpected argument {plain[0]!r}{advice or _target(command, plain[0])}")
     return Args(_defaults(command.options, command.arguments), given)
+
+
+def _target(command: Command, word: str) -> str:
+    """What may have been meant by a word that is too much."""
+    return f" (a node or service is named by -t {word})" if TARGET in command.options and word.isprintable() else ""
 
 
 def parse_leading(options: Sequence[Option], words: Sequence[str]) -> tuple[Args, list[str]]:
@@ -192,10 +202,13 @@ def _defaults(options: Sequence[Option], arguments: Sequence[Argument]) -> dict[
     return values
 
 
-def _scan(options: Sequence[Option], words: Sequence[str], given: dict[str, Any], limit: int) -> list[str]:
+def _scan(
+    options: Sequence[Option], words: Sequence[str], given: dict[str, Any], limit: int, advice: str = ""
+) -> list[str]:
     """Move options from `words` into `given`, up to and with word number `limit` that is not one; return the others.
 
-    With a limit of 0 the first word that is not an option ends them, and no option behind it is looked at.
+    With a limit of 0 the first word that is not an option ends them, and no option behind it is looked at.  `advice` is
+    for an unknown option behind such a word.
     """
     index = {flag: option for option in options for flag in option.flags}
     left = list(reversed(words))  # the next word is the last one
@@ -203,7 +216,7 @@ def _scan(options: Sequence[Option], words: Sequence[str], given: dict[str, Any]
     while left and (not plain or len(plain) < limit) and "help" not in given and "version" not in given:
         word = left.pop()
         if word.startswith("-") and word not in ("-", "--"):
-            _take(index, word, left, given)
+            _take(index, word, left, given, advice if plain else "")
         elif word == "--":
             break
         else:
@@ -211,15 +224,15 @@ def _scan(options: Sequence[Option], words: Sequence[str], given: dict[str, Any]
     return plain + left[::-1]
 
 
-def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str, Any]) -> None:
+def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str, Any], advice: str) -> None:
     """Store the option in `word`; a value that it lacks comes from `left`, and the rest of a bundle goes back there."""
     long = word.startswith("--")
     flag, equals, value = word.partition("=") if long else (word[:2], word[2:], word[2:])
     option = index.get(flag)
     if option is None:
         longs = [known for known, other in index.items() if known.startswith("--") and not other.hidden]
-        meant = closest(flag if long else "-" + word, longs)
-        raise UsageError(f"unknown option {flag if flag.isprintable() else repr(flag)}{meant}")
+        meant = closest(flag if long else "-" + word, longs) if len(word) > 2 else ""  # a letter is like everything
+        raise UsageError(f"unknown option {flag if flag.isprintable() else repr(flag)}{meant or advice}")
     if option.metavar and not equals:
         if not left:
             raise UsageError(f"option {flag} needs {'an' if option.metavar[0] in 'AEIOU' else 'a'} {option.metavar}")
@@ -244,6 +257,8 @@ def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
     elif option.kind == "list":
         given.setdefault(option.dest, []).append(text)
     elif option.kind == "text":
+        if not text and option is SOCKET:  # as of "$UNSET": another daemon than the one that was meant must not answer
+            raise UsageError(f"option {flag}: an empty {option.metavar}")
         given[option.dest] = text
     else:
         what, make = ("a whole number", int) if option.kind == "int" else ("a number", float)

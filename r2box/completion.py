@@ -170,7 +170,8 @@ def _candidates(box: Command, words: list[str], current: str) -> Found:
         if word not in WORDS:
             return ()
         command = load(WORDS[word])[0]
-    rest = next((place for place, argument in enumerate(command.arguments) if argument.rest), 99)
+    ends = (place for place, argument in enumerate(command.arguments) if argument.rest and not argument.mixed)
+    rest = next(ends, 99)
     line.is_over = rest == 0
     words = line.read(command.options, words, rest)
     line.is_over = line.is_over or bool(words)

@@ -91,11 +91,7 @@ def _install(folder: str, force: bool) -> int:
     os.makedirs(folder, exist_ok=True)
     target = os.path.join(folder, "r2box")
     if not (os.path.exists(target) and os.path.samefile(source, target)):
-        import shutil
-
-        shutil.copyfile(source, target + ".new")
-        os.chmod(target + ".new", 0o755)
-        os.replace(target + ".new", target)
+        _copy(source, target)
     print(target)
     for name in TOOLS:
         path = os.path.join(folder, name)
@@ -108,6 +104,22 @@ def _install(folder: str, force: bool) -> int:
         os.symlink("r2box", path)
         print(f"{path} -> r2box")
     return OK
+
+
+def _copy(source: str, target: str) -> None:
+    """Replace `target` at once; what does not become whole, as on a full disk, does not stay.  R2Error."""
+    import contextlib
+    import shutil
+
+    new = target + ".new"
+    try:
+        shutil.copyfile(source, new)
+        os.chmod(new, 0o755)
+        os.replace(new, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise R2Error(f"{target}: {error.strerror}") from None  # shutil names the source
 
 
 def _man(name: str, force: bool) -> int:

@@ -256,6 +256,8 @@ def test_where_it_listens(nodes: Place) -> None:
     for address in (f"tcp:127.0.0.1:{port_of(at_home)}", f"tcp:127.0.0.1:{port_of(both)}", "unix:echo.sock"):
         need("socat")
         assert nodes.run(f"socat -t 10 - {address}", b"hello").out == "hello"
+    behind = nodes.start("r2 forward tcp-listen://127.0.0.1:0 -s alice.sock unix-listen://behind.sock -t bob/echo")
+    behind.says("listening at", 2)
     line = "r2 -s alice.sock -t bob/echo forward "
     again = nodes.run(f"{line} tcp-listen://127.0.0.1:{taken}", status=1)
     assert again.err == f"r2-forward: tcp-listen://127.0.0.1:{taken}: Address already in use\n"

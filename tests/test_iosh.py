@@ -297,6 +297,8 @@ def test_without_a_terminal(served: Place) -> None:
     assert served.run(f"{IOSH} cat", data).raw == data
     result = served.run(f"{IOSH} 'cat; echo err >&2; [ -t 0 ] || exit 6'", b"in", status=6)
     assert (result.out, result.err) == ("in", "err\n")
+    assert served.run(f"{IOSH} -- echo -- a  b").out == "-- a b\n"
+    assert served.run("iosh ''", status=2).err.startswith("iosh: an empty COMMAND")
     assert served.run(f"{IOSH} nonesuch x", status=127).err == "iosh: nonesuch: No such file or directory\n"
     assert served.run(f"{IOSH} /etc x", status=126).err.startswith("iosh: /etc: ")
     assert served.run(f"{IOSH} echo $(seq 257)", status=2).err.startswith("iosh: PROGRAM: more than 256 words")

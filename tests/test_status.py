@@ -376,13 +376,13 @@ def test_more_tunnels_than_go_into_a_page(place: Place) -> None:
 class Terminal:
     """A terminal and an `r2 top` on it."""
 
-    def __init__(self, place: Place, options: str = "", colour: str = "") -> None:
+    def __init__(self, place: Place, options: str = "", colour: str = "", kind: str = "xterm") -> None:
         self.ours, self.theirs = pty.openpty()
         self.resize(100, 20)
         self.modes = termios.tcgetattr(self.theirs)
         self.all = b""
         self.program = place.start(
-            f"r2 -s alice.sock top {options}", stdin=self.theirs, stdout=self.theirs, NO_COLOR=colour
+            f"r2 -s alice.sock top {options}", stdin=self.theirs, stdout=self.theirs, NO_COLOR=colour, TERM=kind
         )
 
     def close(self) -> None:
@@ -427,8 +427,8 @@ class Terminal:
 def terminals(place: Place) -> Iterator[Callable[..., Terminal]]:
     made: list[Terminal] = []
 
-    def make(options: str = "", colour: str = "") -> Terminal:
-        made.append(Terminal(place, options, colour))
+    def make(options: str = "", colour: str = "", kind: str = "xterm") -> Terminal:
+        made.append(Terminal(place, options, colour, kind))
         return made[-1]
 
     yield make
@@ -544,6 +544,17 @@ def test_top_without_colour(place: Place, terminals: Callable[..., Terminal]) ->
     top = terminals(colour="1")
     top.shows(lambda frame: "FROM" in "\n".join(frame))
     assert b"\x1b[7m" not in top.all
+
+
+def test_top_on_a_dumb_terminal(place: Place, terminals: Callable[..., Terminal]) -> None:
+    """As in a shell of Emacs."""
+    place.node("alice")
+    top = terminals("-n 2 -d 0.1", kind="dumb")
+    top.program.ends(0)
+    top.read()
+    assert top.all.count(b"alice: 0 links") == 2
+    assert b"\x1b" not in top.all
+    assert termios.tcgetattr(top.theirs) == top.modes
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from processes import Place, eventually, wakeups
 
+from r2box.net import socketfile
+
 TOOLS = "r2d r2dm r2 r2-connect r2-tunnel r2-serve r2-forward r2-ssh r2-lossy iosh ioshd".split()
 WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve"]
 
@@ -86,12 +88,14 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2d ''", "empty"),
         ("r2d --sokcet x a", "--sokcet"),
         ("r2d -s", "-s"),
+        ("r2d -s '' a", "option -s: an empty SOCKET"),
+        ("r2 --socket= ls", "option --socket: an empty SOCKET"),
         ("r2dm", "missing -f"),
         ("r2 lss", "did you mean ls?"),
         ("r2 -x ls", "-x"),
         ("r2 ls extra", "unexpected argument 'extra'"),
         ("r2 -t 'a b' ls", "' '"),
-        ("r2 -t a//b ls", "empty"),
+        ("r2 -t a//b ls", "r2-ls: 'a//b' is no path: an address between slashes cannot be empty"),
         ("r2 ping -c 0", "-c"),
         ("r2 ping -c x", "x"),
         ("r2 bench", "bench measures the way to another node: give one with -t"),
@@ -153,6 +157,12 @@ def test_transports_that_are_none(place: Place, line: str, status: int, words: s
     assert result.status in (status, 2)
 
 
+@pytest.mark.parametrize("word", ["connect", "serve", "watch"])
+def test_a_target_without_a_meaning_is_not_offered(place: Place, word: str) -> None:
+    assert "--target" not in place.run(f"r2 {word} --help").out
+    assert "-t has no meaning here" in place.run(f"r2 -t bob {word} {'x' if word != 'watch' else ''}", status=2).err
+
+
 def test_r2_without_a_command_shows_its_help(place: Place) -> None:
     result = place.run("r2", status=2)
     assert result.out == ""
@@ -197,6 +207,18 @@ def test_where_the_socket_is(place: Place) -> None:
         assert f"{expected}: no daemon" in place.run("r2 ls", status=1).err
     place.start("r2d alice", R2_SOCKET="alice.sock").says("listening at alice.sock")
     assert place.run("r2 ls", R2_SOCKET="alice.sock").out == ""
+    assert "(start one with: r2d -s 'no one.sock' ADDRESS)" in place.run("r2 -s 'no one.sock' ls", status=1).err
+
+
+@pytest.mark.parametrize("given", ["/somewhere", "", "relative"])
+def test_where_the_socket_of_a_user_without_a_runtime_directory_is(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000_000_007)  # has no /run/user
+    for name, value in (("R2_SOCKET", ""), ("HOME", "/home/x"), ("XDG_STATE_HOME", given)):
+        monkeypatch.setenv(name, value)
+    state = given if given.startswith("/") else "/home/x/.local/state"
+    assert socketfile.default_path() == f"{state}/r2/r2.sock"
 
 
 # -- ls, ping, trace ---------------------------------------------------------------------------------------------------
@@ -294,6 +316,12 @@ def test_install(place: Place) -> None:
     assert place.run("bin/r2d --version").status == 0
     place.run("r2box --install", status=2)
     place.run("r2box --install a b", status=2)
+
+
+def test_an_install_that_does_not_fit_leaves_nothing(place: Place) -> None:
+    result = place.run("ulimit -f 8; r2box --install bin", status=1)  # what a full disk does too
+    assert result.err == "r2box: bin/r2box: File too large\n"
+    assert list((place.path / "bin").iterdir()) == []
 
 
 def test_install_leaves_a_foreign_r2_alone(place: Place) -> None:

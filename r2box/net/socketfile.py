@@ -24,7 +24,9 @@ def default_path() -> str:
     runtime = f"/run/user/{os.geteuid()}"
     if os.path.isdir(runtime):
         return f"{runtime}/r2.sock"
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # empty and relative ones are to be ignored (XDG Base Directory Specification)
+        state = os.path.expanduser("~/.local/state")
     return f"{state}/r2/r2.sock"
 
 
@@ -42,7 +44,9 @@ def connect(path: str) -> socket.socket:
                 why = "nobody listens at this socket"
                 if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
                     raise DaemonError(f"{path}: no daemon: this is not a socket") from None  # nor can one start there
-            raise DaemonError(f"{path}: no daemon: {why} (start one with: r2d -s {path} ADDRESS)") from None
+            from .shell import quote
+
+            raise DaemonError(f"{path}: no daemon: {why} (start one with: r2d -s {quote(path)} ADDRESS)") from None
         raise DaemonError(f"{path}: {error.strerror}") from None
     return sock
 

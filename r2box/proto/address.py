@@ -43,6 +43,8 @@ def parse_path(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     words = text.split("/", 2 * MAX_HOPS)
+    if "" in words:
+        raise AddressError(f"{text!r} is no path: an address between slashes cannot be empty")
     path: list[str] = []
     following = iter(words)
     for word in following:

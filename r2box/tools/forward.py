@@ -20,7 +20,7 @@ COMMAND = Command(
     "bring a service of another node to a port of this host",
     arguments=[
         Argument("TRANSPORT", summary(FORWARD)),
-        Argument("MORE", "further ones", required=False, rest=True),
+        Argument("MORE", "further ones", required=False, rest=True, mixed=True),
     ],
     options=[Option(("--retry",), "if the daemon goes away, wait for it to come back", kind="flag")],
     aliases=["r2 forward"],

@@ -78,6 +78,10 @@ HELP = b"""
 def main(args: Args) -> int:
     if args.tty and args.no_tty:
         raise UsageError("-t and -T: only one of them")
+    if not args.command.strip():
+        raise UsageError("an empty COMMAND: what leads to an ioshd?")
+    if args.program[:1] == ["--"]:  # as with ssh and mosh
+        del args.program[0]
     is_terminal = os.isatty(0) and os.isatty(1)
     return Session(args, args.tty or (is_terminal and not args.no_tty)).run()
 

@@ -60,7 +60,7 @@ TOP = Command(
     options=[
         Option(("-d", "--delay"), "look every SECONDS", "SECONDS", kind="float", default=2.0),
         Option(("-n", "--count"), "end after COUNT looks", "COUNT", kind="int"),
-        Option(("-b", "--batch"), "print one look after the other, as it does without a terminal", kind="flag"),
+        Option(("-b", "--batch"), "print one look after the other, as without a terminal or on a dumb", kind="flag"),
         Option(("-o", "--order"), "sort by COLUMN: " + ", ".join(SORTS), "COLUMN", default="rate", choices=[*SORTS]),
     ],
     description=(
@@ -163,7 +163,8 @@ class Top:
         self.hidden: set[str] = set()  # kinds of rows
         self.most = 0  # rows of a kind; 0: as many as there is room for
         self.screen: Screen | None = None
-        self._is_live = not args.batch and os.isatty(0) and os.isatty(1)
+        moves = os.environ.get("TERM") != "dumb"  # else its cursor cannot be moved
+        self._is_live = not args.batch and moves and os.isatty(0) and os.isatty(1)
         self._path = join_targets(args.target)
         self._address = ""
         self._rows: list[Row] = []

@@ -37,6 +37,7 @@ WATCH = Command(
     examples=[("r2 watch --json", "events for a program to read")],
     statuses=[("1", "no daemon, or it went away"), ("2", "wrong usage"), ("128+N", "ended by signal N")],
     seealso=["r2(1)", "r2.toml(5)"],
+    local=True,
     json=[
         ("time", "number", "seconds since 1970"),
         ("event", "text", "as above; missed: so many events were lost, as nobody read"),
