@@ -35,12 +35,11 @@ from .net.loop import Loop
 from .proto import body as say
 from .proto.address import check_address, format_path, parse_path
 from .proto.outcome import BUSY
-from .service import Service
+from .service import Closing, Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import TracebackType
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -57,7 +56,7 @@ class Entry(NamedTuple):
     detail: str  # of a link, what it waits for; of a service, its command; of a client, its software; or ""
 
 
-class Session:
+class Session(Closing):
     """A connection to the daemon at `socket`, for any number of calls.
 
     `socket` is a path, by default the one that every tool finds, or a connected UNIX socket, which is taken over.
@@ -92,14 +91,6 @@ class Session:
             raise
         if not self._client.link.passes:
             self._start_copying()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Part from the daemon; services of this session end, tunnels do not.  Safe to call again.

@@ -11,10 +11,25 @@ from .errors import DaemonError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
+    from typing import TypeVar
+
+    C = TypeVar("C", bound="Closing")
 
 
-class Service:
+class Closing:
+    """What is closed at the end of a `with`."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Service(Closing):
     """A service that a program offers: an iterator of its tunnels, as `Session.serve` has them, and a context manager.
 
     It is offered until `close`, or until nobody holds the iterator any more.
@@ -61,14 +76,6 @@ class Service:
                 if self._is_closed:
                     self._release()
         raise StopIteration
-
-    def __enter__(self) -> Service:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Offer it no more; an iteration ends, tunnels do not.

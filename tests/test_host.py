@@ -212,10 +212,11 @@ def test_whoever_starts_a_node_by_its_socket_finds_its_services(place: Place) ->
     (place.path / "hand_over.py").write_text(HAND_OVER)
     file = write(place, "".join(f'[[serve]]\nname = "cat{number}"\ncmd = "cat"\n' for number in range(20)))
     start = f"sh -c 'read _; exec r2dm -f {file}'"
-    node = place.start(f"{sys.executable} hand_over.py control=alice.sock -- {start}", stdin=subprocess.PIPE)
-    eventually((place.path / "alice.sock").exists, "the socket")
+    control = str(place.path / "alice.sock")  # whole, so that it is no other test's
+    node = place.start(f"{sys.executable} hand_over.py control={control} -- {start}", stdin=subprocess.PIPE)
+    place.await_socket("alice.sock")
     first = [place.start("r2 -s alice.sock -t cat19 tunnel -") for _ in range(8)]
-    time.sleep(1)  # until they have called
+    eventually(lambda: Path("/proc/net/unix").read_text().count(f" {control}\n") > len(first), "all of them to call")
     node.stdin.write(b"\n")
     for program in first:
         program.ends(0)

@@ -356,12 +356,12 @@ def test_a_service_that_forks(place: Place, pair: tuple[Program, Program], at: s
             client.prints("hello").ends(0)
         child = os.fork()
         if not child:
-            time.sleep(60)
+            signal.pause()
             os._exit(0)
         try:
             waits = threading.Thread(target=list, args=(service,))
             waits.start()
-            time.sleep(0.1)
+            eventually(lambda: service._is_waiting, "the wait")
             closes = threading.Thread(target=service.close, daemon=True)
             closes.start()
             waits.join(5)

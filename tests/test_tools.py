@@ -28,7 +28,6 @@ def test_every_tool_by_every_name(place: Place) -> None:
         assert os.readlink(place.box.dist / tool) == "r2box"
         shown = place.run(f"{tool} --help").out
         assert "usage: " in shown.lower()
-        assert shown.count("\n") <= 24, "a screen"
         if tool != "r2-ssh":  # which has only this one option that is not ssh's
             assert place.run(f"{tool} -h").out == shown
         assert place.run(f"r2box {tool} --help").out == shown

@@ -46,8 +46,8 @@ class Route:
 
     def is_like(self, other: Route) -> bool:
         """Whether it says nothing that the other does not."""
-        mine, others = ((it.path, it.cost, it.is_relayed, it.record) for it in (self, other))
-        return mine == others
+        mine = self.path, self.cost, self.is_relayed, self.record
+        return mine == (other.path, other.cost, other.is_relayed, other.record)
 
     def renewed(self, more: int, is_relayed: bool) -> Route:
         """The same, at a cost that is so much `more`."""
