@@ -32,7 +32,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
         doubt                      ways that lead to nobody
         report                     what a daemon tells of its links and tunnels
-        daemon                     a node
+        entrance, daemon           where clients come in; a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
         rules, asking              the policy of a link as it is written; questions answered by the page
         starter, shell, child      command lines that start links; command lines; their processes

@@ -385,6 +385,18 @@ def test_it_lives_through_cuts(place: Place) -> None:
         screen.ends(4)
 
 
+def test_what_is_typed_into_a_new_size_finds_it(served: Place) -> None:
+    """Even if iosh hears of the signal later; here, never."""
+    with Screen(served, f"{IOSH} sh -c '{RAW_PROMPT}'") as screen:
+        screen.type(b"echo rea''dy\n")
+        screen.shows(b"ready")
+        screen.resize(35, 91)
+        screen.type(b"stty size\n")
+        screen.shows(b"35 91")
+        screen.type(b"exit\n")
+        screen.ends(0)
+
+
 def test_names_beside_the_box_are_found(place: Place) -> None:
     """Where r2box is not on PATH."""
     path = os.pathsep.join(folder for folder in place.box.path.split(os.pathsep) if folder != str(place.box.dist))

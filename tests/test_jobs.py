@@ -10,11 +10,12 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
-from processes import Box, Place, Program, eventually, free_port, memory, need, open_files
+from processes import Box, Place, Program, children, eventually, free_port, memory, need, open_files
 
 MIB = 1 << 20
 
@@ -187,6 +188,52 @@ def test_wrong_neighbour_is_refused_by_the_one_that_is_called(place: Place) -> N
     refused = place.run(line, status=1)
     assert "expected carl" in refused.err
     assert "alice" in refused.err
+
+
+HASTY = """
+import os, select, signal, socket, subprocess, sys, threading
+ours, theirs = socket.socketpair()
+program = subprocess.Popen(sys.argv[1:], stdin=theirs, stdout=theirs)
+theirs.close()
+signal.signal(signal.SIGUSR1, lambda *_: program.terminate())
+def inward():
+    while data := os.read(0, 65536):
+        ours.sendall(data)
+    ours.shutdown(socket.SHUT_WR)
+threading.Thread(target=inward, daemon=True).start()
+while select.select([ours], [], []):
+    try:
+        program.wait(0.3)
+        break
+    except subprocess.TimeoutExpired:
+        data = ours.recv(65536)
+        if not data:
+            break
+        os.write(1, data)
+"""  # carries what PROGRAM says, but not its last words when it ends within 0.3 s of them
+
+
+@pytest.mark.parametrize("socket", ["bob.sock", "bob.fwd"])
+def test_last_words_arrive_before_what_carries_them_is_ended(place: Place, socket: str) -> None:
+    """Whoever runs `r2 connect -` may be gone as soon as it is, like socat when a program of its fails."""
+    (place.path / "hasty.py").write_text(HASTY)
+    place.node("alice")
+    bob = place.node("bob")
+    if socket == "bob.fwd":
+        place.forward_socket("bob")
+    line = f"r2 -v -s alice.sock connect 'exec {sys.executable} hasty.py r2 -s {socket} connect %s-'"
+    refused = place.run(line % "-n carl ", status=1)
+    assert refused.err.count("expected carl, but the neighbour is alice") == 2  # by both
+
+    link = place.start(line % "").says("linked to bob")
+    hasty, = children(link.pid)
+    os.kill(hasty, signal.SIGUSR1)
+    assert "bob ended it: its r2 connect has ended" in link.ends(0).err
+
+    link = place.start(line % "").says("linked to bob")
+    bob.send(signal.SIGTERM)
+    assert "bob is shutting down" in link.ends(0).err
+    bob.ends(0)
 
 
 # -- 4: serve and tunnel -----------------------------------------------------------------------------------------------

@@ -222,6 +222,7 @@ class Connector:
             lossy=int(self._is_lossy),
             mtu=self._transport.mtu,
             keepalive=self._transport.keepalive,
+            lent=int(self._transport.kind == STDIO),
             **fields_of(self._policy),
         )
         if left is not None:

@@ -6,7 +6,6 @@ their messages (SCM_RIGHTS).  Links are driven here; tunnels and services are th
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
@@ -16,7 +15,7 @@ from ..proto import body as say
 from ..proto.address import check_address
 from ..proto.carrier import Carrier
 from ..proto.greeting import Me
-from ..proto.link import Link
+from ..proto.link import DOWN, Link
 from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
@@ -24,19 +23,19 @@ from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
 from .doubt import Doubt
-from .driver import Driver, Group
+from .driver import Driver, Group, when_parted
+from .entrance import Entrance
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
 from .packets import PacketDriver
 from .report import Report
 from .rules import policy_in
-from .socketfile import identity, listen, remove
 from .units import format_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..proto.stream import Stream
     from .log import Log
@@ -46,7 +45,6 @@ END_TIME = 8.0  # seconds after which the daemon ends even if a neighbour or a c
 DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
 MAX_STRANGERS = 256  # links that have not said a whole hello: each may keep a descriptor for 10 s
 MAX_WATCHES = 16  # by one client: it needs one
-ACCEPT_PAUSE = 1.0  # seconds without new clients when there are no descriptors left
 
 
 class Daemon:
@@ -66,27 +64,18 @@ class Daemon:
         self._strangers: set[Link] = set()  # links that are not up yet
         self._patience: dict[Link, Timer] = {}  # links that wait for a transport
         self._reports: dict[Link, tuple[Guest, int]] = {}  # who wants to hear of a link
-        self._listener: socket.socket | None = None
-        self._path = ""
+        self.entrance: Entrance | None = None
         self.changed: Callable[[], None] | None = None  # called when links come and go
-        self._identity = (0, 0)
         self._ending = False
         self._is_parted = False  # from everybody
         self._drain_timer: Timer | None = None
         self._alarm: Timer | None = None
-        self._spare = os.open(os.devnull, os.O_RDONLY)  # given up for a moment to answer when none are left
 
     # -- the control socket --------------------------------------------------------------------------------------
 
     def listen(self, path: str, listener: socket.socket | None = None, is_ours: bool = True) -> None:
-        """Take clients at `path`.  DaemonError if that cannot be.
-
-        `listener` is a socket that listens there already; is its file not ours, somebody else removes it.
-        """
-        self._listener = listener or listen(path)
-        self._path = path
-        self._identity = identity(path) if is_ours else (0, 0)
-        self.loop.watch(self._listener.fileno(), self._accept)
+        """Take clients at `path`, as `Entrance` has it.  DaemonError if that cannot be."""
+        self.entrance = Entrance(self.loop, self.log, self.adopt_client, path, listener, is_ours)
         for finder in sys.meta_path:
             getattr(finder, "forget", tuple)()  # the archive's own: what is not imported by now need not be kept
         self.log.info(f"{self.node.address}: listening at {path}")
@@ -94,44 +83,8 @@ class Daemon:
     def summary(self) -> str:
         """What the node is and has, in one line."""
         links, services = len(self.node.links), sum(map(bool, self.node.services))  # "" is the node's own command
-        return f"{self.node.address} at {self._path}: {_count(links, 'link')}, {_count(services, 'service')}"
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._turn_away()
-            else:
-                self.log.error(f"{self._path}: accept: {error.strerror}")
-            return
-        self.adopt_client(sock.detach())
-
-    def _turn_away(self) -> None:
-        """No descriptor is left: close the caller's connection, so that it does not wait, and pause."""
-        assert self._listener is not None
-        self.log.error("no descriptors left: new clients are turned away (see ulimit -n)")
-        self.hold_clients()
-        self.loop.later(ACCEPT_PAUSE, self.take_clients)
-        close_all((self._spare,) if self._spare >= 0 else ())
-        self._spare = -1
-        try:
-            self._listener.accept()[0].close()
-            self._spare = os.open(os.devnull, os.O_RDONLY)
-        except OSError as error:
-            self.log.debug(f"accept: {error.strerror}")
-
-    def hold_clients(self) -> None:
-        """Let who comes wait until `take_clients`: what is about to be offered shall be there for the first of them."""
-        assert self._listener is not None
-        self.loop.watch(self._listener.fileno())
-
-    def take_clients(self) -> None:
-        if self._listener is not None:
-            self.loop.watch(self._listener.fileno(), self._accept)
+        assert self.entrance is not None
+        return f"{self.node.address} at {self.entrance.path}: {_count(links, 'link')}, {_count(services, 'service')}"
 
     def adopt_client(self, fd: int) -> None:
         """Take the other end of a connected UNIX socket as a guest."""
@@ -216,7 +169,11 @@ class Daemon:
         if link in self._reports:
             guest, id_ = self._reports.pop(link)
             guest.attached.pop(id_, None)
-            guest.say(say.ENDED, id_, code=code, text=text, cut=cut)
+            self._when_parted([link], lambda: guest.say(say.ENDED, id_, code=code, text=text, cut=cut))
+
+    def _when_parted(self, links: Iterable[Link], done: Callable[[], object]) -> None:
+        """Call done() when the neighbours have heard why these links ended that go over what clients have lent us."""
+        when_parted([self._drivers[link] for link in links if link.state == DOWN and link in self._drivers], done)
 
     def wake(self, link: Link) -> None:
         driver = self._drivers.get(link)
@@ -301,8 +258,9 @@ class Daemon:
 
     def _on_leave(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
+        links = list(guest.attached.values())
         self._forget(guest)
-        guest.say(say.DONE, body.id)
+        self._when_parted(links, lambda: guest.say(say.DONE, body.id))
 
     def _on_status(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
@@ -354,9 +312,10 @@ class Daemon:
         if lossy:
             mtu = max(MIN_MTU, min(body["mtu"] or MTU, MAX_MTU))
             carrier = Carrier(int.from_bytes(os.urandom(4), "big") or 1, self.loop.now(), mtu)
-            self._drive(link, channel, carrier, first)
+            self._drive(link, channel, carrier, first).is_lent = bool(body["lent"])
             return
         driver = self._drive(link, channel)
+        driver.is_lent = bool(body["lent"])
 
         def in_packets(first: bytes) -> bool:
             """A neighbour that repairs losses says so by beginning with a packet: then we do it too."""
@@ -384,11 +343,8 @@ class Daemon:
         self._ending = self.exchange.is_closed = True
         self.node.meters.end("is shutting down")  # they would never be idle
         self.log.info(f"{self.node.address}: ending")
-        if self._listener is not None:
-            self.loop.watch(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
-            remove(self._path, self._identity)
+        if self.entrance is not None:
+            self.entrance.close()
         for link, driver in self._drivers.items():
             driver.idle = self._maybe_drained
             if not link.is_local:
@@ -410,7 +366,8 @@ class Daemon:
         self._drain_timer.cancel()
         self._drain_timer = None
         self._part(False)
-        self.exchange.end(f"{self.node.address} is shutting down", lambda: self._part(True))
+        why = f"{self.node.address} is shutting down"
+        self.exchange.end(why, lambda: self._when_parted(list(self._drivers), lambda: self._part(True)))
 
     def _part(self, local: bool) -> None:
         """Say farewell to all neighbours, or to all clients."""
@@ -423,12 +380,12 @@ class Daemon:
     def release(self) -> None:
         """Give back the descriptors that are left, for a process that goes on.  Nothing is said to anybody."""
         self._done = None
+        if self.entrance is not None:
+            self.entrance.close()
         for driver in list(self._drivers.values()):
             driver.cut()
         for end in list(self.exchange.endpoints):
             end.channel.close()
-        close_all((self._spare,) if self._spare >= 0 else ())
-        self._spare = -1
 
     def _finish(self) -> None:
         done, self._done = self._done, None

@@ -68,6 +68,7 @@ class Driver:
     """Owns `channel`.  `done()` is called once, when the channel is closed."""
 
     is_repaired = False  # losses of the transport are repaired here
+    is_lent = False  # by a client whose end would be that of the transport: it must not hear of a farewell too early
     # Asked once, with the first bytes that came: whether somebody else drives the channel from now on.
     first: Callable[[bytes], bool] | None = None
 
@@ -78,6 +79,7 @@ class Driver:
         self.channel = channel
         self.paused = False  # read nothing more: the daemon is ending
         self._done = done
+        self.parted: list[Callable[[], object]] = []  # called when the transport is closed
         self._out: list[Buffer] = []
         self._passengers: tuple[int, ...] = ()
         # What goes along with the hello of a control link, for nothing but to see whether it arrives.
@@ -91,7 +93,7 @@ class Driver:
         self._due = 0.0
         self._farewell: Timer | None = None
         self._lingers = False  # our farewell is written, the neighbour's end is awaited
-        self._closed = False
+        self.is_closed = False
         self.carry(link)
 
     # -- in ------------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ class Driver:
 
     def wake(self) -> None:
         """The link has something to send, or has ended: see to it at the end of this round of the loop."""
-        if not self._scheduled and not self._closed and (self._writable or self._is_urgent):
+        if not self._scheduled and not self.is_closed and (self._writable or self._is_urgent):
             self._scheduled = True
             self.group.add(self)
 
@@ -167,17 +169,17 @@ class Driver:
     def flush(self) -> None:
         """Write what there is, as far as it goes."""
         self._scheduled = False
-        if self._closed:
+        if self.is_closed:
             return
         if self._writable:
             self._writable = self._write()
-        if self._closed:
+        if self.is_closed:
             return
         if self.link.state == DOWN:
             self._wave()
         elif 0 < self.link.deadline() < self._due:
             self._tick()
-        if not self._closed:
+        if not self.is_closed:
             self._watch()
         if self.idle is not None and self.is_idle:
             self.idle()
@@ -252,20 +254,20 @@ class Driver:
             self._timer.cancel()
         self.link.tick(self.loop.now())
         self._due = self.link.deadline()
-        if self._due and not self._closed:
+        if self._due and not self.is_closed:
             self._timer = self.loop.later(self._due - self.loop.now(), self._tick)
 
     def pause(self) -> None:
         """Read nothing more."""
         self.paused = True
         self.link.sender.hurry()
-        if not self._closed:
+        if not self.is_closed:
             self._watch()
 
     @property
     def is_idle(self) -> bool:
         """Whether everything has been written."""
-        return self._closed or self._deaf or not (self._out or self.link.has_output)
+        return self.is_closed or self._deaf or not (self._out or self.link.has_output)
 
     @property
     def carrier(self) -> Carrier | None:
@@ -306,18 +308,29 @@ class Driver:
 
     def cut(self) -> None:
         """The transport is of no use any more."""
-        if not self._closed:
+        if not self.is_closed:
             self._retire()
             self._give_away(self._passengers)
             if self.link.is_local:
                 self._give_away(self.link.abandon())
             self.channel.close()
             self._done()
+            for parted in self.parted:
+                parted()
 
     def _retire(self) -> None:
-        self._closed = True
+        self.is_closed = True
         for timer in (self._timer, self._farewell):
             if timer is not None:
                 timer.cancel()
         for fd in {self.channel.read_fd, self.channel.write_fd}:
             self.loop.watch(fd)
+
+
+def when_parted(drivers: list[Driver], done: Callable[[], object]) -> None:
+    """Call done() when those of `drivers` that are lent are closed; at once if there are none."""
+    lent = [driver for driver in drivers if driver.is_lent and not driver.is_closed]
+    if lent:
+        lent[0].parted.append(lambda: when_parted(lent[1:], done))
+    else:
+        done()

@@ -221,10 +221,15 @@ class Session:
     def _started(self, payload: bytes) -> None:
         if self._source is not None:
             raise WireError("a second start")
-        take = None
+        take: Callable[[bytes], bytes] | None = None
         if self._on_terminal and os.isatty(0):
             keys = {ord("."): self._leave, ord("?"): self._help, SUSPEND: self._suspend}
-            take = Escapes(keys).take
+            escapes = Escapes(keys)
+
+            def take(data: bytes) -> bytes:
+                self._resized()  # what is typed into a new size finds it there, though the signal be heard of later
+                return escapes.take(data)
+
             self._terminal.make_raw()
         ahead = say.WINDOW if take else 0
         self._source = Source(self._loop, self._frames, os.dup(0), say.INPUT, self._input_ended, take, ahead)

@@ -325,7 +325,8 @@ class Manager:
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)
         self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user)
-        self.daemon.hold_clients()
+        assert self.daemon.entrance is not None
+        self.daemon.entrance.hold()
         self._start()
         self.loop.run()
         return OK
@@ -356,8 +357,8 @@ class Manager:
     def settled(self) -> None:
         """One service less is waited for; when all stand, the node is ready."""
         self.unsettled -= 1
-        if not self.unsettled and not self._ending:
-            self.daemon.take_clients()
+        if not self.unsettled and not self._ending and self.daemon.entrance is not None:
+            self.daemon.entrance.open()
             self.supervisor.ready(self.daemon.summary())
 
     def _reload(self) -> None:
