@@ -316,6 +316,14 @@ class Place:
         self.programs.append(program)
         return program
 
+    def executable(self, name: str, text: str) -> str:
+        """A shell script in bin/; the PATH on which it is found first."""
+        path = self.path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+        return f"{path.parent}:{self.box.path}"
+
     # -- nodes ---------------------------------------------------------------------------------------------------
 
     def node(self, address: str, *, box: Box | None = None, options: str = "") -> Program:

@@ -51,6 +51,15 @@ def is_reset(sock: socket.socket) -> bool:
     return False
 
 
+def is_refused(port: int) -> bool:
+    """By a reset, which may come before connect() has returned."""
+    try:
+        with dial(port) as client:
+            return is_reset(client)
+    except ConnectionResetError:
+        return True
+
+
 def fill(sock: socket.socket, most: int) -> int:
     """Send until nothing goes any more; how many bytes that were."""
     sent = 0
@@ -125,16 +134,14 @@ def test_each_direction_ends_by_itself(nodes: Place, peer: Peer, at: str) -> Non
 def test_a_refusal_is_a_reset(nodes: Place, at: str) -> None:
     offer(nodes, at, free_port())
     program = forward(nodes, f"{at}/web")
-    with dial(port_of(program)) as client:
-        assert is_reset(client)
+    assert is_refused(port_of(program))
     program.says("service/web: Connection refused")
     assert program.runs
 
 
 def test_a_service_that_is_not_there_is_a_reset(nodes: Place) -> None:
     program = forward(nodes, "bob/nothing")
-    with dial(port_of(program)) as client:
-        assert is_reset(client)
+    assert is_refused(port_of(program))
     program.says("does not know nothing")
 
 
@@ -202,15 +209,7 @@ def test_retry_waits_for_the_daemon(place: Place, peer: Peer) -> None:
         alice.send(signal.SIGTERM)
         alice.ends(0)
         program.says("trying again", times + 1)
-        eventually(lambda: is_down(port), "a reset")
-
-
-def is_down(port: int) -> bool:
-    try:
-        with dial(port) as client:
-            return is_reset(client)
-    except ConnectionResetError:
-        return True
+        eventually(lambda: is_refused(port), "a reset")
 
 
 def test_a_slow_reader_is_waited_for(nodes: Place, peer: Peer) -> None:

@@ -8,6 +8,7 @@ there stands for any text within a line, and as a line of its own for any number
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -102,8 +103,13 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 def test_the_demo_can_be_left(place: Place) -> None:
-    demo = place.start(f"sh {README.parent}/build/demo.sh", TMPDIR=str(place.path)).prints("# What is bob")
+    """In the middle of a tunnel, with two nodes and a service running."""
+    path = place.executable("tr", f"echo >{place.path}/reached; read go <{place.path}/go\n")
+    os.mkfifo(place.path / "go")
+    demo = place.start(f"sh {README.parent}/build/demo.sh", TMPDIR=str(place.path), PATH=path)
+    eventually((place.path / "reached").exists, "the service upper")
     demo.send(signal.SIGINT)  # to the shell alone: a Python that is just starting says more than we can help
+    (place.path / "go").write_text("on\n")
     demo.ends(130)
     assert demo.err == ""
     assert list(place.path.glob("r2demo.*")) == []

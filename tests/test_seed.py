@@ -37,14 +37,6 @@ def port_of_the_seed() -> Iterator[PortOfTheSeed]:
         yield port
 
 
-def executable(place: Place, name: str, text: str) -> None:
-    """A program that the seed has and this machine has not."""
-    path = place.path / "bin" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("#!/bin/sh\n" + text)
-    path.chmod(0o755)
-
-
 # -- Basic Example -----------------------------------------------------------------------------------------------------
 
 
@@ -96,16 +88,14 @@ def test_expose_sshd(nodes: Place) -> None:
 
 
 def test_expose_a_custom_service(nodes: Place) -> None:
-    executable(nodes, "ioshd", "echo ioshd with $# arguments; cat\n")
-    path = f"{nodes.path}/bin:{nodes.box.path}"
+    path = nodes.executable("ioshd", "echo ioshd with $# arguments; cat\n")
     nodes.start("r2 -s node.sock serve ioshd", PATH=path).says("offering service/ioshd")
     assert nodes.run("r2 -s user.sock -t node -t ioshd tunnel -", b"input").out == "ioshd with 0 arguments\ninput"
 
 
 def test_expose_under_a_name(nodes: Place) -> None:
     """What the service of the seed does needs privileges; it is offered all the same, and what it says comes out."""
-    executable(nodes, "socat", 'echo "socat $*"\n')
-    path = f"{nodes.path}/bin:{nodes.box.path}"
+    path = nodes.executable("socat", 'echo "socat $*"\n')
     line = 'r2 -s node.sock serve -n vpn "socat tun,iff-up,device-name=r20 -"'
     nodes.start(line, PATH=path).says("offering service/vpn")
     tunnel = "r2 -s user.sock -t node -t vpn tunnel --datagrams -"  # of packets, as an interface has them
@@ -113,7 +103,7 @@ def test_expose_under_a_name(nodes: Place) -> None:
 
 
 def test_r2_ssh_is_what_the_seed_says_it_is(place: Place) -> None:
-    executable(place, "ssh", 'printf "%s\\n" "$@"\n')
+    place.executable("ssh", 'printf "%s\\n" "$@"\n')
     words = place.run("r2-ssh bob", PATH=f"{place.path}/bin:{place.box.path}", R2_SOCKET="node.sock").out.splitlines()
     assert words[0] == "-o"
     assert words[1].startswith("ProxyCommand=")
