@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ VERSIONS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what stands before & with SIGINT ignored, and so would be all that tests start.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, versions in VERSIONS.items():
         words = ", ".join(f"{major}.{minor}" for major, minor in versions)
         config.addinivalue_line("markers", f"{name}: run under these Pythons, not only the running one: {words}")

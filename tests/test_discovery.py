@@ -456,6 +456,24 @@ def test_a_link_that_goes_on_under_other_rules(before: tuple[Any, ...], after: t
     assert "resumed b" in net.a.log
 
 
+def test_rules_are_stronger_than_calm() -> None:
+    """What is restless is told as it was for a while; not so what may be told no more."""
+    mesh = Mesh(seed=46)
+    net = Links(mesh, "c-a b-d d-x")
+    net.join("a-x", 0.1)
+    for number in range(11):
+        net.wires["a-b"] = mesh.join(net.a, net.b, patience=600)
+        net.wires["a-b"].ports[0].link.policy = Policy(transit=number < 10)
+        mesh.run(0.5)
+        if number < 10:
+            assert known(net.c)["d"] == "a/b/d"
+            net.cut("a-b")
+            mesh.run(0.05)
+    assert "d" in net.a.node.discovery._held
+    assert (known(net.a)["d"], known(net.c)["d"]) == ("b/d", "a/x/d")
+    works(net.c, "d/echo")
+
+
 def test_those_that_offer_a_service_are_listed_once() -> None:
     """Though there are more than a page holds."""
     mesh, net, liar = honest(45)

@@ -344,9 +344,10 @@ class Discovery:
         route = known.told if known else None
         if known is None or route is None or not neighbour.policy.transit:
             return None
-        if address in self._held:  # what was told last, while it is true, and until there is something that stays so
-            told = neighbour.told.get(address)
-            still = known.routes.get(told.path[0]) if told else None
+        told = neighbour.told.get(address)
+        still = known.routes.get(told.path[0]) if told is not None else None
+        if address in self._held and (still is None or still.is_relayed):
+            # What was told last, while it is true, and until there is something that stays so.
             if told is not None and still is not None and still.path == told.path:
                 return told
             if self._now < known.since + SETTLED or (told is None and self._now < known.born + LAST_WAIT):
