@@ -41,15 +41,15 @@ def main(argv: list[str]) -> int:
 
 
 def _open_standard_descriptors() -> None:
-    """Whoever closed 0, 1 or 2 for us must not find a socket of ours there."""
-    for fd in range(3):
+    """Whoever closed 0, 1 or 2 for us must not find a socket of ours there.  Nothing can be written to 1 even so."""
+    for fd, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_RDWR)):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    for name in ("stdout", "stderr"):
+            os.open(os.devnull, mode)
+    for fd, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:  # Python has noticed too
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(fd, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="replace")  # a peer's names may be more than the terminal can show
 
 

@@ -571,7 +571,7 @@ def test_listing_to_a_closed_or_full_stdout(place: Place) -> None:
     result = place.run("(r2 -s alice.sock ping -i 0; echo $? >status) | head -1")
     assert int((place.path / "status").read_text()) == BROKEN_PIPE
     assert result.err == ""
-    place.run("r2 -s alice.sock ls >&-", status=None)
+    assert place.run("r2 -s alice.sock ls >&-", status=1).err == "r2-ls: stdout: Bad file descriptor\n"
 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------
