@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -407,6 +408,24 @@ def test_reload_leaves_the_other_forwards_alone(place: Place) -> None:
                 sock.sendall(b"y")
                 assert sock.recv(1) == b"y"
     assert "1 service, 0 tasks, 2 forwards" in place.run("r2dm --check -f alice.toml").out
+
+
+def test_who_comes_as_soon_as_it_listens_is_served(place: Place) -> None:
+    """Though the daemon behind it has only just begun, and much to do."""
+    port = free_port()
+    services = "".join(f'[[serve]]\nname = "echo{number}"\ncmd = "cat"\n' for number in range(200))
+    own = '[self]\naddr = "alice"\nsocket = "alice.sock"\n'
+    (place.path / "alice.toml").write_text(own + services + FORWARD.format(port, "echo199"))
+    program = place.start("r2dm -f alice.toml")
+    client = None
+    while client is None:  # at once, and not only when it says so
+        assert program.runs, program
+        with contextlib.suppress(ConnectionRefusedError):
+            client = dial(port)
+    with client:
+        client.sendall(b"first")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"first"
 
 
 def test_a_port_that_is_taken_is_tried_again(place: Place) -> None:
