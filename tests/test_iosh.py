@@ -19,6 +19,8 @@ from rehearsal import Killed, read_until
 
 from r2box.errors import WireError
 from r2box.net.channel import BUFFER
+from r2box.net.frames import QUIET, Source
+from r2box.net.loop import Loop
 from r2box.proto import terminal as t
 
 settings.register_profile("steady", derandomize=True, database=None, deadline=None)
@@ -100,6 +102,38 @@ def test_a_refusal_cannot_play_with_the_terminal() -> None:
     assert t.decode_refused(one(t.encode_refused(127, "zsh\x1b[2J: no"))) == (127, "zsh?[2J: no")
     with pytest.raises(WireError):
         t.decode_refused(b"")
+
+
+class Peer:
+    """Stands for the Frames of a Source: what it was given to send."""
+
+    def __init__(self) -> None:
+        self.payload = b""
+
+    def send(self, data: bytes) -> None:
+        self.payload += one(data)
+
+
+def test_what_waits_for_a_credit_is_not_taken_for_silence() -> None:
+    """When a program has ended, whose last words are still in its terminal."""
+    loop, peer, (fd, theirs) = Loop(), Peer(), os.pipe()
+    os.set_blocking(fd, False)
+    ended: list[bool] = []
+    source = Source(loop, peer, fd, t.OUTPUT, lambda: ended.append(True))  # type: ignore[arg-type]
+    os.write(theirs, bytes(t.WINDOW))  # exactly
+    while len(peer.payload) < t.WINDOW:
+        loop.run_once()
+    os.write(theirs, b"the last words")
+    source.finish()
+    loop.later(3 * QUIET, loop.stop)
+    loop.run()
+    assert not ended
+    source.give(t.WINDOW)
+    while not ended:
+        loop.run_once()
+    assert peer.payload.endswith(b"the last words")
+    os.close(theirs)
+    loop.close()
 
 
 # -- the tools, with real processes -----------------------------------------------------------------------------------
