@@ -120,9 +120,10 @@ def test_what_waits_for_a_credit_is_not_taken_for_silence() -> None:
     os.set_blocking(fd, False)
     ended: list[bool] = []
     source = Source(loop, peer, fd, t.OUTPUT, lambda: ended.append(True))  # type: ignore[arg-type]
-    os.write(theirs, bytes(t.WINDOW))  # exactly
-    while len(peer.payload) < t.WINDOW:
-        loop.run_once()
+    for size in range(4096, t.WINDOW + 1, 4096):  # exactly
+        os.write(theirs, bytes(4096))
+        while len(peer.payload) < size:
+            loop.run_once()
     os.write(theirs, b"the last words")
     source.finish()
     loop.later(3 * QUIET, loop.stop)
