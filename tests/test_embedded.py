@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Place, await_port, eventually, free_port, open_files
+from processes import PATIENCE, Place, await_port, eventually, free_port, open_files
 
 import r2box
 
@@ -23,7 +25,7 @@ EXAMPLES = ROOT / "tests" / "examples"
 
 
 def read_all(sock: socket.socket) -> bytes:
-    sock.settimeout(10)
+    sock.settimeout(PATIENCE)
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
@@ -37,8 +39,11 @@ def asked(sock: socket.socket, data: bytes = b"hello") -> bytes:
 
 def started() -> list[int]:
     """The children of this process, whichever of its threads has started them."""
-    files = Path("/proc/self/task").glob("*/children")
-    return sorted(int(pid) for file in files for pid in file.read_text().split())
+    found: list[int] = []
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            found += map(int, file.read_text().split())
+    return sorted(found)
 
 
 @pytest.fixture
@@ -55,8 +60,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     before, files, threads = process(), open_files(os.getpid()), threading.active_count()
     yield
-    eventually(lambda: threading.active_count() <= threads, lambda: f"the end of {threading.enumerate()}", 5)
-    eventually(lambda: open_files(os.getpid()) <= files, "descriptors to be closed", 5)
+    eventually(lambda: threading.active_count() <= threads, lambda: f"the end of {threading.enumerate()}")
+    eventually(lambda: open_files(os.getpid()) <= files, "descriptors to be closed")
     assert process() == before
 
 
@@ -94,9 +99,9 @@ def test_a_node_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPat
         for call in (session.ls, session.ping):
             with pytest.raises(TimeoutError, match=r"bob: no answer within 0\.2 s"):
                 call("bob", timeout=0.2)
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 10  # which it takes where nothing is said
         bob.send(signal.SIGCONT)
-        assert session.ping("bob", timeout=10) < 10  # what comes late is not taken for this one's answer
+        assert session.ping("bob", timeout=PATIENCE) < PATIENCE  # what comes late is not taken for this one's answer
 
 
 def test_a_daemon_that_does_not_answer(place: Place) -> None:
@@ -108,9 +113,9 @@ def test_a_daemon_that_does_not_answer(place: Place) -> None:
     for call in (r2box.ls, r2box.ping, r2box.dial):
         with pytest.raises(TimeoutError, match=r"alice\.sock: no answer within 0\.2 s"):
             call("", socket=socket, timeout=0.2)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15  # of 10 for a daemon and 5 for each answer
     alice.send(signal.SIGCONT)
-    assert r2box.ping(socket=socket, timeout=10) < 10
+    assert r2box.ping(socket=socket, timeout=PATIENCE) < PATIENCE
 
 
 # -- Node --------------------------------------------------------------------------------------------------------------
@@ -119,22 +124,22 @@ def test_a_daemon_that_does_not_answer(place: Place) -> None:
 def test_two_nodes_over_a_unix_socket(here: None) -> None:
     with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
         bob.connect("unix-listen://link.sock")
-        assert alice.connect("unix://link.sock", retry=True, node="bob").wait(timeout=10) == "bob"
+        assert alice.connect("unix://link.sock", retry=True, node="bob").wait(timeout=PATIENCE) == "bob"
         bob.offer("upper", "tr a-z A-Z")
-        assert asked(alice.dial("bob/upper", timeout=5)) == b"HELLO"
-        assert asked(bob.dial("upper", timeout=5)) == b"HELLO"
+        assert asked(alice.dial("bob/upper", timeout=PATIENCE)) == b"HELLO"
+        assert asked(bob.dial("upper", timeout=PATIENCE)) == b"HELLO"
         tunnels = bob.serve("echo")
         accepted: list[tuple[socket.socket, str]] = []
         server = threading.Thread(target=lambda: accepted.append(next(tunnels)))
         server.start()
-        opened = alice.dial("bob/echo", timeout=5)
+        opened = alice.dial("bob/echo", timeout=PATIENCE)
         server.join()
         sock, origin = accepted[0]
         assert origin.startswith("alice/child/")
         big = os.urandom(3_000_000)
         sender = threading.Thread(target=sock.sendall, args=(big,))
         sender.start()
-        opened.settimeout(10)
+        opened.settimeout(PATIENCE)
         got = b""
         while len(got) < len(big):
             got += opened.recv(1 << 20)
@@ -152,13 +157,13 @@ def test_in_a_thread_of_the_callers(here: None) -> None:
     node, ready = r2box.Node("alice", socket="alice.sock"), threading.Event()
     thread = threading.Thread(target=node.run, args=(ready.set,))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE)
     assert (Path("alice.sock").stat().st_mode & 0o777) == 0o600
     assert node.ping() == pytest.approx(0, abs=5)
     with r2box.Session("alice.sock") as session:
         assert session.address == "alice"
     node.stop()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert not Path("alice.sock").exists()
     node.stop()  # again
@@ -193,13 +198,13 @@ def test_what_a_caller_does_wrong(here: None) -> None:
 def test_links_that_fail(here: None) -> None:
     with r2box.Node("alice") as alice:
         with pytest.raises(r2box.TransportError, match="No such file"):
-            alice.connect("unix://there.sock").wait(timeout=10)
+            alice.connect("unix://there.sock").wait(timeout=PATIENCE)
         with pytest.raises(r2box.TransportError, match="status 3"):
-            alice.connect("exit 3").wait(timeout=10)
+            alice.connect("exit 3").wait(timeout=PATIENCE)
         link = alice.connect("sleep 1000")
         with pytest.raises(TimeoutError, match=r"no link within 0\.1 s"):
             link.wait(timeout=0.1)
-        link.close(timeout=10)
+        link.close(timeout=PATIENCE)
         link.close()
         with pytest.raises(r2box.TransportError):
             link.wait()
@@ -213,7 +218,7 @@ def test_a_child_by_fork(here: None) -> None:
     with r2box.Node("alice", socket="alice.sock") as alice:
         child = os.fork()
         if not child:
-            signal.alarm(10)
+            signal.alarm(20)
             try:
                 with pytest.raises(r2box.DaemonError, match="alice: this node runs in the process"):
                     alice.ping()
@@ -238,7 +243,8 @@ def test_listening(here: None) -> None:
             with pytest.raises(r2box.TransportError, match="-listen://"):
                 alice.connect(transport)
         alice.connect("unix-listen://there.sock")
-        assert bob.connect("unix://there.sock").wait(timeout=10) == "alice"
+        assert bob.connect("unix://there.sock").wait(timeout=PATIENCE) == "alice"
+        port = free_port(socket.SOCK_DGRAM)
         alice.connect(f"udp-listen://127.0.0.1:{port}")
         with pytest.raises(r2box.TransportError, match="in use"):
             bob.connect(f"udp-listen://127.0.0.1:{port}")
@@ -250,20 +256,20 @@ def test_stopping_ends_what_it_has_started(here: None) -> None:
         alice.connect("exec sleep 1000")
         alice.offer("wait", "exec sleep 1000")
         sock = alice.dial("wait")
-        eventually(lambda: len(started()) >= 2, "two commands", 10)
+        eventually(lambda: len(started()) >= 2, "two commands")
     assert read_all(sock) == b""
     sock.close()
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 60  # and not the time that these take
 
 
 def test_a_link_is_closed_and_its_neighbour_hears_of_it(here: None) -> None:
     with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
         bob.connect("unix-listen://link.sock")
         link = alice.connect("unix://link.sock", retry=True)
-        link.wait(10)
-        link.close(10)
-        eventually(lambda: not bob.ls(), "bob to hear of it", 5)
-        assert alice.connect("unix://link.sock").wait(10) == "bob"
+        link.wait(PATIENCE)
+        link.close(PATIENCE)
+        eventually(lambda: not bob.ls(), "bob to hear of it")
+        assert alice.connect("unix://link.sock").wait(PATIENCE) == "bob"
 
 
 def test_many_threads(here: None) -> None:
@@ -279,7 +285,7 @@ def test_many_threads(here: None) -> None:
 
     with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
         bob.connect("unix-listen://link.sock")
-        alice.connect("unix://link.sock", retry=True).wait(10)
+        alice.connect("unix://link.sock", retry=True).wait(PATIENCE)
         bob.offer("cat", "cat")
         threads = [threading.Thread(target=work, args=(node,)) for node in (alice, bob, alice, bob)]
         for thread in threads:
@@ -295,26 +301,26 @@ def test_nodes_of_one_process_do_not_mix_up_datagrams(here: None) -> None:
     with echo, client, r2box.Node("alice", socket="alice.sock") as alice, r2box.Node("bob") as bob:
         echo.bind(("127.0.0.1", 0))
         bob.connect("unix-listen://link.sock")
-        assert alice.connect("unix://link.sock", retry=True).wait(timeout=5) == "bob"
+        assert alice.connect("unix://link.sock", retry=True).wait(timeout=PATIENCE) == "bob"
         bob.offer("echo", f"udp://127.0.0.1:{echo.getsockname()[1]}")
-        port = free_port()
         command = [sys.executable, "-m", "r2box", "r2-forward", "-s", "alice.sock", "-t", "bob/echo"]
         tool = subprocess.Popen(
-            [*command, f"udp-listen://127.0.0.1:{port}"], env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [*command, "udp-listen://127.0.0.1:0"], env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert tool.stderr is not None
-        assert "listening" in tool.stderr.readline()
-        client.connect(("127.0.0.1", port))
+        listening = re.search(r"listening at .*:(\d+)$", tool.stderr.readline())
+        assert listening
+        client.connect(("127.0.0.1", int(listening[1])))
         client.settimeout(0.2)
-        echo.settimeout(2)
 
         def answer() -> None:
             while True:
-                try:
-                    echo.sendto(*echo.recvfrom(65536))
-                except OSError:
+                data, sender = echo.recvfrom(65536)
+                if data == b"end":
                     return
+                with contextlib.suppress(OSError):
+                    echo.sendto(data, sender)
 
         thread = threading.Thread(target=answer)
         thread.start()
@@ -336,7 +342,10 @@ def test_nodes_of_one_process_do_not_mix_up_datagrams(here: None) -> None:
             tool.terminate()
             tool.wait()
             tool.stderr.close()
-            thread.join()
+            client.connect(echo.getsockname())
+            while thread.is_alive():
+                client.send(b"end")
+                thread.join(0.1)  # it was lost, if there was no room for it
     assert came > 100
 
 
@@ -436,7 +445,7 @@ def test_a_users_file_is_checked_by_mypy(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "r2box", source / "r2box", ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
     done = subprocess.run(
-        [*pip, "--no-build-isolation", "--target", site, source], capture_output=True, text=True, timeout=120
+        [*pip, "--no-build-isolation", "--target", site, source], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert (site / "r2box" / "py.typed").exists()

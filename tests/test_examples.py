@@ -13,7 +13,7 @@ import pytest
 from namespaces import Namespaces
 from processes import Place, Program, Result, eventually, free_port, need
 from rehearsal import prepare_ssh
-from test_readme import COMMAND, fits
+from test_readme import COMMAND, READING, fits
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "r2-examples.7"
 BLOCK = re.compile(r'^\.\\" run ?(\S*)\n\.Bd [^\n]*\n(.*?)^\.Ed$', re.MULTILINE | re.DOTALL)
@@ -78,7 +78,7 @@ class Machines:
             last[:] = [self.run(machine, line)]
             return fits(shown, last[0])
 
-        eventually(answered, lambda: f"$ {line}\n{shown}but there was:\n{last[0]}")
+        eventually(answered, lambda: f"$ {line}\n{shown}but there was:\n{last[0]}", READING)
 
 
 @pytest.mark.parametrize("title", recipes())

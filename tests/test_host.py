@@ -6,6 +6,7 @@ then becomes the daemon, as systemd's does.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import re
@@ -167,7 +168,7 @@ def test_signs_of_life_are_given_to_who_wants_them(place: Place, supervisor: Lis
     alice = place.start("r2d -s alice.sock alice", **wanted)
     supervisor.until("READY")
     for _ in range(3):
-        assert supervisor.next(1.0) == {"WATCHDOG": "1"}
+        assert supervisor.next() == {"WATCHDOG": "1"}
     alice.send(signal.SIGTERM)
     alice.ends(0)
     while select.select([supervisor.socket], [], [], 0)[0]:
@@ -299,12 +300,14 @@ def test_a_reload_leaves_alone_what_has_not_changed(place: Place) -> None:
     def reload(text: str, expected: list[str]) -> None:
         write(place, text)
         alice.send(signal.SIGHUP)
+        alice.says("read again", next(reloads))
         eventually(lambda: listing() == expected, lambda: f"{expected} in {listing()}")
         for tunnel in tunnels:
             tunnel.stdin.write(b"still here\n")
             assert tunnel.stdout.readline() == b"still here\n"
 
-    alice = place.start(f"r2dm -v -f {write(place, bob + one)}").says("linked to bob")
+    reloads = itertools.count(1)
+    alice = place.start(f"r2dm -v -f {write(place, bob + one)}").says("linked to bob", 2)  # the node, and its [[conn]]
     eventually(lambda: "service/one" in listing(), "the service")
     lines = ("r2 -s alice.sock -t bob -t cat tunnel -", "r2 -s bob.sock -t alice -t one tunnel -")
     tunnels = [place.start(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for line in lines]

@@ -21,7 +21,7 @@ Result = subprocess.CompletedProcess[str]
 
 def run(*words: str | Path, status: int | None = 0, **options: object) -> Result:
     result: Result = subprocess.run(
-        [*map(str, words)], capture_output=True, text=True, timeout=120, **options  # type: ignore[call-overload]
+        [*map(str, words)], capture_output=True, text=True, timeout=300, **options  # type: ignore[call-overload]
     )
     assert status is None or result.returncode == status, result
     return result

@@ -21,6 +21,7 @@ import r2box
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCK = re.compile(r"^<!-- (run|file)(?:: (\S+))? -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+READING = 60.0  # seconds: a way that looked slow in the beginning is measured again
 
 
 def sections() -> dict[str, list[tuple[str, str, str]]]:
@@ -76,7 +77,7 @@ class Reader:
             last[:] = [self.place.run(line, status=None)]
             return fits(shown, last[0])
 
-        eventually(answered, lambda: f"$ {line}\n{shown}but there was:\n{last[0]}")
+        eventually(answered, lambda: f"$ {line}\n{shown}but there was:\n{last[0]}", READING)
 
 
 @pytest.mark.parametrize("title", sections())
@@ -107,7 +108,7 @@ def test_the_demo_can_be_left(place: Place) -> None:
     path = place.executable("tr", f"echo >{place.path}/reached; read go <{place.path}/go\n")
     os.mkfifo(place.path / "go")
     demo = place.start(f"sh {README.parent}/build/demo.sh", TMPDIR=str(place.path), PATH=path)
-    eventually((place.path / "reached").exists, "the service upper")
+    eventually((place.path / "reached").exists, "the service upper", 60)
     demo.send(signal.SIGINT)  # to the shell alone: a Python that is just starting says more than we can help
     (place.path / "go").write_text("on\n")
     demo.ends(130)

@@ -166,7 +166,8 @@ class Source:
             self._send()
             return
         left = looks - bool(self._credit and looks)  # what waits for a credit has not had its chance
-        self._loop.later(QUIET, lambda reads=self._reads: self.finish(reads, left))  # type: ignore[misc]
+        reads = self._reads if self._credit else -1
+        self._loop.later(QUIET, lambda: self.finish(reads, left))
 
     def give(self, count: int) -> None:
         """The other side has written out so many bytes."""

@@ -240,11 +240,20 @@ class _Port(_Part):
         self._transport = parse_transport(forward.listen)
         self._path = parse_path(forward.target)
         self._said = ""  # why it does not listen
-        self._listen()
+        self._forwarder: Forwarder | None = None  # until the daemon has answered: the first connection is taken too
         self._restart()
 
     def _listen(self) -> None:
         self._forwarder = Forwarder(self.loop, self.manager.log, self._transport, self._path, self._failed)
+        self._forwarder.use(self._client)
+
+    def _ready(self) -> None:
+        if self.ended:
+            return
+        if self._forwarder is None:
+            self._listen()
+        else:
+            self._forwarder.use(self._client)
 
     def _failed(self, error: TransportError) -> None:
         if str(error) != self._said:
@@ -254,18 +263,19 @@ class _Port(_Part):
 
     def hurry(self) -> None:
         """Listen now, if it waits for that."""
-        if not self.ended and not self._forwarder.is_listening:
+        if not self.ended and self._forwarder is not None and not self._forwarder.is_listening:
             self._listen()
-            self._forwarder.use(self._client)
 
     def _restart(self) -> None:
         if not self.ended:
-            self._forwarder.use(None)
-            self._client = self.connect(lambda: self._forwarder.use(self._client))
+            if self._forwarder is not None:
+                self._forwarder.use(None)
+            self._client = self.connect(self._ready)
 
     def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
         self.ended = True
-        self._forwarder.end()
+        if self._forwarder is not None:
+            self._forwarder.end()
 
         def has_left() -> None:
             left()
