@@ -51,7 +51,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
     service     a service as an iterator that can be closed
     library     tunnels and services as sockets, for programs in Python
     embedded    a daemon inside such a program
-    config      a TOML file, checked; records: what it says
+    config      a TOML file, checked; records: what it says; parts: what runs for it
     command     words as options; usage: --help; manual: man pages
     tools/      one module for each command
     index, own  which tools there are; what r2box does under its own name

@@ -139,6 +139,17 @@ def test_a_service_that_cannot_stand_is_not_waited_for(place: Place, supervisor:
     alice.says("service taken: ")
 
 
+def test_ready_is_when_forwards_listen(place: Place, supervisor: Listener) -> None:
+    ports = [free_port() for _ in range(20)]
+    forwards = "".join(f'[[forward]]\nlisten = "tcp-listen://127.0.0.1:{port}"\ntarget = "cat"\n' for port in ports)
+    with socket.create_server(("127.0.0.1", ports[0])):  # this one cannot, and is not waited for
+        alice = place.start(f"r2dm -f {write(place, forwards)}", NOTIFY_SOCKET=supervisor.address)
+        supervisor.until("READY")
+        for port in ports:
+            socket.create_connection(("127.0.0.1", port)).close()
+    alice.says("trying again")
+
+
 @pytest.mark.parametrize("address", ["nowhere", "{}/nowhere", "{}", "@nobody-is-here", "vsock:2:1", "/dev/null", ""])
 def test_a_supervisor_that_is_not_there_is_no_harm(place: Place, address: str) -> None:
     alice = place.start("r2d -s alice.sock alice", NOTIFY_SOCKET=address.format(place.path)).says("listening at")

@@ -94,8 +94,8 @@ class _Tunnel:
 class Forwarder:
     """Listens at `transport` and joins each connection, or each sender of UDP, to the service at `path`.
 
-    `failed(TransportError)` is called once if it cannot listen at all.  A host that is missing is the loopback.  A
-    connection for which there is no tunnel, or whose tunnel fails, is reset.
+    `listening()` is called when it does, `failed(TransportError)` once if it cannot at all.  A host that is missing is
+    the loopback.  A connection for which there is no tunnel, or whose tunnel fails, is reset.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Forwarder:
         transport: Transport,
         path: tuple[str, ...],
         failed: Callable[[TransportError], None],
+        listening: Callable[[], object] = lambda: None,
     ) -> None:
         self.loop = loop
         self._log = log
@@ -114,6 +115,7 @@ class Forwarder:
         self._tunnels: set[_Tunnel] = set()
         self.is_listening = True  # or it is about to be known
         self._failed = failed
+        self._on_listening = listening
         self._listener: Listener | Senders
         if transport.is_datagrams:
             from .senders import Senders
@@ -133,6 +135,7 @@ class Forwarder:
 
     def _listening(self, where: str) -> None:
         self._log.info(f"{self._name}: listening at {where}")
+        self._on_listening()
 
     def _unable(self, error: TransportError) -> None:
         self.is_listening = False

@@ -1,39 +1,27 @@
-"""r2dm: run a node from a TOML file, in one process: the daemon, its links and its services.
-
-Links and services are clients of the daemon like any other, over socketpairs instead of the control socket, so each
-stands and falls by itself.
-"""
+"""r2dm: run a node from a TOML file, in one process: the daemon, and the parts that the file names."""
 
 from __future__ import annotations
 
-import os
 import signal
 
 from .. import config as files
 from ..command import QUIET, USER, VERBOSE, Command, Option
-from ..errors import OK, ConfigError, R2Error, TransportError, UsageError
+from ..errors import OK, ConfigError, UsageError
 from ..net import bridge, datagram, device, endpoint, senders, splice, whole  # noqa: F401  a daemon imports all it will need, before the file under it changes
-from ..net.channel import socketpair
 from ..net.child import raise_file_limit
-from ..net.client import Client
-from ..net.connector import Connector
 from ..net.daemon import Daemon
-from ..net.forward import Forwarder
-from ..net.keeper import Keeper
 from ..net.log import INFO, Log
 from ..net.loop import Loop
-from ..net.server import Server
 from ..net.supervisor import Supervisor
-from ..net.tasks import Tasks
-from ..net.transport import parse_transport
-from ..proto.address import BENCH, parse_path
+from ..parts import LinkPart, Part, PortPart, ServicePart, TasksPart
+from ..proto.address import BENCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..command import Args
-    from ..records import Config, Conn, Forward, Serve, Task
+    from ..records import Config, Conn, Forward, Serve
 
 COMMAND = Command(
     "r2dm",
@@ -69,8 +57,6 @@ COMMAND = Command(
     files=[("/etc/r2/NAME.toml, ~/.config/r2/NAME.toml", "where configurations are by custom")],
 )
 
-AGAIN = 1.0  # seconds before a part that lost the daemon connects again
-LISTEN_AGAIN = 5.0  # seconds before a forward that cannot listen tries again: its address may be on its way
 END_TIME = 5.0  # seconds for everything to end in good order
 
 
@@ -89,223 +75,6 @@ def main(args: Args) -> int:
     return Manager(config, args.file, Log("r2dm", INFO + args.verbose - 2 * args.quiet), args.user).run()
 
 
-class _Part:
-    """A link or a service: something with a connection to the daemon of its own."""
-
-    def __init__(self, manager: Manager) -> None:
-        self.manager = manager
-        self.loop = manager.loop
-        self.ended = False
-
-    def stop(self) -> None:
-        """Begin nothing any more."""
-        self.ended = True
-
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        """Withdraw from the daemon, left(), and end what runs, done()."""
-        raise NotImplementedError
-
-    def connect(self, ready: Callable[[], None]) -> Client:
-        ours, theirs = socketpair()
-        self.manager.daemon.adopt_client(theirs)
-        return Client(self.loop, ours, ready=ready, gone=self._lost, event=self.event)
-
-    def _lost(self, why: str) -> None:
-        """The connection to our own daemon broke, as when no descriptors are left: begin again."""
-        if not self.ended:
-            self.manager.log.error(f"lost the daemon ({why}); trying again")
-            self.loop.later(AGAIN, self._restart)
-
-    def _restart(self) -> None:
-        raise NotImplementedError
-
-    def event(self, body: object, descriptors: tuple[int, ...]) -> None:
-        """Only services have events."""
-        for fd in descriptors:
-            os.close(fd)
-
-
-class _Link(_Part):
-    """One [[conn]]: made again whenever it ends."""
-
-    def __init__(self, manager: Manager, conn: Conn) -> None:
-        super().__init__(manager)
-        self._conn = conn
-        self._transport = parse_transport(conn.cmd)
-        name = f"link {conn.addr or conn.cmd}"
-        self._keeper = Keeper(self.loop, manager.log, name, self._transport, self._make)
-        self._client = self.connect(self._keeper.start)
-
-    def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
-        manager, conn = self.manager, self._conn
-        return Connector(
-            self.loop,
-            manager.log,
-            self._client,
-            self._transport,
-            manager.path,
-            conn.addr or "",
-            linked,
-            ended,
-            patience=conn.resume,
-            lossy=conn.lossy,
-            policy=conn.policy,
-        )
-
-    def _restart(self) -> None:
-        if not self.ended:
-            self._client = self.connect(self._keeper.restart)
-
-    def hurry(self) -> None:
-        """Do not wait for the next attempt."""
-        self._keeper.hurry()
-
-    def stop(self) -> None:
-        super().stop()
-        self._keeper.stop()
-
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.stop()
-
-        def has_left() -> None:
-            left()
-            self._keeper.end(done)
-
-        self._client.leave(has_left)
-
-
-class _Service(_Part):
-    """One [[serve]], or [self] cmd with the name ""."""
-
-    def __init__(
-        self,
-        manager: Manager,
-        name: str,
-        cmd: str,
-        allow: tuple[str, ...] = (),
-        private: bool = False,
-        datagrams: bool = False,
-    ) -> None:
-        super().__init__(manager)
-        transport = parse_transport(cmd)
-        self._server = Server(
-            self.loop,
-            manager.log,
-            name,
-            transport,
-            manager.path,
-            self._settled,
-            self._failed,
-            allow,
-            private,
-            datagrams,
-        )
-        self._is_settled = False
-        manager.unsettled += 1
-        self._client = self.connect(lambda: self._server.offer(self._client))
-
-    def _restart(self) -> None:
-        if not self.ended:
-            self._client = self.connect(lambda: self._server.offer(self._client))
-
-    def event(self, body: object, descriptors: tuple[int, ...]) -> None:
-        self._server.event(body, descriptors)  # type: ignore[arg-type]
-
-    def _failed(self, error: R2Error) -> None:
-        self.manager.log.error(f"service {self._server.name}: {error}")
-        self._settled()
-
-    def _settled(self) -> None:
-        """It stands, or cannot: nothing is waited for."""
-        if not self._is_settled:
-            self._is_settled = True
-            self.manager.settled()
-
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.ended = True
-        self._settled()
-
-        def has_left() -> None:
-            left()
-            self._server.end(done)
-
-        self._client.leave(has_left)
-
-
-class _Port(_Part):
-    """One [[forward]]."""
-
-    def __init__(self, manager: Manager, forward: Forward) -> None:
-        super().__init__(manager)
-        self._transport = parse_transport(forward.listen)
-        self._path = parse_path(forward.target)
-        self._said = ""  # why it does not listen
-        self._forwarder: Forwarder | None = None  # until the daemon has answered: the first connection is taken too
-        self._restart()
-
-    def _listen(self) -> None:
-        self._forwarder = Forwarder(self.loop, self.manager.log, self._transport, self._path, self._failed)
-        self._forwarder.use(self._client)
-
-    def _ready(self) -> None:
-        if self.ended:
-            return
-        if self._forwarder is None:
-            self._listen()
-        else:
-            self._forwarder.use(self._client)
-
-    def _failed(self, error: TransportError) -> None:
-        if str(error) != self._said:
-            self._said = str(error)
-            self.manager.log.error(f"forward {self._transport}: {error}; trying again")
-        self.loop.later(LISTEN_AGAIN, self.hurry)
-
-    def hurry(self) -> None:
-        """Listen now, if it waits for that."""
-        if not self.ended and self._forwarder is not None and not self._forwarder.is_listening:
-            self._listen()
-
-    def _restart(self) -> None:
-        if not self.ended:
-            if self._forwarder is not None:
-                self._forwarder.use(None)
-            self._client = self.connect(self._ready)
-
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.ended = True
-        if self._forwarder is not None:
-            self._forwarder.end()
-
-        def has_left() -> None:
-            left()
-            done()
-
-        self._client.leave(has_left)
-
-
-class _Tasks(_Part):
-    """All of [[task]]."""
-
-    def __init__(self, manager: Manager, tasks: list[Task]) -> None:
-        super().__init__(manager)
-        self.tasks = Tasks(self.loop, manager.log, manager.path, tasks)
-        self._restart()
-
-    def _restart(self) -> None:
-        if not self.ended:
-            self._client = self.connect(lambda: self.tasks.watch(self._client))
-
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.ended = True
-
-        def has_left() -> None:
-            left()
-            self.tasks.end(done)
-
-        self._client.leave(has_left)
-
-
 class Manager:
     """A node and everything in its file."""
 
@@ -314,16 +83,16 @@ class Manager:
         self.log = log
         self.supervisor = Supervisor(self.loop)
         self.path = config.socket or ""  # known for sure when it listens
-        self.unsettled = 0  # services that have not been offered yet
+        self.unsettled = 0  # services and forwards that do not stand yet
         self._user = user
         self._file = file
         self._config = config
-        self._links: list[tuple[Conn, _Link]] = []
-        self._services: list[tuple[Serve, _Service]] = []
-        self._ports: list[tuple[Forward, _Port]] = []
-        self._itself: _Service | None = None
-        self._tasks: _Tasks | None = None
-        self._leaving: set[_Part] = set()  # taken out of the file; what they ran has still to end
+        self._links: list[tuple[Conn, LinkPart]] = []
+        self._services: list[tuple[Serve, ServicePart]] = []
+        self._ports: list[tuple[Forward, PortPart]] = []
+        self._itself: ServicePart | None = None
+        self._tasks: TasksPart | None = None
+        self._leaving: set[Part] = set()  # taken out of the file; what they ran has still to end
         self._ending = False
         self.loop.failed = log.bug
         self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended)
@@ -347,25 +116,25 @@ class Manager:
             return
         config = self._config
         if config.tasks and self._tasks is None:  # before there is anything to hear of
-            self._tasks = _Tasks(self, config.tasks)
+            self._tasks = TasksPart(self, config.tasks)
         self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is turned off here ([self] bench)"
         if config.cmd and self._itself is None:
-            self._itself = _Service(self, "", config.cmd)
+            self._itself = ServicePart(self, "", config.cmd)
         for serve in config.serves:
             if serve not in [pair[0] for pair in self._services]:
-                service = _Service(self, serve.name, serve.cmd, tuple(serve.allow), serve.private, serve.datagrams)
+                service = ServicePart(self, serve.name, serve.cmd, tuple(serve.allow), serve.private, serve.datagrams)
                 self._services.append((serve, service))
         for forward in config.forwards:
             if forward not in [pair[0] for pair in self._ports]:
-                self._ports.append((forward, _Port(self, forward)))
+                self._ports.append((forward, PortPart(self, forward)))
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
-                self._links.append((conn, _Link(self, conn)))
+                self._links.append((conn, LinkPart(self, conn)))
         self.unsettled += 1
         self.settled()
 
     def settled(self) -> None:
-        """One service less is waited for; when all stand, the node is ready."""
+        """One part less is waited for; when all stand, the node is ready."""
         self.unsettled -= 1
         if not self.unsettled and not self._ending and self.daemon.entrance is not None:
             self.daemon.entrance.open()
@@ -392,7 +161,7 @@ class Manager:
             link.hurry()
         for _, port in self._ports:
             port.hurry()
-        gone: list[_Part] = [part for entry, part in self._links if entry not in new.conns]
+        gone: list[Part] = [part for entry, part in self._links if entry not in new.conns]
         gone += [part for entry, part in self._services if entry not in new.serves]
         gone += [part for entry, part in self._ports if entry not in new.forwards]
         if new.cmd != old.cmd and self._itself is not None:
@@ -431,8 +200,8 @@ class Manager:
     def _daemon_ended(self) -> None:
         end_all(self._parts(), self.loop.stop)
 
-    def _parts(self) -> list[_Part]:
-        parts: list[_Part] = [part for _, part in self._links]
+    def _parts(self) -> list[Part]:
+        parts: list[Part] = [part for _, part in self._links]
         parts += [part for _, part in self._services]
         parts += [part for _, part in self._ports]
         parts += self._leaving
@@ -440,7 +209,7 @@ class Manager:
         return parts
 
 
-def end_all(parts: list[_Part], done: Callable[[], None]) -> None:
+def end_all(parts: list[Part], done: Callable[[], None]) -> None:
     """End `parts`; done() when all of them have."""
     waiting = len(parts)
 

@@ -1,0 +1,272 @@
+"""What runs for the tables of a configuration file: a part for each link, service and forward, and one for all tasks.
+
+Parts are clients of the daemon like any other, over socketpairs instead of the control socket, so each stands and falls
+by itself.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .net.channel import socketpair
+from .net.client import Client
+from .net.connector import Connector
+from .net.forward import Forwarder
+from .net.keeper import Keeper
+from .net.server import Server
+from .net.tasks import Tasks
+from .net.transport import parse_transport
+from .proto.address import parse_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from .errors import R2Error, TransportError
+    from .net.daemon import Daemon
+    from .net.log import Log
+    from .net.loop import Loop
+    from .records import Conn, Forward, Task
+
+    class Manager(Protocol):
+        """Whose parts they are."""
+
+        loop: Loop
+        log: Log
+        daemon: Daemon
+        path: str  # of the control socket
+        unsettled: int  # parts that do not stand yet
+
+        def settled(self) -> None:
+            """One less is waited for."""
+
+AGAIN = 1.0  # seconds before a part that lost the daemon connects again
+LISTEN_AGAIN = 5.0  # seconds before a forward that cannot listen tries again: its address may be on its way
+
+
+class Part:
+    """A link or a service: something with a connection to the daemon of its own."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self.loop = manager.loop
+        self.ended = False
+        self._is_awaited = False
+
+    def await_it(self) -> None:
+        """The node is ready when this part stands, or cannot, which `settled` says."""
+        self._is_awaited = True
+        self.manager.unsettled += 1
+
+    def settled(self) -> None:
+        """It stands, or cannot.  Safe to call again."""
+        if self._is_awaited:
+            self._is_awaited = False
+            self.manager.settled()
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self.ended = True
+
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        """Withdraw from the daemon, left(), and end what runs, done()."""
+        raise NotImplementedError
+
+    def connect(self, ready: Callable[[], None]) -> Client:
+        ours, theirs = socketpair()
+        self.manager.daemon.adopt_client(theirs)
+        return Client(self.loop, ours, ready=ready, gone=self._lost, event=self.event)
+
+    def _lost(self, why: str) -> None:
+        """The connection to our own daemon broke, as when no descriptors are left: begin again."""
+        if not self.ended:
+            self.manager.log.error(f"lost the daemon ({why}); trying again")
+            self.loop.later(AGAIN, self._restart)
+
+    def _restart(self) -> None:
+        raise NotImplementedError
+
+    def event(self, body: object, descriptors: tuple[int, ...]) -> None:
+        """Only services have events."""
+        for fd in descriptors:
+            os.close(fd)
+
+
+class LinkPart(Part):
+    """One [[conn]]: made again whenever it ends."""
+
+    def __init__(self, manager: Manager, conn: Conn) -> None:
+        super().__init__(manager)
+        self._conn = conn
+        self._transport = parse_transport(conn.cmd)
+        name = f"link {conn.addr or conn.cmd}"
+        self._keeper = Keeper(self.loop, manager.log, name, self._transport, self._make)
+        self._client = self.connect(self._keeper.start)
+
+    def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
+        manager, conn = self.manager, self._conn
+        return Connector(
+            self.loop,
+            manager.log,
+            self._client,
+            self._transport,
+            manager.path,
+            conn.addr or "",
+            linked,
+            ended,
+            patience=conn.resume,
+            lossy=conn.lossy,
+            policy=conn.policy,
+        )
+
+    def _restart(self) -> None:
+        if not self.ended:
+            self._client = self.connect(self._keeper.restart)
+
+    def hurry(self) -> None:
+        """Do not wait for the next attempt."""
+        self._keeper.hurry()
+
+    def stop(self) -> None:
+        super().stop()
+        self._keeper.stop()
+
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        self.stop()
+
+        def has_left() -> None:
+            left()
+            self._keeper.end(done)
+
+        self._client.leave(has_left)
+
+
+class ServicePart(Part):
+    """One [[serve]], or [self] cmd with the name ""."""
+
+    def __init__(
+        self,
+        manager: Manager,
+        name: str,
+        cmd: str,
+        allow: tuple[str, ...] = (),
+        private: bool = False,
+        datagrams: bool = False,
+    ) -> None:
+        super().__init__(manager)
+        transport = parse_transport(cmd)
+        self._server = Server(
+            self.loop,
+            manager.log,
+            name,
+            transport,
+            manager.path,
+            self.settled,
+            self._failed,
+            allow,
+            private,
+            datagrams,
+        )
+        self.await_it()
+        self._client = self.connect(lambda: self._server.offer(self._client))
+
+    def _restart(self) -> None:
+        if not self.ended:
+            self._client = self.connect(lambda: self._server.offer(self._client))
+
+    def event(self, body: object, descriptors: tuple[int, ...]) -> None:
+        self._server.event(body, descriptors)  # type: ignore[arg-type]
+
+    def _failed(self, error: R2Error) -> None:
+        self.manager.log.error(f"service {self._server.name}: {error}")
+        self.settled()
+
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        self.ended = True
+        self.settled()
+
+        def has_left() -> None:
+            left()
+            self._server.end(done)
+
+        self._client.leave(has_left)
+
+
+class PortPart(Part):
+    """One [[forward]]."""
+
+    def __init__(self, manager: Manager, forward: Forward) -> None:
+        super().__init__(manager)
+        self._transport = parse_transport(forward.listen)
+        self._path = parse_path(forward.target)
+        self._said = ""  # why it does not listen
+        self._forwarder: Forwarder | None = None  # until the daemon has answered: the first connection is taken too
+        self.await_it()
+        self._restart()
+
+    def _listen(self) -> None:
+        self._forwarder = Forwarder(
+            self.loop, self.manager.log, self._transport, self._path, self._failed, self.settled
+        )
+        self._forwarder.use(self._client)
+
+    def _ready(self) -> None:
+        if self.ended:
+            return
+        if self._forwarder is None:
+            self._listen()
+        else:
+            self._forwarder.use(self._client)
+
+    def _failed(self, error: TransportError) -> None:
+        if str(error) != self._said:
+            self._said = str(error)
+            self.manager.log.error(f"forward {self._transport}: {error}; trying again")
+        self.settled()
+        self.loop.later(LISTEN_AGAIN, self.hurry)
+
+    def hurry(self) -> None:
+        """Listen now, if it waits for that."""
+        if not self.ended and self._forwarder is not None and not self._forwarder.is_listening:
+            self._listen()
+
+    def _restart(self) -> None:
+        if not self.ended:
+            if self._forwarder is not None:
+                self._forwarder.use(None)
+            self._client = self.connect(self._ready)
+
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        self.ended = True
+        self.settled()
+        if self._forwarder is not None:
+            self._forwarder.end()
+
+        def has_left() -> None:
+            left()
+            done()
+
+        self._client.leave(has_left)
+
+
+class TasksPart(Part):
+    """All of [[task]]."""
+
+    def __init__(self, manager: Manager, tasks: list[Task]) -> None:
+        super().__init__(manager)
+        self.tasks = Tasks(self.loop, manager.log, manager.path, tasks)
+        self._restart()
+
+    def _restart(self) -> None:
+        if not self.ended:
+            self._client = self.connect(lambda: self.tasks.watch(self._client))
+
+    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
+        self.ended = True
+
+        def has_left() -> None:
+            left()
+            self.tasks.end(done)
+
+        self._client.leave(has_left)
