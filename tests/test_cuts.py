@@ -276,7 +276,7 @@ def test_silence_for_ever(nodes: Place, cutter: Cutter, side: str) -> None:
     tunnel = talk(nodes)
     cutter.cut({"both": (SILENCE, SILENCE), "near": (SILENCE, RST), "far": (FIN, SILENCE)}[side])
     tunnel.stdin.write(b"second\n")
-    dialled.says("linked to", 2, patience=15)
+    dialled.says("linked to", 2)
     tunnel.prints("second")
     if side != "far":
         assert "no sign of life for 4 s" in dialled.err
@@ -288,17 +288,16 @@ def test_sighup_dials_at_once(nodes: Place, cutter: Cutter) -> None:
     waiting = listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}")
     dialled = dial(nodes, f"tcp://127.0.0.1:{cutter.port}")
     tunnel = talk(nodes)
-    waiting.send(signal.SIGKILL)
-    waiting.ends(None)
     before = cutter.refused
     began = time.monotonic()
-    eventually(lambda: cutter.refused >= before + 6, "failures")  # after 0.1, 0.2, … 3.2 s
+    waiting.kill()
+    eventually(lambda: cutter.refused >= before + 6, "failures", 60)  # after 0.1, 0.2, … 3.2 s
     assert time.monotonic() - began > 1, "without a pause in between"
     listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     dialled.send(signal.SIGHUP)
     dialled.says("linked to", 2)
-    assert time.monotonic() - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
+    assert cutter.dialled_at - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
     said(tunnel, "second")
 
 
@@ -324,15 +323,14 @@ def test_sighup_for_r2dm(place: Place, cutter: Cutter) -> None:
     waiting = listen(place, f"tcp-listen://127.0.0.1:{cutter.target}")
     manager = manage(place, cutter.port, "10m").says("linked to")
     tunnel = talk(place)
-    waiting.send(signal.SIGKILL)
-    waiting.ends(None)
     before = cutter.refused
-    eventually(lambda: cutter.refused >= before + 6, "failures")
+    waiting.kill()
+    eventually(lambda: cutter.refused >= before + 6, "failures", 60)
     listen(place, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     manager.send(signal.SIGHUP)
     said(tunnel, "second")
-    assert time.monotonic() - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
+    assert cutter.dialled_at - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
 
 
 @pytest.mark.parametrize(("near", "far"), [("0", "10m"), ("10m", "0"), ("0", "0")])
@@ -363,7 +361,7 @@ def test_patience_that_is_over(place: Place, cutter: Cutter, managed: bool) -> N
     began = time.monotonic()
     waiting.kill()
     assert "no other transport within 1 s" in tunnel.ends(255).err
-    assert 0.9 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.9  # and ends() has not waited as long as the other side would: ten minutes
     bob.says("no other transport within 1 s")
 
 

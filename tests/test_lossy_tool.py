@@ -299,7 +299,7 @@ def await_fate(program: Program, count: int) -> None:
 
 def received(sock: socket.socket, count: int = 0) -> list[tuple[bytes, tuple[str, int]]]:
     """What comes: at least `count` datagrams, and then until nothing has come for a second."""
-    found = []
+    found: list[tuple[bytes, tuple[str, int]]] = []
     sock.settimeout(PATIENCE)
     while len(found) < count:
         found.append(sock.recvfrom(70_000))
