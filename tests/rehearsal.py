@@ -190,6 +190,7 @@ class Cutter:
         self.made: dict[tuple[str, str], int] = {}
         self.refused = 0  # connections, as nobody listened at the target
         self.dialled_at = 0.0  # when the last one came
+        self.passed = 0  # bytes
         self._dice = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
@@ -300,6 +301,7 @@ class Cutter:
                     return
                 else:
                     connection.room -= len(data)
+                    self.passed += len(data)
                     other.waiting = memoryview(data)
                     with contextlib.suppress(BlockingIOError):
                         other.waiting = other.waiting[other.sock.send(data) :]

@@ -345,6 +345,23 @@ def test_without_resumption_a_cut_is_the_end(nodes: Place, cutter: Cutter, near:
     assert "wait" not in dialled.err + waiting.err
 
 
+def test_a_reset_is_told_though_a_write_finds_it(nodes: Place, cutter: Cutter) -> None:
+    """The system tells of it once, to whoever asks first."""
+    waiting = listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}", options="--resume 0")
+    for _ in range(3):
+        dialled = dial(nodes, f"tcp://127.0.0.1:{cutter.port}", "--resume 0")
+        nodes.serve("bob", "cat >/dev/null", "take")
+        stream = nodes.start("r2 -s alice.sock -t bob/take tunnel - </dev/zero")
+        before = cutter.passed
+        eventually(lambda before=before: cutter.passed > before + MIB, "the first MiB")  # type: ignore[misc]
+        cutter.cut((RST, RST))
+        assert "the link to bob is gone" in stream.ends(255).err
+        assert "reset by peer" in dialled.ends(1).err
+        nodes.programs[-2].send(signal.SIGTERM)
+        nodes.programs[-2].ends(0)
+    assert waiting.runs
+
+
 @pytest.mark.parametrize("managed", [False, True], ids=["r2 connect", "r2dm"])
 def test_patience_that_is_over(place: Place, cutter: Cutter, managed: bool) -> None:
     """The shorter one of both sides; then tunnels end with an error, on either side."""
