@@ -165,18 +165,15 @@ class Grid:
         """End the daemon with this signal, and start another of its name, with its links."""
         node = self.nodes[name]
         node.send(number)
+        node.send(signal.SIGCONT)  # it may be stopped
         node.ends(None)
         self.old.append(node)
         self.nodes[name] = self._start(name).says("listening at")
         for joint in self.joints:
             if name in (joint.one, joint.other):
-                self._await_end(joint.listener if joint.other == name else joint.dialler)
-                joint.heal()
-
-    def _await_end(self, program: Program) -> None:
-        """An r2-connect hears that its daemon has gone; with --retry it looks for the new one."""
-        with contextlib.suppress(AssertionError):
-            eventually(lambda: not program.runs, "", 2)
+                (joint.listener if joint.other == name else joint.dialler).ends(None)  # as its daemon has gone
+                if not joint.is_busy:
+                    joint.heal()
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
@@ -283,7 +280,12 @@ class Chaos:
             self._heal(now)
             time.sleep(0.01)
             now = time.monotonic()
-        self._heal(float("inf"))
+
+        def is_healed() -> bool:
+            self._heal(float("inf"))
+            return not self._due
+
+        eventually(is_healed, "the end of what was told to end")
 
     def _heal(self, now: float) -> None:
         for item in [item for item in self._due if item[0] <= now]:
@@ -293,13 +295,19 @@ class Chaos:
     def _later(self, joint: Joint, low: float, high: float, what: Callable[[], object] = lambda: None) -> None:
         """Heal it after so many seconds, having done `what`."""
 
-        def heal() -> None:
+        def end() -> None:
             what()
+            heal()
+
+        def heal() -> None:
+            if any(program.runs for program in joint.leaving):  # it waits for a daemon that is stopped, and we go on
+                self._due.append((time.monotonic() + 0.05, heal))
+                return
             joint.heal()
             joint.is_busy = False
 
         joint.is_busy = True
-        self._due.append((time.monotonic() + self.dice.uniform(low, high), heal))
+        self._due.append((time.monotonic() + self.dice.uniform(low, high), end))
 
     def _cut(self, joint: Joint) -> None:
         carriers = joint.carriers()

@@ -30,6 +30,7 @@ from r2box.proto.wire import MAX_REACH, REACH, encode_frame
 MIB = 1 << 20
 HONEST = ("alice", "bob", "carl", "dave")
 MARK = b"\n"
+LATE = 0.9 * DOUBT  # seconds for a tunnel to stand: less than it would take if one that hangs were waited for
 
 
 class Square:
@@ -139,9 +140,9 @@ def bogus_paths(square: Square) -> Iterator[str]:
     lies = [claim(services=()), *(claim(name) for name in HONEST), claim("bob", "carl"), claim("carl", "alice", "dave")]
     mallory.tell(*lies, flags=BEGIN)
     for what, answer, longest in (
-        ("does not know them", Outcome(UNKNOWN, "no"), 2.0),
-        ("refuses", Outcome(REFUSED, "no"), 2.0),
-        ("never answers", None, 2 * DOUBT + 2.0),
+        ("does not know them", Outcome(UNKNOWN, "no"), LATE),
+        ("refuses", Outcome(REFUSED, "no"), LATE),
+        ("never answers", None, 2 * DOUBT + LATE),
     ):
         mallory.liar.answer = answer
         mallory.tell(Entry(("carl",), None))  # and again, so that nothing is doubted
@@ -157,7 +158,7 @@ def bogus_paths(square: Square) -> Iterator[str]:
         assert first < longest, f"{first} s"
         if answer is None or answer.code == UNKNOWN:
             assert drawn == 1, "the way that failed was tried again"
-            assert max(second, every) < 2.0, f"{second}, {every} s"
+            assert max(second, every) < LATE, f"{second}, {every} s"
         yield f"mallory draws tunnels and {what}: {drawn} were drawn, {first:.2f} s the first, then {every:.2f} s"
     square.mouths.remove(mallory)
     mallory.close()
@@ -219,7 +220,7 @@ def flood(square: Square, count: int) -> Iterator[str]:
     known = len(square.names("alice"))
     yield f"{count} entries in {took:.1f} s, {known} names known afterwards, tunnels in {longest:.2f} s; {bill}"
     assert known <= MAX_HEARD + 8
-    assert longest < 3.0
+    assert longest < LATE
     assert bill.memory < 40, bill
     assert bill.cpu("alice") < 4.0 + count / 200_000, bill
     assert max(map(bill.cpu, HONEST[1:])) < 4.0, bill
@@ -250,11 +251,11 @@ def flapping(square: Square, seconds: float, names: int, way: bool = False) -> I
     longest = max(longest, square.dial_all())
     what = "change their ways" if way else "flap"
     yield f"{names} names {what} {flaps / seconds:.0f} times a second, tunnels in {longest:.2f} s; {bill}"
-    assert longest < 2.0
+    assert longest < LATE
     assert bill.memory < 8, bill
     assert bill.cpu("alice") < 0.35 * seconds + 1, bill
     assert max(map(bill.cpu, HONEST[1:])) < 0.15 * seconds + 1, bill
-    assert bill.entries < names * (40 + 2 * seconds), bill
+    assert bill.entries < names * (40 + 2 * (time.monotonic() - bill.began)), bill
     assert bill.lines <= 3, square.nodes["alice"]
     _leave(square, mallory)
 
@@ -295,7 +296,7 @@ def garbage(square: Square) -> Iterator[str]:
         square.mouths.remove(mallory)
         mallory.loop.post(mallory.loop.stop)
     longest = square.dial_all()
-    assert square.names("alice") == {"bob", "carl", "dave", "eve"}
+    eventually(lambda: square.names("alice") == {"bob", "carl", "dave", "eve"}, "the end of all of it")
     assert bill.memory < 8, bill
     yield f"a full frame is taken, {len(bad)} kinds of garbage end the link; tunnels in {longest:.2f} s; {bill}"
 

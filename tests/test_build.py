@@ -50,7 +50,7 @@ def staged(path: Path, entries: Mapping[str, str]) -> Path:
 
 
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=180, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, **options)  # type: ignore[call-overload,no-any-return]
 
 
 def found_pythons() -> dict[tuple[int, int], str]:

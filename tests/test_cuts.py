@@ -276,7 +276,7 @@ def test_silence_for_ever(nodes: Place, cutter: Cutter, side: str) -> None:
     tunnel = talk(nodes)
     cutter.cut({"both": (SILENCE, SILENCE), "near": (SILENCE, RST), "far": (FIN, SILENCE)}[side])
     tunnel.stdin.write(b"second\n")
-    dialled.says("linked to", 2, patience=15)
+    dialled.says("linked to", 2)
     tunnel.prints("second")
     if side != "far":
         assert "no sign of life for 4 s" in dialled.err
@@ -288,17 +288,16 @@ def test_sighup_dials_at_once(nodes: Place, cutter: Cutter) -> None:
     waiting = listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}")
     dialled = dial(nodes, f"tcp://127.0.0.1:{cutter.port}")
     tunnel = talk(nodes)
-    waiting.send(signal.SIGKILL)
-    waiting.ends(None)
     before = cutter.refused
     began = time.monotonic()
-    eventually(lambda: cutter.refused >= before + 6, "failures")  # after 0.1, 0.2, … 3.2 s
+    waiting.kill()
+    eventually(lambda: cutter.refused >= before + 6, "failures", 60)  # after 0.1, 0.2, … 3.2 s
     assert time.monotonic() - began > 1, "without a pause in between"
     listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     dialled.send(signal.SIGHUP)
     dialled.says("linked to", 2)
-    assert time.monotonic() - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
+    assert cutter.dialled_at - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
     said(tunnel, "second")
 
 
@@ -324,15 +323,14 @@ def test_sighup_for_r2dm(place: Place, cutter: Cutter) -> None:
     waiting = listen(place, f"tcp-listen://127.0.0.1:{cutter.target}")
     manager = manage(place, cutter.port, "10m").says("linked to")
     tunnel = talk(place)
-    waiting.send(signal.SIGKILL)
-    waiting.ends(None)
     before = cutter.refused
-    eventually(lambda: cutter.refused >= before + 6, "failures")
+    waiting.kill()
+    eventually(lambda: cutter.refused >= before + 6, "failures", 60)
     listen(place, f"tcp-listen://127.0.0.1:{cutter.target}")
     began = time.monotonic()
     manager.send(signal.SIGHUP)
     said(tunnel, "second")
-    assert time.monotonic() - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
+    assert cutter.dialled_at - began < 3.5  # the next attempt comes 4.8 s after the last one, or later
 
 
 @pytest.mark.parametrize(("near", "far"), [("0", "10m"), ("10m", "0"), ("0", "0")])
@@ -345,6 +343,23 @@ def test_without_resumption_a_cut_is_the_end(nodes: Place, cutter: Cutter, near:
     assert "reset by peer" in dialled.ends(1).err
     waiting.says("reset by peer")
     assert "wait" not in dialled.err + waiting.err
+
+
+def test_a_reset_is_told_though_a_write_finds_it(nodes: Place, cutter: Cutter) -> None:
+    """The system tells of it once, to whoever asks first."""
+    waiting = listen(nodes, f"tcp-listen://127.0.0.1:{cutter.target}", options="--resume 0")
+    for _ in range(3):
+        dialled = dial(nodes, f"tcp://127.0.0.1:{cutter.port}", "--resume 0")
+        nodes.serve("bob", "cat >/dev/null", "take")
+        stream = nodes.start("r2 -s alice.sock -t bob/take tunnel - </dev/zero")
+        before = cutter.passed
+        eventually(lambda before=before: cutter.passed > before + MIB, "the first MiB")  # type: ignore[misc]
+        cutter.cut((RST, RST))
+        assert "the link to bob is gone" in stream.ends(255).err
+        assert "reset by peer" in dialled.ends(1).err
+        nodes.programs[-2].send(signal.SIGTERM)
+        nodes.programs[-2].ends(0)
+    assert waiting.runs
 
 
 @pytest.mark.parametrize("managed", [False, True], ids=["r2 connect", "r2dm"])
@@ -363,7 +378,7 @@ def test_patience_that_is_over(place: Place, cutter: Cutter, managed: bool) -> N
     began = time.monotonic()
     waiting.kill()
     assert "no other transport within 1 s" in tunnel.ends(255).err
-    assert 0.9 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.9  # and ends() has not waited as long as the other side would: ten minutes
     bob.says("no other transport within 1 s")
 
 

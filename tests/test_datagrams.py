@@ -15,7 +15,7 @@ from random import Random
 import pytest
 from mesh import Mesh, Program
 from namespaces import Namespaces
-from processes import Place, eventually, free_port, need
+from processes import PATIENCE, Place, eventually, free_port, need
 
 from r2box.errors import WireError
 from r2box.net.datagram import MAX_SENDERS
@@ -188,7 +188,7 @@ class Server:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.sock.bind(("127.0.0.1", 0))
-        self.sock.settimeout(10)
+        self.sock.settimeout(PATIENCE)
         self.port = self.sock.getsockname()[1]
 
 
@@ -197,13 +197,13 @@ def test_udp_at_both_ends(pair: Place, node: str) -> None:
     """A tunnel for each sender; all sizes, also none; who is silent is forgotten, and may come again."""
     server, port = Server(), free_port(socket.SOCK_DGRAM)
     pair.serve(node, f"udp://127.0.0.1:{server.port}", "dns")
-    line = f"r2 -vv -s alice.sock -t {node}/dns tunnel 'udp-listen://127.0.0.1:{port}?idle=2'"
+    line = f"r2 -vv -s alice.sock -t {node}/dns tunnel 'udp-listen://127.0.0.1:{port}?idle=4'"
     listener = pair.start(line)
     clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
     eventually(lambda: f":{port:04X} " in Path("/proc/net/udp").read_text(), "the listener")
     seen = []
     for client in clients:
-        client.settimeout(10)
+        client.settimeout(PATIENCE)
         client.connect(("127.0.0.1", port))
         for size in SIZES:
             client.send(b"q" * size)
@@ -336,7 +336,8 @@ def test_ping_at_the_edge(place: Place) -> None:
     line = "r2 -v -s alice.sock -t bob/vpn tunnel 'tun://r20?addr=10.7.0.2/24&mtu=1400&up'"
     hosts.start("a", line).says("open")
     for size in (0, 100, 1372):
-        assert " 0% packet loss" in hosts.run("a", f"ping -c 3 -i 0.2 -M do -s {size} 10.7.0.1").out
+        for _ in range(3):  # of several at once it would wait for the last no longer than the others took
+            assert " 0% packet loss" in hosts.run("a", f"ping -c 1 -W 20 -M do -s {size} 10.7.0.1").out
     too_long = hosts.run("a", "ping -c 1 -W 1 -M do -s 1373 10.7.0.1", status=1)
     assert "mtu=1400" in too_long.err + too_long.out
 

@@ -54,7 +54,8 @@ def test_a_link_over_yggdrasil(place: Place) -> None:
     bob = f"[{overlay.address('b')}]:{PORT}?keepalive=1"
     waiting = hosts.start("b", f"r2 -v -s bob.sock connect -n alice 'tcp-listen://{bob}'")
     # The first packets are lost until the overlay knows the way.
-    linked = hosts.start("a", f"r2 -v -s alice.sock connect --retry -n bob 'tcp://{bob}&timeout=2'").says("linked to")
+    linked = hosts.start("a", f"r2 -v -s alice.sock connect --retry -n bob 'tcp://{bob}&timeout=2'")
+    linked.says("linked to", patience=60)
     assert place.run("r2 -s alice.sock ls").out == "bob\n"
     place.serve("bob", "cat", "echo")
 
@@ -68,7 +69,7 @@ def test_a_link_over_yggdrasil(place: Place) -> None:
     linked.says("no sign of life")
     assert tunnel.runs
     overlay.start("m")
-    tunnel.ends(0)
+    tunnel.ends(0, 60)
     assert tunnel.raw == data + last
     linked.says("linked to bob", 2)
     waiting.says("linked to alice", 2)

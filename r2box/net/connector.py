@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from .log import Log
     from .loop import Loop, Timer
 
-EXIT_TIME = 1.0  # seconds that a command has to end by itself after its link did
+EXIT_TIME = 1.0  # seconds that a command has to pass on why its link ended, or never was, and to end by itself
 KILL_TIME = 3.0  # and when it was told to
-FAILED_TIME = 0.2  # and when there never was a link
 
 
 def own_command() -> list[str]:
@@ -259,7 +258,7 @@ class Connector:
         if not self._pid:
             self._over("; ".join(filter(None, (why, self._exit))))
         else:
-            self._timer = self._loop.later(EXIT_TIME if self._was_linked else FAILED_TIME, self._terminate)
+            self._timer = self._loop.later(EXIT_TIME, self._terminate)
 
     def _exited(self, status: int) -> None:
         self._pid = 0

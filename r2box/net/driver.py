@@ -86,6 +86,7 @@ class Driver:
         self._token = (channel.write_fd,) if link.is_local else ()
         self._writable = True  # as far as is known
         self._deaf = False  # the other side takes nothing more; what it said is still read
+        self._reset = ""  # of which a write was told: then reading sees nothing but an end
         self.idle: Callable[[], None] | None = None  # called when everything has been written
         self._watched = (False, False)  # what the loop watches for: reading, writing
         self._scheduled = False
@@ -115,7 +116,7 @@ class Driver:
             return
         if size <= 0:
             if not size:
-                self._broken("")
+                self._broken(self._reset)
             return
         if self.first is not None:
             first, self.first = self.first, None
@@ -214,6 +215,8 @@ class Driver:
             self.loop.later(RETRY, self._unblocked)
         else:
             # Why it takes nothing more is in what it said last, or in how it ends: read on.
+            if error.errno == errno.ECONNRESET and not self.channel.is_unix:
+                self._reset = error.strerror or str(error)
             self._deaf = True
             self._out = []
         return False

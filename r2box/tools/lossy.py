@@ -177,7 +177,6 @@ def main(args: Args) -> int:
         if what.is_datagrams and args.cut is not None and args.silence is None:
             raise UsageError("--cut: datagrams know no end: give --silence too")
         run = (Datagrams if what.is_datagrams else Ports)(plan, log, what, to)
-    log.info(f"--seed {plan.seed}")
     status = run.run()
     if args.stats or args.verbose:
         run.say_tally()
@@ -196,6 +195,7 @@ class Run:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, lambda number=number: self._killed(number))  # type: ignore[misc]
         self._loop.on_signal(signal.SIGUSR1, self.say_tally)
+        self._log.info(f"--seed {self._plan.seed}")  # now that signals are heeded: whoever has read it may send some
         self._loop.run()
         return self._exit
 
