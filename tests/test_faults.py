@@ -9,10 +9,22 @@ import pty
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE, Place, Program, await_port, children, cpu_time, eventually, free_port, need
+from processes import (
+    PATIENCE,
+    Place,
+    Program,
+    await_port,
+    children,
+    command_line,
+    cpu_time,
+    eventually,
+    free_port,
+    need,
+)
 
 from r2box.proto import wire
 
@@ -212,6 +224,25 @@ def test_a_failure_does_not_look_like_an_end(place: Place, from_: str) -> None:
     result = place.run(f"r2 -s {from_}.sock -t bob/killed tunnel 'cat >got; echo clean end >verdict'", status=255)
     assert "signal 9" in result.err
     assert from_ == "bob" or not (place.path / "verdict").exists()
+
+
+@pytest.mark.parametrize("late", ["server", "client"])
+def test_who_tells_of_a_failure_may_be_late(place: Place, late: str) -> None:
+    """The end of a program's output is not taken for a good one before who runs it has said how it ended."""
+    place.pair()
+    writes, reads = "echo ready; exec sleep 1000", "cat >got; echo clean end >verdict"
+    server = place.serve("bob", writes if late == "server" else reads, "late")
+    client = tunnel(place, "alice", "late", f"'{reads if late == 'server' else writes}'")
+    eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the tunnel")
+    teller = server if late == "server" else client
+    eventually(lambda: [command_line(pid)[:1] for pid in children(teller.pid)] == [[b"sleep"]], "the one that writes")
+    teller.send(signal.SIGSTOP)
+    os.kill(children(teller.pid)[0], signal.SIGKILL)
+    time.sleep(0.5)  # more than is granted to who is not late
+    teller.send(signal.SIGCONT)
+    client.ends(OWN_FAILURE if late == "server" else 128 + 9)
+    eventually(lambda: not children(server.pid), "the end of the service's program")
+    assert not (place.path / "verdict").exists()
 
 
 @SIDES
