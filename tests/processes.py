@@ -12,7 +12,9 @@ which also keeps the paths of sockets below the 107 bytes that the system allows
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -29,7 +31,7 @@ import pytest
 
 T = TypeVar("T")
 
-PATIENCE = 20.0  # seconds for what normally takes a fraction of one, on a machine that does much else
+PATIENCE = 30.0  # seconds for what normally takes a fraction of one, on a machine that does much else
 PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # where those of others are
 BUG = re.compile(r"internal error|Traceback \(most recent call last\)|ResourceWarning|Exception ignored")
 
@@ -75,12 +77,27 @@ def need(*programs: str) -> None:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
 
+def own_ports() -> Iterator[int]:
+    """Ports, again and again, that the system gives to nobody and the tests of other workers do not take."""
+    file = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    end = int(file.read_text().split()[0]) if file.exists() else 32768
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 16
+    ports = [port for port in range(end - 1024 * (worker + 1), end - 1024 * worker) if port > 1024]
+    first = random.SystemRandom().randrange(len(ports) or 1)  # there may be other runs of the tests
+    return itertools.cycle(ports[first:] + ports[:first])
+
+
+_ports = own_ports()
+
+
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nobody uses."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody uses, and that nobody is given for a connection before it is listened at."""
+    for wanted in itertools.chain(itertools.islice(_ports, 1024), [0]):
+        with socket.socket(socket.AF_INET, kind) as sock, contextlib.suppress(OSError):
+            sock.bind(("", wanted))
+            port: int = sock.getsockname()[1]
+            return port
+    raise AssertionError("no port is free")
 
 
 def await_port(port: int, patience: float = PATIENCE) -> None:
@@ -263,7 +280,7 @@ class Place:
         input: bytes | None = None,
         *,
         status: int | None = 0,
-        patience: float = 30.0,
+        patience: float = 60.0,
         box: Box | None = None,
         **env: str,
     ) -> Result:
@@ -412,7 +429,7 @@ class Place:
                     pipe.close()
         for program in alive:
             try:
-                program.popen.wait(10)
+                program.popen.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 yield f"SIGTERM did not end {program}"
                 program.kill()
@@ -421,7 +438,7 @@ class Place:
 
     def _end_orphans(self) -> Iterator[str]:
         try:
-            eventually(lambda: not self.left_over(), "", patience=0 if self.tolerate_orphans else 8)
+            eventually(lambda: not self.left_over(), "", patience=0 if self.tolerate_orphans else 20)
         except AssertionError:
             for pid in self.left_over():
                 line = b" ".join(command_line(pid)).decode(errors="replace")

@@ -111,11 +111,13 @@ class Terminal:
         eventually((place.path / "ready").exists, lambda: f"{shell} ready: {self.screen.decode(errors='replace')}")
 
     def _read(self) -> None:
+        answered = 0
         try:
             while True:
-                data = os.read(self.fd, 4096)
-                self.screen += data
-                if b"\x1b[0c" in data or b"\x1b[c" in data:  # fish asks what terminal this is
+                self.screen += os.read(self.fd, 4096)
+                asked = self.screen.count(b"\x1b[0c") + self.screen.count(b"\x1b[c")  # fish: what terminal is this?
+                if asked > answered:
+                    answered = asked
                     os.write(self.fd, b"\x1b[?62c")
         except OSError:
             return  # the shell has gone

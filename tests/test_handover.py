@@ -24,7 +24,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import Place, Program, children, command_line, eventually, free_port, need, open_files
+from processes import (
+    PATIENCE,
+    Place,
+    Program,
+    await_port,
+    children,
+    command_line,
+    eventually,
+    free_port,
+    need,
+    open_files,
+)
 
 MIB = 1 << 20
 OWN_FAILURE = 255
@@ -66,7 +77,6 @@ def nothing_left(*daemons: Program) -> Iterator[None]:
     eventually(
         lambda: all(open_files(daemon.pid) <= number for daemon, number in zip(daemons, before)),
         lambda: f"descriptors as before: {before}, not {[open_files(daemon.pid) for daemon in daemons]}",
-        patience=8,
     )
 
 
@@ -135,7 +145,7 @@ def send(fd: int, data: bytes) -> threading.Thread:
     return thread
 
 
-def read_all(fd: int, patience: float = 20.0) -> bytes:
+def read_all(fd: int, patience: float = PATIENCE) -> bytes:
     """All up to the end, which must come in time."""
     got: list[bytes] = []
     is_over = threading.Event()
@@ -156,7 +166,7 @@ def read_all(fd: int, patience: float = 20.0) -> bytes:
 def read_size(fd: int, size: int) -> bytes:
     """So many bytes; fewer only at the end of the stream, or where they do not come in time."""
     got = b""
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + PATIENCE
     while len(got) < size and select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
         piece = os.read(fd, size - len(got))
         if not piece:
@@ -184,7 +194,8 @@ def test_nobody_is_in_the_way(place: Place) -> None:
     alice, bob = place.pair()
     data = os.urandom(20 * MIB)
     with nothing_left(alice, bob):
-        server = place.serve("bob", "cat; sleep 0.2", "cat")  # it waits a little, and so r2-tunnel is still there
+        server = place.serve("bob", "cat; read word <gate", "cat")  # so that r2-tunnel is still there when we look
+        os.mkfifo(place.path / "gate")
         for from_, idle in (("bob.sock", (alice, bob, server)), ("alice.sock", (server,))):
             in_, ours_in = os.pipe()
             ours_out, out = os.pipe()
@@ -206,6 +217,7 @@ def test_nobody_is_in_the_way(place: Place) -> None:
                 assert read_size(ours_out, len(data)) == data
                 for other, old in zip(watched, before):
                     assert moved(other.pid) - old < 100_000, other
+                (place.path / "gate").write_text("go\n")
                 assert read_all(ours_out) == b""
                 client.ends(0)
         server.send(signal.SIGTERM)
@@ -316,7 +328,7 @@ def test_a_reader_that_goes_away_ends_everything_without_a_word(place: Place, fr
     servers = [place.serve("bob", command, name) for name, command in commands.items()]
     with nothing_left(*daemons):
         for name in commands:
-            result = place.run(f"(yes | r2 -s {from_} -t bob/{name} tunnel -; echo $? >&2) | head -1", patience=10)
+            result = place.run(f"(yes | r2 -s {from_} -t bob/{name} tunnel -; echo $? >&2) | head -1")
             assert result.out in ("y\n", "n\n")
             assert result.err == f"{BROKEN_PIPE}\n", name
         eventually(lambda: not any(children(server.pid) for server in servers), "the services' end")
@@ -353,7 +365,10 @@ def test_the_service_is_killed(place: Place, at: str) -> None:
         ]
         for client in clients:
             assert read_size(client.stdout.fileno(), 6) == b"ready\n"
-        eventually(lambda: len(children(server.pid)) == len(clients + joined), "all of them to run")
+        eventually(
+            lambda: [command_line(pid) for pid in children(server.pid)] == len(clients + joined) * [[b"cat"]],
+            "all of them to run",
+        )
         for program in children(server.pid):
             os.kill(program, signal.SIGKILL)
         for client in clients:
@@ -485,7 +500,7 @@ def test_a_service_ends_its_output_on_a_socket_that_is_both(place: Place, from_:
     with ours, theirs:
         client = tunnel(place, from_, "early", stdin=theirs.fileno(), stdout=theirs.fileno())
         theirs.close()
-        assert read_all(ours.fileno(), patience=3) == b"hi\n"
+        assert read_all(ours.fileno()) == b"hi\n"
         ours.sendall(b"more")
         ours.shutdown(socket.SHUT_WR)
         client.ends(4)
@@ -554,7 +569,7 @@ def take(place: Place, line: str, status: int = 0) -> socket.socket | None:
     with ours:
         with theirs:
             program = place.start(line, stdin=theirs.fileno(), stdout=theirs.fileno())
-        ours.settimeout(20)
+        ours.settimeout(PATIENCE)
         data, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
         program.ends(status)
         if not data:
@@ -675,7 +690,7 @@ def test_everything_over_a_forwarded_control_socket(place: Place) -> None:
             with nothing_left(alice, bob):
                 assert place.run("r2 -s alice.fwd -t bob/cat tunnel - | sha256sum", data).out.split()[0] == digest
                 command = "'head -c 100000 /dev/zero; exec >&-; wc -c >counted; exit 7'"
-                place.run(f"r2 -s alice.fwd -t bob/cat tunnel {command}", status=7, patience=10)
+                place.run(f"r2 -s alice.fwd -t bob/cat tunnel {command}", status=7)
                 assert int((place.path / "counted").read_text()) == 100_000
                 client = tunnel(place, "alice.fwd", "tcp", stdin=-1, stdout=-1)
                 sock, _ = listener.accept()
@@ -705,7 +720,7 @@ def test_links_over_a_forwarded_control_socket(place: Place) -> None:
     data = os.urandom(MIB)
     with nothing_left(alice, bob):
         listener = place.start(f"r2 -v -s bob.sock connect tcp-listen://127.0.0.1:{port}")
-        eventually(lambda: f"{port:04X}" in Path("/proc/net/tcp").read_text(), "the listener")
+        await_port(port)
         for line in (
             f"r2 -v -s alice.fwd connect tcp://127.0.0.1:{port}",
             'r2 -v -s bob.sock connect "r2 -s alice.fwd connect -"',
@@ -715,6 +730,7 @@ def test_links_over_a_forwarded_control_socket(place: Place) -> None:
             link.send(signal.SIGTERM)
             link.ends(0)
             eventually(lambda: place.run("r2 -s alice.sock ls").out == "", "the end of the link")
+            eventually(lambda: place.run("r2 -s bob.sock ls").out == "service/cat\n", "its end there")
         listener.send(signal.SIGTERM)
         listener.ends(0)
     assert "expected carl" in place.run('r2 -s alice.fwd connect -n carl "r2 -s bob.sock connect -"', status=1).err
@@ -728,7 +744,7 @@ def test_many_relayed_tunnels(place: Place) -> None:
     with nothing_left(*daemons):
         clients = [place.start("r2 -s alice.fwd -t bob/cat tunnel - <data | cmp - data", shell=True) for _ in range(12)]
         for client in clients:
-            client.ends(0, patience=60)
+            client.ends(0, patience=120)
         eventually(lambda: not children(server.pid), "the services' end")
 
 

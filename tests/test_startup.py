@@ -56,6 +56,7 @@ def test_what_is_started_often_loads_little(place: Place) -> None:
     alice, _ = place.node("alice"), place.node("bob")
     r2 = BARE.format(place.box.dist) + " -v -s alice.sock"
     link = place.start(f'{r2} connect -n bob "r2 -s bob.sock connect -"').says("linked to")
+    place.answers("bob", "alice")
     server = place.start(f"{r2} serve cat").says("offering")
     tunnel = place.run(f"{r2} -t cat tunnel -", b"abc")
     remote = place.run(f"{r2} -t bob/child tunnel -", b"abc", status=None)
@@ -132,8 +133,18 @@ def use_everything(place: Place, carl: Program) -> None:
 @pytest.mark.old_and_new
 def test_a_daemon_that_is_killed_while_it_starts_leaves_no_child(place: Place) -> None:
     """The child that compiles for it has more to write than a pipe holds."""
-    daemon = place.start("r2dm -f nothing.toml")
-    child = eventually(lambda: children(daemon.pid), "the child that compiles", 5)[0]
-    daemon.send(signal.SIGSTOP)
+
+    def caught() -> list[tuple[Program, int]]:
+        """A daemon that is stopped while it has the child; none if this one was faster."""
+        daemon = place.start("r2dm -f nothing.toml")
+        while not (found := children(daemon.pid)):
+            if not daemon.runs:
+                return []
+        daemon.send(signal.SIGSTOP)
+        stat = Path(f"/proc/{daemon.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] in "TZ", "that it is stopped, or has ended")
+        return [(daemon, found[0])] if daemon.runs else []
+
+    [(daemon, child)] = eventually(caught, "a daemon with the child that compiles")
     daemon.kill()
     eventually(lambda: not Path(f"/proc/{child}").exists(), "its end")

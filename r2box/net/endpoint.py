@@ -4,7 +4,8 @@ Bytes are read from the descriptor only when the stream asks (`pull`), and pulle
 descriptor can take them; what one write left over is all that is ever held here.
 
 A program's end of output is held back for `GRACE` or until its exit is known, so that one that was killed does not look
-like one that finished: its tunnel ends with the signal and without FIN.
+like one that finished: its tunnel ends with the signal and without FIN.  Who tells of the exit may be late where much
+else is done: so it is asked for a sign of life, before which it tells what it has seen.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from ..proto.link import Link
     from ..proto.stream import Stream
     from ..proto.wire import Buffer
     from .channel import Channel
@@ -42,6 +44,7 @@ CLIENT, STDIO, PROGRAM, SOCKET = range(4)
 
 WRITE_SIZE = 1 << 19  # pulled at once
 GRACE = 0.1  # seconds between a program's end of output and its exit that still count as one event
+TELL_TIME = 5.0  # seconds for who is to tell of the exit, if it gives no sign of life
 
 
 class Endpoint:
@@ -50,6 +53,7 @@ class Endpoint:
     __slots__ = (
         "_ending", "_eof_passed", "_eof_seen", "_exit", "_full", "_holds_eof", "_is_believed", "_kind", "_left",
         "_owner", "_told", "_wants_read", "_write_ended", "_writes", "channel", "idle", "is_over", "loop", "stream",
+        "teller",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, channel: Channel, owner: Owner, kind: int, holds_eof: bool = False) -> None:
@@ -72,6 +76,7 @@ class Endpoint:
         self._ending: Outcome | None = None  # the stream is over, but not all of it is written yet
         self.is_over = False
         self.idle: Callable[[], None] | None = None  # called when everything has been written
+        self.teller: Link | None = None  # over which the exit of the program will be told
 
     def join(self, stream: Stream) -> None:
         """The stream of this tunnel.  Reading starts with `begin`."""
@@ -123,7 +128,7 @@ class Endpoint:
     def _pull_eof(self) -> Buffer | None:
         """The descriptor is at its end; is the stream?"""
         if self._exit is None and self._holds_eof:
-            self.loop.later(GRACE, self._release_eof)
+            self.loop.later(GRACE, self._ask_teller)
             return None
         if self._kind <= STDIO and not self._is_believed:
             # A client that dies leaves the control socket first.  Two rounds on, we have heard of that.
@@ -147,6 +152,15 @@ class Endpoint:
         if self._kind == STDIO:
             self._finish(Outcome(UNREAD))
         self._maybe_over()
+
+    def _ask_teller(self) -> None:
+        """The program has closed its output and lives, or who is to tell of its exit had no time for it yet."""
+        if self.teller is None or self.is_over or not self._holds_eof:
+            self._release_eof()
+            return
+        self.loop.later(TELL_TIME, self._release_eof)
+        self.teller.sender.asked.append(lambda: self.loop.soon(self._release_eof))
+        self.teller.ask()
 
     def _release_eof(self) -> None:
         self._holds_eof = False

@@ -178,6 +178,7 @@ class _Over(Tunnel):
         self._exchange = exchange
         kind = ends.STDIO if given and not body["mode"] else ends.SOCKET if self.detached else ends.CLIENT
         self._end = ENDS[body["mode"]](exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
+        self._end.teller = guest.link
 
         def join(stream: Stream) -> None:
             """By the way that it goes now."""
@@ -283,11 +284,12 @@ class Here(Tunnel):
 class _Relay:
     """A tunnel from a neighbour to a service here: its stream, our ends of its descriptors, and its server."""
 
-    __slots__ = ("_end", "_exchange", "_incoming", "_is_started", "_mode", "_runs", "_stream")
+    __slots__ = ("_end", "_exchange", "_incoming", "_is_started", "_mode", "_runs", "_server", "_stream")
 
     def __init__(self, exchange: Exchange, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
         mine, theirs = make_pairs(service.runs, service.mode)
         self._mode = service.mode
+        self._server: Guest = service.owner
         self._exchange = exchange
         self._stream = stream
         self._end: Endpoint | None = None
@@ -304,6 +306,7 @@ class _Relay:
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
         self._end = ENDS[self._mode](self._exchange.loop, adopt(fds), self, kind)
+        self._end.teller = self._server.link
         self._exchange.endpoints[self._end] = self._stream
         self._end.join(self._stream)
         self._stream.far = self._end

@@ -17,6 +17,8 @@ from .session import Kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .wire import Buffer
 
 MAX_ROOM = 1 << 30  # for a link that is to be done with soon
@@ -33,6 +35,7 @@ class Sender:
         self.is_hurried = False  # send all there is: the neighbour is not listened to any more
         self.is_repaired = False  # what carries it repairs losses, and bounds what is in flight
         self.wants_mark = False
+        self.asked: list[Callable[[], object]] = []  # called when the next answer to a mark has come
         self._marked = 0  # bytes before the last mark
         self._preface = b""  # goes before all else, and is not numbered
         self.repeats = False  # there is something that went over an earlier transport
@@ -78,6 +81,9 @@ class Sender:
         if len(payload) != MARK or not self.kept.ack(int.from_bytes(payload[:8], "big")):
             raise WireError("a PONG that answers no PING")
         self.flight.on_mark(int.from_bytes(payload[8:], "big"), now)
+        asked, self.asked = self.asked, []
+        for answered in asked:
+            answered()
 
     def resume(self, preface: bytes) -> None:
         """There is another transport: `preface` goes first, then what is kept, then a mark."""
