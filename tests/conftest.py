@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from processes import PYTHONS, RUNNING, Box, Place, need
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,12 @@ VERSIONS = {
     "every_python": list(PYTHONS),
     "old_and_new": sorted({min(PYTHONS), RUNNING, max(PYTHONS)}),
 }
+
+# The same examples in every run, and no limits on their time: how long one takes is the machine's affair.
+settings.register_profile(
+    "steady", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -899,7 +899,7 @@ ENTRIES = st.builds(Entry, PATHS, st.integers(0, MAX_COST), st.none() | RECORDS)
 
 
 @given(st.lists(ENTRIES, max_size=60), st.integers(0, 2**32), st.integers(0, 7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_entries_come_back_as_they_were(entries: list[Entry], number: int, flags: int) -> None:
     rest = entries
     while True:
@@ -931,7 +931,7 @@ def test_what_is_too_much_is_refused(entry: Entry) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_are_refused_or_understood(data: bytes) -> None:
     try:
         reach = decode_reach(data)
@@ -941,7 +941,7 @@ def test_any_bytes_are_refused_or_understood(data: bytes) -> None:
 
 
 @given(st.lists(ENTRIES, min_size=1, max_size=8), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_spoilt_frames_are_refused_or_understood(entries: list[Entry], data: st.DataObject) -> None:
     payload, _ = pack_reach(1, AGAIN | END, entries)
     at = data.draw(st.integers(0, len(payload) - 1))

@@ -231,7 +231,7 @@ OPTIONS = st.fixed_dictionaries(
 OFFERS = st.lists(st.tuples(st.sampled_from([0.0, 0.001, 0.07]), st.booleans()), max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 1 << 64), OPTIONS, OFFERS)
 def test_nothing_is_invented_and_every_fate_is_counted(
     seed: int, options: dict[str, Any], offers: list[tuple[float, bool]]

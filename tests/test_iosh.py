@@ -12,7 +12,7 @@ import termios
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from processes import PATIENCE, Place, command_line, eventually, memory, need
 from rehearsal import Killed, read_until
@@ -22,9 +22,6 @@ from r2box.net.channel import BUFFER
 from r2box.net.frames import QUIET, Source
 from r2box.net.loop import Loop
 from r2box.proto import terminal as t
-
-settings.register_profile("steady", derandomize=True, database=None, deadline=None)
-settings.load_profile("steady")
 
 WORD = st.binary(max_size=20).filter(lambda word: b"\0" not in word)
 NAME = WORD.filter(lambda word: word and b"=" not in word)

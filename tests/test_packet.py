@@ -7,15 +7,12 @@ from random import Random
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import WireError
 from r2box.proto import packet as p
 from r2box.proto import wire
-
-settings.register_profile("steady", derandomize=True, database=None, deadline=None)
-settings.load_profile("steady")
 
 ME, YOU = 0x01020304, 0xA0B0C0D0
 DATA_VECTOR = "c19e 100d 01020304 a0b0c0d0 82ea 00000007 00000100 68656c6c6f f5e69ea5"

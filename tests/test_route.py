@@ -6,16 +6,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import AddressError, WireError
 from r2box.proto.address import MAX_ADDRESS, MAX_HOPS, check_address, format_path, join_targets, parse_path
 from r2box.proto.route import Message, RoutedFrom, RouteTo, decode_message, encode_message, hop, r2
 from r2box.proto.wire import encode_varint
-
-settings.register_profile("steady", derandomize=True, database=None, deadline=None)
-settings.load_profile("steady")
 
 LETTERS = "abcXYZ019._:=+@-"
 names = st.text(LETTERS, min_size=1, max_size=MAX_ADDRESS).filter(lambda name: name[0] != "-")

@@ -24,9 +24,6 @@ from r2box.proto.route import Message, decode_message, encode_message
 from r2box.proto.sender import MAX_KEPT
 from r2box.proto.session import MAX_CANDIDATES, MAX_PATIENCE, READY_FIELDS, RESUME_FIELDS, Attempt
 
-settings.register_profile("steady", derandomize=True, database=None, deadline=None)
-settings.load_profile("steady")
-
 PAGE = Path(__file__).resolve().parent.parent / "man" / "r2-protocol.7"
 LAYOUTS = {
     "HELLO": wire.HELLO_FIELDS,
