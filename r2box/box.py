@@ -41,15 +41,19 @@ def main(argv: list[str]) -> int:
 
 
 def _open_standard_descriptors() -> None:
-    """Whoever closed 0, 1 or 2 for us must not find a socket of ours there.  Nothing can be written to 1 even so."""
-    for fd, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_RDWR)):
+    """Whoever closed 0, 1 or 2 for us must not find a socket of ours there.
+
+    A tunnel throws away what would go to a closed stdout; what is printed there fails.
+    """
+    for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, mode)
-    for fd, name in ((1, "stdout"), (2, "stderr")):
+            os.open(os.devnull, os.O_RDWR)
+    for name, mode in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:  # Python has noticed too
-            setattr(sys, name, open(fd, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+            fd = os.open(os.devnull, mode)
+            setattr(sys, name, open(fd, "w", encoding="utf-8"))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="replace")  # a peer's names may be more than the terminal can show
 
 
@@ -66,13 +70,18 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
         _complain(getattr(error, "tool", name), lines)
         return error.status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails again when it flushes at its end
+        _forget_stdout()
         return SIGNALLED + signal.SIGPIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _complain(getattr(error, "tool", name), [f"{where}{error.strerror or error}"])
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_stdout()
         return 1
+
+
+def _forget_stdout() -> None:
+    """Or Python fails again when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _flushed(status: int) -> int:
