@@ -52,7 +52,7 @@ COMMAND = Command(
 )
 
 
-CLIENTS_FIRST = 0.2  # seconds
+CLIENTS_FIRST = 1.0  # seconds, which they may need on a busy host
 
 
 def _default_name(text: str) -> str:
