@@ -68,6 +68,10 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
     except R2Error as error:
         lines = str(error).splitlines() + ["--help shows what is possible"] * isinstance(error, UsageError)
         _complain(getattr(error, "tool", name), lines)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _forget_stdout()  # the error that was said first counts
         return error.status
     except BrokenPipeError:
         _forget_stdout()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .errors import R2Error, TransportError
     from .net.daemon import Daemon
     from .net.log import Log
-    from .net.loop import Loop
+    from .net.loop import Loop, Timer
     from .records import Conn, Forward, Task
 
     class Manager(Protocol):
@@ -42,11 +42,12 @@ if TYPE_CHECKING:
             """One less is waited for."""
 
 AGAIN = 1.0  # seconds before a part that lost the daemon connects again
+LISTEN_TIME = 2.0  # seconds for a forward to listen; one whose host's name takes longer to look up is not waited for
 LISTEN_AGAIN = 5.0  # seconds before a forward that cannot listen tries again: its address may be on its way
 
 
 class Part:
-    """A link or a service: something with a connection to the daemon of its own."""
+    """A link, a service, a forward or all tasks: something with a connection to the daemon of its own."""
 
     def __init__(self, manager: Manager) -> None:
         self.manager = manager
@@ -82,7 +83,13 @@ class Part:
         """The connection to our own daemon broke, as when no descriptors are left: begin again."""
         if not self.ended:
             self.manager.log.error(f"lost the daemon ({why}); trying again")
-            self.loop.later(AGAIN, self._restart)
+            self.loop.later(AGAIN, self._again)
+
+    def _again(self) -> None:
+        try:
+            self._restart()
+        except OSError:  # there are still no descriptors
+            self.loop.later(AGAIN, self._again)
 
     def _restart(self) -> None:
         raise NotImplementedError
@@ -202,7 +209,9 @@ class PortPart(Part):
         self._path = parse_path(forward.target)
         self._said = ""  # why it does not listen
         self._forwarder: Forwarder | None = None  # until the daemon has answered: the first connection is taken too
+        self._timer: Timer | None = None  # of the next attempt to listen
         self.await_it()
+        self.loop.later(LISTEN_TIME, self.settled)
         self._restart()
 
     def _listen(self) -> None:
@@ -224,10 +233,12 @@ class PortPart(Part):
             self._said = str(error)
             self.manager.log.error(f"forward {self._transport}: {error}; trying again")
         self.settled()
-        self.loop.later(LISTEN_AGAIN, self.hurry)
+        self._timer = self.loop.later(LISTEN_AGAIN, self.hurry)
 
     def hurry(self) -> None:
         """Listen now, if it waits for that."""
+        if self._timer is not None:
+            self._timer.cancel()
         if not self.ended and self._forwarder is not None and not self._forwarder.is_listening:
             self._listen()
 

@@ -9,6 +9,7 @@ import pty
 import re
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from processes import (
 )
 
 from r2box.proto import wire
+
+ROOT = Path(__file__).resolve().parent.parent
 
 MIB = 1 << 20
 OWN_FAILURE = 255
@@ -604,6 +607,17 @@ def test_listing_to_a_closed_or_full_stdout(place: Place) -> None:
     assert int((place.path / "status").read_text()) == BROKEN_PIPE
     assert result.err == ""
     assert place.run("r2 -s alice.sock ls >&-", status=1).err == "r2-ls: stdout: Bad file descriptor\n"
+
+
+def test_an_error_counts_more_than_a_closed_stdout(place: Place) -> None:
+    (place.path / "tool.py").write_text(
+        "from r2box import box, errors\n"
+        "def run():\n    print('something')\n    raise errors.DaemonError('what is wrong')\n"
+        "box._open_standard_descriptors()\nraise SystemExit(box._guarded('tool', run))\n"
+    )
+    line = f"{sys.executable} tool.py"
+    assert place.run(f"{line} >&-", status=1, PYTHONPATH=str(ROOT)).err == "tool: what is wrong\n"
+    assert place.run(line, status=1, PYTHONPATH=str(ROOT)).out == "something\n"
 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------

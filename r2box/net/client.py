@@ -106,6 +106,7 @@ class Client:
                 finish()
 
         if self.link.state != UP:
+            self.close()  # or it would still come up, and begin
             self.loop.soon(done)
             return
         self._gone = lambda why: done()

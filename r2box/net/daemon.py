@@ -168,8 +168,12 @@ class Daemon:
     def _report_end(self, link: Link, code: int, text: str, cut: int = 0) -> None:
         if link in self._reports:
             guest, id_ = self._reports.pop(link)
-            guest.attached.pop(id_, None)
-            self._when_parted([link], lambda: guest.say(say.ENDED, id_, code=code, text=text, cut=cut))
+
+            def tell() -> None:
+                guest.attached.pop(id_, None)
+                guest.say(say.ENDED, id_, code=code, text=text, cut=cut)
+
+            self._when_parted([link], tell)
 
     def _when_parted(self, links: Iterable[Link], done: Callable[[], object]) -> None:
         """Call done() when the neighbours have heard why these links ended that go over what clients have lent us."""
@@ -319,7 +323,7 @@ class Daemon:
 
         def in_packets(first: bytes) -> bool:
             """A neighbour that repairs losses says so by beginning with a packet: then we do it too."""
-            if not SYNC.startswith(first[: len(SYNC)]):
+            if link.state == DOWN or not SYNC.startswith(first[: len(SYNC)]):
                 return False
             driver.release()
             del self._drivers[link], self._reports[link]

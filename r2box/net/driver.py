@@ -79,7 +79,7 @@ class Driver:
         self.channel = channel
         self.paused = False  # read nothing more: the daemon is ending
         self._done = done
-        self.parted: list[Callable[[], object]] = []  # called when the transport is closed
+        self.parted: list[Callable[[], object]] = []  # called when the transport is closed, unless it was released
         self._out: list[Buffer] = []
         self._passengers: tuple[int, ...] = ()
         # What goes along with the hello of a control link, for nothing but to see whether it arrives.

@@ -38,9 +38,13 @@ class Entrance:
         self._log = log
         self._taken = taken
         self.path = path
-        self._listener: socket.socket | None = listener or listen(path)
-        self._identity = identity(path) if is_ours else (0, 0)
         self._spare = os.open(os.devnull, os.O_RDONLY)  # given up for a moment to answer when none are left
+        try:
+            self._listener: socket.socket | None = listener or listen(path)
+        except BaseException:
+            self._give_spare_up()
+            raise
+        self._identity = identity(path) if is_ours else (0, 0)
         self.open()
 
     def _accept(self) -> None:

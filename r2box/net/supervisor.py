@@ -78,7 +78,7 @@ class Supervisor:
         return path
 
     def ready(self, status: str) -> None:
-        """The node listens and its services stand."""
+        """The node listens, and what it is to have stands."""
         self._tell(f"READY=1\nSTATUS={status}")
 
     def status(self, text: str) -> None:

@@ -106,7 +106,9 @@ class Manager:
         self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user)
         assert self.daemon.entrance is not None
         self.daemon.entrance.hold()
+        self.unsettled += 1
         self._start()
+        self.settled()
         self.loop.run()
         return OK
 
@@ -130,8 +132,6 @@ class Manager:
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
                 self._links.append((conn, LinkPart(self, conn)))
-        self.unsettled += 1
-        self.settled()
 
     def settled(self) -> None:
         """One part less is waited for; when all stand, the node is ready."""
@@ -150,7 +150,8 @@ class Manager:
         except ConfigError as error:
             for line in str(error).splitlines():
                 self.log.error(f"not reloaded: {line}")
-            self.supervisor.ready(f"not reloaded: {str(error).splitlines()[0]}")
+            tell = self.supervisor.status if self.unsettled else self.supervisor.ready
+            tell(f"not reloaded: {str(error).splitlines()[0]}")
             return
         old, self._config = self._config, new
         if (new.addr, new.socket, new.policy) != (old.addr, old.socket, old.policy):
@@ -174,17 +175,19 @@ class Manager:
         self.log.info(f"{self._file}: read again: {len(gone)} parts end")
         # The new ones start when the names of the old are free; what those ran may take longer to end.
         waiting = len(gone)
+        self.unsettled += 1
 
         def left() -> None:
             nonlocal waiting
             waiting -= 1
             if waiting <= 0:
                 self._start()
+                self.settled()
 
         for part in gone:
             part.leave(left, lambda part=part: self._leaving.discard(part))  # type: ignore[misc]
         if not gone:
-            self._start()
+            left()
 
     def _end(self) -> None:
         """The daemon first, so that neighbours hear it from the node itself; then what ran for it."""
