@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
+import io
 import os
 import pty
 import random
@@ -831,12 +832,18 @@ def serial_transfer(place: Place, size: int, noise: int, baud: int = 115_200) ->
 
 @contextlib.contextmanager
 def new_place(dist: Path) -> Iterator[Place]:
-    with tempfile.TemporaryDirectory(prefix="r2rehearsal-") as folder:
-        place = Place(Box(dist, sys.executable, RUNNING, Path(folder) / "python"))
-        try:
-            yield place
-        finally:
-            place.close()
+    told = io.StringIO()  # by all programs, which is long
+    try:
+        with tempfile.TemporaryDirectory(prefix="r2rehearsal-") as folder:
+            place = Place(Box(dist, sys.executable, RUNNING, Path(folder) / "python"))
+            try:
+                yield place
+            finally:
+                with contextlib.redirect_stdout(told):
+                    place.close()
+    except BaseException:
+        print(told.getvalue())
+        raise
 
 
 def run_cuts(dist: Path, size: int = 1024, cuts: int = 1000, seed: int = 1, hops: int = 1) -> Iterator[str]:
