@@ -90,18 +90,12 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 class Service:
-    """A service of the library in a thread: `handle(sock, origin)` for each tunnel, each in a thread of its own.
+    """A service of the library in a thread: `handle(sock, origin)` for each tunnel, each in a thread of its own."""
 
-    At the end of its context one more tunnel, from `last`, makes it leave its loop.
-    """
-
-    def __init__(self, name: str, handle: Handle, allow: Iterable[str] = (), last: str = "bob.sock") -> None:
+    def __init__(self, name: str, handle: Handle, allow: Iterable[str] = ()) -> None:
         self.origins: list[str] = []
         self.error: Exception | None = None
-        self._name = name
         self._handle = handle
-        self._last = last
-        self._is_over = False
         self._tunnels = r2box.serve(name, socket="bob.sock", allow=allow)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -110,22 +104,16 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over = True
-        if self._thread.is_alive():
-            r2box.dial(f"bob/{self._name}", socket=self._last).close()
+        self._tunnels.close()
         self._thread.join(PATIENCE)
 
     def _run(self) -> None:
         try:
             for sock, origin in self._tunnels:
-                if self._is_over:
-                    sock.close()
-                    break
                 self.origins.append(origin)
                 threading.Thread(target=self._one, args=(sock, origin), daemon=True).start()
         except DaemonError as error:
             self.error = error
-        self._tunnels.close()
 
     def _one(self, sock: socket.socket, origin: str) -> None:
         with sock:
@@ -285,7 +273,7 @@ def test_each_side_ends_its_direction_by_itself(place: Place, pair: tuple[Progra
 
 
 def test_allow(place: Place, pair: tuple[Program, Program]) -> None:
-    mine, theirs = Service("mine", echo, "child/*"), Service("theirs", echo, ["alice/*"], "alice.sock")
+    mine, theirs = Service("mine", echo, "child/*"), Service("theirs", echo, ["alice/*"])
     with nothing_left(*pair), mine, theirs:
         r2box.dial("bob/mine", socket="bob.sock").close()
         r2box.dial("bob/theirs", socket="alice.sock").close()
