@@ -54,6 +54,7 @@ class Part:
         self.loop = manager.loop
         self.ended = False
         self._is_awaited = False
+        self._client: Client
 
     def await_it(self) -> None:
         """The node is ready when this part stands, or cannot, which `settled` says."""
@@ -72,12 +73,31 @@ class Part:
 
     def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
         """Withdraw from the daemon, left(), and end what runs, done()."""
-        raise NotImplementedError
+        self.stop()
+        self.settled()
 
-    def connect(self, ready: Callable[[], None]) -> Client:
+        def has_left() -> None:
+            left()
+            self._finish(done)
+
+        self._client.leave(has_left)
+
+    def _finish(self, done: Callable[[], None]) -> None:
+        """End what runs, done()."""
+        done()
+
+    def _connect(self) -> None:
         ours, theirs = socketpair()
         self.manager.daemon.adopt_client(theirs)
-        return Client(self.loop, ours, ready=ready, gone=self._lost, event=self.event)
+        self._client = Client(self.loop, ours, ready=self._answered, gone=self._lost, event=self.event)
+
+    def _answered(self) -> None:
+        if not self.ended:
+            self._ready()
+
+    def _ready(self) -> None:
+        """The daemon has answered, for the first time or again."""
+        raise NotImplementedError
 
     def _lost(self, why: str) -> None:
         """The connection to our own daemon broke, as when no descriptors are left: begin again."""
@@ -86,13 +106,12 @@ class Part:
             self.loop.later(AGAIN, self._again)
 
     def _again(self) -> None:
+        if self.ended:
+            return
         try:
-            self._restart()
+            self._connect()
         except OSError:  # there are still no descriptors
             self.loop.later(AGAIN, self._again)
-
-    def _restart(self) -> None:
-        raise NotImplementedError
 
     def event(self, body: object, descriptors: tuple[int, ...]) -> None:
         """Only services have events."""
@@ -109,7 +128,7 @@ class LinkPart(Part):
         self._transport = parse_transport(conn.cmd)
         name = f"link {conn.addr or conn.cmd}"
         self._keeper = Keeper(self.loop, manager.log, name, self._transport, self._make)
-        self._client = self.connect(self._keeper.start)
+        self._connect()
 
     def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
         manager, conn = self.manager, self._conn
@@ -127,9 +146,8 @@ class LinkPart(Part):
             policy=conn.policy,
         )
 
-    def _restart(self) -> None:
-        if not self.ended:
-            self._client = self.connect(self._keeper.restart)
+    def _ready(self) -> None:
+        self._keeper.restart()
 
     def hurry(self) -> None:
         """Do not wait for the next attempt."""
@@ -139,14 +157,8 @@ class LinkPart(Part):
         super().stop()
         self._keeper.stop()
 
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.stop()
-
-        def has_left() -> None:
-            left()
-            self._keeper.end(done)
-
-        self._client.leave(has_left)
+    def _finish(self, done: Callable[[], None]) -> None:
+        self._keeper.end(done)
 
 
 class ServicePart(Part):
@@ -176,11 +188,10 @@ class ServicePart(Part):
             datagrams,
         )
         self.await_it()
-        self._client = self.connect(lambda: self._server.offer(self._client))
+        self._connect()
 
-    def _restart(self) -> None:
-        if not self.ended:
-            self._client = self.connect(lambda: self._server.offer(self._client))
+    def _ready(self) -> None:
+        self._server.offer(self._client)
 
     def event(self, body: object, descriptors: tuple[int, ...]) -> None:
         self._server.event(body, descriptors)  # type: ignore[arg-type]
@@ -189,15 +200,8 @@ class ServicePart(Part):
         self.manager.log.error(f"service {self._server.name}: {error}")
         self.settled()
 
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.ended = True
-        self.settled()
-
-        def has_left() -> None:
-            left()
-            self._server.end(done)
-
-        self._client.leave(has_left)
+    def _finish(self, done: Callable[[], None]) -> None:
+        self._server.end(done)
 
 
 class PortPart(Part):
@@ -212,7 +216,7 @@ class PortPart(Part):
         self._timer: Timer | None = None  # of the next attempt to listen
         self.await_it()
         self.loop.later(LISTEN_TIME, self.settled)
-        self._restart()
+        self._connect()
 
     def _listen(self) -> None:
         self._forwarder = Forwarder(
@@ -220,9 +224,12 @@ class PortPart(Part):
         )
         self._forwarder.use(self._client)
 
+    def _connect(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.use(None)
+        super()._connect()
+
     def _ready(self) -> None:
-        if self.ended:
-            return
         if self._forwarder is None:
             self._listen()
         else:
@@ -242,23 +249,10 @@ class PortPart(Part):
         if not self.ended and self._forwarder is not None and not self._forwarder.is_listening:
             self._listen()
 
-    def _restart(self) -> None:
-        if not self.ended:
-            if self._forwarder is not None:
-                self._forwarder.use(None)
-            self._client = self.connect(self._ready)
-
     def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.ended = True
-        self.settled()
         if self._forwarder is not None:
             self._forwarder.end()
-
-        def has_left() -> None:
-            left()
-            done()
-
-        self._client.leave(has_left)
+        super().leave(left, done)
 
 
 class TasksPart(Part):
@@ -267,17 +261,10 @@ class TasksPart(Part):
     def __init__(self, manager: Manager, tasks: list[Task]) -> None:
         super().__init__(manager)
         self.tasks = Tasks(self.loop, manager.log, manager.path, tasks)
-        self._restart()
+        self._connect()
 
-    def _restart(self) -> None:
-        if not self.ended:
-            self._client = self.connect(lambda: self.tasks.watch(self._client))
+    def _ready(self) -> None:
+        self.tasks.watch(self._client)
 
-    def leave(self, left: Callable[[], None], done: Callable[[], None]) -> None:
-        self.ended = True
-
-        def has_left() -> None:
-            left()
-            self.tasks.end(done)
-
-        self._client.leave(has_left)
+    def _finish(self, done: Callable[[], None]) -> None:
+        self.tasks.end(done)

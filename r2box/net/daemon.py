@@ -23,7 +23,7 @@ from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
 from .doubt import Doubt
-from .driver import Driver, Group, when_parted
+from .driver import Driver, Group
 from .entrance import Entrance
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
@@ -35,7 +35,7 @@ from .units import format_duration
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from ..proto.stream import Stream
     from .log import Log
@@ -175,9 +175,13 @@ class Daemon:
 
             self._when_parted([link], tell)
 
-    def _when_parted(self, links: Iterable[Link], done: Callable[[], object]) -> None:
+    def _when_parted(self, links: list[Link], done: Callable[[], object]) -> None:
         """Call done() when the neighbours have heard why these links ended that go over what clients have lent us."""
-        when_parted([self._drivers[link] for link in links if link.state == DOWN and link in self._drivers], done)
+        lent = [link for link in links if link.state == DOWN and link in self._drivers and self._drivers[link].is_lent]
+        if lent:
+            self._drivers[lent[0]].parted.append(lambda: self._when_parted(lent[1:], done))
+        else:
+            done()
 
     def wake(self, link: Link) -> None:
         driver = self._drivers.get(link)

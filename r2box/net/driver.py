@@ -94,7 +94,7 @@ class Driver:
         self._due = 0.0
         self._farewell: Timer | None = None
         self._lingers = False  # our farewell is written, the neighbour's end is awaited
-        self.is_closed = False
+        self._closed = False
         self.carry(link)
 
     # -- in ------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Driver:
 
     def wake(self) -> None:
         """The link has something to send, or has ended: see to it at the end of this round of the loop."""
-        if not self._scheduled and not self.is_closed and (self._writable or self._is_urgent):
+        if not self._scheduled and not self._closed and (self._writable or self._is_urgent):
             self._scheduled = True
             self.group.add(self)
 
@@ -170,17 +170,17 @@ class Driver:
     def flush(self) -> None:
         """Write what there is, as far as it goes."""
         self._scheduled = False
-        if self.is_closed:
+        if self._closed:
             return
         if self._writable:
             self._writable = self._write()
-        if self.is_closed:
+        if self._closed:
             return
         if self.link.state == DOWN:
             self._wave()
         elif 0 < self.link.deadline() < self._due:
             self._tick()
-        if not self.is_closed:
+        if not self._closed:
             self._watch()
         if self.idle is not None and self.is_idle:
             self.idle()
@@ -257,20 +257,20 @@ class Driver:
             self._timer.cancel()
         self.link.tick(self.loop.now())
         self._due = self.link.deadline()
-        if self._due and not self.is_closed:
+        if self._due and not self._closed:
             self._timer = self.loop.later(self._due - self.loop.now(), self._tick)
 
     def pause(self) -> None:
         """Read nothing more."""
         self.paused = True
         self.link.sender.hurry()
-        if not self.is_closed:
+        if not self._closed:
             self._watch()
 
     @property
     def is_idle(self) -> bool:
         """Whether everything has been written."""
-        return self.is_closed or self._deaf or not (self._out or self.link.has_output)
+        return self._closed or self._deaf or not (self._out or self.link.has_output)
 
     @property
     def carrier(self) -> Carrier | None:
@@ -311,7 +311,7 @@ class Driver:
 
     def cut(self) -> None:
         """The transport is of no use any more."""
-        if not self.is_closed:
+        if not self._closed:
             self._retire()
             self._give_away(self._passengers)
             if self.link.is_local:
@@ -322,18 +322,9 @@ class Driver:
                 parted()
 
     def _retire(self) -> None:
-        self.is_closed = True
+        self._closed = True
         for timer in (self._timer, self._farewell):
             if timer is not None:
                 timer.cancel()
         for fd in {self.channel.read_fd, self.channel.write_fd}:
             self.loop.watch(fd)
-
-
-def when_parted(drivers: list[Driver], done: Callable[[], object]) -> None:
-    """Call done() when those of `drivers` that are lent are closed; at once if there are none."""
-    lent = [driver for driver in drivers if driver.is_lent and not driver.is_closed]
-    if lent:
-        lent[0].parted.append(lambda: when_parted(lent[1:], done))
-    else:
-        done()

@@ -51,9 +51,9 @@ class Endpoint:
     """One end of a tunnel on `channel`, which it does not close.  With `holds_eof`, `halted` will be called."""
 
     __slots__ = (
-        "_ending", "_eof_passed", "_eof_seen", "_exit", "_full", "_holds_eof", "_is_believed", "_kind", "_left",
-        "_owner", "_told", "_wants_read", "_write_ended", "_writes", "channel", "idle", "is_over", "loop", "stream",
-        "teller",
+        "_asks", "_ending", "_eof_passed", "_eof_seen", "_exit", "_full", "_holds_eof", "_is_believed", "_kind",
+        "_left", "_owner", "_told", "_wants_read", "_write_ended", "_writes", "channel", "idle", "is_over", "loop",
+        "stream", "teller",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, channel: Channel, owner: Owner, kind: int, holds_eof: bool = False) -> None:
@@ -67,6 +67,7 @@ class Endpoint:
         self._writes = False  # the loop tells when it can be written
         self._kind = kind
         self._holds_eof = kind == PROGRAM or holds_eof
+        self._asks = False  # how it ended
         self._is_believed = False  # that its end comes from a client that lives
         self._eof_seen = False  # on the descriptor
         self._eof_passed = False  # to the stream
@@ -128,7 +129,9 @@ class Endpoint:
     def _pull_eof(self) -> Buffer | None:
         """The descriptor is at its end; is the stream?"""
         if self._exit is None and self._holds_eof:
-            self.loop.later(GRACE, self._ask_teller)
+            if not self._asks:  # once, however often the far end has us look
+                self._asks = True
+                self.loop.later(GRACE, self._ask_teller)
             return None
         if self._kind <= STDIO and not self._is_believed:
             # A client that dies leaves the control socket first.  Two rounds on, we have heard of that.

@@ -67,12 +67,12 @@ class PacketDriver(Driver):
                 break
             pieces.append(view[:size])
         self._take(pieces)
-        if end is not None and not self.is_closed:
+        if end is not None and not self._closed:
             self._broken(end)
 
     def _take(self, pieces: list[memoryview] | list[bytes]) -> None:
         """What has come from the transport."""
-        if self.is_closed:
+        if self._closed:
             return
         now = self.loop.now()
         parts: list[Buffer] = []
@@ -80,7 +80,7 @@ class PacketDriver(Driver):
             parts.extend(self._carrier.receive(piece, now))
         if parts and self.link.state != DOWN:
             self._deliver(b"".join(parts) if len(parts) > 1 else parts[0], ())
-        if self._carrier.fault and not self.is_closed:
+        if self._carrier.fault and not self._closed:
             self._broken(self._carrier.fault)
         self.wake()
 
@@ -151,7 +151,7 @@ class PacketDriver(Driver):
 
     @property
     def is_idle(self) -> bool:
-        return self.is_closed or (super().is_idle and not self._carrier.unacked)
+        return self._closed or (super().is_idle and not self._carrier.unacked)
 
     def _wave(self) -> None:
         """Nobody sees the other close here: it is enough that all is acknowledged."""
