@@ -33,7 +33,7 @@ from slim import SlimError, outdent, slim
 
 ROOT = Path(__file__).resolve().parent.parent
 SHEBANG = b"#!/usr/bin/env python3\n"
-LIMIT = 256 * 1024  # r2box is carried over slow links to small hosts, so its size is part of its contract
+LIMIT = 384 * 1024  # r2box is carried over slow links to small hosts, so its size is part of its contract
 BLOCK = 48 * 1024  # bytes of text after which a block is full; what is read at once stays in the memory of a daemon
 ROUNDS = 1  # of zopfli: more of them take longer and save a quarter of a KiB
 EARLIEST = 315532800  # 1980-01-01, where the clock of the zip format starts
