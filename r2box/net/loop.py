@@ -14,6 +14,7 @@ Descriptors that epoll refuses (regular files, /dev/null) are always ready, as P
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import selectors
@@ -170,7 +171,10 @@ class Loop:
         os.read(self._door[0], 4096)
 
     def thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Run `work` in a thread and `done` with what it returned or raised in the loop."""
+        """Run `work` in a thread, and `done` in the loop with what it returned or raised.
+
+        OSError comes to `done` if no thread can be started.
+        """
         import threading
 
         self.open_to_threads()
@@ -182,7 +186,11 @@ class Loop:
                 result = error
             self.post(lambda: done(result))
 
-        threading.Thread(target=run, daemon=True).start()
+        try:
+            threading.Thread(target=run, daemon=True).start()
+        except RuntimeError:  # RLIMIT_NPROC, or the pids of a container
+            error = OSError(errno.EAGAIN, "cannot start a thread: the limit of processes is reached (ulimit -u)")
+            self.soon(lambda: done(error))
 
     # -- children ------------------------------------------------------------------------------------------------
 
