@@ -14,6 +14,7 @@ import os
 import socket
 
 from ..errors import DaemonError, TransportError
+from .channel import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,6 +111,20 @@ _FAMILIES: dict[str, Callable[[Transport], Address]] = {
 }
 
 
+def is_self_connected(sock: socket.socket) -> bool:
+    """Whether a connected socket is its own peer.
+
+    While nothing listens at a port of the ephemeral range, the kernel may choose that very port as the local one; TCP
+    then connects the socket to itself (simultaneous open), and UDP receives what it sends.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:  # it is disconnected already
+        return False
+
+
 class Dial:
     """One attempt to connect, over all addresses in turn: `opened(fd)` or `opened(TransportError)`, once."""
 
@@ -183,6 +198,10 @@ class Dial:
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._failed(code)
+            return
+        if is_self_connected(self._sock):
+            Channel(self._release().detach()).reset()  # so that no TIME_WAIT keeps the listener out
+            self._failed(errno.ECONNREFUSED)
             return
         sock = self._release()
         sock.setblocking(True)  # it may become a program's, which would not expect anything else
