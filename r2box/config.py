@@ -19,6 +19,7 @@ import sys
 from collections import namedtuple
 
 from .errors import AddressError, ConfigError, DaemonError, UsageError
+from .net import hints  # noqa: F401  a manager that reads a file again loads nothing then
 from .net.scheme import CONNECT, FORWARD, SERVE
 from .net.socketfile import check_length
 from .net.transport import parse_transport, service_name

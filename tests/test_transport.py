@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import AddressError, UsageError
-from r2box.net.scheme import BAUDS, CONNECT, SCHEMES, SERVE, TUNNEL
+from r2box.net.scheme import BAUDS, CONNECT, FORWARD, SCHEMES, SERVE, TUNNEL
 from r2box.net.starter import fill_place, find_place, is_lossy_command
 from r2box.net.transport import COMMAND, STARTER, STDIO, Transport, explain, parse_transport, service_name, summary
 from r2box.net.units import format_duration, parse_duration
@@ -60,7 +62,7 @@ RIGHT: list[tuple[str, dict[str, object]]] = [
 
 WRONG = [
     ("", "an empty TRANSPORT"),
-    ("tpc://h:1", "no transport tpc:// (did you mean tcp?); there are tcp://, tcp-listen://, unix://"),
+    ("tpc://h:1", "no transport tpc:// (did you mean tcp://h:1?); there are tcp://, tcp-listen://, unix://"),
     ("http://h/", "no transport http://"),
     ("tcp://host:99999", "tcp://host:99999: '99999' is not a port (1 to 65535)"),
     ("tcp://host:0", "'0' is not a port"),
@@ -119,6 +121,78 @@ WRONG = [
     ("exec:", "the command is missing: exec:COMMAND"),
     ("exec:-", "the command is missing"),
 ]
+
+
+# What is almost a URL, for which use, and the URL that is proposed instead ("": it is taken for a command).
+NEAR = [
+    ("127.0.0.1:4721", CONNECT, "tcp://127.0.0.1:4721"),
+    ("localhost:4721", TUNNEL, "tcp://localhost:4721"),
+    ("[::1]:4721", SERVE, "tcp://[::1]:4721"),
+    ("::1:4721", SERVE, "tcp://[::1]:4721"),
+    (":4721", CONNECT, "tcp://127.0.0.1:4721"),
+    ("*:4721", CONNECT, "tcp-listen://:4721"),
+    ("*:4721", SERVE, "tcp://127.0.0.1:4721"),
+    ("127.0.0.1:8080", FORWARD, "tcp-listen://127.0.0.1:8080"),
+    ("tcp://127.0.0.1:8080", FORWARD, "tcp-listen://127.0.0.1:8080"),
+    ("tcp-listen://127.0.0.1:8080", SERVE, "tcp://127.0.0.1:8080"),
+    ("tcp:host:80", CONNECT, "tcp://host:80"),
+    ("tcp:host:80", FORWARD, "tcp-listen://host:80"),
+    ("tcp//host:80", TUNNEL, "tcp://host:80"),
+    ("tcp:/host:80", TUNNEL, "tcp://host:80"),
+    ("tcp:///host:80", TUNNEL, "tcp://host:80"),
+    ("tcp:80", CONNECT, "tcp://127.0.0.1:80"),
+    ("tcp:nonesuch", CONNECT, "tcp://HOST:PORT"),
+    ("tcp://::1:80", CONNECT, "tcp://[::1]:80"),
+    ("tcp-listen://8088", CONNECT, "tcp-listen://127.0.0.1:8088"),
+    ("tcp://8088", CONNECT, "tcp://127.0.0.1:8088"),
+    ("tcp-l:8088,fork,reuseaddr", CONNECT, "tcp-listen://127.0.0.1:8088"),
+    ("TCP4:host:80,nodelay", CONNECT, "tcp://host:80"),
+    ("tpc://host:80", CONNECT, "tcp://host:80"),
+    ("tpc:host:80", CONNECT, "tcp://host:80"),
+    ("TCP://host:80", CONNECT, "tcp://host:80"),
+    ("tcp-listne://:80", CONNECT, "tcp-listen://:80"),
+    ("unix:x.sock", CONNECT, "unix://x.sock"),
+    ("serial:/dev/ttyS7", CONNECT, "serial:///dev/ttyS7"),
+    ("pty:bash -i", SERVE, "pty://bash -i"),
+    ("tap:80", CONNECT, "tap://80"),
+    ("tab:80", CONNECT, "tcp://tab:80"),
+    ("exec:127.0.0.1:4721", CONNECT, ""),
+    ("tcp:nonesuch here", CONNECT, ""),
+    ("nc 127.0.0.1:4721", CONNECT, ""),
+    ("$HOST:80", CONNECT, ""),
+    ("/bin/sh", CONNECT, ""),
+    ("a=b:80", CONNECT, ""),
+]
+
+
+@pytest.mark.parametrize(("text", "use", "url"), NEAR, ids=[f"{text} {use}" for text, use, _ in NEAR])
+def test_the_url_that_was_meant_is_proposed(text: str, use: str, url: str) -> None:
+    if not url:
+        assert parse_transport(text).check_use(use).kind == COMMAND
+        return
+    with pytest.raises(UsageError) as caught:
+        parse_transport(text).check_use(use)
+    assert f"(did you mean {url}?)" in str(caught.value)
+
+
+def test_a_program_whose_name_is_like_a_url_is_still_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tcp:foo").write_text("#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="neither a URL nor a program"):
+        parse_transport("tcp:foo").check_use(CONNECT)
+    (tmp_path / "tcp:foo").chmod(0o755)
+    for text in ("tcp:foo", "tcp:foo 80", f"{tmp_path}/tcp:foo"):
+        assert parse_transport(text).check_use(CONNECT).kind == COMMAND
+
+
+def test_a_socket_and_a_serial_line_are_no_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("a.sock")
+        with pytest.raises(UsageError, match=r"did you mean unix://\./a\.sock"):
+            parse_transport("./a.sock").check_use(CONNECT)
+    with pytest.raises(UsageError, match="did you mean serial:///dev/tty"):
+        parse_transport("/dev/tty").check_use(CONNECT)
 
 
 @pytest.mark.parametrize(("text", "fields"), RIGHT, ids=[text for text, _ in RIGHT])

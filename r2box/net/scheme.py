@@ -167,6 +167,8 @@ _port = _number(1, 65535, "a port")
 
 def _host_and_port(rest: str, listens: bool) -> dict[str, Any]:
     host, colon, digits = rest.rpartition(":")
+    if rest.isdigit():
+        raise ValueError(f"the host is missing: HOST:{rest}")
     if not colon or not digits:
         raise ValueError(f"the port is missing: {rest.rstrip(':') or 'HOST'}:PORT")
     if host.startswith("[") and host.endswith("]"):

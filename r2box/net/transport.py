@@ -106,6 +106,8 @@ class Transport:
         """This, if it may be used for CONNECT, TUNNEL, SERVE or FORWARD; UsageError with the reason if not."""
         row = SCHEMES.get(self.kind)
         if row is None:
+            if self.kind == COMMAND and not self.text.startswith("exec:"):
+                _refuse_near_url(self.text, use)
             if use == FORWARD:
                 raise UsageError(f"{self}: cannot {WORDS[use]}: it does not listen ({summary(use)})")
             if use != CONNECT and self.kind == STARTER:
@@ -116,7 +118,10 @@ class Transport:
         if use not in row.uses:
             why = WHY_NOT.get((row.how, use), "there is only one of it, for any number of tunnels")
             instead = ", ".join(f"{name}://" for name, other in SCHEMES.items() if use in other.uses)
-            raise UsageError(f"{self}: cannot {WORDS[use]}: {why} (there are {instead})")
+            from . import hints
+
+            hint = hints.did_you_mean(hints.instead(self.text, self.kind, use))
+            raise UsageError(f"{self}: cannot {WORDS[use]}: {why}{hint or f' (there are {instead})'}")
         if use == CONNECT and self.kind in (TCP_LISTEN, "udp-listen") and not self.port:
             raise UsageError(f"{self}: '0' is not a port (1 to 65535): nobody would find it")
         for name in self.options:
@@ -125,6 +130,16 @@ class Transport:
             if use != CONNECT and row.options[name].for_links:
                 raise UsageError(f"{self}: {name}= is for links, and this cannot be one: it is to {WORDS[use]}")
         return self
+
+
+def _refuse_near_url(text: str, use: str) -> None:
+    first = text.split(None, 1)[0]
+    if ":" in first or "//" in first or ("/" in first and first == text):
+        from . import hints
+
+        url = hints.meant_url(text, use)
+        if url:
+            raise UsageError(f"{text}: neither a URL nor a program{hints.did_you_mean(url)}")
 
 
 def parse_transport(text: str) -> Transport:
@@ -137,12 +152,17 @@ def parse_transport(text: str) -> Transport:
     if separator and scheme and all(c.isalnum() or c in "+-." for c in scheme):
         row = SCHEMES.get(scheme)
         if row is None:
+            from . import hints
+
+            hint = hints.did_you_mean(hints.repair_url(scheme, rest))
             known = ", ".join(f"{name}://" for name in SCHEMES)
-            raise UsageError(f"{text}: no transport {scheme}://{nearest(scheme, SCHEMES)}; there are {known}")
+            raise UsageError(f"{text}: no transport {scheme}://{hint}; there are {known}")
         try:
             return _read_url(text, row, rest)
         except ValueError as error:
-            raise UsageError(f"{text}: {error}") from None
+            from . import hints
+
+            raise UsageError(f"{text}: {error}{hints.did_you_mean(hints.repair_url(scheme, rest))}") from None
     spelled, colon, command = text.partition(":")
     if colon and spelled == "exec":
         if command.strip() in ("", "-"):

@@ -15,7 +15,7 @@ from ..net.dial import Dial, Listener
 from ..net.faulty import BACK, BROKEN, CUT, OUT, Pair, Plan
 from ..net.log import Log
 from ..net.loop import Loop
-from ..net.scheme import DIAL, GATHER, LISTEN
+from ..net.scheme import CONNECT, DIAL, GATHER, LISTEN
 from ..net.splice import take_stdio
 from ..net.transport import COMMAND as RUN
 from ..net.transport import STARTER, Transport, parse_transport
@@ -166,6 +166,7 @@ def main(args: Args) -> int:
     log = Log("r2-lossy", args.verbose - args.quiet)
     what = parse_transport(args.what)
     if what.kind in (RUN, STARTER):
+        what.check_use(CONNECT)
         if args.to is not None:
             raise UsageError(f"unexpected argument {args.to!r}: a command is one word (put it into quotes)")
         run: Run = Filter(plan, log, what.command)
