@@ -219,7 +219,13 @@ def test_the_nodes_own_command() -> None:
 
     client = alice.tunnel("bob")
     mesh.idle()
-    assert client.outcome == Outcome(UNKNOWN, "bob: has no command of its own ([self] cmd)")
+    why = "bob: has no command of its own ([self] cmd); which service? "
+    assert client.outcome == Outcome(UNKNOWN, why + "(it offers none)")
+    bob.serve("upper", greet)
+    bob.serve("sum", greet)
+    client = alice.tunnel("bob")
+    mesh.idle()
+    assert client.outcome == Outcome(UNKNOWN, why + "(-t sum; there are sum, upper)")
     bob.serve("", greet)
     client = alice.tunnel("bob/bob")
     mesh.idle()

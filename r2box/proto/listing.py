@@ -97,6 +97,14 @@ def describe_known(node: Node, word: str, most: int, network: bool) -> str:
     return what + hint
 
 
+def which_service(node: Node, most: int = 10) -> str:
+    """For an error: a tunnel to a node that has no command of its own needs a service."""
+    names = [name for name in sorted(node.services) if name and not node.services[name].private]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    what = f"-t {names[0]}; there are {', '.join(names[:most])}{more}" if names else "it offers none"
+    return f"has no command of its own ([self] cmd); which service? ({what})"
+
+
 MAX_COMPARED = 500  # names that are looked at more closely: 10 ms
 
 

@@ -26,7 +26,7 @@ from .address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
 from .attempt import Attempt, Way
 from .discovery import Discovery
 from .link import UP, Link
-from .listing import describe_known, list_page, network_page
+from .listing import describe_known, list_page, network_page, which_service
 from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .policy import EVERYTHING, Policy, is_allowed
@@ -316,7 +316,7 @@ class Node:
     def itself(self) -> Service:
         """What a tunnel to the node itself reaches; RefusedError if there is nothing."""
         if "" not in self.services:
-            raise RefusedError(f"{self.address}: has no command of its own ([self] cmd)")
+            raise RefusedError(f"{self.address}: {which_service(self)}")
         return self.services[""]
 
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
