@@ -7,7 +7,7 @@ ARGS ?=
 
 venv := .venv/bin
 ready := .venv/.ready
-sources := $(shell find r2box -name '*.py') $(wildcard build/*.py) pyproject.toml LICENSE README.md
+sources := $(shell find r2box -name '*.py') $(wildcard build/*.py man/*.[57]) pyproject.toml LICENSE README.md
 
 .PHONY: all build demo test check bench sim rehearsal pages install uninstall clean help
 

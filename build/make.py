@@ -40,7 +40,7 @@ EARLIEST = 315532800  # 1980-01-01, where the clock of the zip format starts
 
 # What becomes the project's wheel.  The build works on a copy of these, so that neither a leftover of an earlier
 # build gets in nor scratch files get out.
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "r2box")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "man", "r2box")
 
 # tomli publishes compiled wheels too.  Ask for the one that runs on every Python from the oldest that we support,
 # and for tomli by name, because a newer Python that builds does not need it itself.

@@ -1,8 +1,8 @@
 """The box: finds out which tool it is called as, reads its command line, and runs it.
 
 The name it was called by (a symlink) says which; called as r2box, the first word does.  `r2 WORD` is r2's own, or the
-tool r2-WORD.  Every tool is a module with a `Command` and a function from its arguments to an exit status; only the
-module that is called for is imported.
+tool r2-WORD; `r2box WORD` is the same.  Every tool is a module with a `Command` and a function from its arguments to an
+exit status; only the module that is called for is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 from . import __version__
 from .errors import OK, SIGNALLED, USAGE, R2Error, UsageError
-from .index import TOOLS, WORDS, load
+from .index import TOOLS, WORDS, load, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,12 +31,11 @@ def main(argv: list[str]) -> int:
     name = os.path.basename(argv[0]) if argv else ""
     words = argv[1:]
     if name not in TOOLS:
-        name = next((tool for word in words[:1] for tool in (word, f"r2-{word}") if tool in TOOLS), "")
+        name, words = resolve(words)
         if not name:
             from . import own
 
             return _guarded("r2box", lambda: own.main(words))
-        words = words[1:]
     return _guarded(name, lambda: _run(name, words))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from .errors import OK, R2Error
-from .index import TOOLS, WORDS, load
+from .index import TOOLS, WORDS, load, resolve
 from .proto.address import ANY, MAX_ADDRESS, SERVICE, check_address, join_targets
 
 TYPE_CHECKING = False
@@ -157,11 +157,10 @@ def _candidates(box: Command, words: list[str], current: str) -> Found:
     name, words = os.path.basename(words[0]) if words else "", words[1:]
     line = _Line()
     if name not in TOOLS:
-        tool = next((tool for word in words[:1] for tool in (word, f"r2-{word}") if tool in TOOLS), "")
-        if not tool:
+        name, words = resolve(words)
+        if not name:
             line.read(box.options, words, 9)
             return _next(box, line, current)
-        name, words = tool, words[1:]
     command = load(TOOLS[name])[0]
     if name == "r2":
         word, *words = line.read(command.options, words, 0) or [""]
@@ -224,11 +223,14 @@ def _words_of_r2(current: str) -> Found:
 
 
 def _tools(command: Command, line: _Line, current: str) -> Found:
-    return [(name, load(place)[0].summary) for name, place in TOOLS.items() if name.startswith(current)]
+    places = {**TOOLS, **WORDS}  # r2box connect is r2-connect too
+    return [(name, load(place)[0].summary) for name, place in places.items() if name.startswith(current)]
 
 
 def _pages(command: Command, line: _Line, current: str) -> Found:
-    return [*_prefixed("r2-", _words_of_r2(current[3:])), *_tools(command, line, current), ("r2box", "")]
+    from .pages import names
+
+    return [(name, "") for name in names()]
 
 
 def _files(command: Command, line: _Line, current: str) -> Found:

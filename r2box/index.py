@@ -44,6 +44,19 @@ WORDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+def resolve(words: list[str]) -> tuple[str, list[str]]:
+    """What r2box runs for `words`: the tool, "" if they name none, and the words that are for it.
+
+    >>> resolve(["connect", "-"]), resolve(["ls", "-l"]), resolve(["--list"])
+    (('r2-connect', ['-']), ('r2', ['ls', '-l']), ('', ['--list']))
+    """
+    word = words[0] if words else ""
+    for tool in (word, f"r2-{word}"):
+        if tool in TOOLS:
+            return tool, words[1:]
+    return ("r2" if word in WORDS else ""), words
+
+
 def load(place: tuple[str, str, str]) -> tuple[Command, Main]:
     """The Command and the function at `place`, an entry of TOOLS or WORDS."""
     module_name, command, function = place

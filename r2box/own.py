@@ -9,7 +9,7 @@ from . import __version__, completion
 from .command import Argument, Command, Option, closest, parse
 from .completion import SCRIPTS
 from .errors import OK, USAGE, R2Error, UsageError
-from .index import TOOLS, WORDS, load
+from .index import TOOLS, WORDS
 from .usage import render_help
 
 TYPE_CHECKING = False
@@ -23,14 +23,15 @@ BOX = Command(
     "r2box",
     "programs joined to programs, on one machine and across many",
     arguments=[
-        Argument("TOOL", "one of " + " ".join(TOOLS), required=False),
+        Argument("TOOL", f"one of {' '.join(TOOLS)}, or a command of r2, such as ls or connect", required=False),
         Argument("ARGUMENT", "what is for the tool; TOOL --help tells more", required=False, rest=True),
     ],
     options=[
         Option(("--list",), "print the names of all tools", kind="flag"),
         Option(("--install",), "copy r2box into DIR and put a symlink for every tool beside it", "DIR"),
         Option(("--force",), "with --install: replace a file of the same name that is not r2box's", kind="flag"),
-        Option(("--man",), "print the manual page of a tool, or of a word of r2, as mdoc(7)", "PAGE"),
+        Option(("--man",), "print a manual page as mdoc(7): of a tool or command, or r2.toml, r2-examples, r2-host, "
+               "r2-protocol", "PAGE"),
         Option(("--completion",), "print a completion script for bash, zsh or fish", "SHELL", choices=[*SCRIPTS]),
     ],
     description=(
@@ -45,7 +46,9 @@ BOX = Command(
     examples=[
         ("r2box --install ~/.local/bin", "have every tool on PATH"),
         ("r2box r2d alice", "run a tool without a symlink"),
+        ("r2box ls", "the same as r2 ls, without a symlink"),
         ("r2box --man r2d | man -l -", "read a page where none is installed"),
+        ("r2box --man 7 r2-protocol | man -l -", "the same, with the section"),
         ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
     ],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
@@ -60,15 +63,17 @@ def main(words: list[str]) -> int:
     if words[:1] == ["--complete"]:  # for the completion scripts alone
         return completion.main(BOX, words[1:])
     args = parse(BOX, words)
-    if args.tool is not None:
-        raise UsageError(f"{args.tool}: no such tool{closest(args.tool, TOOLS)}; there are {', '.join(TOOLS)}")
+    page = f"{args.man} {args.tool}" if "man" in args and args.tool is not None else args.man
+    if args.tool is not None and page == args.man:
+        known = [*TOOLS, *(word for word in WORDS if f"r2-{word}" not in TOOLS)]
+        raise UsageError(f"{args.tool}: no such tool{closest(args.tool, known)}; there are {', '.join(known)}")
     given = [name for name in _ACTIONS if name in args]
     if args.help or not given:
         print(render_help(BOX), end="", file=sys.stdout if args.help else sys.stderr)
         return OK if args.help else USAGE
     if len(given) > 1:
         raise UsageError(f"--{given[0]} and --{given[1]} cannot be had at once")
-    return _ACTIONS[given[0]](getattr(args, given[0]), args.force)
+    return _ACTIONS[given[0]](page if given[0] == "man" else getattr(args, given[0]), args.force)
 
 
 def _version(_: bool, force: bool) -> int:
@@ -123,16 +128,9 @@ def _copy(source: str, target: str) -> None:
 
 
 def _man(name: str, force: bool) -> int:
-    from .manual import render_man
+    from .pages import render
 
-    word = name.replace(" ", "-")
-    places = {**{f"r2-{known}": place for known, place in WORDS.items()}, **TOOLS}
-    place = places.get(word) or places.get(f"r2-{word}")
-    if place is None and word != "r2box":
-        raise UsageError(f"--man {name}: no such page{closest(word, places)}; there are r2box, {', '.join(places)}")
-    subcommands = [load(word)[0] for word in WORDS.values()] if name == "r2" else []
-    command = load(place)[0] if place else BOX
-    print(render_man(command, __version__, MAN_DATE, subcommands), end="")
+    print(render(name, BOX, MAN_DATE), end="")
     return OK
 
 

@@ -38,6 +38,8 @@ LINES = {
     },
     "a tool of the box": {
         "r2box r2-los": "r2box r2-lossy ",
+        "r2box stat": "r2box status ",
+        "r2box ping --cou": "r2box ping --count ",
         "r2box r2 stat": "r2box r2 status ",
     },
     "the box": {
@@ -79,6 +81,7 @@ LINES = {
     },
     "a page": {
         "r2box --man r2-pi": "r2box --man r2-ping ",
+        "r2box --man r2-prot": "r2box --man r2-protocol ",
     },
     "a step": {
         "r2 -t bob/low": "r2 -t bob/lower ",

@@ -442,7 +442,8 @@ def test_a_users_file_is_checked_by_mypy(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "r2box", source / "r2box", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("man", "r2box"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
     done = subprocess.run(
         [*pip, "--no-build-isolation", "--target", site, source], capture_output=True, text=True, timeout=300

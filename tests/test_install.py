@@ -152,7 +152,8 @@ def test_pip_installs_the_same_tools(tmp_path: Path) -> None:
     source.mkdir()
     for part in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / part, source / part)
-    shutil.copytree(ROOT / "r2box", source / "r2box", ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("man", "r2box"):
+        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     run(*pip, "--no-build-isolation", "--no-deps", "--target", target, source)
     assert {path.name for path in (target / "bin").iterdir()} == {"r2box", *names()}
@@ -160,6 +161,8 @@ def test_pip_installs_the_same_tools(tmp_path: Path) -> None:
     for name in names():
         assert run(target / "bin" / name, "--version", env=env).stdout.startswith(f"{name} (r2box) ")
     assert run(target / "bin" / "r2box", "--list", env=env).stdout.split() == names()
+    page = run(target / "bin" / "r2box", "--man", "r2-protocol", env=env).stdout
+    assert page == (ROOT / "man" / "r2-protocol.7").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["system", "user"])

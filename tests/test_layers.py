@@ -3,7 +3,7 @@
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
                         outbox, flight, session <- sender, pulse <- greeting, policy <- link, whole, meter, attempt;
                         advert, damper, allowance <- table <- neighbour <- discovery; listing, probes <- node)
-        <- net <- service <- library <- embedded <- parts <- tools <- index <- completion <- own <- box
+        <- net <- service <- library <- embedded <- parts <- tools <- index <- pages <- completion <- own <- box
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
 LAYERS = [
-    "errors", "proto", "net", "service", "library", "embedded", "parts", "tools", "index", "completion", "own", "box",
+    "errors", "proto", "net", "service", "library", "embedded", "parts", "tools", "index", "pages", "completion", "own",
+    "box",
 ]  # fmt: skip
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
@@ -38,8 +39,8 @@ ASIDE_USES = {
 }  # fmt: skip
 MAY_USE_ASIDE = {
     "errors": set(), "proto": set(), "net": {"__init__", "command", "records"}, "service": set(), "library": set(),
-    "embedded": set(), "parts": {"records"}, "tools": ASIDE, "index": ASIDE, "completion": ASIDE, "own": ASIDE,
-    "box": ASIDE,
+    "embedded": set(), "parts": {"records"}, "tools": ASIDE, "index": ASIDE, "pages": ASIDE, "completion": ASIDE,
+    "own": ASIDE, "box": ASIDE,
 }  # fmt: skip
 
 # What would make `proto` depend on anything but its arguments.

@@ -14,7 +14,8 @@ from processes import Place, eventually, wakeups
 from r2box.net import socketfile
 
 TOOLS = "r2d r2dm r2 r2-connect r2-tunnel r2-serve r2-forward r2-ssh r2-lossy iosh ioshd".split()
-WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve"]
+WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve", "status", "top", "map", "watch", "wait"]
+MAN = Path(__file__).resolve().parent.parent / "man"
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -34,9 +35,11 @@ def test_every_tool_by_every_name(place: Place) -> None:
         if tool.startswith("r2-"):
             assert place.run(f"r2box {tool[3:]} --help").out == shown
         assert re.fullmatch(rf"{tool} \(r2box\) \d+\.\d+\S*\n", place.run(f"{tool} --version").out)
-    for word in ("ls", "tunnel"):
-        assert "usage: " in place.run(f"r2 {word} --help").out.lower()
-        assert "--help" in place.run(f"r2 {word} --help").out
+    for word in WORDS:
+        shown = place.run(f"r2 {word} --help").out
+        assert "usage: " in shown.lower()
+        assert "--help" in shown
+        assert place.run(f"r2box {word} --help").out == shown
     assert place.run("r2 tunnel --help").out == place.run("r2-tunnel --help").out
 
 
@@ -62,10 +65,54 @@ def test_the_box_itself(place: Place) -> None:
     assert place.run("r2box", status=2).err.startswith("usage: r2box")
     assert "did you mean --install" in place.run("r2box --instal x", status=2).err
     assert "no such tool" in place.run("r2box nothing", status=2).err
+    assert "did you mean status" in place.run("r2box statu", status=2).err
     assert "R2D 8" in place.run("r2box --man r2d").out
     for shell in ("bash", "zsh", "fish"):
         assert "r2-tunnel" in place.run(f"r2box --completion {shell}").out
     place.run("r2box --completion cmd", status=2)
+
+
+def test_every_page_of_the_manual_is_in_the_file(place: Place) -> None:
+    """By its name alone, and with its section in front of it or behind it."""
+    for path in sorted(MAN.iterdir()):
+        name, _, section = path.name.rpartition(".")
+        text = path.read_text(encoding="utf-8")
+        for spelled in (name, path.name, f"'{name}({section})'", f"{section} {name}"):
+            assert place.run(f"r2box --man {spelled}").out == text
+    assert ".Dt R2-LS 1" in place.run("r2box --man 'r2 ls'").out
+    assert place.run("r2box --man protocol").out == place.run("r2box --man r2-protocol").out
+    assert "r2-protocol is in section 7" in place.run("r2box --man r2-protocol.5", status=2).err
+    listed = place.run("r2box --man r2-protocl", status=2).err
+    assert "did you mean r2-protocol?" in listed
+    for path in MAN.iterdir():
+        name, _, section = path.name.rpartition(".")
+        assert f"{name}({section})" in listed
+
+
+def test_what_is_almost_a_url_is_not_run(place: Place) -> None:
+    """With any tool that takes a TRANSPORT, and in a file."""
+    place.node("alice")
+    meant = "neither a URL nor a program (did you mean tcp://127.0.0.1:4721?)"
+    for line in ("r2 -s alice.sock connect", "r2 -s alice.sock -t bob tunnel", "r2 -s alice.sock serve -n web"):
+        assert meant in place.run(f"{line} 127.0.0.1:4721", status=2).err
+        assert meant in place.run(f"{line} tcp:127.0.0.1:4721", status=2).err
+    assert meant in place.run("r2box lossy 127.0.0.1:4721", status=2).err
+    listen = "did you mean tcp-listen://127.0.0.1:4721?"
+    assert listen in place.run("r2 -s alice.sock -t bob forward 127.0.0.1:4721", status=2).err
+    (place.path / "a.toml").write_text('[self]\naddr = "a"\n[[conn]]\ncmd = "127.0.0.1:4721"\n')
+    result = place.run("r2dm --check -f a.toml", status=None)
+    assert (result.status != 0, meant in result.err) == (True, True)
+    path = place.executable("tcp:hello", "echo hello\n")
+    place.start("r2 -s alice.sock serve tcp:hello -n hello", PATH=path).says("offering")
+    assert place.run("r2 -s alice.sock -t hello tunnel -").out == "hello\n"
+
+
+def test_a_tunnel_without_a_target_asks_which_service(place: Place) -> None:
+    place.node("alice")
+    assert "which service? (it offers none)" in place.run("r2 -s alice.sock tunnel -", status=255).err
+    place.serve("alice", "cat", "upper")
+    place.serve("alice", "cat", "hidden", "--private")
+    assert "which service? (-t upper; there are upper)" in place.run("r2 -s alice.sock tunnel -", status=255).err
 
 
 def test_by_path_and_by_another_name(place: Place) -> None:
@@ -133,7 +180,7 @@ def test_usage_errors(place: Place, line: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("line", "status", "words"),
     [
-        ("r2 connect tpc://h:1", 1, "did you mean tcp?"),
+        ("r2 connect tpc://h:1", 1, "did you mean tcp://h:1?"),
         ("r2 connect tcp://host", 1, "port is missing"),
         ("r2 connect tcp://host:99999", 1, "not a port"),
         ("r2 connect tcp://::1:5", 1, "brackets"),
