@@ -164,7 +164,7 @@ class Connector:
             else:
                 self._over(str(got))
 
-        self._dial = Dial(self._loop, self._transport, opened)
+        self._dial = Dial(self._loop, self._transport, opened, for_link=True)
 
     def _start_listening(self) -> None:
         self._listener = Listener(

@@ -14,7 +14,9 @@ import sys
 
 from ..errors import TransportError
 from ..proto.packet import is_opening, refusal
-from .dial import resolve, spell, tune
+from .connecting import tune
+from .dial import resolve
+from .sockaddr import spell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Connections: making one, and taking any number of them, without blocking.
 
     resolve    the addresses that a transport stands for; names are looked up in a thread
-    Dial       one attempt to connect, over all addresses in turn
+    Dial       a connection to a host, by whichever of its addresses answers
     Listener   connections of others
 
 All of them give the connected socket away as a descriptor.
@@ -14,46 +14,25 @@ import os
 import socket
 
 from ..errors import DaemonError, TransportError
-from .channel import Channel
+from .connecting import INET, Connecting, explain, make_probe, tune
+from .eyeballs import Race
+from .sockaddr import numeric, spell, spell_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Union
 
-    from .loop import Loop, Timer
+    from .eyeballs import Failures, Report
+    from .loop import Loop
+    from .sockaddr import Address
     from .transport import Transport
 
     Opened = Callable[[Union[int, TransportError]], None]
-    Address = tuple[int, int, int, str, Any]  # as socket.getaddrinfo has it
     Addresses = Sequence[Address]
 
-UNSENT = 1 << 20  # bytes that the kernel may hold back, beside what is on its way; `proto.flight` bounds both
 CONNECT_TIMEOUT = 20.0  # seconds for all addresses of a host
-AGAIN = 0.05  # seconds after which a UNIX socket is asked again whose queue was full
 QUEUE = 1024  # connections that wait to be taken: as many as a client opens at once
-DATAGRAMS = 1 << 20  # bytes of datagrams that the kernel may hold: what a fast sender sends while we do something else
-PROBES = 3  # of the kernel's sign of life that may stay unanswered
-
-
-def tune(sock: socket.socket, keepalive: int = 0) -> None:
-    """What every socket of ours gets, as its family has it.
-
-    TCP: no waiting for more to send, and the kernel's own sign of life, after `keepalive` seconds of silence (0: when
-    the system thinks).  UDP: room for datagrams, as far as the system allows.
-    """
-    if sock.type == socket.SOCK_DGRAM:
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, buffer, DATAGRAMS)
-    elif sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if keepalive and hasattr(socket, "TCP_KEEPIDLE"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, keepalive // PROBES))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # no deep queue below our own
 
 
 def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], passive: bool = False) -> None:
@@ -68,13 +47,13 @@ def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], pass
         except AttributeError:
             found(TransportError(f"the Python here was built without the sockets of {scheme}"))
         return
-    kind = socket.SOCK_DGRAM if transport.is_datagrams else socket.SOCK_STREAM
+    kind = _kind(transport)
     flags = socket.AI_PASSIVE if passive else 0
-    # As bytes where it can be: for a text Python loads its tables of IDNA, most of a MiB.
-    host = (transport.host.encode() if transport.host.isascii() else transport.host) or None
 
-    def look_up(more: int = 0) -> Addresses:
-        return socket.getaddrinfo(host, transport.port, type=kind, flags=flags | more)
+    def look_up() -> Addresses:
+        # As bytes where it can be, as in `numeric`.
+        host = transport.host.encode() if transport.host.isascii() else transport.host
+        return socket.getaddrinfo(host, transport.port, type=kind, flags=flags)
 
     def looked_up(result: Any) -> None:
         if isinstance(result, Exception):
@@ -83,11 +62,18 @@ def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], pass
         found(result)
 
     try:
-        numbers = look_up(socket.AI_NUMERICHOST)
+        numbers = numeric(transport.host, transport.port, kind, flags)
+    except TransportError as error:
+        found(error)
+        return
     except (OSError, UnicodeError):
         loop.thread(look_up, looked_up)
         return
     found(numbers)
+
+
+def _kind(transport: Transport) -> int:
+    return socket.SOCK_DGRAM if transport.is_datagrams else socket.SOCK_STREAM
 
 
 def _unix(transport: Transport) -> Address:
@@ -111,33 +97,20 @@ _FAMILIES: dict[str, Callable[[Transport], Address]] = {
 }
 
 
-def is_self_connected(sock: socket.socket) -> bool:
-    """Whether a connected socket is its own peer.
-
-    While nothing listens at a port of the ephemeral range, the kernel may choose that very port as the local one; TCP
-    then connects the socket to itself (simultaneous open), and UDP receives what it sends.
-    """
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return False
-    try:
-        return bool(sock.getsockname() == sock.getpeername())
-    except OSError:  # it is disconnected already
-        return False
-
-
 class Dial:
-    """One attempt to connect, over all addresses in turn: `opened(fd)` or `opened(TransportError)`, once."""
+    """One attempt to connect, to all addresses of the host: `opened(fd)` or `opened(TransportError)`, once.
 
-    def __init__(self, loop: Loop, transport: Transport, opened: Opened) -> None:
+    The error says what became of each address.  `for_link`: the other side is to be a node, so that UDP can ask which
+    address has one.
+    """
+
+    def __init__(self, loop: Loop, transport: Transport, opened: Opened, for_link: bool = False) -> None:
         self._loop = loop
         self._transport = transport
         self._opened: Opened | None = opened
-        self._addresses: list[Address] = []
-        self._sock: socket.socket | None = None
-        self._deadline = loop.now() + transport.options.get("timeout", CONNECT_TIMEOUT)
-        self._timer = loop.later(self._deadline - loop.now(), lambda: self._failed(errno.ETIMEDOUT))
-        self._again: Timer | None = None
-        self._last = TransportError("the host has no address")
+        self._for_link = for_link
+        self._race: Race | None = None
+        self._timer = loop.later(transport.options.get("timeout", CONNECT_TIMEOUT), self._timed_out)
         loop.soon(self._start)  # so that nothing is called before the caller has us
 
     def _start(self) -> None:
@@ -147,80 +120,47 @@ class Dial:
     def _found(self, addresses: Addresses | TransportError) -> None:
         if self._opened is None:
             return
-        if isinstance(addresses, TransportError):
-            self._done(addresses)
+        try:
+            if isinstance(addresses, TransportError):
+                raise addresses
+            local = self._local()
+        except TransportError as error:
+            self._done(error)
             return
+        if local is not None:
+            addresses = [address for address in addresses if address[0] == local[0]]
+            if not addresses:
+                self._done(
+                    TransportError(f"the host has no address that can be reached from {spell_host(local[-1])}")
+                )
+                return
+        is_choice = len(set(addresses)) > 1
+        probe = make_probe() if is_choice and self._for_link and self._transport.is_datagrams else b""
+
+        def begin(address: Address, report: Report) -> Connecting:
+            return Connecting(self._loop, self._transport, address, local, probe, report)
+
+        self._race = Race(self._loop, addresses, begin, self._ended)
+        self._race.start()
+
+    def _local(self) -> Address | None:
+        """The address of ?bind=."""
         bind = self._transport.options.get("bind")
-        if bind is not None:
-            family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
-            addresses = [address for address in addresses if address[0] == family]
-            self._last = TransportError(f"the host has no address that can be reached from {bind[0]}")
-        self._addresses = list(addresses)
-        self._next()
-
-    def _next(self) -> None:
-        if not self._addresses:
-            self._done(self._last)
-            return
-        # What is left is shared out, so that one address that does not answer leaves time for the others.
-        share = (self._deadline - self._loop.now()) / len(self._addresses)
-        family, kind, protocol, _, address = self._addresses.pop(0)
-        self._timer.cancel()
-        self._timer = self._loop.later(max(share, 0), lambda: self._failed(errno.ETIMEDOUT))
+        if bind is None:
+            return None
         try:
-            self._sock = socket.socket(family, kind, protocol)
-            self._sock.setblocking(False)
-            if "bind" in self._transport.options:
-                if kind == socket.SOCK_STREAM:
-                    self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self._sock.bind(self._transport.options["bind"])
+            return numeric(bind[0], bind[1], _kind(self._transport), socket.AI_PASSIVE)[0]
         except OSError as error:
-            self._failed(error.errno or errno.EIO)
-            return
-        self._connect(address)
+            raise TransportError(f"bind: {bind[0]}: {error.strerror}") from None
 
-    def _connect(self, address: Any) -> None:
-        assert self._sock is not None
-        try:
-            code = self._sock.connect_ex(address)
-        except OSError as error:  # an address that Python itself refuses
-            self._failed(error.errno or errno.EINVAL)
-            return
-        if code in (0, errno.EINPROGRESS):
-            self._loop.watch(self._sock.fileno(), None, self._connected)
-        elif code == errno.EAGAIN:  # of a UNIX socket: so many others wait there
-            self._again = self._loop.later(AGAIN, lambda: self._connect(address))
+    def _ended(self, result: int | Failures) -> None:
+        self._done(result if isinstance(result, int) else TransportError(explain(result, self._transport.host)))
+
+    def _timed_out(self) -> None:
+        if self._race is not None:
+            self._race.expire()
         else:
-            self._failed(code)
-
-    def _connected(self) -> None:
-        assert self._sock is not None
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._failed(code)
-            return
-        if is_self_connected(self._sock):
-            Channel(self._release().detach()).reset()  # so that no TIME_WAIT keeps the listener out
-            self._failed(errno.ECONNREFUSED)
-            return
-        sock = self._release()
-        sock.setblocking(True)  # it may become a program's, which would not expect anything else
-        tune(sock, self._transport.keepalive)
-        self._done(sock.detach())
-
-    def _release(self) -> socket.socket:
-        sock, self._sock = self._sock, None
-        assert sock is not None
-        self._loop.watch(sock.fileno())
-        if self._again is not None:
-            self._again.cancel()
-        return sock
-
-    def _failed(self, code: int) -> None:
-        if self._sock is not None:
-            self._release().close()
-        self._last = TransportError(os.strerror(code))
-        self._next()
+            self._done(TransportError(f"the name {self._transport.host} was not found in time"))
 
     def _done(self, result: int | TransportError) -> None:
         opened, self._opened = self._opened, None
@@ -234,8 +174,8 @@ class Dial:
         """Give up; nothing is called any more."""
         self._opened = None
         self._timer.cancel()
-        if self._sock is not None:
-            self._release().close()
+        if self._race is not None:
+            self._race.close()
 
 
 class Listener:
@@ -300,7 +240,7 @@ class Listener:
                 problem = problem or error
                 continue
             try:
-                if family in (socket.AF_INET, socket.AF_INET6):
+                if family in INET:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -314,7 +254,7 @@ class Listener:
                 problem = problem or error
                 continue
             self._add(sock)
-            if not port and family in (socket.AF_INET, socket.AF_INET6):
+            if not port and family in INET:
                 port = sock.getsockname()[1]
         if problem and problem.errno == errno.EADDRINUSE and self._transport.port:
             self.close()  # who connects to localhost would find somebody else behind the same port
@@ -367,11 +307,3 @@ class Listener:
 
             socketfile.remove(self._transport.path, self._file)
             self._file = None
-
-
-def spell(sock: socket.socket) -> str:
-    """Where it listens, as a URL has it."""
-    name = sock.getsockname()
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-    return ":".join(map(str, name)) if isinstance(name, tuple) else os.fsdecode(name).replace("\0", "@")

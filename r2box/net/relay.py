@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 from ..errors import TransportError
-from .dial import resolve, tune
+from .connecting import tune
+from .dial import resolve
 from .faulty import BACK, BATCH, OUT, READ_SIZE, Lane, Line
 
 TYPE_CHECKING = False

@@ -40,8 +40,10 @@ DATAGRAMS_HELP = (
 
 # Of what `transport.explain` lists.
 URL_HELP = (
-    "In a URL, %XX stands for the byte with that number, as %3F for a ? in a path.  A DURATION is a number with ms, s, "
-    "m, h or d behind it."
+    "In a URL, %XX stands for the byte with that number, as %3F for a ? in a path.  A link-local IPv6 address needs "
+    "its interface, as in tcp://[fe80::1%25eth0]:4721.  Of a name with several addresses the next is tried after "
+    "250 ms, or at once when one fails, and the first that answers is used.  A DURATION is a number with ms, s, m, h "
+    "or d behind it."
 )
 EXEC_HELP = "exec:COMMAND is COMMAND, whatever it looks like.  "
 
@@ -97,17 +99,32 @@ def _keepalive(text: str) -> int:
     return round(seconds)
 
 
-def _is_ip(text: str) -> int:
-    """4 or 6 for an IP address, 0 for anything else."""
+def ip_version(text: str) -> int:
+    """4 or 6 for an IP address, which may have a zone if it is one of a link (fe80::1%eth0); 0 for anything else."""
     import socket
 
+    host, percent, zone = text.partition("%")
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
         try:
-            socket.inet_pton(family, text.partition("%")[0] if version == 6 else text)
-            return version
+            socket.inet_pton(family, host)
         except (OSError, ValueError):
             continue
+        is_right = not percent or (version == 6 and is_link_local(host) and is_interface(zone))
+        return version if is_right else 0
     return 0
+
+
+def is_link_local(host: str) -> bool:
+    """Whether an IPv6 address says nothing without its interface (RFC 4007): fe80::/10, and ffx2::/16."""
+    import socket
+
+    first, second = socket.inet_pton(socket.AF_INET6, host)[:2]
+    return (first == 0xFE and second & 0xC0 == 0x80) or (first == 0xFF and second & 0x0F == 0x02)
+
+
+def is_interface(name: str) -> bool:
+    """Whether a network interface may have this name, or number."""
+    return name.isprintable() and 0 < len(name.encode()) <= MAX_INTERFACE and not set(name) & set("/ :")
 
 
 def _local(text: str) -> tuple[str, int]:
@@ -117,16 +134,22 @@ def _local(text: str) -> tuple[str, int]:
         host, colon, digits = text.rpartition(":") if not text.endswith("]") else (text, "", "")
         port = _port(digits) if colon else 0
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not _is_ip(host):
-        raise ValueError(f"{host!r} is not an IP address of this host")
+    if not ip_version(host):
+        raise ValueError(f"{host!r} is not an IP address of this host{_zone_help(host)}")
     return host, port
+
+
+def _zone_help(host: str) -> str:
+    """What to say more of an address with a zone that is none."""
+    is_number = "%" in host and ip_version(host.partition("%")[0])
+    return " (only a link-local one, fe80::, has an interface behind %25)" if is_number else ""
 
 
 def _network(text: str) -> tuple[str, int]:
     """ADDRESS/PREFIX, as an interface has it."""
     host, slash, prefix = text.partition("/")
-    version = _is_ip(host)
-    if not version or not slash:
+    version = ip_version(host)
+    if not version or not slash or "%" in host:
         raise ValueError(f"{text!r} is not an address with its prefix, such as 10.0.0.1/24")
     return host, _number(0, 32 if version == 4 else 128, "a prefix")(prefix)
 
@@ -149,15 +172,25 @@ def unescape(text: str) -> str:
     head, *parts = text.split("%")
     data = os.fsencode(head)
     for part in parts:
-        try:
-            if len(part) < 2 or not part[:2].isalnum():
-                raise ValueError
-            data += bytes((int(part[:2], 16),)) + os.fsencode(part[2:])
-        except ValueError:
-            raise ValueError(f"'%{part[:2]}' is no %XX (a % itself is %25)") from None
+        if len(part) < 2 or not _is_hex(part[:2]):
+            raise ValueError(f"'%{part[:2]}' is no %XX (a % itself is %25)")
+        data += bytes((int(part[:2], 16),)) + os.fsencode(part[2:])
     if b"\0" in data:
-        raise ValueError("no path holds a NUL")
+        raise ValueError("%00 (NUL) has no place in a URL")
     return os.fsdecode(data)
+
+
+def unescape_host(text: str) -> str:
+    """The same for a host, which may be an IPv6 address with a zone: [fe80::1%25eth0] (RFC 6874), or [fe80::1%eth0].
+
+    A lone % is taken as curl takes it: what stands behind it, if it is not 25, is the name of the interface as it is.
+    """
+    host, percent, zone = text.partition("%")
+    if not percent or ip_version(host.lstrip("[")) != 6:
+        return unescape(text)
+    name, bracket, rest = zone.partition("]")
+    name = unescape(name[2:] if name.startswith("25") and len(name) > 2 else name)
+    return f"{host}%{name}{bracket}{unescape(rest)}"
 
 
 _port = _number(1, 65535, "a port")
@@ -171,10 +204,11 @@ def _host_and_port(rest: str, listens: bool) -> dict[str, Any]:
         raise ValueError(f"the host is missing: HOST:{rest}")
     if not colon or not digits:
         raise ValueError(f"the port is missing: {rest.rstrip(':') or 'HOST'}:PORT")
+    host, digits = unescape_host(host), unescape(digits)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        if _is_ip(host) != 6:
-            raise ValueError(f"{host!r} is not an IPv6 address, and brackets are for those")
+        if ip_version(host) != 6:
+            raise ValueError(f"{host!r} is not an IPv6 address, and brackets are for those{_zone_help(host)}")
     elif ":" in host:
         raise ValueError(f"an IPv6 address is written in brackets: [{host}]:{digits}")
     if not host and not listens:
@@ -206,7 +240,7 @@ def _device(rest: str, listens: bool) -> dict[str, Any]:
 
 
 def _descriptors(rest: str, listens: bool) -> dict[str, Any]:
-    numbers = rest.split(",")
+    numbers = unescape(rest).split(",")
     if len(numbers) > 2:
         raise ValueError("at most two descriptors: one to read, one to write")
     read = _number(0, 1 << 20, "the number of a descriptor")
@@ -220,7 +254,7 @@ def whole_line(rest: str, listens: bool) -> dict[str, Any]:
 
 
 def _cid_and_port(rest: str, listens: bool) -> dict[str, Any]:
-    cid, colon, port = rest.rpartition(":")
+    cid, colon, port = unescape(rest).rpartition(":")
     if not colon:
         raise ValueError("the port is missing: CID:PORT")
     if not cid and not listens:
@@ -230,7 +264,7 @@ def _cid_and_port(rest: str, listens: bool) -> dict[str, Any]:
 
 
 def _bluetooth(rest: str, listens: bool) -> dict[str, Any]:
-    address, slash, channel = rest.partition("/")
+    address, slash, channel = unescape(rest).partition("/")
     if not slash:
         raise ValueError("the channel is missing: ADDRESS/CHANNEL")
     parts = address.split(":")
@@ -248,7 +282,7 @@ def _is_hex(text: str) -> bool:
 
 def _interface(rest: str, listens: bool) -> dict[str, Any]:
     name = unescape(rest)
-    if len(name.encode()) > MAX_INTERFACE or "/" in name or not (name.isprintable() and " " not in name):
+    if name and not is_interface(name):
         raise ValueError(f"{name!r} is not a name of a network interface (at most {MAX_INTERFACE} bytes)")
     return {"path": name}
 
@@ -257,10 +291,10 @@ def _interface(rest: str, listens: bool) -> dict[str, Any]:
 
 
 class Option:
-    """`?name=FORM`.  `read` makes the value of it; those `for_links` mean nothing at the end of a tunnel, and those
-    `for_tunnels` nothing elsewhere."""
+    """`?name=FORM`.  `read` makes the value of it, after `unescape`; those `for_links` mean nothing at the end of a
+    tunnel, and those `for_tunnels` nothing elsewhere."""
 
-    __slots__ = ("for_links", "for_tunnels", "form", "help", "name", "read")
+    __slots__ = ("for_links", "for_tunnels", "form", "help", "name", "read", "unescape")
 
     def __init__(
         self,
@@ -270,9 +304,11 @@ class Option:
         help: str,
         for_links: bool = False,
         for_tunnels: bool = False,
+        unescape: Callable[[str], str] = unescape,
     ) -> None:
         self.name, self.form, self.read, self.help = name, form, read, help
         self.for_links, self.for_tunnels = for_links, for_tunnels
+        self.unescape = unescape
 
     def fits(self, use: str) -> bool:
         return not (self.for_tunnels if use == CONNECT else self.for_links)
@@ -294,7 +330,7 @@ class Scheme:
         self.help, self.is_lossy = help, is_lossy
 
 
-BIND = Option("bind", "IP[:PORT]", _local, "the local address")
+BIND = Option("bind", "IP[:PORT]", _local, "the local address", unescape=unescape_host)
 TIMEOUT = Option("timeout", "DURATION", _seconds, "for the whole attempt to connect (default 20s)")
 ALIVE = Option("keepalive", "DURATION", _keepalive, "of silence before the other side is asked for a sign of life")
 LINK_ALIVE = Option(ALIVE.name, ALIVE.form, _keepalive, ALIVE.help, for_links=True)
@@ -307,7 +343,7 @@ PARITY = Option("parity", "none|even|odd", _choice("none", "even", "odd"), "(def
 FLOW = Option("flow", "none|rtscts|xonxoff", _choice("none", "rtscts", "xonxoff"), "flow control (default none)")
 STOP = Option("stop", "1|2", _choice("1", "2"), "stop bits (default 1)")
 BITS = Option("bits", "5|6|7|8", _choice("5", "6", "7", "8"), "data bits (default 8)")
-LINE = Option("link", "PATH", unescape, "without COMMAND: a symlink to the terminal, for a program to open")
+LINE = Option("link", "PATH", str, "without COMMAND: a symlink to the terminal, for a program to open")
 ADDR = Option("addr", "IP/PREFIX[,...]", _networks, "the addresses of the interface")
 ROUTE = Option(
     "route", "IP/PREFIX[,...]", _networks, "networks that are reached through the interface, which is then up"

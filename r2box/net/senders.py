@@ -16,6 +16,7 @@ from ..proto.outcome import make_outcome
 from ..proto.wire import DATAGRAMS
 from .channel import adopt
 from .datagram import ANCILLARY, BATCH, MAX_DATAGRAM, MAX_SENDERS, PKTINFO, Gatherer
+from .sockaddr import spell_address
 from .whole import END, NOTHING, read, write
 
 TYPE_CHECKING = False
@@ -169,7 +170,7 @@ class Senders(Gatherer):
             self._log.error(f"{self._name}: {error}")
             return None
         self._tunnels.add(sender)
-        self._log.debug(f"{self._name}: datagrams from {address[0]} port {address[1]}")
+        self._log.debug(f"{self._name}: datagrams from {spell_address(address)}")
         return sender
 
     def use(self, client: Client | None) -> None:
@@ -183,7 +184,7 @@ class Senders(Gatherer):
     def lost(self, sender: _Sender, key: Any) -> None:
         """Nothing more is taken from there; whoever sends from there again is a new sender."""
         self._known.pop(key, None)
-        self._log.debug(f"{self._name}: no more from {sender.address[0]} port {sender.address[1]}")
+        self._log.debug(f"{self._name}: no more from {spell_address(sender.address)}")
         if sender.is_over:
             self._tunnels.discard(sender)
 

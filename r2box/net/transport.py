@@ -179,6 +179,7 @@ def _read_url(text: str, row: Scheme, rest: str) -> Transport:
     options: dict[str, Any] = {}
     for word in filter(None, query.split("&")):
         name, _, value = word.partition("=")
+        name = unescape(name)
         option = row.options.get(name)
         if option is None:
             taken = f"{row.name}:// takes {', '.join(f'{known}=' for known in row.options)}"
@@ -190,7 +191,7 @@ def _read_url(text: str, row: Scheme, rest: str) -> Transport:
         if not value and option.read is not switch:
             raise ValueError(f"{name}= needs a value: {option.form}")
         try:
-            options[name] = option.read(unescape(value))
+            options[name] = option.read(option.unescape(value))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if row.read is whole_line and not fields["command"].strip() and "link" not in options:
