@@ -44,8 +44,10 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view                       a daemon's report as rows and columns
         ferry                      descriptors where none can pass
-        splice, socketfile, log    stdin and stdout; where the daemon is; words on stderr
+        reach, socketfile          finding the daemon; the file of its control socket
+        splice, log                stdin and stdout; words on stderr
         supervisor, user           who started the daemon and watches over it; whom it runs as
+        background                 the process that was started returns when the node is ready
         frames                     both ends of a shell's tunnel: streams within their credit
         faulty, relay              lines that misbehave; the same for UDP
     service     a service as an iterator that can be closed

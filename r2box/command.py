@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-_DEFAULTS: dict[str, object] = {"flag": False, "count": 0, "text": None, "int": None, "float": None, "list": ()}
+_DEFAULTS: dict[str, object] = {
+    "flag": False, "count": 0, "text": None, "int": None, "float": None, "time": None, "list": (),
+}  # fmt: skip
 
 
 class Option:
     """One option.  `flags` has the short form first, as in ("-s", "--socket").
 
-    `kind` is "flag" (bool), "count" (int, one more for each use), "text", "int", "float" (a finite number; seconds
-    where it is a time) or "list" (text, repeatable; a list).  `default` holds until the option is used; a list that
-    is used replaces it, and help and man page append it as "(default X)".  `dest` is the attribute on the result:
-    without it the first long flag, dashes within it as underscores.  A `hidden` option works but is never shown.
+    `kind` is "flag" (bool), "count" (int, one more for each use), "text", "int", "float" (a finite number), "time"
+    (seconds, written as `net.units.parse_duration` has it) or "list" (text, repeatable; a list).  `default` holds until
+    the option is used; a list that is used replaces it, and help and man page append it as "(default X)".  `dest` is
+    the attribute on the result: without it the first long flag, dashes within it as underscores.  A `hidden` option
+    works but is never shown.
     Of `choices`, if there are any, a text must be one.  One that is `needed` is shown as such; its tool asks for it.
     Raises ValueError for an unknown kind.
     """
@@ -46,7 +49,8 @@ class Option:
         self.default = _DEFAULTS[kind] if default is None else default
         self.choices, self.needed = choices, needed
         self.metavar = "" if kind in ("flag", "count") else metavar or self.dest.upper()
-        self.text = f"{help} (default {default})" if self.metavar and default not in (None, (), []) else help
+        unit = "s" * (kind == "time")
+        self.text = f"{help} (default {default}{unit})" if self.metavar and default not in (None, (), []) else help
 
 
 class Argument:
@@ -70,10 +74,12 @@ VERBOSE = Option(("-v", "--verbose"), "say more on stderr; -vv says still more",
 QUIET = Option(("-q", "--quiet"), "say nothing but errors", kind="flag")
 SOCKET = Option(("-s", "--socket"), "the daemon's control socket", "SOCKET")
 USER = Option(("--user",), "once the control socket is made, give up root's rights and run as USER", "USER[:GROUP]")
+BACKGROUND = Option(("--background",), "return when the node is ready, and run on in the background", kind="flag")
 _WAY = "a node or service, step by step or joined by /"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
 NO_TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list", hidden=True)  # where it has no meaning
-COMMON = (VERBOSE, QUIET, SOCKET, TARGET)
+WAIT = Option(("--wait",), "how long to wait for a daemon that is starting", "TIME", kind="time", default=2)
+COMMON = (VERBOSE, QUIET, SOCKET, WAIT, TARGET)
 JSON = Option(("--json",), "as JSON, one object a line", kind="flag")
 _HELP = Option(("-h", "--help"), "show this help", kind="flag")
 STANDARD = (_HELP, Option(("--version",), "show the version", kind="flag"))
@@ -260,6 +266,13 @@ def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
         if not text and option is SOCKET:  # as of "$UNSET": another daemon than the one that was meant must not answer
             raise UsageError(f"option {flag}: an empty {option.metavar}")
         given[option.dest] = text
+    elif option.kind == "time":
+        from .net.units import parse_duration
+
+        try:
+            given[option.dest] = parse_duration(text)
+        except ValueError as error:
+            raise UsageError(f"option {flag}: {error}") from None
     else:
         what, make = ("a whole number", int) if option.kind == "int" else ("a number", float)
         try:

@@ -277,13 +277,11 @@ def _destination(command: Command, line: _Line, current: str) -> Found:
 
 def _targets(command: Command, line: _Line, current: str) -> Found:
     """Names of nodes and services: those behind the steps that stand there already, or all that are known."""
-    from .net import socketfile
-
     head, slash, _ = current.rpartition("/")
     head = "" if head + slash == ANY else head  # which is no step: names have it already
     own = head == SERVICE[:-1]
     path = join_targets([*line.given.get("target", ()), *([head] if head and not own else [])])
-    socket = os.path.expanduser(line.given.get("socket", [""])[-1]) or socketfile.default_path()
+    socket = os.path.expanduser(line.given.get("socket", [""])[-1])
     found = [row for row in _heard(socket, path) if _is_name(row[0]) and (not own or row[1].startswith("service"))]
     return _prefixed(head + slash if head else "", found)
 
@@ -328,7 +326,7 @@ def _heard(socket: str, path: tuple[str, ...]) -> Found:
 
     signal.signal(signal.SIGALRM, lambda *_: os._exit(OK))
     signal.setitimer(signal.ITIMER_REAL, SOON)
-    ask(socket, steps)
+    ask(socket or None, steps, wait=0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     return found.items()
 

@@ -20,8 +20,8 @@ from collections import namedtuple
 
 from .errors import AddressError, ConfigError, DaemonError, UsageError
 from .net import hints  # noqa: F401  a manager that reads a file again loads nothing then
+from .net.reach import check_length, expand
 from .net.scheme import CONNECT, FORWARD, SERVE
-from .net.socketfile import check_length
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
 from .proto.address import BENCH, check_address, parse_path
@@ -87,10 +87,7 @@ def _target(value: object, base: str) -> str:
 
 
 def _path(value: object, base: str) -> str:
-    path = os.path.expanduser(_text(value, base))
-    if path.startswith("~"):
-        raise ValueError(f"there is no home directory for {path.partition('/')[0]}")
-    path = os.path.join(base, path)
+    path = os.path.join(base, expand(_text(value, base)))
     try:
         check_length(path)
     except DaemonError as error:

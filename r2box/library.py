@@ -27,11 +27,11 @@ from collections import deque
 from typing import NamedTuple
 
 from .errors import BusyError, DaemonError, RefusedError
-from .net import socketfile
 from .net.asking import ask_all
 from .net.channel import close_all
 from .net.client import Client, checked
 from .net.loop import Loop
+from .net.reach import WAIT, reach
 from .proto import body as say
 from .proto.address import check_address, format_path, parse_path
 from .proto.outcome import BUSY
@@ -60,31 +60,32 @@ class Session(Closing):
     """A connection to the daemon at `socket`, for any number of calls.
 
     `socket` is a path, by default the one that every tool finds, or a connected UNIX socket, which is taken over.
-    DaemonError if there is no daemon, or none that answers within 10 seconds; TimeoutError after `timeout` seconds.
+    It waits up to `wait` seconds, and not longer than `timeout`, for a daemon that is just starting.  DaemonError if
+    there is none then, or none that answers within 10 seconds; TimeoutError after `timeout` seconds.
     A context manager: at its end it parts from the daemon.
 
     >>> with r2box.Session() as session:  # doctest: +SKIP
     ...     socks = [session.dial("bob/echo", timeout=5) for _ in range(10)]
     """
 
-    def __init__(self, socket: str | sockets.socket | None = None, timeout: float | None = None) -> None:
-        self._path = "the node" if isinstance(socket, sockets.socket) else socket or socketfile.default_path()
+    def __init__(
+        self, socket: str | sockets.socket | None = None, timeout: float | None = None, *, wait: float = WAIT
+    ) -> None:
+        self._begun = Loop.now()
+        if isinstance(socket, sockets.socket):
+            self._path = "the node"
+        else:
+            socket, self._path = reach(socket, wait if timeout is None else min(wait, timeout))
         self._loop = Loop()
-        self._begun = self._loop.now()
         self._process = os.getpid()  # a child by fork has our descriptors, but may not use them
         self._gone: str | None = None
         self._is_closed = False
         self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels nobody has taken yet
         self._is_ready = False
         self._thread: threading.Thread | None = None  # runs the loop, where descriptors do not pass
+        self._client = Client(self._loop, socket.detach(), ready=self._ready, gone=self._lost, event=self._event)
         try:
-            fd = (socket if isinstance(socket, sockets.socket) else socketfile.connect(self._path)).detach()
-        except DaemonError:
-            self._loop.close()
-            raise
-        self._client = Client(self._loop, fd, ready=self._ready, gone=self._lost, event=self._event)
-        try:
-            if not self._wait(lambda: self._is_ready, timeout):
+            if not self._wait(lambda: self._is_ready, _left(self, timeout)):
                 raise TimeoutError(f"{self._path}: no answer within {timeout:g} s")
         except BaseException:
             self.close()
@@ -376,44 +377,56 @@ def _left(session: Session, timeout: float | None) -> float | None:
     return None if timeout is None else max(0.0, timeout - (Loop.now() - session._begun))
 
 
-def dial(path: str, *, socket: str | None = None, timeout: float | None = None) -> sockets.socket:
-    """A tunnel to `path` as a connected socket: see `Session.dial`.
+def dial(
+    path: str, *, socket: str | None = None, timeout: float | None = None, wait: float = WAIT
+) -> sockets.socket:
+    """A tunnel to `path` as a connected socket: see `Session.dial`, and `Session` for `socket` and `wait`.
 
     >>> sock = r2box.dial("bob/echo")  # doctest: +SKIP
     """
-    with Session(socket, timeout) as session:
+    with Session(socket, timeout, wait=wait) as session:
         return session.dial(path, _left(session, timeout))
 
 
 def ls(
-    path: str = "", *, clients: bool = False, socket: str | None = None, timeout: float | None = 5.0
+    path: str = "",
+    *,
+    clients: bool = False,
+    socket: str | None = None,
+    timeout: float | None = 5.0,
+    wait: float = WAIT,
 ) -> list[Entry]:
-    """What the node at `path` is connected to: see `Session.ls`.
+    """What the node at `path` is connected to: see `Session.ls`, and `Session` for `socket` and `wait`.
 
     >>> [entry.name for entry in r2box.ls("bob") if entry.kind == "service"]  # doctest: +SKIP
     ['service/echo']
     """
-    with Session(socket, timeout) as session:
+    with Session(socket, timeout, wait=wait) as session:
         return session.ls(path, clients=clients, timeout=_left(session, timeout))
 
 
-def ping(path: str = "", *, socket: str | None = None, timeout: float | None = 5.0) -> float:
-    """The seconds of a round trip to the node at `path`: see `Session.ping`.
+def ping(
+    path: str = "", *, socket: str | None = None, timeout: float | None = 5.0, wait: float = WAIT
+) -> float:
+    """The seconds of a round trip to the node at `path`: see `Session.ping`, and `Session` for `socket` and `wait`.
 
     >>> f"{r2box.ping('bob') * 1000:.1f} ms"  # doctest: +SKIP
     '0.2 ms'
     """
-    with Session(socket, timeout) as session:
+    with Session(socket, timeout, wait=wait) as session:
         return session.ping(path, timeout=_left(session, timeout))
 
 
-def serve(name: str, *, socket: str | None = None, allow: Iterable[str] = ()) -> Service:
-    """Offer the service `name`, and iterate over its tunnels: see `Service`.  Errors as `Session.serve`.
+def serve(
+    name: str, *, socket: str | None = None, allow: Iterable[str] = (), wait: float = WAIT
+) -> Service:
+    """Offer the service `name`, and iterate over its tunnels: see `Service`, and `Session` for `socket` and `wait`.
+    Errors as `Session.serve`.
 
     >>> for sock, origin in r2box.serve("echo"):  # doctest: +SKIP
     ...     threading.Thread(target=handle, args=(sock,)).start()
     """
-    return offer(Session(socket), name, allow)
+    return offer(Session(socket, wait=wait), name, allow)
 
 
 def offer(

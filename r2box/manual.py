@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 # Of all tools that use the control socket.
 ENVIRONMENT = (("R2_SOCKET", "the control socket, where no -s names one"),)
 FILES = (
-    ("/run/r2.sock", "the control socket of root's daemon, unless another is named"),
-    ("/run/user/UID/r2.sock", "that of anybody else's"),
+    ("/run/r2.sock", "the default control socket of root's daemon"),
+    ("/run/user/UID/r2.sock", "that of other users' daemons"),
     ("$XDG_STATE_HOME/r2/r2.sock", "the same where /run/user/UID is missing; ~/.local/state by default"),
+    ("/run/r2/NAME.sock, /run/user/UID/r2/NAME.sock", "the only one of these is found without -s too: see r2(1)"),
 )
 
 

@@ -433,7 +433,7 @@ def test_man_page_says_what_was_declared() -> None:
         "R2-LS(1)",
         "February 3, 2025",
         "r2 ls \u2013 list what the target node is connected to",
-        "r2 ls [-laRq] [--json] [-c N] [-i S] [-o COLUMN] [-v]... [-s SOCKET] [-t TARGET]...",
+        "r2 ls [-laRq] [--json] [-c N] [-i S] [-o COLUMN] [-v]... [-s SOCKET] [--wait TIME] [-t TARGET]...",
         'Don\'t expect "quotes" or \\e or ~/x; -t may be repeated.',
         ".Dd is not a date here.",
         "'Tis café.",

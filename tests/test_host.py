@@ -385,7 +385,8 @@ def test_programs_run_as_the_user(place: Place) -> None:
 def test_a_directory_for_the_socket_is_made_for_the_user(place: Place) -> None:
     nobody = pwd.getpwnam("nobody")
     place.path.chmod(0o755)
-    alice = place.start("r2d --user nobody -s run/r2/alice.sock alice").says("listening at")
+    (place.path / "alice.toml").write_text('[self]\naddr = "alice"\nsocket = "run/r2/alice.sock"\n')
+    alice = place.start("r2dm --user nobody -f alice.toml").says("listening at")
     assert (place.path / "run/r2").stat().st_uid == nobody.pw_uid
     alice.send(signal.SIGTERM)
     alice.ends(0)

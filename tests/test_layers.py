@@ -34,7 +34,8 @@ PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that 
 # Beside the layers: each may use `errors` and what is named here.
 ASIDE = {"__init__", "command", "config", "manual", "records", "usage"}
 ASIDE_USES = {
-    "__init__": {"service", "library", "embedded"}, "config": {"command", "proto", "net", "records"},
+    "__init__": {"service", "library", "embedded"}, "command": {"net"},
+    "config": {"command", "proto", "net", "records"},
     "records": {"proto", "net"}, "manual": {"command", "usage"}, "usage": {"command"},
 }  # fmt: skip
 MAY_USE_ASIDE = {

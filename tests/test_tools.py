@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from processes import Place, eventually, wakeups
 
-from r2box.net import socketfile
-
 TOOLS = "r2d r2dm r2 r2-connect r2-tunnel r2-serve r2-forward r2-ssh r2-lossy iosh ioshd".split()
 WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve", "status", "top", "map", "watch", "wait"]
 MAN = Path(__file__).resolve().parent.parent / "man"
@@ -239,32 +237,6 @@ def test_a_command_that_begins_with_a_dash(place: Place) -> None:
     place.node("alice")
     place.serve("alice", "cat", "cat")
     assert "not found" in place.run("r2 -s alice.sock -t cat tunnel -- '--odd'", status=127).err
-
-
-def test_where_the_socket_is(place: Place) -> None:
-    """R2_SOCKET, else the user's own place, which is named when there is nobody."""
-    if os.geteuid() == 0:
-        expected = "/run/r2.sock"
-    else:
-        expected = f"/run/user/{os.geteuid()}/r2.sock"
-        if not Path(expected).parent.is_dir():
-            expected = f"{place.home}/.local/state/r2/r2.sock"
-    if not Path(expected).exists():
-        assert f"{expected}: no daemon" in place.run("r2 ls", status=1).err
-    place.start("r2d alice", R2_SOCKET="alice.sock").says("listening at alice.sock")
-    assert place.run("r2 ls", R2_SOCKET="alice.sock").out == ""
-    assert "(start one with: r2d -s 'no one.sock' ADDRESS)" in place.run("r2 -s 'no one.sock' ls", status=1).err
-
-
-@pytest.mark.parametrize("given", ["/somewhere", "", "relative"])
-def test_where_the_socket_of_a_user_without_a_runtime_directory_is(
-    given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1_000_000_007)  # has no /run/user
-    for name, value in (("R2_SOCKET", ""), ("HOME", "/home/x"), ("XDG_STATE_HOME", given)):
-        monkeypatch.setenv(name, value)
-    state = given if given.startswith("/") else "/home/x/.local/state"
-    assert socketfile.default_path() == f"{state}/r2/r2.sock"
 
 
 # -- ls, ping, trace ---------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from ..proto.greeting import Me
 from ..proto.link import UP, Link
 from ..proto.route import Message
 from ..proto.wire import CLIENT, DESCRIPTOR
-from . import socketfile
 from .channel import Channel
 from .driver import Driver, Group
 from .ferry import Ferry
 from .loop import Loop
+from .reach import WAIT, reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,11 +185,14 @@ class Client:
             self._driver.wake()
 
 
-def ask(path: str, steps: Callable[[Client, Callable[[], None]], None]) -> None:
+def ask(given: str | None, steps: Callable[[Client, Callable[[], None]], None], wait: float = WAIT) -> None:
     """Run a loop for a tool that only asks questions: `steps(client, done)` starts when the daemon has answered.
+
+    The daemon is found by `reach`, with the socket `given`, or None, within `wait` seconds.
 
     DaemonError if there is no daemon, or if it goes away before done() was called.
     """
+    sock, path = reach(given, wait)
     loop = Loop()
     state = {"over": False, "why": "it said nothing"}
 
@@ -201,7 +204,7 @@ def ask(path: str, steps: Callable[[Client, Callable[[], None]], None]) -> None:
         state["over"] = True
         loop.stop()
 
-    client = Client(loop, socketfile.connect(path).detach(), ready=lambda: steps(client, done), gone=gone)
+    client = Client(loop, sock.detach(), ready=lambda: steps(client, done), gone=gone)
     try:
         loop.run()
     finally:

@@ -14,6 +14,7 @@ import os
 import socket
 
 from ..errors import DaemonError, TransportError
+from . import socketfile
 from .connecting import INET, Connecting, explain, make_probe, tune
 from .eyeballs import Race
 from .sockaddr import numeric, spell, spell_host
@@ -214,8 +215,6 @@ class Listener:
             resolve(self._loop, self._transport, self._found, passive=not self._at_home)
 
     def _listen_at_file(self, path: str) -> None:
-        from . import socketfile  # in every tool already
-
         try:
             sock = socketfile.listen(path)
             os.chmod(path, self._transport.options.get("mode", 0o600))
@@ -303,7 +302,5 @@ class Listener:
             sock.close()
         self._socks = []
         if self._file is not None:
-            from . import socketfile
-
             socketfile.remove(self._transport.path, self._file)
             self._file = None

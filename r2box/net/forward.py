@@ -14,13 +14,13 @@ from ..proto import body as say
 from ..proto.address import format_path
 from ..proto.link import UP
 from ..proto.outcome import GONE, UNREAD, make_outcome
-from . import socketfile
 from .bridge import Bridge
 from .channel import Channel, adopt
 from .child import raise_file_limit
 from .client import Client
 from .dial import Listener
 from .loop import Loop
+from .reach import WAIT, default_path, reach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,14 +180,23 @@ class Forwarder:
 class Forwarding:
     """One run of a tool that listens at each of `transports` for the service at `path`, until a signal ends it.
 
-    If the daemon at `socket_path` goes away, so does this; with `retry`, it looks for it again.
+    The daemon is found by `reach`, with the socket `given`, within `wait` seconds.  If it goes away, so does this; with
+    `retry`, it looks for it again.
     """
 
     def __init__(
-        self, log: Log, socket_path: str, transports: Sequence[Transport], path: tuple[str, ...], retry: bool = False
+        self,
+        log: Log,
+        given: str | None,
+        transports: Sequence[Transport],
+        path: tuple[str, ...],
+        retry: bool = False,
+        wait: float = WAIT,
     ) -> None:
         self._log = log
-        self._socket = socket_path
+        self._given = given
+        self._socket = default_path(given)
+        self._wait = 0.0 if retry else wait
         self._transports = transports
         self._path = path
         self._retry = retry
@@ -202,15 +211,15 @@ class Forwarding:
     def run(self) -> bool:
         """Whether a signal ended it.  DaemonError if there is no daemon in the beginning."""
         raise_file_limit()
+        self._connect()  # which may wait, and a signal ends that at once
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.on_signal(number, self._stop)
-        self._connect()
         self._loop.run()
         return self._is_well
 
     def _connect(self) -> None:
         try:
-            sock = socketfile.connect(self._socket)
+            sock, self._socket = reach(self._given, self._wait)
         except DaemonError as error:
             if not self._retry:
                 raise

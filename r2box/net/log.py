@@ -3,6 +3,8 @@
 A line is at most PIPE_BUF bytes and is written only when stderr can take it at once: a blocked terminal or a journal
 that hangs must not stop a daemon.  What is lost is counted and said with the next line that gets through.
 
+`use_syslog` sends what follows to the system's log, on the same terms.
+
 Where stderr is systemd's journal, a line begins with its priority (sd-daemon(3)), and not with the name of the tool
 where the journal knows that already.
 """
@@ -11,9 +13,12 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 
 ERROR, WARNING, INFO, DEBUG = range(-1, 3)
 _PRIORITIES = {ERROR: 3, WARNING: 4, INFO: 6, DEBUG: 7}  # syslog(3)
+_DAEMON = 3 << 3  # the facility of syslog(3)
+_SYSLOG = "/dev/log"
 _MAX_LINE = getattr(select, "PIPE_BUF", 512)
 
 
@@ -39,6 +44,7 @@ class Log:
         self._leads = {level: lead(name, level) for level in _PRIORITIES}
         self._poll = select.poll()
         self._poll.register(2, select.POLLOUT)
+        self._syslog: socket.socket | None = None
 
     def bug(self, error: BaseException) -> None:
         """What should not have been raised: say where.  One broken tunnel must not take all the others with it."""
@@ -59,8 +65,21 @@ class Log:
     def debug(self, text: str) -> None:
         self._say(DEBUG, text)
 
+    def use_syslog(self) -> None:
+        """Write to the system's log from now on, where there is one; otherwise to stderr as before."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        self._syslog = sock
+
     def _say(self, level: int, text: str) -> None:
         if level > self.level:
+            return
+        if self._syslog is not None:
+            message = f"<{_DAEMON | _PRIORITIES[level]}>{self.name}[{os.getpid()}]: {text}"
+            try:
+                self._syslog.sendto(message.encode("utf-8", "replace")[:_MAX_LINE], _SYSLOG)
+            except OSError:
+                self._lost += 1  # it is full, or there is none
             return
         if not self._poll.poll(0):
             self._lost += 1

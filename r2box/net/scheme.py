@@ -225,7 +225,9 @@ def _path(rest: str, listens: bool) -> dict[str, Any]:
     if not path:
         raise ValueError("the path is missing, such as /run/name.sock or name.sock")
     if path.startswith("~"):
-        path = os.path.expanduser(path)
+        from .reach import expand  # in every daemon already
+
+        path = expand(path)
     size = len(os.fsencode(path))
     if size > MAX_PATH:
         raise ValueError(f"the path has {size} bytes; that of a socket has at most {MAX_PATH}")

@@ -1,66 +1,29 @@
-"""The control socket's file: where it is, who may use it, and who owns it when two daemons want it."""
+"""The control socket's file: who may use it, and who owns it when two daemons want it.  `reach` says where it is."""
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import stat
 import sys
 
 from ..errors import DaemonError
+from .reach import check_length, home
 
 LOCK_TIME = 5.0  # seconds for other daemons that start in the same directory
-MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
-
-
-def default_path() -> str:
-    """`R2_SOCKET`, else this user's place: /run for root, the run-time directory, or the state directory."""
-    given = os.environ.get("R2_SOCKET")
-    if given:
-        return given
-    if os.geteuid() == 0:
-        return "/run/r2.sock"
-    runtime = f"/run/user/{os.geteuid()}"
-    if os.path.isdir(runtime):
-        return f"{runtime}/r2.sock"
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # empty and relative ones are to be ignored (XDG Base Directory Specification)
-        state = os.path.expanduser("~/.local/state")
-    return f"{state}/r2/r2.sock"
-
-
-def connect(path: str) -> socket.socket:
-    """A connection to the daemon at `path`.  DaemonError, with what to do, if there is none."""
-    check_length(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
-            why = "there is no such socket"
-            if error.errno == errno.ECONNREFUSED:
-                why = "nobody listens at this socket"
-                if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
-                    raise DaemonError(f"{path}: no daemon: this is not a socket") from None  # nor can one start there
-            from .shell import quote
-
-            raise DaemonError(f"{path}: no daemon: {why} (start one with: r2d -s {quote(path)} ADDRESS)") from None
-        raise DaemonError(f"{path}: {error.strerror}") from None
-    return sock
 
 
 def listen(path: str) -> socket.socket:
     """The listening control socket at `path`, mode 0600.  A stale file is taken over; a live daemon is not.
 
-    Missing directories are made for their owner only.  DaemonError if the place is taken, or unsafe.
+    DaemonError if its directory is missing, or the place is taken, or unsafe.
     """
     check_length(path)
     folder = os.path.dirname(path) or "."
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise DaemonError(f"{path}: there is no directory {folder} (make it first: mkdir -m 700)") from None
     except OSError as error:
         raise DaemonError(f"{folder}: {error.strerror}") from None
     try:
@@ -75,6 +38,27 @@ def listen(path: str) -> socket.socket:
         return _bind(path)
     finally:
         os.close(lock)
+
+
+def make_folder(path: str) -> None:
+    """Make the missing directories of the socket `path`, for their owner only.  DaemonError if that cannot be.
+
+    A missing home directory is not made: then the place is a mistake.
+    """
+    missing = []
+    folder = os.path.dirname(path)
+    while folder and not os.path.isdir(folder) and len(folder) > 1:
+        if folder == home():
+            raise DaemonError(f"{folder}: this home directory does not exist (name the socket with -s or R2_SOCKET)")
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            continue  # another daemon was faster, or it is none: then it cannot be opened
+        except OSError as error:
+            raise DaemonError(f"{folder}: {error.strerror}") from None
 
 
 def _lock(folder_fd: int, folder: str) -> None:
@@ -148,10 +132,3 @@ def remove(path: str, which: tuple[int, int]) -> None:
         return  # somebody was faster
     except PermissionError:
         return  # we were root when it was made (--user); whoever starts there next finds it stale
-
-
-def check_length(path: str) -> None:
-    """DaemonError if no socket can have this path."""
-    size = len(os.fsencode(path))
-    if size > MAX_PATH:
-        raise DaemonError(f"{path}: {size} bytes; the path of a socket has at most {MAX_PATH}")

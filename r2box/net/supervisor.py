@@ -13,7 +13,8 @@ import time
 from collections import deque
 
 from ..errors import DaemonError
-from .socketfile import default_path
+from .reach import default_path, is_default
+from .socketfile import make_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,9 +54,12 @@ class Supervisor:
             self._period = int(period) / 1e6 / 2  # twice as often as it must be
             self._alive()
 
-    def listen(self, daemon: Daemon, path: str | None, user: str | None) -> str:
+    def listen(self, daemon: Daemon, path: str | None, user: str | None, makes: bool = False) -> str:
         """Let `daemon` take clients, at the socket that was handed over or else at `path` (None: the default one), and
-        then be `user` (None: stay who we are).  The path comes back.  DaemonError, UsageError."""
+        then be `user` (None: stay who we are).  The path comes back.  DaemonError, UsageError.
+
+        Missing directories are made for the default socket, and for any that is not handed over if this `makes` them.
+        """
         listener = self.control
         if user is not None:
             from .user import become, find_user, listen_for
@@ -67,9 +71,12 @@ class Supervisor:
                 daemon.log.warning(f"the control socket is {given}, which was handed over, and not {path}")
             path = given
         else:
-            path = path or default_path()
+            makes = makes or is_default(path)
+            path = default_path(path)
             if user is not None:
-                listener = listen_for(path, whom)
+                listener = listen_for(path, whom, makes)
+            elif makes:
+                make_folder(path)
         daemon.listen(path, listener, is_ours=self.control is None)
         if user is not None:
             become(whom)

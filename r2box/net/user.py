@@ -36,14 +36,16 @@ def find_user(text: str) -> User:
     return User(entry.pw_name, entry.pw_uid, gid, entry.pw_dir)
 
 
-def listen_for(path: str, user: User) -> socket.socket:
-    """`socketfile.listen`, as root, for a socket that `user` is to own.
+def listen_for(path: str, user: User, makes: bool = False) -> socket.socket:
+    """`socketfile.listen`, as root, for a socket that `user` is to own; it `makes` a missing directory, for the user.
 
     What is in a directory of the user's is done with the user's rights: there, root could be led astray by links.
     """
     folder = near = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(near):
         near = os.path.dirname(near)
+    if near != folder and not makes:
+        return listen(path)  # which says what is missing
     if os.stat(near).st_uid != user.uid:
         if near == folder:
             sock = listen(path)

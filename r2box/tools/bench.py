@@ -16,7 +16,6 @@ import sys
 
 from ..command import Command, Option
 from ..errors import OK, SIGNALLED, RefusedError, UsageError
-from ..net import socketfile
 from ..net.client import ask
 from ..net.gauge import Bulk, Down, Echo, Tunnel, Up
 from ..proto import body as say
@@ -82,7 +81,7 @@ def main(args: Args) -> int:
         raise UsageError("bench measures the way to another node: give one with -t")
     run = Run(args, path)
     try:
-        ask(str(args.socket or socketfile.default_path()), run.start)
+        ask(args.socket, run.start, args.wait)
     finally:
         run.report()
     return run.status

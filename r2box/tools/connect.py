@@ -7,12 +7,12 @@ import signal
 
 from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, UsageError
-from ..net import socketfile
 from ..net.client import Client
 from ..net.connector import Connector
 from ..net.keeper import Keeper
 from ..net.log import Log
 from ..net.loop import Loop
+from ..net.reach import reach
 from ..net.rules import OF_LINK, policy_of
 from ..net.scheme import CONNECT, EXEC_HELP, URL_HELP
 from ..net.transport import STDIO, explain, parse_transport, summary
@@ -85,15 +85,13 @@ class _Connect:
         self._patience = patience
         self._lossy = args.lossy
         self._policy = policy_of(args)
-        self._path = args.socket or socketfile.default_path()
         self._log = Log("r2-connect", args.verbose - 2 * args.quiet)
+        sock, self._path = reach(args.socket, args.wait)
         self._loop = Loop()
         self._status = OK
         self._is_stopping = False
         self._had_terminal = os.isatty(2)
-        self._client = Client(
-            self._loop, socketfile.connect(self._path).detach(), ready=self._ready, gone=self._gone
-        )
+        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
         self._keeper: Keeper | None = None
         self._connector: Connector | None = None
         if args.retry:

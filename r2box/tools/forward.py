@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, UsageError
-from ..net import socketfile
 from ..net.forward import Forwarding
 from ..net.log import INFO, Log
 from ..net.scheme import FORWARD, URL_HELP
@@ -53,5 +52,5 @@ def main(args: Args) -> int:
     if not args.target:
         raise UsageError("which service? (-t NODE -t SERVICE)")
     log = Log("r2-forward", INFO + args.verbose - 2 * args.quiet)
-    path = args.socket or socketfile.default_path()
-    return OK if Forwarding(log, path, transports, join_targets(args.target), args.retry).run() else FAILED
+    path = join_targets(args.target)
+    return OK if Forwarding(log, args.socket, transports, path, args.retry, args.wait).run() else FAILED

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 
 from .. import config as files
-from ..command import QUIET, USER, VERBOSE, Command, Option
+from ..command import BACKGROUND, QUIET, USER, VERBOSE, Command, Option
 from ..errors import OK, ConfigError, UsageError
 from ..net import bridge, datagram, device, endpoint, senders, splice, whole  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.background import Background
 from ..net.child import raise_file_limit
 from ..net.daemon import Daemon
 from ..net.log import INFO, Log
@@ -32,6 +33,7 @@ COMMAND = Command(
         VERBOSE,
         QUIET,
         USER,
+        BACKGROUND,
     ],
     common=False,
     section=8,
@@ -42,6 +44,8 @@ COMMAND = Command(
         "SIGHUP reads the file again: links, services and forwards that were added or removed there are started or "
         "ended, and the others are left alone, but links that wait to be made again are made at once.  SIGTERM and "
         "SIGINT end the node in good order.  A file that is wrong when it is read again changes nothing.\n\n"
+        "It runs in the foreground and writes to stderr.  With --background it returns when its services and forwards "
+        "stand or have been refused, as r2d(8) does.\n\n"
         "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
         "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made and "
         "the file first read as root; links, services, forwards, tasks and devices are opened as USER, who must be "
@@ -49,7 +53,8 @@ COMMAND = Command(
     ),
     examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
     statuses=[
-        ("0", "ended by SIGTERM or SIGINT; with --check, the file is right"), ("1", "a wrong file, or a taken socket"),
+        ("0", "ended by SIGTERM or SIGINT; with --background, ready; with --check, the file is right"),
+        ("1", "a wrong file, or a taken socket"),
         ("2", "wrong usage"),
     ],
     seealso=["r2.toml(5)", "r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-host(7)"],
@@ -72,19 +77,24 @@ def main(args: Args) -> int:
         told = ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts)
         print(f"{args.file}: {config.addr}: {told}: right")
         return OK
-    return Manager(config, args.file, Log("r2dm", INFO + args.verbose - 2 * args.quiet), args.user).run()
+    background = Background() if args.background else None
+    log = Log("r2dm", INFO + args.verbose - 2 * args.quiet)
+    return Manager(config, args.file, log, args.user, background).run()
 
 
 class Manager:
     """A node and everything in its file."""
 
-    def __init__(self, config: Config, file: str, log: Log, user: str | None = None) -> None:
+    def __init__(
+        self, config: Config, file: str, log: Log, user: str | None = None, background: Background | None = None
+    ) -> None:
         self.loop = Loop()
         self.log = log
         self.supervisor = Supervisor(self.loop)
         self.path = config.socket or ""  # known for sure when it listens
         self.unsettled = 0  # services and forwards that do not stand yet
         self._user = user
+        self._background = background
         self._file = file
         self._config = config
         self._links: list[tuple[Conn, LinkPart]] = []
@@ -103,7 +113,7 @@ class Manager:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)
-        self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user)
+        self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user, bool(self._config.socket))
         assert self.daemon.entrance is not None
         self.daemon.entrance.hold()
         self.unsettled += 1
@@ -139,6 +149,8 @@ class Manager:
         if not self.unsettled and not self._ending and self.daemon.entrance is not None:
             self.daemon.entrance.open()
             self.supervisor.ready(self.daemon.summary())
+            if self._background is not None:
+                self._background.ready(self.log)
 
     def _reload(self) -> None:
         """Read the file again.  A file that is wrong changes nothing."""

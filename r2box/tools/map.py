@@ -7,7 +7,6 @@ from collections import deque
 
 from ..command import JSON, Command, Option
 from ..errors import FAILED, OK, R2Error, UsageError
-from ..net import socketfile
 from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
 from ..net.client import ask
 from ..proto import body as say
@@ -152,7 +151,7 @@ def main(args: Args) -> int:
 
         ask_all(client, say.LIST, path, listed, give_up)
 
-    ask(str(args.socket or socketfile.default_path()), steps)
+    ask(args.socket, steps, args.wait)
     _show(args, maps[0])
     for text in failures:
         print(f"r2-map: {text}", file=sys.stderr)

@@ -7,7 +7,6 @@ import sys
 
 from ..command import JSON, Command, Option
 from ..errors import FAILED, OK, UsageError
-from ..net import socketfile
 from ..net.asking import PATH_FIELD, give_up, show_json, spell_out
 from ..net.client import Client, ask
 from ..proto import body as say
@@ -121,7 +120,7 @@ def main_ping(args: Args) -> int:
             client.loop.on_signal(number, done)
         once()
 
-    ask(str(args.socket or socketfile.default_path()), steps)
+    ask(args.socket, steps, args.wait)
     if not args.json:
         _summary(name, sent[0], times)
     return OK if times else FAILED
@@ -179,5 +178,5 @@ def main_trace(args: Args) -> int:
 
     if asked and asked[0].startswith(ANY) and len(asked) > 1:
         raise UsageError(f"{asked[0]}: is a service, and nothing lies behind it")
-    ask(str(args.socket or socketfile.default_path()), steps)
+    ask(args.socket, steps, args.wait)
     return result[0]

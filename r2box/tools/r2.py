@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..command import JSON, Argument, Command, Option
 from ..errors import OK
-from ..net import socketfile
 from ..net.asking import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of, show_json
 from ..net.client import Client, ask
 from ..proto import body as say
@@ -24,13 +23,17 @@ R2 = Command(
     description=(
         "The options below come before the command.  -t names the node or service that is meant, as the way to it: "
         "-t carl -t bob -t sshd is the same as -t carl/bob/sshd; without it the local node is meant.\n\n"
-        "The control socket is -s, else R2_SOCKET, else /run/r2.sock for root and /run/user/UID/r2.sock for others, "
-        "else $XDG_STATE_HOME/r2/r2.sock."
+        "The control socket is the one of -s, else of R2_SOCKET, else the default one: /run/r2.sock for root, "
+        "/run/user/UID/r2.sock for others, or $XDG_STATE_HOME/r2/r2.sock where there is no /run/user/UID.  Where no "
+        "daemon listens at the default one, the only daemon that listens elsewhere is used: at the other one of these, "
+        "or at NAME.sock in /run/r2, /run/user/UID/r2 or $XDG_STATE_HOME/r2, where the units of r2-host(7) put it.  If "
+        "there are several, the error names them.\n\n"
+        "A command waits up to 2 seconds (--wait TIME; 0: not at all) for a daemon that is just starting."
     ),
     examples=[("r2 -t bob ls", "what the neighbour bob is connected to")],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage")],
     seealso=["r2box(1)", "r2d(8)", "r2dm(8)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2-ssh(1)",
-             "r2-forward(1)", "r2.toml(5)", "r2-examples(7)"],
+             "r2-forward(1)", "r2.toml(5)", "r2-examples(7)", "r2-host(7)"],
     environment=[("NO_COLOR", "where it is set, r2 top shows nothing in reverse")],
 )
 LS = Command(
@@ -80,7 +83,7 @@ def main_ls(args: Args) -> int:
 
         ask_all(client, say.LIST, path, show, give_up, clients=int(args.all))
 
-    ask(str(args.socket or socketfile.default_path()), steps)
+    ask(args.socket, steps, args.wait)
     return OK
 
 

@@ -1,12 +1,13 @@
-"""r2d: one node, in the foreground."""
+"""r2d: one node."""
 
 from __future__ import annotations
 
 import signal
 
-from ..command import QUIET, SOCKET, USER, VERBOSE, Argument, Command
+from ..command import BACKGROUND, QUIET, SOCKET, USER, VERBOSE, Argument, Command
 from ..errors import OK
 from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.background import Background
 from ..net.child import raise_file_limit
 from ..net.daemon import Daemon
 from ..net.log import INFO, Log
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "r2d",
-    "run a node in the foreground",
+    "run a node",
     arguments=[Argument("ADDRESS", "the node's address: letters, digits and . _ : = + @ -")],
-    options=[VERBOSE, QUIET, SOCKET, USER, *OF_NODE],
+    options=[VERBOSE, QUIET, SOCKET, USER, BACKGROUND, *OF_NODE],
     common=False,
     section=8,
     description=(
@@ -33,17 +34,28 @@ COMMAND = Command(
         "--no-transit and --advertise restrict that on all links, and options of r2-connect(1) on one.\n\n"
         "A stale socket file is taken over; a live daemon's is not.  On SIGTERM, SIGINT or SIGHUP the daemon passes on "
         "what it has accepted, tells its neighbours and clients, removes the socket and exits.\n\n"
+        "It runs in the foreground and writes to stderr.  With --background it returns 0 when the node is ready, or 1 "
+        "when it cannot start, and goes on in a session of its own.  If stderr is a file, messages still go there; if "
+        "it is a terminal or a pipe, they go to syslog(3).\n\n"
         "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
         "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made as "
         "root; links, services and devices are opened as USER."
     ),
-    examples=[("r2d alice", "run the node alice at the default socket")],
-    statuses=[("0", "ended by a signal"), ("1", "the socket is taken or unsafe"), ("2", "wrong usage")],
+    examples=[
+        ("r2d alice", "run the node alice at the default socket"),
+        ("r2d --background alice && r2 ls", "the same in a script"),
+    ],
+    statuses=[
+        ("0", "ended by a signal; with --background, ready"),
+        ("1", "the socket is taken or unsafe"),
+        ("2", "wrong usage"),
+    ],
     seealso=["r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2dm(8)", "r2-host(7)", "r2-protocol(7)"],
 )
 
 
 def main(args: Args) -> int:
+    background = Background() if args.background else None
     raise_file_limit()
     loop = Loop()
     log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
@@ -61,6 +73,8 @@ def main(args: Args) -> int:
             loop.on_signal(number, end)
     supervisor.listen(daemon, args.socket, args.user)
     supervisor.ready(daemon.summary())
+    if background is not None:
+        background.ready(log)
     loop.run()
     loop.close()
     return OK

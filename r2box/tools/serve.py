@@ -6,11 +6,11 @@ import signal
 
 from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, AddressError, R2Error, UsageError
-from ..net import socketfile
 from ..net.child import raise_file_limit
 from ..net.client import Client
 from ..net.log import INFO, Log
 from ..net.loop import Loop
+from ..net.reach import reach
 from ..net.scheme import DATAGRAMS_HELP, EXEC_HELP, SERVE, URL_HELP
 from ..net.server import Server
 from ..net.transport import explain, parse_transport, service_name, summary
@@ -67,7 +67,7 @@ def main(args: Args) -> int:
         raise UsageError("a service is offered by the local node: -t has no meaning here")
     transport = parse_transport(args.transport).check_use(SERVE)
     name = check_address(args.name if args.name is not None else _default_name(args.transport))
-    path = args.socket or socketfile.default_path()
+    sock, path = reach(args.socket, args.wait)
     log = Log("r2-serve", INFO + args.verbose - 2 * args.quiet)
     raise_file_limit()
     loop = Loop()
@@ -103,7 +103,7 @@ def main(args: Args) -> int:
     server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow), args.private, args.datagrams)
     client = Client(
         loop,
-        socketfile.connect(path).detach(),
+        sock.detach(),
         ready=lambda: server.offer(client),
         gone=gone,
         event=server.event,

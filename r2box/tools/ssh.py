@@ -6,8 +6,8 @@ import os
 
 from ..command import Argument, Command, Option
 from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
-from ..net import socketfile
 from ..net.connector import own_command
+from ..net.reach import default_path, is_default
 from ..net.shell import quote
 from ..proto.address import SERVICE, parse_path
 
@@ -83,7 +83,7 @@ def proxy_words(node: str, *options: str) -> list[str]:
     path = parse_path(node.replace("~", "/"))
     if not path or path[-1].startswith(SERVICE):
         raise UsageError(f"{node}: name the node; its service sshd is meant")
-    words = [*own_command(), "r2-tunnel", "-s", socketfile.default_path()]
+    words = [*own_command(), "r2-tunnel", *([] if is_default(None) else ["-s", default_path()])]
     for step in (*path, SERVICE + "sshd"):
         words += ["-t", step]
     return [*words, *options, "-"]

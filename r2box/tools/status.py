@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..command import Command, Option
 from ..errors import OK
-from ..net import socketfile
 from ..net.client import Client, ask
 from ..net.view import LINK_JSON, TUNNEL_JSON, fetch, table
 from ..proto.address import join_targets
@@ -60,7 +59,7 @@ def main(args: Args) -> int:
 
         fetch(client, path, show)
 
-    ask(str(args.socket or socketfile.default_path()), steps)
+    ask(args.socket, steps, args.wait)
     return OK
 
 

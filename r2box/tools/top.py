@@ -14,7 +14,6 @@ import time
 
 from ..command import Command, Option
 from ..errors import OK, SIGNALLED, UsageError
-from ..net import socketfile
 from ..net.client import Client, ask
 from ..net.view import fetch, table
 from ..proto.address import join_targets
@@ -381,7 +380,7 @@ def main(args: Args) -> int:
         raise UsageError("-n: at least one")
     top = Top(args)
     try:
-        ask(str(args.socket or socketfile.default_path()), top.begin)
+        ask(args.socket, top.begin, args.wait)
     finally:
         if top.screen is not None:
             top.screen.leave()

@@ -7,13 +7,14 @@ import signal
 
 from ..command import Argument, Command, Option
 from ..errors import OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
-from ..net import child, socketfile
+from ..net import child
 from ..net.channel import adopt, close_all, socketpair
 from ..net.client import Client
 from ..net.dial import Dial
 from ..net.endpoint import GRACE
 from ..net.log import INFO, Log
 from ..net.loop import Loop
+from ..net.reach import reach
 from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, EXEC_HELP, GATHER, INTERFACES, LISTEN, TUNNEL, URL_HELP
 from ..net.splice import BROKEN, Pump, can_give, take_stdio
 from ..net.transport import COMMAND as RUN
@@ -88,7 +89,7 @@ def _forward(args: Args, transport: Transport, path: tuple[str, ...]) -> int:
     from ..net.forward import Forwarding
 
     log = Log("r2-tunnel", INFO + args.verbose - 2 * args.quiet)
-    return OK if Forwarding(log, args.socket or socketfile.default_path(), [transport], path).run() else OWN_FAILURE
+    return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else OWN_FAILURE
 
 
 class Tunnel:
@@ -99,11 +100,9 @@ class Tunnel:
         self._path = path
         self._name = format_path(path) or "this node"
         self._transport = transport
+        sock, self._socket = reach(args.socket, args.wait)
         self._loop = Loop()
-        self._socket = args.socket or socketfile.default_path()
-        self._client = Client(
-            self._loop, socketfile.connect(self._socket).detach(), ready=self._ready, gone=self._gone
-        )
+        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
         self._outcome: Outcome | None = None  # what became of the tunnel
         self._status: int | None = None  # of our command
         self._id = 0

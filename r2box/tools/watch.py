@@ -6,7 +6,6 @@ import sys
 
 from ..command import JSON, Command, Option
 from ..errors import FAILED, OK, RefusedError, UsageError
-from ..net import socketfile
 from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
 from ..net.client import Client, ask, checked
 from ..net.units import parse_duration
@@ -90,7 +89,7 @@ def main_watch(args: Args) -> int:
 
         client.request(say.WATCH, heard)
 
-    ask(str(args.socket or socketfile.default_path()), steps)
+    ask(args.socket, steps, args.wait)
     return OK
 
 
@@ -195,7 +194,7 @@ def main_wait(args: Args) -> int:
             client.loop.later(limit, over)
         state["waiter"] = _Waiter(client, path, done)
 
-    ask(str(args.socket or socketfile.default_path()), steps)
+    ask(args.socket, steps, args.wait)
     if state["late"]:
         print(f"r2-wait: {format_path(path)}: not there within {args.timeout}: {state['waiter'].why}", file=sys.stderr)
         return FAILED

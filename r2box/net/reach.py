@@ -1,0 +1,183 @@
+"""Finding the daemon: which control socket is meant, and a connection to it once it listens.
+
+One rule for every tool, for r2dm and for the units: the socket that is named (-s, `socket` in a file), else R2_SOCKET,
+else the default one of this user.  Where no daemon listens at the default one, a client uses the only daemon that
+listens in the directories in which this user's daemons may have been started; with several, the error names them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import time
+
+from ..errors import DaemonError
+
+WAIT = 2.0  # seconds that a client waits for a daemon that is just starting
+FIRST_PAUSE, LAST_PAUSE = 0.005, 0.05  # seconds between two attempts; the pause doubles
+MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
+MAX_LOOKED_AT = 64  # sockets of one directory that are tried
+MAX_NAMED = 8  # sockets that an error names
+NAME = "r2.sock"
+SYSTEM_FOLDER = "/run"
+RUNTIME_FOLDERS = "/run/user"
+CHOOSE = "-s or R2_SOCKET names another socket"
+
+
+def home() -> str | None:
+    """This user's home directory: HOME, else the entry in passwd(5).  None where neither is an absolute path."""
+    given = os.environ.get("HOME")
+    if given is None:
+        import pwd
+
+        try:
+            given = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError:
+            return None
+    return given.rstrip("/") or "/" if os.path.isabs(given) else None
+
+
+def expand(path: str) -> str:
+    """`path` with ~ or ~USER at its beginning replaced.  ValueError if there is no such home directory."""
+    if not path.startswith("~"):
+        return path
+    user, slash, rest = path.partition("/")
+    folder = home() if user == "~" else os.path.expanduser(user)
+    if folder is None or not os.path.isabs(folder):
+        raise ValueError(f"there is no home directory for {user}")
+    return folder.rstrip("/") + slash + rest
+
+
+def default_path(given: str | None = None) -> str:
+    """Where a daemon of this user listens: at the socket `given`, else R2_SOCKET, else /run for root, the run-time
+    directory, or the state directory.  DaemonError where there is no such place."""
+    named = given or os.environ.get("R2_SOCKET")
+    if named:  # a ~ that the shell has left alone, as in --socket=~/r2.sock, is replaced
+        try:
+            return expand(named) if named.startswith("~/") else named
+        except ValueError as error:
+            raise DaemonError(f"{named}: {error}") from None
+    if os.geteuid() == 0:
+        return f"{SYSTEM_FOLDER}/{NAME}"
+    runtime = _runtime_folder()
+    folder = runtime if os.path.isdir(runtime) else _state_folder()
+    if folder is None:
+        who = f"user {os.geteuid()} has no home directory and no {runtime}"
+        raise DaemonError(f"no place for the control socket: {who} (name the socket with -s or R2_SOCKET)")
+    return f"{folder}/{NAME}"
+
+
+def is_default(given: str | None) -> bool:
+    """Whether no socket is named."""
+    return not given and not os.environ.get("R2_SOCKET")
+
+
+def _runtime_folder() -> str:
+    return f"{RUNTIME_FOLDERS}/{os.geteuid()}"
+
+
+def _state_folder() -> str | None:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # empty and relative ones are to be ignored (XDG Base Directory Specification)
+        place = home()
+        if place is None:
+            return None
+        state = f"{place.rstrip('/')}/.local/state"
+    return f"{state}/r2"
+
+
+def _others(default: str) -> list[str]:
+    """The sockets beside the default one at which a daemon of this user may listen."""
+    folders = [f"{SYSTEM_FOLDER}/r2"]
+    places = [f"{SYSTEM_FOLDER}/{NAME}"]
+    if os.geteuid() != 0:
+        runtime, state = _runtime_folder(), _state_folder()
+        folders = [f"{runtime}/r2", *([state] if state else []), *folders]
+        places.insert(0, f"{runtime}/{NAME}")
+    for folder in folders:
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".sock"))
+        except OSError:
+            continue  # no such directory, or one of others
+        places += [f"{folder}/{name}" for name in names[:MAX_LOOKED_AT]]
+    return [path for path in places if path != default and os.access(path, os.W_OK)]
+
+
+def reach(given: str | None = None, wait: float = WAIT) -> tuple[socket.socket, str]:
+    """A connection to the daemon at the socket `given` (None: by the rule above), and the path of that socket.
+
+    Waits up to `wait` seconds for a daemon that is just starting.  DaemonError, with what to do, if there is none then,
+    or if several could be meant.
+    """
+    deadline = time.monotonic() + wait
+    pause = FIRST_PAUSE
+    while True:
+        path = default_path(given)
+        sock = _attempt(path)
+        if sock is not None:
+            return sock, path
+        if is_default(given):
+            found = _reach_other(path)
+            if found is not None:
+                return found
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DaemonError(_missing(path, is_named=not is_default(given)))
+    # Nothing tells when a socket begins to listen, and its directory may be missing yet; the time is bounded.
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, LAST_PAUSE)
+
+
+def _attempt(path: str) -> socket.socket | None:
+    """A connection, or None if nothing listens there.  DaemonError if nothing ever can."""
+    check_length(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
+            raise DaemonError(f"{path}: {error.strerror}") from None
+        if error.errno == errno.ECONNREFUSED and os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise DaemonError(f"{path}: no daemon: this is not a socket") from None  # nor can one start there
+        return None
+    return sock
+
+
+def _reach_other(default: str) -> tuple[socket.socket, str] | None:
+    """The only daemon of this user that listens elsewhere.  DaemonError if there are several."""
+    found: list[tuple[socket.socket, str]] = []
+    for path in _others(default):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)  # a daemon whose queue is full is none that answers
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            continue
+        found.append((sock, path))
+    if len(found) == 1:
+        return found[0]
+    for sock, _ in found:
+        sock.close()
+    if found:
+        names = ", ".join(path for _, path in found[:MAX_NAMED]) + ", ..." * (len(found) > MAX_NAMED)
+        raise DaemonError(f"{default}: no daemon, and several elsewhere: {names} (choose one with -s or R2_SOCKET)")
+    return None
+
+
+def _missing(path: str, is_named: bool) -> str:
+    from .shell import quote
+
+    why = "nothing listens at this socket" if os.path.exists(path) else "there is no such socket"
+    how = f"start one with: r2d -s {quote(path)} ADDRESS" if is_named else f"start one with: r2d ADDRESS; {CHOOSE}"
+    return f"{path}: no daemon: {why} ({how})"
+
+
+def check_length(path: str) -> None:
+    """DaemonError if no socket can have this path."""
+    size = len(os.fsencode(path))
+    if size > MAX_PATH:
+        raise DaemonError(f"{path}: {size} bytes; the path of a socket has at most {MAX_PATH}")
