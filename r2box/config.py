@@ -231,6 +231,7 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
     check = _Checker(data, name, base, find_lines(text))
     own, conns, serves, tasks, forwards = (check.table(table) for table in TABLES)
     check.strangers()
+    check.modes(serves)
     check.twins("conn", "addr", conns)
     check.twins("serve", "name", serves)
     check.twins("forward", "listen", forwards)
@@ -328,6 +329,14 @@ class _Checker:
                 self.say(line, f"{form}: unknown table{_hint(key, headers)}")
             else:
                 self.say(line, f"{form}: outside any table" + (f" (it belongs in {homes[0]})" if homes else ""))
+
+    def modes(self, serves: list[dict[str, Any]]) -> None:
+        """Refuse `datagrams` where cmd has none."""
+        for n, record in enumerate(serves):
+            try:
+                parse_transport(record.get("cmd", "-")).mode(record.get("datagrams", False))
+            except UsageError as error:
+                self.say(self.lines.get(("serve", n, "datagrams")), f"{self.where('serve', n)} datagrams: {error}")
 
     def twins(self, table: str, key: str, records: list[dict[str, Any]]) -> None:
         """Refuse a second record with the same `key`: the daemon would refuse it, or never reach it."""

@@ -88,7 +88,7 @@ def _list(_: bool, force: bool) -> int:
 
 def _install(folder: str, force: bool) -> int:
     """Copy this file to `folder` and link every tool's name to it; names that are not ours are left alone."""
-    from .net.connector import own_command
+    from .net.words import own_command
 
     source = own_command()[-1]
     if not os.path.isfile(source):

@@ -1,7 +1,7 @@
 """What runs for the tables of a configuration file: a part for each link, service and forward, and one for all tasks.
 
 Parts are clients of the daemon like any other, over socketpairs instead of the control socket, so each stands and falls
-by itself.
+by itself.  Making one checks all that it was given, and touches nothing; `start` begins.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ class Part:
         self.ended = False
         self._is_awaited = False
         self._client: Client
+
+    def start(self) -> None:
+        """Connect to the daemon, and begin."""
+        self._connect()
 
     def await_it(self) -> None:
         """The node is ready when this part stands, or cannot, which `settled` says."""
@@ -128,7 +132,6 @@ class LinkPart(Part):
         self._transport = parse_transport(conn.cmd)
         name = f"link {conn.addr or conn.cmd}"
         self._keeper = Keeper(self.loop, manager.log, name, self._transport, self._make)
-        self._connect()
 
     def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
         manager, conn = self.manager, self._conn
@@ -187,8 +190,10 @@ class ServicePart(Part):
             private,
             datagrams,
         )
+
+    def start(self) -> None:
         self.await_it()
-        self._connect()
+        super().start()
 
     def _ready(self) -> None:
         self._server.offer(self._client)
@@ -214,9 +219,11 @@ class PortPart(Part):
         self._said = ""  # why it does not listen
         self._forwarder: Forwarder | None = None  # until the daemon has answered: the first connection is taken too
         self._timer: Timer | None = None  # of the next attempt to listen
+
+    def start(self) -> None:
         self.await_it()
         self.loop.later(LISTEN_TIME, self.settled)
-        self._connect()
+        super().start()
 
     def _listen(self) -> None:
         self._forwarder = Forwarder(
@@ -261,7 +268,6 @@ class TasksPart(Part):
     def __init__(self, manager: Manager, tasks: list[Task]) -> None:
         super().__init__(manager)
         self.tasks = Tasks(self.loop, manager.log, manager.path, tasks)
-        self._connect()
 
     def _ready(self) -> None:
         self.tasks.watch(self._client)

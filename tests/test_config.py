@@ -150,7 +150,15 @@ def test_other_spellings_of_the_same_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cmd", "name"), [("/usr/sbin/sshd -i", "sshd"), ("ioshd", "ioshd"), ("  ~/bin/x.py\t-v", "x.py"), ("a&&b c", None)]
+    ("cmd", "name"),
+    [
+        ("/usr/sbin/sshd -i", "sshd"),
+        ("ioshd", "ioshd"),
+        ("  ~/bin/x.py\t-v", "x.py"),
+        ("a&&b c", "a"),
+        ('"/opt/my tools/x"', "x"),
+        ("(a)", None),
+    ],
 )
 def test_service_name_is_the_base_name_of_the_first_word(cmd: str, name: str | None) -> None:
     if name:
@@ -162,7 +170,7 @@ def test_service_name_is_the_base_name_of_the_first_word(cmd: str, name: str | N
 
 @pytest.mark.parametrize(
     "cmd",
-    ["tcp://127.0.0.1:22", '"/opt/my tools/x"', "A=/b/c sshd", "/usr/bin/", "/bin/service", "", " ", "a\\ b", "$(x)"],
+    ["tcp://127.0.0.1:22", '"/opt/my tool"', "A=/b/c sshd", "/usr/bin/", "/bin/service", "", " ", "a\\ b", "$(x)"],
 )
 def test_no_service_name_is_guessed(cmd: str) -> None:
     with pytest.raises(AddressError):

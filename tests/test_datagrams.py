@@ -346,9 +346,10 @@ def test_the_lines_of_the_overview(place: Place) -> None:
     """With socat at both ends: boundaries are kept without a word."""
     need("socat")
     hosts = networks(place)
-    line = "socat tun,iff-up,tun-name=r20 -"  # socat 1.7 and 1.8 know no device-name
-    hosts.start("b", f'r2 -v -s bob.sock serve -n vpn "{line}"').says("offering")
-    hosts.start("a", f'r2 -v -s alice.sock -t bob -t vpn tunnel "{line}"').says("open")
+    line = "socat tun,iff-up,device-name=r20 -"
+    note = "socat has no option device-name=; tun-name= is used in its place"
+    hosts.start("b", f'r2 -v -s bob.sock serve -n vpn "{line}"').says("offering").says(note)
+    hosts.start("a", f'r2 -v -s alice.sock -t bob -t vpn tunnel "{line}"').says("open").says(note)
     for host, address in (("a", "10.7.0.2/24"), ("b", "10.7.0.1/24")):
         eventually(partial(has_it, hosts, host), "the interface")
         hosts.run(host, f"ip address add {address} dev r20")

@@ -94,12 +94,17 @@ def test_expose_a_custom_service(nodes: Place) -> None:
 
 
 def test_expose_under_a_name(nodes: Place) -> None:
-    """What the service of the seed does needs privileges; it is offered all the same, and what it says comes out."""
+    """What the service of the seed does needs privileges; it is offered all the same, and what it says comes out.
+
+    The real socat makes the interface in test_datagrams.
+    """
     path = nodes.executable("socat", 'echo "socat $*"\n')
     line = 'r2 -s node.sock serve -n vpn "socat tun,iff-up,device-name=r20 -"'
-    nodes.start(line, PATH=path).says("offering service/vpn")
+    server = nodes.start(line, PATH=path).says("offering service/vpn")
     tunnel = "r2 -s user.sock -t node -t vpn tunnel --datagrams -"  # of packets, as an interface has them
-    assert nodes.run(tunnel).out == "socat tun,iff-up,device-name=r20 -\n"
+    for _ in range(2):
+        assert nodes.run(tunnel).out == "socat tun,iff-up,tun-name=r20 -\n"
+    assert server.err.count("socat has no option device-name=; tun-name= is used in its place") == 1
 
 
 def test_r2_ssh_is_what_the_seed_says_it_is(place: Place) -> None:

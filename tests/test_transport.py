@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import socket
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from r2box.errors import AddressError, UsageError
 from r2box.net.scheme import BAUDS, CONNECT, FORWARD, SCHEMES, SERVE, TUNNEL
-from r2box.net.starter import fill_place, find_place, is_lossy_command
+from r2box.net.starter import is_lossy_command
 from r2box.net.transport import COMMAND, STARTER, STDIO, Transport, explain, parse_transport, service_name, summary
 from r2box.net.units import format_duration, parse_duration
 
@@ -284,19 +283,12 @@ def test_commands() -> None:
     for text in ("ssh bob r2 connect -", "curl http://x/", "a:b", "tcp:h:1", "exec", "Exec:x", "socat - tcp:h:1"):
         transport = parse_transport(text)
         assert (transport.kind, transport.command, transport.how) == (COMMAND, text, COMMAND)
-    for text in ("socat tcp-l:1,fork exec:-", "x -% y", 'socat tcp-l:1 EXEC:"-"'):
-        assert parse_transport(text).kind == (STARTER if find_place(text) else COMMAND)
-    assert parse_transport("socat tcp-l:1,fork exec:-").kind == STARTER
+    for text in ("socat tcp-l:1,fork exec:-", "x -% y", 'socat tcp-l:1 EXEC:"-"', "ssh h 'socat tcp-l:1 system:-'"):
+        assert parse_transport(text).kind == STARTER
+    for text in ("echo -%x", "socat - exec:-x", "cat -", "socat tcp-l:1 'exec:r2 connect -'", "x >-%"):
+        assert parse_transport(text).kind == COMMAND
     spelled = parse_transport("exec:socat tcp-l:1,fork exec:-")
     assert (spelled.kind, spelled.command) == (COMMAND, "socat tcp-l:1,fork exec:-")
-
-
-def test_the_place_of_a_command_is_filled() -> None:
-    words = ["/usr/bin/python3", "/a b/r2box", "-n", "x:y", "-"]
-    line = fill_place("relay 1 -% &", words)
-    assert shlex.split(line) == ["relay", "1", *words, "&"]
-    inside = shlex.split(fill_place("sh -c 'relay -% x'", ["a", "-"]))
-    assert inside == ["sh", "-c", "relay a - x"]
 
 
 @pytest.mark.parametrize(
@@ -330,6 +322,14 @@ def test_the_place_of_a_command_is_filled() -> None:
         ("socat - ssl:h:1", False),
         ("socat tcp:h:1 - | tee udp:h:1", False),
         ("socat - tcp:h:1; echo udp:h:1", False),
+        ("socat - tcp:h:1 >udp:h:1", False),
+        ("socat - tcp:h:1\necho udp:h:1", False),
+        ("socat 2>&1 - udp:h:1", True),
+        ("socat - 'udp:h:1'", True),
+        ("so\\cat - u\"dp:h:1\"", True),
+        ("socat tcp-l:1 'exec:socat - udp:h:1'", True),
+        ("socat - udp\\ x:1", False),
+        ("cat my\\ file", False),
         ("echo udp:h:1", False),
         ("nosocat udp:h:1", False),
         ("rfcomm connect /dev/rfcomm0 00:B0:D0:63:C2:26 3", False),

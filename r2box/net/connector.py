@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 
 from ..errors import TransportError, UsageError
 from ..proto import body as say
@@ -16,9 +15,11 @@ from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
 from .dial import Dial, Listener
 from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
+from .shell import missing_tool
 from .splice import bridge, take_stdio
-from .starter import fill_place
+from .starter import fill_places
 from .transport import COMMAND, STARTER, STDIO, Transport
+from .words import own_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,15 +35,6 @@ if TYPE_CHECKING:
 
 EXIT_TIME = 1.0  # seconds that a command has to pass on why its link ended, or never was, and to end by itself
 KILL_TIME = 3.0  # and when it was told to
-
-
-def own_command() -> list[str]:
-    """The words that run this r2box, whatever is on PATH."""
-    spec = sys.modules[__name__.split(".")[0]].__spec__
-    archive = getattr(spec.loader, "archive", None) if spec else None
-    if archive:
-        return [sys.executable, os.path.realpath(archive)]
-    return [sys.executable, "-m", __name__.split(".")[0]]
 
 
 class Connector:
@@ -105,6 +97,7 @@ class Connector:
         except UsageError as error:
             self._fail(str(error))
             return
+        self._log.once(self._transport.note)
         _STARTS[self._transport.how](self)
 
     def _fail(self, why: str) -> None:
@@ -150,7 +143,7 @@ class Connector:
         words = [*own_command(), "r2-connect", "-s", self._socket_path]
         words += ["-n", self._expect] if self._expect else []
         words += ["--resume", str(self._patience), *(["--lossy"] if self._is_lossy else []), *words_of(self._policy)]
-        command = fill_place(self._transport.command, [*words, "-"])
+        command = fill_places(self._transport.command, [*words, "-"])
         self._log.debug(f"starting: {command}")
         self._pid, self._leash = child.start_leashed(command)
         self._link_over = ""
@@ -267,7 +260,7 @@ class Connector:
             self._timer.cancel()
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-            self._exit = f"the command {how}"
+            self._exit = f"the command {how}{missing_tool(self._transport.command, status)}"
         if self._link_over is not None:
             self._over("; ".join(filter(None, (self._link_over, self._exit))))
 

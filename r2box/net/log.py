@@ -19,6 +19,7 @@ ERROR, WARNING, INFO, DEBUG = range(-1, 3)
 _PRIORITIES = {ERROR: 3, WARNING: 4, INFO: 6, DEBUG: 7}  # syslog(3)
 _DAEMON = 3 << 3  # the facility of syslog(3)
 _SYSLOG = "/dev/log"
+_said: set[str] = set()  # of `Log.once`: as many as there are such texts in the source
 _MAX_LINE = getattr(select, "PIPE_BUF", 512)
 
 
@@ -58,6 +59,12 @@ class Log:
 
     def warning(self, text: str) -> None:
         self._say(WARNING, text)
+
+    def once(self, text: str) -> None:
+        """A warning that is said once by a process; nothing for an empty one."""
+        if text and text not in _said:
+            _said.add(text)
+            self.warning(text)
 
     def info(self, text: str) -> None:
         self._say(INFO, text)

@@ -169,7 +169,7 @@ def _reach_other(default: str) -> tuple[socket.socket, str] | None:
 
 
 def _missing(path: str, is_named: bool) -> str:
-    from .shell import quote
+    from .words import quote
 
     why = "nothing listens at this socket" if os.path.exists(path) else "there is no such socket"
     how = f"start one with: r2d -s {quote(path)} ADDRESS" if is_named else f"start one with: r2d ADDRESS; {CHOOSE}"

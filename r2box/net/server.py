@@ -58,6 +58,7 @@ class Server:
         self._allow = allow
         self._private = private
         self._mode = transport.mode(datagrams)
+        log.once(transport.note)
         self._runs = transport.how in (COMMAND, DEVICE) and transport.kind not in INTERFACES
         self._client: Client | None = None
         self._running: dict[int, int] = {}  # tunnel: process

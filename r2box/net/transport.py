@@ -13,6 +13,8 @@ This module reads; what opens a transport is `dial` (connections), `datagram` (t
 
 from __future__ import annotations
 
+import os
+
 from ..errors import AddressError, UsageError
 from ..proto.wire import DATAGRAMS, STREAM
 from . import shell
@@ -32,7 +34,7 @@ from .scheme import (
     unescape,
     whole_line,
 )
-from .starter import find_place, has_tun, is_lossy_command
+from .starter import find_places, has_tun, is_lossy_command, with_tun_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from .scheme import Option, Scheme
 
+TUN_NOTE = "socat has no option device-name=; tun-name= is used in its place"
 STDIO, COMMAND, STARTER = "stdio", "command", "starter"  # the kinds that have no scheme
 TCP, TCP_LISTEN = "tcp", "tcp-listen"
 
@@ -50,10 +53,11 @@ class Transport:
     `kind` is STDIO, COMMAND, STARTER or the name of a scheme; `how` it is opened is one of those three, or DIAL,
     LISTEN, GATHER or DEVICE.  `host` and `port` are what a network has for it (of vsock the number of the CID), `path`
     a file or an interface, `command` a command line, `descriptors` those of fd://.  `options` has those that were
-    given, by name.
+    given, by name.  `note` is what users should know of how their text was read; mostly empty.
     """
 
-    __slots__ = ("command", "descriptors", "host", "how", "kind", "options", "path", "port", "text")
+    __slots__ = ("_has_tun", "_loses", "command", "descriptors", "host", "how", "kind", "note", "options", "path",
+                 "port", "text")  # fmt: skip
 
     def __init__(
         self, text: str, kind: str, *, host: str = "", port: int = 0, path: str = "", command: str = "",
@@ -61,8 +65,12 @@ class Transport:
     ) -> None:
         self.text, self.kind = text, kind
         self.how = SCHEMES[kind].how if kind in SCHEMES else kind
-        self.host, self.port, self.path, self.command, self.descriptors = host, port, path, command, descriptors
+        self.host, self.port, self.path, self.descriptors = host, port, path, descriptors
         self.options = options or {}
+        # All that is to be seen in the command is looked at here, so that a transport that was parsed can be used.
+        self.command = with_tun_name(command)
+        self.note = TUN_NOTE if self.command != command else ""
+        self._loses, self._has_tun = is_lossy_command(self.command), has_tun(self.command)
 
     def __str__(self) -> str:
         return self.text
@@ -72,7 +80,7 @@ class Transport:
         """Whether bytes may be lost, added or damaged on the way."""
         if self.kind in SCHEMES:
             return bool(self.options.get("lossy", SCHEMES[self.kind].is_lossy))
-        return is_lossy_command(self.command)
+        return self._loses
 
     @property
     def is_datagrams(self) -> bool:
@@ -82,7 +90,7 @@ class Transport:
     @property
     def is_whole(self) -> bool:
         """Whether a tunnel with this at its end is one of datagrams without a word."""
-        return self.is_datagrams or self.kind in INTERFACES or (self.kind == COMMAND and has_tun(self.command))
+        return self.is_datagrams or self.kind in INTERFACES or (self.kind == COMMAND and self._has_tun)
 
     def mode(self, asked: bool) -> int:
         """The mode of a tunnel with this at its end; `asked`: --datagrams was given.  UsageError if it has none."""
@@ -148,6 +156,8 @@ def parse_transport(text: str) -> Transport:
         raise UsageError("an empty TRANSPORT: give a command, - or a URL such as tcp://HOST:PORT")
     if text == "-":
         return Transport(text, STDIO)
+    if "\0" in text or not _can_be_passed(text):
+        raise UsageError(f"{text!a}: has a character that no argument of a program can have")
     scheme, separator, rest = text.partition("://")
     if separator and scheme and all(c.isalnum() or c in "+-." for c in scheme):
         row = SCHEMES.get(scheme)
@@ -168,7 +178,15 @@ def parse_transport(text: str) -> Transport:
         if command.strip() in ("", "-"):
             raise UsageError(f"{text}: the command is missing: exec:COMMAND")
         return Transport(text, COMMAND, command=command)
-    return Transport(text, STARTER if find_place(text) else COMMAND, command=text)
+    return Transport(text, STARTER if find_places(text) else COMMAND, command=text)
+
+
+def _can_be_passed(text: str) -> bool:
+    """Whether there are bytes for it."""
+    try:
+        return bool(os.fsencode(text))
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return False
 
 
 def _read_url(text: str, row: Scheme, rest: str) -> Transport:

@@ -69,7 +69,9 @@ def main(args: Args) -> int:
     if not args.file:
         raise UsageError("missing -f CONFIG")
     config = files.load(args.file)
+    log = Log("r2dm", INFO + args.verbose - 2 * args.quiet)
     if args.check:
+        Manager(config, args.file, log).build()
         counts = (
             ("link", len(config.conns)), ("service", len(config.serves)), ("task", len(config.tasks)),
             ("forward", len(config.forwards)),
@@ -78,7 +80,6 @@ def main(args: Args) -> int:
         print(f"{args.file}: {config.addr}: {told}: right")
         return OK
     background = Background() if args.background else None
-    log = Log("r2dm", INFO + args.verbose - 2 * args.quiet)
     return Manager(config, args.file, log, args.user, background).run()
 
 
@@ -124,9 +125,17 @@ class Manager:
 
     def _start(self) -> None:
         """Start what is in the file and does not run.  (Another reload may have come while old parts left.)"""
-        if self._ending:
-            return
+        if not self._ending:
+            for part in self.build():
+                part.start()
+
+    def build(self) -> list[Part]:
+        """Make the parts that are in the file and are not there yet, in the order in which they start.
+
+        UsageError if one of them cannot be.
+        """
         config = self._config
+        before = self._parts()
         if config.tasks and self._tasks is None:  # before there is anything to hear of
             self._tasks = TasksPart(self, config.tasks)
         self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is turned off here ([self] bench)"
@@ -142,6 +151,7 @@ class Manager:
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
                 self._links.append((conn, LinkPart(self, conn)))
+        return [part for part in self._parts() if part not in before]
 
     def settled(self) -> None:
         """One part less is waited for; when all stand, the node is ready."""
@@ -216,12 +226,11 @@ class Manager:
         end_all(self._parts(), self.loop.stop)
 
     def _parts(self) -> list[Part]:
-        parts: list[Part] = [part for _, part in self._links]
+        parts: list[Part] = [part for part in (self._tasks, self._itself) if part is not None]
         parts += [part for _, part in self._services]
         parts += [part for _, part in self._ports]
-        parts += self._leaving
-        parts += [part for part in (self._itself, self._tasks) if part is not None]
-        return parts
+        parts += [part for _, part in self._links]
+        return [*parts, *self._leaving]
 
 
 def end_all(parts: list[Part], done: Callable[[], None]) -> None:

@@ -6,9 +6,8 @@ import os
 
 from ..command import Argument, Command, Option
 from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
-from ..net.connector import own_command
 from ..net.reach import default_path, is_default
-from ..net.shell import quote
+from ..net.words import own_command, quote
 from ..proto.address import SERVICE, parse_path
 
 TYPE_CHECKING = False

@@ -287,6 +287,7 @@ class Tunnel:
 
     def _join_command(self, descriptors: tuple[int, ...]) -> None:
         self._output_done = True
+        self._log.once(self._transport.note)
         try:
             environment = {"R2_SOCKET": os.path.abspath(self._socket)}
             self._pid = child.start(self._transport.command, descriptors[0], descriptors[-1], environment=environment)
