@@ -12,6 +12,7 @@
     serial      a serial line of 115,200 baud, clean and with bursts of noise
     liars       a neighbour that lies to a daemon in every way, a million entries among them
     update      what it costs a daemon when a neighbour tells of 1,000 nodes
+    attack      hostile neighbours of a daemon through which honest traffic goes, 30 s each (seconds=5 row=3 mixes=0)
     grid        30 daemons in a grid, a third of whose links come and go for two minutes under traffic
     all         all of these
 
@@ -44,6 +45,7 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attack_rehearsal
 import grid
 import lies
 from processes import (
@@ -907,6 +909,17 @@ def run_update(dist: Path, count: int = 1000) -> Iterator[str]:
             yield from lies.update(place, count, others)
 
 
+def run_attack(dist: Path, seconds: int = 30, row: int = 0, mixes: int = 3, seed: int = 1) -> Iterator[str]:
+    failed = []
+    for each in attack_rehearsal.chosen(row, mixes, seed):
+        with new_place(dist) as place:
+            report = attack_rehearsal.run_row(place, each, seconds, seed)
+        if report.problems:
+            failed.append(each.name)
+        yield str(report)
+    assert not failed, f"what does not hold: {', '.join(failed)}"
+
+
 RUNS: dict[str, Callable[..., Iterator[str]]] = {
     "cuts": run_cuts,
     "hops": run_hops,
@@ -919,6 +932,7 @@ RUNS: dict[str, Callable[..., Iterator[str]]] = {
     "grid": run_grid,
     "liars": run_liars,
     "update": run_update,
+    "attack": run_attack,
 }
 
 

@@ -1,0 +1,1 @@
+"""What the attack rehearsals and their short forms in the suite share."""
