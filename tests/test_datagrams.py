@@ -308,7 +308,7 @@ def lacks_it(hosts: Namespaces, host: str) -> bool:
 def test_two_networks(place: Place, kind: str, through: bool) -> None:
     hosts = networks(place, through=through)
     node = "carl" if through else "bob"
-    options = "mtu=1400&up"
+    options = "mtu=1400"
     far = f"{kind}://r20?addr=10.7.0.1/24,fd07::1/64&{options}&route=10.9.0.0/24,10.10.0.0/16"
     near = f"{kind}://r20?addr=10.7.0.2/24,fd07::2/64&{options}&route=fd08::/64"
     hosts.start("b", f"r2 -v -s {node}.sock serve -n vpn '{far}'").says("offering")
@@ -329,11 +329,22 @@ def test_two_networks(place: Place, kind: str, through: bool) -> None:
         eventually(partial(lacks_it, hosts, host), "the end of the interface")
 
 
+@pytest.mark.parametrize(
+    ("options", "is_up"),
+    [("addr=10.7.0.1/24", True), ("addr=fd07::1/64", True), ("addr=10.7.0.1/24&up=no", False), ("up", True)],
+)
+def test_an_address_brings_an_interface_up(place: Place, options: str, is_up: bool) -> None:
+    hosts = networks(place)
+    hosts.start("b", "r2 -v -s bob.sock serve -n vpn 'tun://r20'").says("offering")
+    hosts.start("a", f"r2 -v -s alice.sock -t bob/vpn tunnel 'tun://r20?{options}'").says("open")
+    assert ("UP" in hosts.run("a", "ip link show r20").out) is is_up
+
+
 def test_ping_at_the_edge(place: Place) -> None:
     need("ping")
     hosts = networks(place)
-    hosts.start("b", "r2 -v -s bob.sock serve -n vpn 'tun://r20?addr=10.7.0.1/24&mtu=1400&up'").says("offering")
-    line = "r2 -v -s alice.sock -t bob/vpn tunnel 'tun://r20?addr=10.7.0.2/24&mtu=1400&up'"
+    hosts.start("b", "r2 -v -s bob.sock serve -n vpn 'tun://r20?addr=10.7.0.1/24&mtu=1400'").says("offering")
+    line = "r2 -v -s alice.sock -t bob/vpn tunnel 'tun://r20?addr=10.7.0.2/24&mtu=1400'"
     hosts.start("a", line).says("open")
     for size in (0, 100, 1372):
         for _ in range(3):  # of several at once it would wait for the last no longer than the others took

@@ -78,6 +78,8 @@ RIGHT: list[tuple[str, dict[str, object]]] = [
         "tun://r20?addr=10.0.0.1/24&mtu=1400&up",
         {"path": "r20", "options": {"addr": (("10.0.0.1", 24),), "mtu": 1400, "up": True}},
     ),
+    ("tun://r20?up=no&addr=10.0.0.1/24", {"path": "r20", "options": {"addr": (("10.0.0.1", 24),), "up": False}}),
+    ("tun://r20?up=yes", {"path": "r20", "options": {"up": True}}),
     ("tap://?addr=fd00::1/64&up=0", {"options": {"addr": (("fd00::1", 64),), "up": False}}),
 ]  # fmt: skip
 
@@ -124,7 +126,8 @@ WRONG = [
     ("tcp://h:1?keepalive=1d", "keepalive: '1d' is not 1 to 32767 seconds"),
     ("tcp://h:1?bind=localhost", "bind: 'localhost' is not an IP address"),
     ("tcp://h:1?bind=[::1]:0", "bind: '0' is not a port"),
-    ("tcp://h:1?lossy=yes", "lossy: 'yes' is none of 1, 0"),
+    ("tcp://h:1?lossy=yess", "lossy: 'yess' is none of yes, no, 1, 0 (did you mean yes?)"),
+    ("tun://r?route=10.0.0.0/8&up=no", "route= needs the interface up"),
     ("tcp-listen://:1?bind=::1", "no bind= here"),
     ("udp://h:1?lossy=0", "no lossy= here"),
     ("udp://h:1?mtu=63", "mtu: '63' is not a size of packets (64 to 65507)"),

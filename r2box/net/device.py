@@ -228,7 +228,7 @@ def _set_interface(name: bytes, transport: Transport) -> None:
         index = struct.unpack_from("i", fcntl.ioctl(sock, _SIOCGIFINDEX, name + bytes(24)), 16)[0]
         for host, prefix in options.get("addr", ()):
             _tell_kernel(_NEWADDR, host, prefix, index)
-        if options.get("up") or "route" in options:
+        if options.get("up", "addr" in options or "route" in options):
             flags = struct.unpack_from("h", fcntl.ioctl(sock, _SIOCGIFFLAGS, name + bytes(24)), 16)[0]
             fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", name, flags | _IFF_UP))
         for host, prefix in options.get("route", ()):

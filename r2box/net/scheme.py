@@ -76,7 +76,8 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 
 def switch(text: str) -> bool:
-    return _choice("1", "0")(text or "1") == "1"
+    """Yes or no, also as 1 and 0; the name alone means yes."""
+    return _choice("yes", "no", "1", "0")(text or "yes") in ("yes", "1")
 
 
 def _baud(text: str) -> int:
@@ -336,7 +337,7 @@ BIND = Option("bind", "IP[:PORT]", _local, "the local address", unescape=unescap
 TIMEOUT = Option("timeout", "DURATION", _seconds, "for the whole attempt to connect (default 20s)")
 ALIVE = Option("keepalive", "DURATION", _keepalive, "of silence before the other side is asked for a sign of life")
 LINK_ALIVE = Option(ALIVE.name, ALIVE.form, _keepalive, ALIVE.help, for_links=True)
-LOSSY = Option("lossy", "0|1", switch, "whether bytes may be lost or damaged, which the link then repairs", True)
+LOSSY = Option("lossy", "yes|no", switch, "whether bytes may be lost or damaged, which the link then repairs", True)
 MTU = Option("mtu", "BYTES", _number(64, MAX_MTU, "a size of packets"), "of a packet on a lossy link (default 1200)",
              True)  # fmt: skip
 MODE = Option("mode", "OCTAL", _mode, "the file mode of the socket (default 600)")
@@ -346,7 +347,7 @@ FLOW = Option("flow", "none|rtscts|xonxoff", _choice("none", "rtscts", "xonxoff"
 STOP = Option("stop", "1|2", _choice("1", "2"), "stop bits (default 1)")
 BITS = Option("bits", "5|6|7|8", _choice("5", "6", "7", "8"), "data bits (default 8)")
 LINE = Option("link", "PATH", str, "without COMMAND: a symlink to the terminal, for a program to open")
-ADDR = Option("addr", "IP/PREFIX[,...]", _networks, "the addresses of the interface")
+ADDR = Option("addr", "IP/PREFIX[,...]", _networks, "the addresses of the interface, which is then up")
 ROUTE = Option(
     "route", "IP/PREFIX[,...]", _networks, "networks that are reached through the interface, which is then up"
 )
@@ -354,7 +355,7 @@ IDLE = Option(
     "idle", "DURATION", _seconds, "of silence after which a sender is forgotten (default 60s)", for_tunnels=True
 )
 DEVICE_MTU = Option("mtu", "BYTES", _number(68, 65535, "an MTU"), "the MTU of the interface")
-UP = Option("up", "0|1", switch, "bring the interface up")
+UP = Option("up", "yes|no", switch, "whether to bring the interface up (default yes with addr or route, else no)")
 
 _TCP = (BIND, TIMEOUT, ALIVE, LOSSY, MTU)
 _HERE = (LINK_ALIVE, LOSSY, MTU)

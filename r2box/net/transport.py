@@ -212,6 +212,8 @@ def _read_url(text: str, row: Scheme, rest: str) -> Transport:
             options[name] = option.read(option.unescape(value))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+    if "route" in options and not options.get("up", True):
+        raise ValueError("route= needs the interface up, and up=no keeps it down")
     if row.read is whole_line and not fields["command"].strip() and "link" not in options:
         raise ValueError("the command is missing (or ?link=PATH, for a program that opens the terminal itself)")
     return Transport(text, row.name, options=options, **fields)
