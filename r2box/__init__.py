@@ -34,8 +34,11 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         report                     what a daemon tells of its links and tunnels
         entrance, daemon           where clients come in; a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
+        hints                      the URL that was meant by what is almost one
         rules, asking              the policy of a link as it is written; questions answered by the page
         starter, shell, child      command lines that start links; command lines; their processes
+        sockaddr                   socket addresses as text
+        connecting, eyeballs       a connection to one address; a race of those to all addresses of a name
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
         whole, senders             datagrams at the ends of tunnels; a tunnel for each sender of UDP
         client, connector, server  what tools do at that socket: ask, make links, offer services
