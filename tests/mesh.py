@@ -30,6 +30,7 @@ from r2box.proto import body as say
 from r2box.proto.address import parse_path
 from r2box.proto.greeting import Me
 from r2box.proto.link import DOWN, UP, Link
+from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.node import Node, Service
 from r2box.proto.outcome import ENDED, Outcome
 from r2box.proto.route import Message
@@ -56,9 +57,10 @@ class Mesh:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
 
-    def station(self, address: str) -> Station:
-        """A new node.  One of the same address takes the place of the old, as after a restart."""
-        self.stations[address] = Station(self, address)
+    def station(self, address: str, memory: MemoryLimit | None = None) -> Station:
+        """A new node, whose links share `memory`.  One of the same address takes the place of the old, as after a
+        restart."""
+        self.stations[address] = Station(self, address, memory)
         return self.stations[address]
 
     def line(self, *addresses: str, **options: Any) -> list[Station]:
@@ -84,7 +86,9 @@ class Mesh:
         for station, whom, bears in zip((a, b), (expect, None), patience):
             random = self.random.getrandbits(8 * (NONCE + HALF)).to_bytes(NONCE + HALF, "big")
             me = station.node.me
-            link = Link(station.node, me, self.now, expect=whom, random=random, patience=bears)
+            link = Link(
+                station.node, me, self.now, expect=whom, random=random, patience=bears, memory=station.memory
+            )
             wire.connect(link, station.ports)
         return wire
 
@@ -138,15 +142,17 @@ class Mesh:
         """Nothing is left of any tunnel."""
         for port in self.ports:
             link = port.link
-            assert (link.streams, link.budget.granted, link.backlog) == ({}, 0, 0), f"{link.me.address}-{link.address}"
+            left = link.streams, link.budget.granted, link.sender.outbox.backlog
+            assert left == ({}, 0, 0), f"{link.me.address}-{link.address}"
 
 
 class Station:
     """A Node and its host."""
 
-    def __init__(self, mesh: Mesh, address: str) -> None:
+    def __init__(self, mesh: Mesh, address: str, memory: MemoryLimit | None = None) -> None:
         self.mesh = mesh
         self.address = address
+        self.memory = memory
         self.node = Node(Me(address, mesh.random.getrandbits(128).to_bytes(16, "big"), software="mesh"), self)
         self.ports: dict[Link, Port] = {}
         self.log: list[str] = []  # "up bob", "down bob: why"

@@ -327,7 +327,7 @@ def with_policy(mesh: Mesh, pairs: str, name: str, policy: Policy) -> Links:
             made.node.discovery.policy = policy
         return made
 
-    mesh.station = station  # type: ignore[method-assign]
+    mesh.station = station  # type: ignore[method-assign, assignment]
     return Links(mesh, pairs)
 
 

@@ -26,9 +26,9 @@ LAYERS = [
 ]  # fmt: skip
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "outcome", "route", "body",
-    "budget", "stream", "outbox", "flight", "session", "sender", "pulse", "greeting", "policy", "labels", "owner",
-    "link", "whole", "meter", "attempt", "advert", "damper", "allowance", "table", "neighbour", "discovery", "listing",
-    "probes", "node", "terminal",
+    "limits", "memory_limit", "budget", "stream", "stream_table", "outbox", "flight", "session", "sender", "pulse",
+    "greeting", "policy", "owner", "link", "whole", "meter", "attempt", "advert", "damper", "allowance", "table",
+    "neighbour", "discovery", "listing", "probes", "node", "terminal",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.

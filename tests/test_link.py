@@ -11,17 +11,18 @@ from mesh import Mesh, Program, Station
 from test_wire import decode_all, mutate, slices
 
 from r2box.proto import body as say
-from r2box.proto import budget, wire
 from r2box.proto import link as links
-from r2box.proto.labels import Labels
+from r2box.proto import wire
 from r2box.proto.link import DOWN, UP, Link
+from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.node import PROBE
-from r2box.proto.outcome import Outcome, decode_outcome
+from r2box.proto.outcome import BUSY, Outcome, decode_outcome
 from r2box.proto.pulse import HELLO_TIMEOUT, KEEPALIVE, MISSES
 from r2box.proto.route import Message, encode_message
 from r2box.proto.sender import MARK
 from r2box.proto.session import HALF, NONCE, READY_FIELDS
 from r2box.proto.stream import FIRST_WINDOW, LEAST_WINDOW, ByteQueue
+from r2box.proto.stream_table import Labels
 
 Frame = tuple[int, int, bytes]
 WINDOW = wire.ACCEPT_FIELDS.encode(window=FIRST_WINDOW)
@@ -711,18 +712,23 @@ def test_byte_queue(seed: int) -> None:
     assert queue.size == 0
 
 
-def test_the_budget_of_a_link_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def limit_memory(link: Link, size: int) -> None:
+    """Let `link` hold `size` bytes, and as many again be free for others."""
+    link.account.of.limit = 2 * size
+
+
+def test_the_receive_limit_of_a_link_holds() -> None:
     """When it is used up, each further route still gets the least window, and works."""
-    monkeypatch.setattr(budget, "LIMIT", 3 * FIRST_WINDOW)
     mesh = Mesh(seed=2)
     alice, bob = mesh.line("alice", "bob", slices=True)
     bob.serve("stall", lambda program: setattr(program, "reads", False))
     bob.serve("echo", lambda program: program.echo())
+    link = bob.link("alice")
+    limit_memory(link, 4 * FIRST_WINDOW)
     for _ in range(10):
         alice.tunnel("bob/stall", bytes(FIRST_WINDOW))
     mesh.idle()
-    link = bob.link("alice")
-    assert 3 * FIRST_WINDOW <= link.budget.granted <= 3 * FIRST_WINDOW + 10 * LEAST_WINDOW
+    assert FIRST_WINDOW <= link.budget.granted <= link.account.used <= 4 * FIRST_WINDOW
     data = mesh.random.randbytes(100_000)
     client = alice.tunnel("bob/echo", data)
     mesh.idle()
@@ -734,17 +740,62 @@ def test_the_budget_of_a_link_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     mesh.check_closed()
 
 
-def test_idle_routes_give_their_credit_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_share_the_memory_of_a_node() -> None:
+    """However much the first ones hold, there is room for another; what they may hold in all is bounded."""
+    memory = MemoryLimit(64 * FIRST_WINDOW)
+    mesh = Mesh(seed=2)
+    bob = mesh.station("bob", memory=memory)
+    bob.serve("stall", lambda program: setattr(program, "reads", False))
+    bob.serve("echo", lambda program: program.echo())
+    for number in range(5):
+        hog = mesh.station(f"hog{number}")
+        mesh.join(hog, bob)
+        mesh.idle()
+        for _ in range(40):
+            hog.tunnel("bob/stall", bytes(2 * FIRST_WINDOW))
+        mesh.idle()
+        assert memory.limit / 4 < memory.used < memory.limit, f"{number + 1} of them"
+    alice = mesh.station("alice")
+    mesh.join(alice, bob)
+    data = mesh.random.randbytes(10 * FIRST_WINDOW)
+    mesh.idle()
+    client = alice.tunnel("bob/echo", data)
+    mesh.idle()
+    assert client.sink == data
+    for link in list(bob.node.links.values()):
+        link.close("enough")
+    mesh.idle()
+    for program in bob.programs:
+        program.reads = True
+        program.readable()
+    assert memory.used == 0
+
+
+def test_a_link_without_memory_refuses_tunnels() -> None:
+    mesh = Mesh(seed=2)
+    alice, bob = mesh.line("alice", "bob")
+    bob.serve("stall", lambda program: setattr(program, "reads", False))
+    limit_memory(bob.link("alice"), 1 << 16)
+    clients = [alice.tunnel("bob/stall", b"x", ends=False) for _ in range(100)]
+    mesh.idle()
+    refused = [client.outcome for client in clients if client.outcome is not None]
+    assert 60 < len(refused) < 90
+    assert {(it.code, it.text) for it in refused} == {
+        (BUSY, "bob: no memory for more tunnels on this link; retry later")
+    }
+    assert bob.link("alice").account.used <= 1 << 16
+
+
+def test_idle_routes_give_their_credit_back() -> None:
     """However many tunnels have grown large windows and then fall silent: the next one is not starved by them."""
-    monkeypatch.setattr(budget, "LIMIT", 12 * FIRST_WINDOW)
-    monkeypatch.setattr(budget, "RESERVE", 2 * FIRST_WINDOW)
     mesh = Mesh(seed=3)
     alice, bob = mesh.line("alice", "bob")
     bob.serve("echo", lambda program: program.echo())
+    link = bob.link("alice")
+    limit_memory(link, 12 * FIRST_WINDOW)
     quiet = [alice.tunnel("bob/echo", b"hello", ends=False) for _ in range(40)]
     mesh.idle()
-    link = bob.link("alice")
-    assert link.budget.granted <= budget.LIMIT - FIRST_WINDOW
+    assert link.account.room >= FIRST_WINDOW
     data = mesh.random.randbytes(20 * FIRST_WINDOW)
     busy = alice.tunnel("bob/echo", data)
     mesh.idle()

@@ -21,6 +21,7 @@ from r2box.proto import sender as senders
 from r2box.proto import wire
 from r2box.proto.flight import FIRST
 from r2box.proto.link import DOWN, UP, Link
+from r2box.proto.memory_limit import Account, MemoryLimit
 from r2box.proto.node import PROBE
 from r2box.proto.outbox import ALONE
 from r2box.proto.outcome import ENDED, LOST, Outcome
@@ -91,7 +92,8 @@ def at_rest(*stations: Station) -> None:
     """Nothing is left of any tunnel."""
     sane(*stations)
     for link in (link for here in stations for link in here.node.links.values()):
-        assert (link.streams, link.budget.granted, link.backlog) == ({}, 0, 0), f"{link.me.address}-{link.address}"
+        left = link.streams, link.budget.granted, link.sender.outbox.backlog
+        assert left == ({}, 0, 0), f"{link.me.address}-{link.address}"
 
 
 def works(alice: Station, bob: Station) -> None:
@@ -108,7 +110,7 @@ def works(alice: Station, bob: Station) -> None:
 def check_kept(link: Link) -> int:
     """The bytes that `link` keeps are those that are not acknowledged; how many."""
     kept = link.sender.kept
-    size = sum(map(len, kept._chunks))
+    size = sum(len(chunk) for chunk, _ in kept._chunks)
     assert not kept.is_on or size == kept.sent - kept.acked
     return size
 
@@ -740,15 +742,17 @@ def test_a_fast_link_keeps_what_its_flight_holds() -> None:
 
 def test_a_neighbour_that_acknowledges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads all, and asks for more and more answers, which need no credit.  They are not kept for ever."""
-    monkeypatch.setattr(senders, "MAX_KEPT", 100_000, raising=False)
+    monkeypatch.setattr(senders, "MAX_OVER", 50_000)
     raw = Raw(Mesh().station("alice"), patience=PATIENCE).up()
+    raw.link.account.of.limit = 100_000
     for _ in range(100):
         raw.ping(100)
         assert len(raw.listen()) >= 100
-        assert sum(map(len, raw.link.sender.kept._chunks)) <= 110_000
+        assert raw.link.sender.kept.held <= 160_000
     assert raw.link.state == UP
     raw.link.eof(raw.mesh.now)
     assert raw.link.state == DOWN, "what was not kept cannot be sent again"
+    assert raw.link.account.used == 0
 
 
 # -- who may -----------------------------------------------------------------------------------------------------------
@@ -1151,7 +1155,8 @@ STEPS = st.lists(
 def test_kept_is_a_row_of_bytes(steps: list[tuple[str, Any]]) -> None:
     """Beside a plain bytearray: all that was ever sent, and where what is not acknowledged begins, and what is sent
     again."""
-    kept, row, acked, behind, serial = Kept(), bytearray(), 0, b"", 0
+    account = Account(MemoryLimit())
+    kept, row, acked, behind, serial = Kept(account), bytearray(), 0, b"", 0
     for what, how in steps:
         if what == "keep":
             buffers: list[Buffer] = []
@@ -1179,8 +1184,12 @@ def test_kept_is_a_row_of_bytes(steps: list[tuple[str, Any]]) -> None:
             assert out == behind[:how]
             behind = behind[how:]
         assert (kept.sent, kept.acked, kept.is_behind) == (len(row), acked, bool(behind))
-        assert b"".join(kept._chunks) == row[acked:]
+        assert b"".join(chunk for chunk, _ in kept._chunks) == row[acked:]
+        views = [chunk.obj for chunk, _ in kept._chunks if type(chunk) is memoryview]
+        blocks = {id(block): len(block) for block in views if isinstance(block, Block)}
+        assert kept.held == account.used >= sum(blocks.values()), "whole blocks are counted"
     kept.stop()
+    assert kept.held == account.used == 0
     kept.keep([b"only counted"])
     assert kept.sent == len(row) + 12
     assert (list(kept._chunks), kept.is_behind) == ([], False)

@@ -21,7 +21,7 @@ from r2box.proto import body, wire
 from r2box.proto.advert import REACH_FIELDS, decode_reach
 from r2box.proto.outcome import Outcome, decode_outcome, encode_outcome
 from r2box.proto.route import Message, decode_message, encode_message
-from r2box.proto.sender import MAX_KEPT
+from r2box.proto.sender import MAX_OVER
 from r2box.proto.session import MAX_CANDIDATES, MAX_PATIENCE, READY_FIELDS, RESUME_FIELDS, Attempt
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "r2-protocol.7"
@@ -557,7 +557,7 @@ def test_the_page_states_the_numbers_of_the_code() -> None:
         assert f".It {limit} Ta" in text
     assert f".It {MAX_PATIENCE} s Ta" in text
     assert f".It {MAX_CANDIDATES} Ta secrets" in text
-    assert f".It {MAX_KEPT} Ta" in text
+    assert f".It {MAX_OVER} Ta" in text
     for name, layout in LAYOUTS.items():
         section = text.split(f".Ss {name}\n", 1)[1].split("\n.Ss", 1)[0]
         for field, (tag, kind_of_value) in layout.layout.items():

@@ -15,7 +15,9 @@ from ..proto import body as say
 from ..proto.address import check_address
 from ..proto.carrier import Carrier
 from ..proto.greeting import Me
+from ..proto.limits import Limits
 from ..proto.link import DOWN, Link
+from ..proto.memory_limit import MemoryLimit
 from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
@@ -53,6 +55,8 @@ class Daemon:
     def __init__(self, loop: Loop, address: str, log: Log, done: Callable[[], None]) -> None:
         self.loop = loop
         self.log = log
+        self.limits = Limits()
+        self.memory = MemoryLimit(self.limits["buffers"])
         self.group = Group(loop)
         self.node = Node(Me(check_address(address), os.urandom(16), software=f"r2box {__version__}"), self)
         self.node.doubt = lambda attempt: Doubt(loop, self.node, attempt)
@@ -311,6 +315,7 @@ class Daemon:
             random=os.urandom(NONCE + HALF),
             patience=body["patience"],
             keepalive=body["keepalive"] or KEEPALIVE,
+            memory=self.memory,
         )
         link.policy = policy_in(body)
         link.transport = body["transport"]

@@ -10,6 +10,7 @@ import errno
 import os
 
 from ..proto.link import DOWN
+from ..proto.session import Block
 from .channel import drop_written
 
 TYPE_CHECKING = False
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from ..proto.carrier import Carrier
     from ..proto.link import Link
-    from ..proto.session import Block
     from ..proto.wire import Buffer
     from .channel import Channel
     from .loop import Loop, Timer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FIRST_SIZE = 1 << 13  # to read at once until a neighbour has more to say: an idle program does without the rest
 ROUNDS = 2  # writes in a row before others get their turn
 RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
+TURN = 1e-3  # seconds of the loop's time that one link may take before others have their turn
+WORK = 256  # and the units of work in it: see `proto.wire`
 FAREWELL = 2.0  # seconds for the last bytes of a link that has ended
 
 SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
@@ -37,6 +39,7 @@ class Group:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiting: list[Driver] = []
+        self._postponed: list[Driver] = []
         self._first = memoryview(bytearray(FIRST_SIZE))
         self._block: Block | None = None
 
@@ -58,6 +61,17 @@ class Group:
             self._loop.soon(self.flush)
         self._waiting.append(driver)
 
+    def postpone(self, driver: Driver) -> None:
+        """Give `driver` its next turn in the next round of the loop."""
+        if not self._postponed:
+            self._loop.soon(self._give_turns)
+        self._postponed.append(driver)
+
+    def _give_turns(self) -> None:
+        postponed, self._postponed = self._postponed, []
+        for driver in postponed:
+            self._loop.call(driver.turn)
+
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         for driver in waiting:
@@ -78,6 +92,9 @@ class Driver:
         self.link = link
         self.channel = channel
         self.paused = False  # read nothing more: the daemon is ending
+        self._rest: memoryview | None = None  # what was read and is for the next turn
+        self._debt = 0.0  # seconds of the loop's time that were used beyond a turn
+        self._is_postponed = False  # until its next turn, nothing is read
         self._done = done
         self.parted: list[Callable[[], object]] = []  # called when the transport is closed, unless it was released
         self._out: list[Buffer] = []
@@ -100,6 +117,34 @@ class Driver:
     # -- in ------------------------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        begun = self.loop.now()
+        self._debt = max(0.0, self._debt - TURN)
+        self._read()
+        self._end_turn(begun)
+
+    def turn(self) -> None:
+        """The next turn of a link that had used up its last one: pay for that first, then take the rest."""
+        self._is_postponed = False
+        begun = self.loop.now()
+        self._debt = max(0.0, self._debt - TURN)
+        if self._rest is not None and not self._debt and not self._closed:
+            rest, self._rest = self._rest, None
+            if self.link.state != DOWN:
+                self._deliver(rest, ())
+        self._end_turn(begun)
+
+    def _end_turn(self, begun: float) -> None:
+        """Account for the time since `begun`: others have their turns before a link that took much has its next."""
+        if self._closed:
+            self._rest = None
+            return
+        self._debt += self.loop.now() - begun
+        if self._rest is not None or self._debt > TURN:
+            self._is_postponed = True
+            self.group.postpone(self)
+        self._watch()
+
+    def _read(self) -> None:
         inward = self.group.inward()
         try:
             passengers: tuple[int, ...] = ()
@@ -134,15 +179,19 @@ class Driver:
             self.group.widen()
 
     def _deliver(self, data: Buffer, passengers: tuple[int, ...]) -> None:
-        """Give bytes to the link; they are not its own any more afterwards."""
+        """Give bytes to the link, as many as fit into a turn; they are not its own any more afterwards."""
+        taken = len(data)
         try:
-            self.link.receive(data, self.loop.now(), passengers)
+            taken = self.link.receive(data, self.loop.now(), passengers, WORK)
         except Exception:
             self.link.close("internal error")  # it has lost its place in the neighbour's bytes
             raise
         finally:
             self.group.flush()  # before what could not be sent is copied
             self.link.settle()
+        if taken < len(data):
+            rest = memoryview(data)[taken:]
+            self._rest = rest if isinstance(rest.obj, (bytes, Block)) else memoryview(bytes(rest))
 
     def _broken(self, why: str) -> None:
         self.link.eof(self.loop.now(), why)
@@ -230,7 +279,7 @@ class Driver:
     def _listens(self) -> bool:
         if self.link.state == DOWN:
             return self._lingers
-        return not (self.link.is_backlogged or self.paused)
+        return not (self.link.is_backlogged or self.paused or self._is_postponed)
 
     def _watch(self) -> None:
         wanted = self._listens, not (self._writable or self._deaf)

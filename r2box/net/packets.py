@@ -46,11 +46,11 @@ class PacketDriver(Driver):
         self._alarm_at = 0.0
         super().__init__(group, link, channel, loop, done)
         if first:
-            loop.soon(lambda: self._take([first]))
+            loop.soon(lambda: self._take_first(first))
 
     # -- in ------------------------------------------------------------------------------------------------------
 
-    def _readable(self) -> None:
+    def _read(self) -> None:
         self.group.widen()
         inward = self.group.inward()
         pieces: list[memoryview] = []
@@ -69,6 +69,11 @@ class PacketDriver(Driver):
         self._take(pieces)
         if end is not None and not self._closed:
             self._broken(end)
+
+    def _take_first(self, first: bytes) -> None:
+        begun = self.loop.now()
+        self._take([first])
+        self._end_turn(begun)
 
     def _take(self, pieces: list[memoryview] | list[bytes]) -> None:
         """What has come from the transport."""
@@ -98,7 +103,7 @@ class PacketDriver(Driver):
                     carrier.send(buffers, now)
                 self._out = carrier.produce(now)  # type: ignore[assignment]
                 if not self._out:
-                    return self._rest()
+                    return self._set_alarm()
             for number, packet in enumerate(self._out):
                 try:
                     written = self.channel.write((packet,))
@@ -121,7 +126,7 @@ class PacketDriver(Driver):
         self._broken((error.strerror or str(error)) + hint)
         return False
 
-    def _rest(self) -> bool:
+    def _set_alarm(self) -> bool:
         """Nothing can be sent now: see to it that the carrier is asked again when it wants to be."""
         due = self._carrier.deadline()
         if due and (self._alarm is None or due < self._alarm_at):

@@ -9,35 +9,42 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .memory_limit import Account
     from .stream import Stream
 
-LIMIT = 1 << 26  # 64 MiB: four streams at the largest window, or the least one for each of MAX_STREAMS
-RESERVE = LIMIT // 8  # others are asked for theirs before less than this is left
-WORTH = 1 << 14  # bytes: less credit is not worth a frame
+LIMIT = 1 << 26  # 64 MiB: four streams at the largest window
+WINDOWS = 1 / 2  # of the link's share of memory: the rest is for the least window of further streams
+RESERVE = 1 / 8  # others are asked for their credit before less than this part of it is left
+WORTH = 1 << 14  # bytes; less credit is not worth a frame
 
 
 class Budget:
-    """`granted` bytes of credit are out or used by bytes that are here."""
+    """`granted` bytes of credit are out or used by bytes that are here; `account` is charged with them."""
 
-    __slots__ = ("_holders", "granted")
+    __slots__ = ("_account", "_holders", "granted")
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        self._account = account
         self.granted = 0
         self._holders: dict[Stream, None] = {}  # longest ago first, less those that were asked since
 
     def grant(self, stream: Stream, wanted: int, least: int) -> int:
         """How much of `wanted` bytes of credit `stream` may give; `least` if that is too little to be worth a frame."""
-        size = min(wanted, LIMIT - self.granted)
+        share = min(int(self._account.share * WINDOWS), LIMIT)
+        size = min(wanted, int((share - self._account.used) / (1 + WINDOWS)))  # what it takes makes the share smaller
         size = size if size >= WORTH else least
-        self.granted += size
+        self._take(size)
         self._holders.pop(stream, None)
         self._holders[stream] = None
-        if LIMIT - self.granted < RESERVE:
-            self._recall()
+        if share - self._account.used < share * RESERVE:
+            self._recall(int(2 * share * RESERVE))
         return size
 
-    def _recall(self) -> None:
-        wanted = 2 * RESERVE
+    def _take(self, size: int) -> None:
+        self.granted += size
+        self._account.charge(size)
+
+    def _recall(self, wanted: int) -> None:
         while wanted > 0 and len(self._holders) > 1:
             holder = next(iter(self._holders))
             del self._holders[holder]
@@ -45,7 +52,7 @@ class Budget:
 
     def give_back(self, size: int) -> None:
         """`size` bytes were passed on, or their credit has come back."""
-        self.granted -= size
+        self._take(-size)
 
     def forget(self, stream: Stream) -> None:
         """`stream` is closed; what it held it has given back."""

@@ -19,12 +19,13 @@ from ..errors import WireError
 from . import wire
 from .budget import Budget
 from .greeting import Greeting
-from .labels import Labels
-from .outcome import LOST, Outcome
+from .memory_limit import Account, MemoryLimit
+from .outcome import BUSY, LOST, Outcome
 from .pulse import KEEPALIVE, Pulse
 from .route import decode_message, encode_message
 from .sender import MAX_ROOM, Sender, check_mark
 from .stream import Stream
+from .stream_table import MAX_STREAMS, StreamTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from .wire import Buffer
 
 
-MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels, and windows of the least size still fit in memory
 MAX_PASSENGERS = 64  # descriptors that came and wait for their message
 
 LOSSY = "does the transport lose or change bytes? Then use --lossy"
@@ -52,7 +52,7 @@ class Link:
 
     `expect` is the only address that the neighbour may have (None: any).  `local` says that this is a
     control socket, between a daemon and a client of it; descriptors pass there.  `random` and `patience` are for the
-    `Greeting`; `keepalive` is in seconds.
+    `Greeting`; `keepalive` is in seconds; `memory` is what it shares with other links (None: it has its own).
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Link:
         random: bytes = b"",
         patience: int = 0,
         keepalive: float = KEEPALIVE,
+        memory: MemoryLimit | None = None,
     ) -> None:
         self.owner = owner
         self.me = me
@@ -80,16 +81,16 @@ class Link:
         self.was_up = False
         self.said_bye = False  # we, not the neighbour
         self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
-        self.streams: dict[int, Stream] = {}  # by the route number of frames that come in
-        self.budget = Budget()
+        self.account = Account(memory or MemoryLimit())
+        self.streams = StreamTable(self)
+        self.budget = Budget(self.account)
         self.received = 0  # bytes of the session
-        self.sender = Sender()
+        self.sender = Sender(self.account)
         self.policy: Policy | None = None  # of the owner, for this link; None: as for all
         self.session: Session | None = None  # None: it cannot be suspended
         self.is_suspended = False
         self._decoder = wire.Decoder()
         self._passengers: deque[int] = deque()  # descriptors that came in and whose message has not
-        self._labels = Labels()
         self._fed: dict[Stream, None] = {}  # got data in this receive(); an ordered set
         self._pulse = Pulse(self, now, keepalive)
         self._successor: Link | None = None  # that has taken our transport
@@ -184,9 +185,8 @@ class Link:
 
     def _on_bye(self, payload: Buffer) -> None:
         fields = wire.BYE_FIELDS.decode(payload)
-        text = fields["text"]
         self.is_orderly = not fields["code"]
-        self.down(f"{self.address or 'the neighbour'} ended it: {text}" if text else "")
+        self.down(f"{self.address or 'the neighbour'} ended it: {fields['text']}" if fields["text"] else "")
 
     def down(self, reason: str) -> None:
         if self.state == DOWN:
@@ -195,7 +195,7 @@ class Link:
         self.reason = reason
         self.is_suspended = False
         self.sender.stop()
-        streams, self.streams = list(self.streams.values()), {}
+        streams = self.streams.release_all()
         self.budget.clear()
         lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
         for stream in streams:
@@ -205,24 +205,31 @@ class Link:
 
     # -- bytes in ------------------------------------------------------------------------------------------------
 
-    def receive(self, data: Buffer, now: float, descriptors: tuple[int, ...] = ()) -> None:
-        """Bytes from the neighbour, and the descriptors beside them.  `settle` must come before `data` changes."""
+    def receive(self, data: Buffer, now: float, descriptors: tuple[int, ...] = (), work: int = wire.MAX_WORK) -> int:
+        """Take bytes from the neighbour, and the descriptors beside them.  `settle` must come before `data` changes.
+
+        Returns how many bytes were taken: all, or fewer once `work` units (see `wire.WORK`) are spent.  The caller
+        gives the rest again later, so that one neighbour's small frames do not make others wait.
+        """
         self.now = now
         before = self.received
-        self.received += len(data)
         self._passengers.extend(descriptors)
         if self._pulse.beat(now):
             self.owner.link_alive(self)
+        taken = len(data)
         try:
             for kind, route, payload in self._decoder.feed(data):
                 if self.state == DOWN:
-                    return
+                    return taken
                 self._dispatch(kind, route, payload)
-                if self._successor is not None:
-                    rest = memoryview(data)[self._decoder.place - before :]
-                    if rest:
-                        self._successor.receive(rest, now)
-                    return
+                work -= wire.WORK.get(kind, 1)
+                if self._successor is not None or work <= 0:
+                    taken = self._decoder.place - before
+                    break
+            self.received = before + taken
+            if self._successor is not None:
+                rest = memoryview(data)[taken:]
+                return taken + (self._successor.receive(rest, now, (), work) if rest else 0)
             for stream in list(self._fed):
                 stream.far.readable()
             if len(self._passengers) > MAX_PASSENGERS:
@@ -230,6 +237,7 @@ class Link:
         except WireError as error:
             may_be_lossy = self.was_up and not (self.is_local or self.sender.is_repaired)
             self.close(f"{error} ({LOSSY})" if may_be_lossy else str(error))
+        return taken
 
     def _dispatch(self, kind: int, route: int, payload: memoryview) -> None:
         if self.state != UP and kind not in _EARLY:
@@ -265,9 +273,13 @@ class Link:
         if len(self.streams) >= 2 * MAX_STREAMS:  # twice: both sides may open their last ones at the same time
             raise WireError(f"more than {2 * MAX_STREAMS} routes")
         fields = wire.OPEN_FIELDS.decode(payload)
-        stream = self.streams[route] = Stream(self, route, route | 1, opened_here=False)
+        has_room = self.streams.has_room
+        stream = self.streams.take(route)
         stream.on_window(fields["window"])
-        self.owner.link_open(self, stream, fields)
+        if has_room:
+            self.owner.link_open(self, stream, fields)
+        else:
+            stream.close(Outcome(BUSY, f"{self.me.address}: no memory for more tunnels on this link; retry later"))
 
     def _on_message(self, payload: Buffer) -> None:
         message, count = decode_message(payload)
@@ -282,21 +294,18 @@ class Link:
     def _on_pong(self, payload: Buffer) -> None:
         self.sender.on_pong(payload, self.now)
         if self.has_output:
-            self.owner.link_wake(self)  # there may be room again
+            self.owner.link_wake(self)
         if self.joins_nodes:
             self.owner.link_measured(self)
 
-    def _on_reach(self, payload: Buffer) -> None:
-        self.owner.link_reach(self, payload)
-
     @property
     def rtt(self) -> float:
-        """The round trip to the neighbour, smoothed, in seconds; 0 while unknown."""
+        """Smoothed round trip to the neighbour, in seconds; 0 while unknown."""
         return self.sender.flight.rtt
 
     @property
     def trip(self) -> float:
-        """The shortest round trip of late, in seconds; 0 while unknown."""
+        """Shortest recent round trip, in seconds; 0 while unknown."""
         return self.sender.flight.trip
 
     # -- bytes out -----------------------------------------------------------------------------------------------
@@ -319,8 +328,12 @@ class Link:
         payload = encode_message(message, len(descriptors) or beside)
         if len(payload) > wire.MAX_CONTROL:
             return False
-        self._queue(wire.encode_frame(wire.MESSAGE, 0, payload), descriptors)
-        return True
+        frame = wire.encode_frame(wire.MESSAGE, 0, payload)
+        if self.is_local:
+            self._queue(frame, descriptors)
+            return True
+        self.owner.link_wake(self)
+        return self.sender.outbox.put_message(frame)
 
     def _queue(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
         self.sender.outbox.put(frame, descriptors)
@@ -328,12 +341,8 @@ class Link:
 
     @property
     def is_backlogged(self) -> bool:
-        return self.sender.outbox.is_backlogged  # the neighbour does not read what we have to say to it
-
-    @property
-    def backlog(self) -> int:
-        """What waits to be sent beside data, in bytes."""
-        return self.sender.outbox.backlog
+        """Whether too much waits already for a neighbour that does not read."""
+        return self.sender.outbox.is_backlogged
 
     @property
     def has_output(self) -> bool:
@@ -362,26 +371,21 @@ class Link:
 
     def open(self, payload_fields: dict[str, Any]) -> Stream | None:
         """A new route to this neighbour, with the fields of its OPEN but the window; None if there are too many."""
-        if self.state != UP or len(self.streams) >= MAX_STREAMS or self.is_backlogged:
+        if self.state != UP or len(self.streams) >= MAX_STREAMS or self.is_backlogged or not self.streams.has_room:
             return None
-        label = self._labels.take()
-        stream = Stream(self, label << 1 | 1, label << 1, opened_here=True)
-        self.streams[stream.key] = stream
+        stream = self.streams.open()
         self.control(wire.OPEN, stream.route, wire.OPEN_FIELDS.encode(**payload_fields, window=stream.first_grant()))
         return stream
 
     def board(self, descriptor: int) -> None:
-        """`descriptor` has come by a stream, for the next message that is said to have one beside it."""
+        """`descriptor` has come by a stream, for the next message with one."""
         self._passengers.append(descriptor)
 
     def release(self, stream: Stream) -> None:
         """Both sides have said CLOSE: the label may be used again."""
         self.budget.forget(stream)
         self.sender.outbox.forget(stream)
-        if self.streams.pop(stream.key, None) is not None and stream.opened_here:
-            self._labels.give(stream.key >> 1)
-        if not self.streams:  # give back what many of them have left
-            self.streams, self._labels = {}, Labels()
+        self.streams.release(stream)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -436,7 +440,7 @@ _LINK_FRAMES: dict[int, Callable[[Link, Buffer], None]] = {
     wire.PING: Link._on_ping,
     wire.PONG: Link._on_pong,
     wire.MESSAGE: Link._on_message,
-    wire.REACH: Link._on_reach,
+    wire.REACH: lambda link, payload: link.owner.link_reach(link, payload),
 }
 _STREAM_FRAMES: dict[int, Callable[[Stream, Buffer], None]] = {
     wire.ACCEPT: Stream.on_accept,

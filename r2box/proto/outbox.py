@@ -4,8 +4,12 @@ The streams that have something to send and credit take turns; each is pulled fo
 for more than one quantum of every other.  (Deficit round robin needs its deficits for packets that cannot be cut; a
 byte stream always fits its quantum exactly.)  A stream that is alone may send more at once.
 
+Messages between nodes take turns with the streams, as one stream would: they are nobody's control frames, and may be
+passed on for others who send too many.
+
 The backlog of control frames is bounded by what causes it: streams are bounded in number, and while the backlog is
-above `MAX_BACKLOG` the neighbour is not listened to and messages for it are turned away.
+above `MAX_BACKLOG` the neighbour is not listened to and messages for it are turned away; that of messages is bounded by
+`MAX_MESSAGES`.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from .wire import Buffer
 
 MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent
+MAX_MESSAGES = 1 << 18  # bytes of messages that do
 FRAME_COST = 100  # and what each of them costs beside its bytes: a flood of small ones is seen as what it is
 QUANTUM = 1 << 14  # what a stream may send in its turn when others wait: 1 ms at 130 Mbit/s;
 TURN = 1e-4  # on faster links what they deliver in this time, in seconds,
@@ -37,6 +42,8 @@ class Outbox:
     def __init__(self) -> None:
         self._control: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self.backlog = 0
+        self._messages: deque[bytes] = deque()
+        self._message_bytes = 0
         self._ring: deque[Stream] = deque()
         self._last: Stream | None = None  # that had a turn
         self._shared_until = 0.0
@@ -46,12 +53,22 @@ class Outbox:
         self._control.append((frame, descriptors))
         self.backlog += len(frame) + FRAME_COST
 
+    def put_message(self, frame: bytes) -> bool:
+        """Queue a frame that takes its turn among the streams.  False: too many wait already."""
+        if self._message_bytes > MAX_MESSAGES:
+            return False
+        self._messages.append(frame)
+        self._message_bytes += len(frame) + FRAME_COST
+        return True
+
     def schedule(self, stream: Stream) -> None:
         """`stream` has something to send, and credit."""
         stream.queued = True
         self._ring.append(stream)
 
     def drop_streams(self) -> None:
+        self._messages.clear()
+        self._message_bytes = 0
         self._ring.clear()
         self._last = None
 
@@ -62,8 +79,8 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Bytes of control frames that wait."""
-        return self.backlog - FRAME_COST * len(self._control)
+        """Bytes of control frames and messages that wait."""
+        return self.backlog + self._message_bytes - FRAME_COST * (len(self._control) + len(self._messages))
 
     @property
     def is_backlogged(self) -> bool:
@@ -71,7 +88,7 @@ class Outbox:
 
     @property
     def has_output(self) -> bool:
-        return bool(self._control or self._ring)
+        return bool(self._control or self._ring or self._messages)
 
     def is_shared(self, now: float) -> bool:
         """Whether several streams have sent lately: then none should have to wait for another's large pieces."""
@@ -89,6 +106,8 @@ class Outbox:
             limit = min(room, 4 * quantum)
         else:  # if others come and go, each of them is to find a short way
             limit = min(room, 2 * QUANTUM if now < self._shared_until else ALONE)
+        if self._messages:
+            size += self._take_messages(out, quantum)
         # A turn adds at most three buffers.
         while self._ring and size < limit and len(out) < MAX_BUFFERS - 3 and not self._control:
             stream = self._ring.popleft()
@@ -105,6 +124,16 @@ class Outbox:
             frame, _ = self._control.popleft()
             self.backlog -= len(frame) + FRAME_COST
             out.append(frame)
+
+    def _take_messages(self, out: list[Buffer], quantum: int) -> int:
+        """Let messages have a turn; return their bytes."""
+        size = 0
+        while self._messages and size < quantum and len(out) < MAX_BUFFERS // 2:
+            frame = self._messages.popleft()
+            size += len(frame)
+            self._message_bytes -= len(frame) + FRAME_COST
+            out.append(frame)
+        return size
 
     def _turn(self, stream: Stream, out: list[Buffer], quantum: int) -> int:
         """Let one stream send; return the bytes of payload."""

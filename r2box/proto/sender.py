@@ -12,6 +12,7 @@ from __future__ import annotations
 from ..errors import WireError
 from . import wire
 from .flight import Flight
+from .memory_limit import FLOOR
 from .outbox import Outbox
 from .session import Kept
 
@@ -19,19 +20,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .memory_limit import Account
     from .wire import Buffer
 
 MAX_ROOM = 1 << 30  # for a link that is to be done with soon
 MARKS = 1 << 16  # bytes from mark to mark where they are for nothing but to know what may be forgotten
-MAX_KEPT = 1 << 27  # bytes; twice what credit and the flight allow: this is for a neighbour that acknowledges nothing
+MAX_OVER = 1 << 20  # bytes of control frames that are kept beyond the link's share of memory
 MARK = 16  # bytes of a PING: those before it, and the number of the mark
 
 
 class Sender:
-    def __init__(self) -> None:
+    """Of the link whose memory `account` counts."""
+
+    def __init__(self, account: Account) -> None:
         self.outbox = Outbox()
         self.flight = Flight()
-        self.kept = Kept()
+        self.kept = Kept(account)
+        self._account = account
+        self._full_at = 0  # bytes that were sent when there was memory for more
         self.is_hurried = False  # send all there is: the neighbour is not listened to any more
         self.is_repaired = False  # what carries it repairs losses, and bounds what is in flight
         self.wants_mark = False
@@ -54,7 +60,8 @@ class Sender:
         flight.is_shared = outbox.is_shared(now)
         if not (self.is_hurried or self.is_repaired):
             room = min(room, flight.room)
-        out, descriptors = outbox.produce(room, now, flight.rate)
+        share = max(self._account.room, FLOOR - self.kept.held)
+        out, descriptors = outbox.produce(min(room, share), now, flight.rate)
         if out:
             flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
             out = self.kept.keep(out)
@@ -63,8 +70,10 @@ class Sender:
             self._marked = self.kept.sent
             payload = self.kept.sent.to_bytes(8, "big") + flight.mark(now).to_bytes(8, "big")
             out.extend(self.kept.keep([wire.encode_frame(wire.PING, 0, payload)]))
-        if self.kept.sent - self.kept.acked > MAX_KEPT:
-            self.kept.stop()
+        if share > 0:
+            self._full_at = self.kept.sent
+        elif self.kept.sent - self._full_at > MAX_OVER:
+            self.kept.stop()  # it acknowledges nothing, and wants more and more answers
         return out, descriptors
 
     def _produce_again(self, room: int) -> list[Buffer]:

@@ -29,9 +29,11 @@ from . import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .memory_limit import Account
     from .wire import Buffer
 
 WORTH = 1 << 14  # bytes that are rather copied than have a whole block kept for them
+CHUNK_COST = 100  # bytes that each piece takes beside its own
 HALF = 16  # bytes of a secret that each side gives
 NONCE = 32  # bytes
 MAX_PATIENCE = 7 * 86400  # seconds: a neighbour must not make us keep a session for ever
@@ -47,15 +49,21 @@ class Block(bytearray):
 
 
 class Kept:
-    """The bytes of one direction that may have to be sent again: those from number `acked` up to `sent`."""
+    """The bytes of one direction that may have to be sent again: those from number `acked` up to `sent`.
 
-    __slots__ = ("_again", "_chunks", "acked", "is_on", "sent")
+    `held` is the memory that they take, which `account` is charged with: of a block that a view is kept of, all of it.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_account", "_again", "_chunks", "_last", "acked", "held", "is_on", "sent")
+
+    def __init__(self, account: Account) -> None:
         self.acked = 0
         self.sent = 0
+        self.held = 0
         self.is_on = True  # False: only count
-        self._chunks: deque[Buffer] = deque()
+        self._account = account
+        self._chunks: deque[tuple[Buffer, int]] = deque()  # with what each takes
+        self._last: object = None  # the block of the last chunk
         self._again: deque[Buffer] = deque()  # those to be sent again
 
     def keep(self, buffers: list[Buffer]) -> list[Buffer]:
@@ -64,7 +72,7 @@ class Kept:
         if not self.is_on:
             return buffers
         if len(buffers) == 1 and type(buffers[0]) is bytes:  # one small frame, as most are
-            self._chunks.append(buffers[0])
+            self._append(buffers[0], len(buffers[0]) + CHUNK_COST)
             return buffers
         out: list[Buffer] = []
         small: list[Buffer] = []
@@ -78,24 +86,46 @@ class Kept:
             out.append(buffer)
         if small:
             out.append(b"".join(small))  # a copy: what they are views of is used again
-        self._chunks.extend(out)
+        for buffer in out:
+            block = buffer.obj if type(buffer) is memoryview else None
+            if block is None:
+                self._append(buffer, len(buffer) + CHUNK_COST)
+            else:  # one block may have been read into several times
+                self._append(buffer, CHUNK_COST if block is self._last else len(block) + CHUNK_COST)  # type: ignore[arg-type]
+                self._last = block
         return out
+
+    def _append(self, buffer: Buffer, takes: int) -> None:
+        self._chunks.append((buffer, takes))
+        self.held += takes
+        self._account.charge(takes)
 
     def ack(self, number: int) -> bool:
         """The neighbour has the bytes before `number`; False if it cannot have."""
         if number <= self.acked or number > self.sent:
             return number <= self.sent
         chunks = self._chunks
-        while chunks and self.acked + len(chunks[0]) <= number:
-            self.acked += len(chunks.popleft())
+        freed = 0
+        while chunks and self.acked + len(chunks[0][0]) <= number:
+            buffer, takes = chunks.popleft()
+            self.acked += len(buffer)
+            freed += takes
         if chunks and number > self.acked:
-            chunks[0] = memoryview(chunks[0])[number - self.acked :]
+            buffer, takes = chunks[0]
+            chunks[0] = memoryview(buffer)[number - self.acked :], takes
+        if not chunks:
+            self._last = None
+        self._free(freed)
         self.acked = number
         return True
 
+    def _free(self, size: int) -> None:
+        self.held -= size
+        self._account.charge(-size)
+
     def rewind(self) -> None:
         """Send again what is not acknowledged."""
-        self._again = deque(self._chunks)
+        self._again = deque(buffer for buffer, _ in self._chunks)
 
     @property
     def is_behind(self) -> bool:
@@ -117,6 +147,8 @@ class Kept:
     def stop(self) -> None:
         """Nothing will be sent again."""
         self.is_on = False
+        self._free(self.held)
+        self._last = None
         self._chunks.clear()
         self._again.clear()
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 FIRST_WINDOW = 1 << 18  # 256 KiB: covers 20 Mbit/s at 100 ms before anything is measured
 MOST_WINDOW = 1 << 24  # 16 MiB: covers 1 Gbit/s at 130 ms
-LEAST_WINDOW = 1 << 12  # what a stream gets when the link's budget is used up: 16,384 of them are still only 64 MiB
+LEAST_WINDOW = 1 << 10  # what a stream gets when the link's share of memory is used up
 GROW_ROUNDS = 2  # a window that was used up within this many round trips is too small for the path
 SHRINK_AFTER = 10.0  # seconds a window may take to be used once before it goes back to the first size
 MAX_PIECES = 512  # taken at once: IOV_MAX is 1024
