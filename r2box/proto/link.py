@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .allowance import RequestLimit
     from .greeting import Me
     from .owner import Owner
     from .policy import Policy
@@ -50,9 +51,9 @@ READY_WAIT, UP, DOWN = range(3)
 class Link:
     """The protocol with one neighbour, over bytes that somebody else carries.
 
-    `expect` is the only address that the neighbour may have (None: any).  `local` says that this is a
-    control socket, between a daemon and a client of it; descriptors pass there.  `random` and `patience` are for the
-    `Greeting`; `keepalive` is in seconds; `memory` is what it shares with other links (None: it has its own).
+    `expect` is the only address that the neighbour may have (None: any).  `local`: this is a control socket, where
+    descriptors pass.  `random` and `patience` are for the `Greeting`; `keepalive` is in seconds; `memory` is shared
+    with other links (None: its own).
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class Link:
         self.received = 0  # bytes of the session
         self.sender = Sender(self.account)
         self.policy: Policy | None = None  # of the owner, for this link; None: as for all
+        self.opens: RequestLimit | None = None  # set by the owner, as this is
+        self.requests: RequestLimit | None = None
         self.session: Session | None = None  # None: it cannot be suspended
         self.is_suspended = False
         self._decoder = wire.Decoder()
@@ -123,8 +126,7 @@ class Link:
         self.owner.link_up(self)
 
     def take_up(self, old: Link) -> bool:
-        """Try to take up the session of `old`, which is suspended or being probed; False if the neighbour is not the
-        one that it was linked to."""
+        """Try to resume `old`, which is suspended or being probed; False if the neighbour is not the one of `old`."""
         if not self._greeting.may_resume(old):
             return False
         if old.is_suspended:
@@ -168,11 +170,9 @@ class Link:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def close(self, reason: str, *, orderly: bool = False) -> None:
-        """End the link and tell the neighbour why, and whether all is well.  What `produce` still gives should be
-        sent."""
+        """End the link and tell the neighbour why.  What `produce` still gives should be sent."""
         if self.state != DOWN:
-            self.is_orderly = orderly
-            self.said_bye = True
+            self.is_orderly, self.said_bye = orderly, True
             if not (self._greeting.is_mute or self.sender.repeats):  # a BYE would come out of the middle of something
                 fields = wire.BYE_FIELDS.encode(code=0 if orderly else wire.FAULT, text=wire.shorten(reason))
                 self.control(wire.BYE, 0, fields)
@@ -354,8 +354,7 @@ class Link:
         self.owner.link_wake(self)
 
     def produce(self, now: float, room: int = MAX_ROOM) -> tuple[list[Buffer], tuple[int, ...]]:
-        """The next bytes to write, as far as the flight has room and the caller `room`, and the descriptors that go
-        with their first byte.  Once something has come, more may be had at once."""
+        """The next bytes to write, `room` of data at most, and the descriptors that go with their first byte."""
         self.now = now
         if self.is_backlogged:
             self._pulse.beat(now)  # it is not listened to meanwhile, but it takes what we write
@@ -363,9 +362,8 @@ class Link:
 
     def abandon(self) -> tuple[int, ...]:
         """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
-        left = (*self.sender.outbox.abandon(), *self._passengers)
-        self._passengers.clear()
-        return left
+        passengers, self._passengers = self._passengers, deque()
+        return (*self.sender.outbox.abandon(), *passengers)
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -406,7 +404,6 @@ class Link:
         return self._pulse.deadline()
 
     def tick(self, now: float) -> None:
-        """Time has passed."""
         self.now = now
         self._pulse.tick(now)
 

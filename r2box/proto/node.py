@@ -7,15 +7,6 @@ How a path is resolved, in this order: empty, the node itself; its own address, 
 which gets the rest; `service/NAME`, or NAME with nothing after it, a service here; `any/NAME`, that service here or at
 the nearest node that offers it; a node that discovery knows, whose path is put in front; else an error that names the
 address, this node, and what it does know.
-
-A second link to an address that is already linked: the first link is asked for a sign of life while the newcomer
-waits.  If it answers, the newcomer is refused; if not, it is taken for dead and the newcomer takes its place, or its
-session up.  So a neighbour that lost its connection without a farewell is back within `PROBE` seconds, and nobody can
-push a living neighbour out by using its name.  A link that is suspended is dead already: whoever can prove that it was
-at its other end goes on with it, and a neighbour that has begun anew ends it.
-
-Two nodes that connect to each other at the same moment may find both links up before either was there to be asked: then
-the node with the greater instance closes its second one, and the other lets it.
 """
 
 from __future__ import annotations
@@ -23,9 +14,12 @@ from __future__ import annotations
 from ..errors import BusyError, RefusedError, WireError
 from . import body as say
 from .address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
+from .allowance import RequestLimit
 from .attempt import Attempt, Way
 from .discovery import Discovery
-from .link import UP, Link
+from .limits import Limits
+from .link import Link
+from .link_collision import LinkCollision
 from .listing import describe_known, list_page, network_page, which_service
 from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
@@ -66,9 +60,10 @@ if TYPE_CHECKING:
         def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None: ...
 
 
-PROBE = 3.0  # seconds for an old link to show that it lives
 NAMED = 8  # names that an error message lists
 MAX_SERVICES = 4096  # offered at once by one node
+OPENS_AT_ONCE = 16384.0  # tunnels, after a silence: as many as a link may have
+REQUESTS_AT_ONCE = 2000.0
 
 
 class Service:
@@ -99,8 +94,9 @@ class Service:
 class Node:
     """The node `me.address`.  It is the `Owner` of its links."""
 
-    def __init__(self, me: Me, host: Host) -> None:
+    def __init__(self, me: Me, host: Host, limits: Limits | None = None) -> None:
         self.me = me
+        self.limits = limits or Limits()
         self.host = host
         self.links: dict[str, Link] = {}  # neighbours by address
         self.clients: dict[str, Link] = {}  # by virtual address: child/1
@@ -108,7 +104,7 @@ class Node:
         self.discovery = Discovery(me, host)
         self.meters = Meters(me.address)
         self.bench = Service(BENCH, self.meters)  # the only service that is nobody's, and in no listing
-        self._newcomers: dict[str, Link] = {}  # links that wait for the probe of an older one
+        self._collision = LinkCollision(me, self.links)
         self._last_client = 0
         self.doubt: Callable[[Attempt], object] = lambda attempt: None  # for who has a clock: see `net.doubt`
         self.probes = Probes(self.links)
@@ -129,75 +125,41 @@ class Node:
             return
         if link.is_local:
             raise WireError("a node on the control socket: use r2 connect")
-        if link.address in self._newcomers:
-            raise WireError(f"{self.address} is already linked to {link.address}")
-        old = self.links.get(link.address)
-        if old is None:
-            link.accept()
-        elif old.is_suspended:
-            self._replace(old, link)
-        else:
-            self._newcomers[link.address] = link
-            link.take_up(old)  # the other side may know already that the old one is cut
-            old.probe(link.now, PROBE)
-
-    def _replace(self, old: Link, newcomer: Link) -> None:
-        """`old` is suspended."""
-        if not newcomer.take_up(old):
-            old.close(f"{old.address} has begun anew")
-            newcomer.accept()
+        self._collision.hello(link)
 
     def link_suspended(self, link: Link, reason: str) -> None:
         self.host.suspended(link, reason)
         self.discovery.suspended(link, link.now)
-        newcomer = self._newcomers.get(link.address)
-        if newcomer is None:
-            return
-        if newcomer.is_up:  # both were up: the one that has a transport stays
-            link.close(f"{self.address} is already linked to {link.address}")
-        else:
-            del self._newcomers[link.address]
-            self._replace(link, newcomer)
+        self._collision.suspended(link)
 
     def link_resumed(self, link: Link, newcomer: Link) -> None:
-        if self._newcomers.get(link.address) is newcomer:
-            del self._newcomers[link.address]
+        self._collision.resumed(link, newcomer)
         self.host.resumed(link, newcomer)
         link.policy = newcomer.policy
         self.discovery.resumed(link, link.now)
 
     def link_alive(self, link: Link) -> None:
-        newcomer = self._newcomers.pop(link.address, None)
-        if newcomer is not None:
-            newcomer.close(f"{self.address} is already linked to {link.address}")
+        self._collision.alive(link)
 
     def link_up(self, link: Link) -> None:
-        table = self.clients if link.is_local else self.links
-        if link.address not in table:
-            table[link.address] = link
-        elif self.me.instance > link.peer["instance"]:
-            link.close(f"{self.address} is already linked to {link.address}")
+        if link.is_local:
+            self.clients[link.address] = link
+        elif not self._collision.up(link):
             return
         else:
-            self._newcomers[link.address] = link
-            if table[link.address].is_suspended:
-                table[link.address].close(f"{link.address} has begun anew")
+            link.opens = RequestLimit(self.limits["opens"], OPENS_AT_ONCE, link.now)
+            link.requests = RequestLimit(self.limits["requests"], REQUESTS_AT_ONCE, link.now)
         self.host.up(link)
 
     def link_down(self, link: Link, reason: str) -> None:
-        table = self.clients if link.is_local else self.links
-        if table.get(link.address) is link:
-            del table[link.address]
-        if self._newcomers.get(link.address) is link:
-            del self._newcomers[link.address]
+        if link.is_local:
+            self.clients.pop(link.address, None)
+            self.host.down(link, reason)
+            return
+        self._collision.down(link)
         self.discovery.remove(link, link.now)
         self.host.down(link, reason)
-        if link.address not in table and link.address in self._newcomers:
-            newcomer = self._newcomers.pop(link.address)
-            if newcomer.state == UP:
-                table[link.address] = newcomer
-            else:
-                newcomer.accept()
+        self._collision.promote(link.address)
 
     def link_measured(self, link: Link) -> None:
         if self.links.get(link.address) is link:
@@ -331,6 +293,8 @@ class Node:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
             if len(wish.path) + len(origin) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            if link.opens is not None and not link.opens.take(origin, link.now):
+                raise BusyError(f"{self.address}: too many tunnels opened a second; retry later")
             if fields["mode"] not in (STREAM, DATAGRAMS):
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
             target, _ = self.resolve(wish.path, origin)
@@ -363,6 +327,8 @@ class Node:
         try:
             if len(came.origin) + len(came.path) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            if link.requests is not None and not link.is_local and not link.requests.take(came.origin, link.now):
+                raise BusyError(f"{self.address}: too many requests a second; retry later")
             target, path = self.resolve(message.path, came.origin)
             if isinstance(target, Service):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
