@@ -31,7 +31,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         memory, packets            what is read into; a link on what loses packets
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
         doubt                      ways that lead to nobody
-        report                     what a daemon tells of its links and tunnels
+        report, job, peer          what a daemon tells of its links, tunnels and jobs; states of jobs; remote addresses
         entrance, daemon           where clients come in; a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
         hints                      the URL that was meant by what is almost one
@@ -45,7 +45,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         bridge, forward            a device and a stream; a tunnel for each connection
         engine                     a daemon in somebody else's process
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
-        view                       a daemon's report as rows and columns
+        view, columns              a daemon's report as rows; rows as tables
         ferry                      descriptors where none can pass
         reach, socketfile          finding the daemon; the file of its control socket
         splice, log                stdin and stdout; words on stderr

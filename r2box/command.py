@@ -80,6 +80,7 @@ TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
 NO_TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list", hidden=True)  # where it has no meaning
 WAIT = Option(("--wait",), "how long to wait for a daemon that is starting", "TIME", kind="time", default=2)
 COMMON = (VERBOSE, QUIET, SOCKET, WAIT, TARGET)
+WIDE = Option(("-w", "--wide"), "shorten nothing, however long the lines become", kind="flag")
 JSON = Option(("--json",), "as JSON, one object a line", kind="flag")
 _HELP = Option(("-h", "--help"), "show this help", kind="flag")
 STANDARD = (_HELP, Option(("--version",), "show the version", kind="flag"))

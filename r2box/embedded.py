@@ -22,6 +22,7 @@ from .errors import DaemonError, TransportError, UsageError
 from .library import Entry, Session, offer
 from .net.connector import Connector
 from .net.engine import Engine, Offer, Part
+from .net.job import Job, JobKind
 from .net.keeper import Keeper
 from .net.scheme import CONNECT, GATHER, LISTEN
 from .net.transport import STARTER, STDIO, parse_transport
@@ -193,8 +194,9 @@ class Link(Part):
         self._connector: Connector | None = None
         self._done: Callable[[], None] | None = None
         self._listens = False
+        self._job = Job(loop, JobKind.LINK, transport.text, expect)
         name = expect or transport.text
-        self._keeper = Keeper(loop, engine.log, name, transport, self._make) if retry else None
+        self._keeper = Keeper(loop, engine.log, name, transport, self._job, self._make) if retry else None
         super().__init__(engine, loop, daemon)
 
     def wait(self, timeout: float | None = None) -> str:
@@ -235,7 +237,7 @@ class Link(Part):
 
         engine = self._engine
         return Connector(
-            self._loop, engine.log, self._client, self._transport, engine.path, expect, up, ended,
+            self._loop, engine.log, self._client, self._transport, engine.path, expect, up, ended, self._job,
             patience=resume, lossy=lossy, listening=self._is_listening,
         )  # fmt: skip
 
@@ -245,6 +247,7 @@ class Link(Part):
             self._changed.notify_all()
 
     def _begin(self) -> None:
+        self._job.use(self._client)
         if self._keeper is not None:
             self._keeper.start()
             return

@@ -12,6 +12,7 @@ from .net.channel import socketpair
 from .net.client import Client
 from .net.connector import Connector
 from .net.forward import Forwarder
+from .net.job import Job, JobKind, JobState
 from .net.keeper import Keeper
 from .net.server import Server
 from .net.tasks import Tasks
@@ -130,8 +131,10 @@ class LinkPart(Part):
         super().__init__(manager)
         self._conn = conn
         self._transport = parse_transport(conn.cmd)
+        neighbour = conn.addr or ""
+        self._job = Job(self.loop, JobKind.LINK, self._transport.text, neighbour)
         name = f"link {conn.addr or conn.cmd}"
-        self._keeper = Keeper(self.loop, manager.log, name, self._transport, self._make)
+        self._keeper = Keeper(self.loop, manager.log, name, self._transport, self._job, self._make)
 
     def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
         manager, conn = self.manager, self._conn
@@ -144,12 +147,14 @@ class LinkPart(Part):
             conn.addr or "",
             linked,
             ended,
+            self._job,
             patience=conn.resume,
             lossy=conn.lossy,
             policy=conn.policy,
         )
 
     def _ready(self) -> None:
+        self._job.use(self._client)
         self._keeper.restart()
 
     def hurry(self) -> None:
@@ -178,6 +183,7 @@ class ServicePart(Part):
     ) -> None:
         super().__init__(manager)
         transport = parse_transport(cmd)
+        self._job = Job(self.loop, JobKind.SERVICE, transport.text, name)
         self._server = Server(
             self.loop,
             manager.log,
@@ -203,6 +209,8 @@ class ServicePart(Part):
 
     def _failed(self, error: R2Error) -> None:
         self.manager.log.error(f"service {self._server.name}: {error}")
+        self._job.enter(JobState.STOPPED, reason=str(error))
+        self._job.use(self._client)
         self.settled()
 
     def _finish(self, done: Callable[[], None]) -> None:
@@ -216,6 +224,7 @@ class PortPart(Part):
         super().__init__(manager)
         self._transport = parse_transport(forward.listen)
         self._path = parse_path(forward.target)
+        self._job = Job(self.loop, JobKind.FORWARD, forward.listen, forward.target)
         self._said = ""  # why it does not listen
         self._forwarder: Forwarder | None = None  # until the daemon has answered: the first connection is taken too
         self._timer: Timer | None = None  # of the next attempt to listen
@@ -227,7 +236,7 @@ class PortPart(Part):
 
     def _listen(self) -> None:
         self._forwarder = Forwarder(
-            self.loop, self.manager.log, self._transport, self._path, self._failed, self.settled
+            self.loop, self.manager.log, self._transport, self._path, self._failed, self._listening
         )
         self._forwarder.use(self._client)
 
@@ -236,7 +245,12 @@ class PortPart(Part):
             self._forwarder.use(None)
         super()._connect()
 
+    def _listening(self, where: str) -> None:
+        self._job.enter(JobState.LISTENING, where=where)
+        self.settled()
+
     def _ready(self) -> None:
+        self._job.use(self._client)
         if self._forwarder is None:
             self._listen()
         else:
@@ -246,6 +260,7 @@ class PortPart(Part):
         if str(error) != self._said:
             self._said = str(error)
             self.manager.log.error(f"forward {self._transport}: {error}; trying again")
+        self._job.enter(JobState.RETRYING, reason=str(error), delay=LISTEN_AGAIN)
         self.settled()
         self._timer = self.loop.later(LISTEN_AGAIN, self.hurry)
 

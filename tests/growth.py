@@ -117,6 +117,9 @@ class Station:
             wire, other = self.wires[link]
             self.net.wake(wire, link, other)
 
+    def now(self) -> float:
+        return self.net.now
+
     def up(self, link: Link) -> None:
         return
 

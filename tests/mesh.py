@@ -186,6 +186,9 @@ class Station:
 
     # -- the Host interface ------------------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        return self.mesh.now
+
     def up(self, link: Link) -> None:
         self.log.append(f"up {link.address}")
 

@@ -1,4 +1,4 @@
-"""What `r2 status` and `r2 top` show of a node's links and tunnels, and how top treats a terminal."""
+"""What `r2 status` and `r2 top` show of a node's links, tunnels and jobs, and how top treats a terminal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def pages(report: Report, now: float) -> Iterator[dict[str, Any]]:
 
 def routes(mesh: Mesh, name: str) -> list[Row]:
     node = mesh.stations[name].node
-    report = Report({}, node.links.values(), (), {})
+    report = Report({}, node.links.values(), (), {}, {})
     return [say.ROUTE.decode(line) for page in pages(report, mesh.now) for line in page["tunnels"]]
 
 
@@ -128,7 +128,7 @@ def test_a_report_of_many_comes_in_pages_and_tells_each_once() -> None:
     clients = [alice.tunnel("bob/carl/echo", b"abc", ends=False) for _ in range(3 * MAX_ITEMS)]
     mesh.idle()
     node = bob.node
-    report = Report({}, node.links.values(), (), {})
+    report = Report({}, node.links.values(), (), {}, {})
     labels: list[int] = []
     links: list[str] = []
     count = 0
@@ -216,7 +216,7 @@ def declared() -> dict[str, dict[str, tuple[type, ...]]]:
         assert meaning
         kinds += [{}] if field == "kind" else []
         kinds[-1][field] = TYPES[type_]
-    return dict(zip(("link", "tunnel"), kinds))
+    return dict(zip(("link", "tunnel", "job"), kinds))
 
 
 def test_json_has_what_is_declared(place: Place) -> None:
@@ -259,32 +259,36 @@ def test_a_link_over_tcp(place: Place) -> None:
     after = await_row(place, "bob", "link", resumes=0, tunnels=0, queue=0)
     for way in ("sent", "received"):
         assert 3 * MIB <= after[way] - before[way] < 3.1 * MIB
-    assert after["rate"] > 100_000
+    assert after["capacity"] > 100_000
     theirs = rows(place, "alice", "link")[0]  # as each tells its own age
 
     held.send(signal.SIGKILL)
-    waits = await_row(place, "alice", "link", state="waits")
+    waits = await_row(place, "alice", "link", state="suspended")
     assert "closed without a farewell" in waits["reason"]
     assert waits["age"] >= theirs["age"]
     place.start(f"r2 -v -s bob.sock connect {transport}").says("linked to alice")
     await_row(place, "alice", "link", state="up", resumes=1, reason="")
     await_trip(place, "bob")
     shown = place.run("r2 -s bob.sock status").out.splitlines()
-    assert re.fullmatch(r"LINK +STATE +RATE/s +IN +OUT +RTT +LOSS +CUTS +QUEUE +TUN +AGE +TRANSPORT", shown[0])
-    assert re.fullmatch(rf"alice +up +.* +3.0 MiB +3.0 MiB +\S+ ms +- +1 .* {transport}", shown[1])
+    assert re.fullmatch(r"LINK +STATE +IN +OUT +RTT +LOSS +TUN +AGE +PEER", shown[0])
+    peer = transport.partition("://")[2]
+    assert re.fullmatch(rf"alice +up +3.0 MiB +3.0 MiB +\S+ ms +- +0 +\d+ \S+ +{peer}", shown[1])
     assert shown[2] == ""
     assert shown[3].startswith("FROM ")
-    assert max(map(len, shown)) <= 120
-    assert " WHY" in place.run("r2 -s bob.sock status -l").out
+    assert re.fullmatch(rf"link +alice +up +- +{transport} +-", shown[-1])
+    assert max(map(len, shown)) <= 80
+    long = place.run("r2 -s bob.sock status -l").out
+    assert re.search(rf"^alice +\S+ .*- +0 +0 +1 +{transport} +-$", long, re.MULTILINE), long
+    assert re.search(r"^LINK +CAPACITY +LOSS +PACKETS +RESENT +CUTS +TRANSPORT +WHY$", long, re.MULTILINE), long
     assert place.run("r2 -s bob.sock -t alice status", status=1).err.endswith("alice: does not do that for others\n")
     assert "no daemon" in place.run("r2 -s nobody.sock status", status=1).err
 
 
-def test_a_greeting_and_a_link_over_stdio(place: Place) -> None:
+def test_a_handshake_and_a_link_over_stdio(place: Place) -> None:
     place.pair()
     place.start("r2 -s alice.sock connect -n carl 'sleep 1000'")
     row = await_row(place, "alice", "link", address="carl")
-    assert (row["state"], row["transport"], row["rtt"]) == ("greeting", "sleep 1000", None)
+    assert (row["state"], row["transport"], row["rtt"]) == ("handshake", "sleep 1000", None)
     assert await_row(place, "bob", "link")["transport"] == "-"
 
 
@@ -319,7 +323,7 @@ def test_what_tunnels_are_stalled_on(place: Place) -> None:
 
     held.send(signal.SIGKILL)
     for node in ("alice", "bob"):
-        await_row(place, node, "link", state="waits")
+        await_row(place, node, "link", state="suspended")
         assert {row["stalled"] for row in rows(place, node, "tunnel")} == {"transport"}
     assert {row["stalled"] for row in rows(place, "carl", "tunnel")} == {"its reader", "nothing"}
 
@@ -473,9 +477,9 @@ def test_the_keys_of_top(place: Place, terminals: Callable[..., Terminal]) -> No
     busy(place)
     top = terminals("-d 60")
     frame = top.shows(lambda frame: len(order(frame)) == 2)
-    assert frame[0].startswith("alice: 1 link, 2 tunnels; ")
+    assert frame[0].startswith("alice: 1 link, 2 tunnels, 1 job; ")
     heads = " ".join(line.split()[0] for line in frame if line)
-    assert re.sub(r"/\d+", "", heads) == "alice: LINK bob FROM child child"
+    assert re.sub(r"/\d+", "", heads) == "alice: LINK bob FROM child child JOB link"
     assert termios.tcgetattr(top.theirs) != top.modes
     top.press("b")
     top.shows(lambda frame: "by bytes" in frame[0] and order(frame) == ["eat", "sink"])
@@ -494,8 +498,10 @@ def test_the_keys_of_top(place: Place, terminals: Callable[..., Terminal]) -> No
     top.press("l")
     top.shows(lambda frame: frame[1].startswith("FROM"))
     top.press("t")
+    top.shows(lambda frame: frame[1].startswith("JOB"))
+    top.press("j")
     top.shows(lambda frame: len(frame) == 1)
-    top.press("lt")
+    top.press("ltj")
     top.shows(lambda frame: len(order(frame)) == 2)
     top.press("n1\r")
     top.shows(lambda frame: len(order(frame)) == 1)
@@ -629,7 +635,7 @@ def test_top_without_a_terminal(place: Place) -> None:
     began = time.monotonic()
     out = place.run("r2 -s alice.sock top -n 3 -d 0.3 -o bytes").out
     assert time.monotonic() - began > 0.6
-    assert out.count("alice: 1 link, 2 tunnels; ") == 3
+    assert out.count("alice: 1 link, 2 tunnels, 1 job; ") == 3
     assert order(out.splitlines()) == ["eat", "sink"] * 3
     assert "\x1b" not in out
     for options, said in (

@@ -13,6 +13,8 @@ from ..proto.policy import EVERYTHING
 from . import child
 from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
 from .dial import Dial, Listener
+from .job import JobState
+from .peer import address_of
 from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
 from .shell import missing_tool
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .datagram import Gatherer
     from .device import Device
+    from .job import Job
     from .log import Log
     from .loop import Loop, Timer
 
@@ -44,7 +47,8 @@ class Connector:
     makes any number of links, says on the log what becomes of each, and is over only when it cannot listen any more.
     `expect` is the only address that the neighbour may have ("": any), `patience` for how many seconds the tunnels wait
     for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature,
-    `policy` what is told and carried there.  `listening(where)` is called when a transport that listens does.
+    `policy` what is told and carried there.  `listening(where)` is called when a transport that listens does.  Its
+    state is reported as that of `job`; its end is left to the caller, who knows whether there is a next attempt.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Connector:
         expect: str,
         linked: Callable[[str], None],
         ended: Callable[[str, bool], None],
+        job: Job,
         *,
         patience: int = 0,
         lossy: bool = False,
@@ -74,7 +79,8 @@ class Connector:
         self._expect = expect
         self._on_linked = linked
         self._on_ended = ended
-        self._on_listening = listening
+        self._job = job
+        self._announce = listening
         self._pid = 0  # of the command, while it runs
         self._leash = -1  # of a command that starts links; closing it ends the command
         self._was_linked = False
@@ -86,12 +92,14 @@ class Connector:
         self._bridge: Bridge | None = None
         self._dial: Dial | None = None
         self._timer: Timer | None = None
+        self._peers: dict[int, str] = {}  # by request: who has connected to where we listen
         self._left: dict[int, Callable[[], None]] = {}  # by request: what is to be called when its link has ended
         self._is_copying = False  # our stdio is copied, as it could not be handed over
         self._is_over = False
 
     def start(self) -> None:
         """Open the transport.  OSError if a command cannot be started."""
+        self._job.enter(JobState.RUNNING if self._transport.how == STARTER else JobState.CONNECTING)
         try:
             self._transport.check_use(CONNECT)
         except UsageError as error:
@@ -199,10 +207,16 @@ class Connector:
         self._bridge = Bridge(self._loop, adopt(device.fds), Channel(ours), lambda why: None)
         self._attach((theirs,))
 
+    def _on_listening(self, where: str) -> None:
+        self._log.info(f"{self._transport}: listening at {where}")
+        self._job.enter(JobState.LISTENING, where=where)
+        self._announce(where)
+
     # -- what the daemon says ----------------------------------------------------------------------------------------
 
     def _attach(self, descriptors: tuple[int, ...], left: Callable[[], None] | None = None) -> None:
         """Hand a transport over; left() is called when its link has ended."""
+        peer = address_of(descriptors[0]) if self._listener is not None else ""
         id_ = self._client.request(
             say.ATTACH,
             self._heard,
@@ -217,6 +231,8 @@ class Connector:
             lent=int(self._transport.kind == STDIO),
             **fields_of(self._policy),
         )
+        if peer:
+            self._peers[id_] = peer
         if left is not None:
             self._left[id_] = left
 
@@ -231,19 +247,23 @@ class Connector:
     def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == say.LINKED:
             self._was_linked = True
+            if self._listener is None:
+                self._job.enter(JobState.UP, name=body["address"])
             self._on_linked(body["address"])
             return
         self._client.forget(body.id)
         if body.id in self._left:
             self._left.pop(body.id)()
+        peer = self._peers.pop(body.id, "")
+        where = f"{self._transport}: {peer}" if peer else str(self._transport)
         why = body["text"] or "the link ended"
         self.was_cut = body.kind == say.ENDED and bool(body["cut"])
         if body.kind == say.ENDED and body["code"] == ENDED:
-            self._log.info(f"{self._transport}: {why}")
+            self._log.info(f"{where}: {why}")
             why = ""
         if self._listener is not None:
             if why:
-                self._log.warning(f"{self._transport}: {why}")
+                self._log.warning(f"{where}: {why}")
             return
         self._link_over = why
         if self._is_copying:

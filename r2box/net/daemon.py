@@ -109,6 +109,9 @@ class Daemon:
 
     # -- what the node wants (Host) --------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        return self.loop.now()
+
     def up(self, link: Link) -> None:
         if link.is_local:
             self._guests[link] = Guest(self.loop, link)
@@ -249,6 +252,7 @@ class Daemon:
 
     def _forget(self, guest: Guest) -> None:
         """A client is gone, and all that hung on it goes too."""
+        guest.jobs.clear()
         for id_, link in list(guest.attached.items()):
             self._reports.pop(link, None)
             driver = self._drivers.get(link)
@@ -278,13 +282,20 @@ class Daemon:
         close_all(descriptors)
         if not body["start"]:
             links = (*self.node.links.values(), *self._strangers)
-            guest.report = Report(self._drivers, links, self._guests.values(), self.exchange.endpoints)
+            guests = self._guests.values()
+            guest.report = Report(self._drivers, links, guests, self.exchange.endpoints, self.node.services)
+            if body["clients"]:
+                guest.report.add_clients()
         if guest.report is None:
             raise RefusedError(f"{self.node.address}: a report is read from its beginning")
         page = guest.report.page(body["start"], self.loop.now())
         if not page["next"]:
             guest.report = None
         guest.say(say.STATUS_IS, body.id, address=self.node.address, **page)
+
+    def _on_job(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        close_all(descriptors)
+        guest.jobs.take(guest.link.address, body, self.loop.now())
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -415,4 +426,5 @@ _REQUESTS: dict[int, Callable[[Daemon, Guest, say.Body, tuple[int, ...]], None]]
     say.WATCH: Daemon._on_watch,
     say.ATTACH: Daemon._on_attach,
     say.STATUS: Daemon._on_status,
+    say.JOB: Daemon._on_job,
 }

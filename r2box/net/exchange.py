@@ -96,8 +96,11 @@ class Exchange:
         check_mode(guest, body["mode"])
         private, mode = bool(body["private"]), body["mode"]
         self.node.add_service(
-            Service(name, guest, runs=body["runs"], allow=allow, detail=body["detail"], private=private, mode=mode)
-        )
+            Service(
+                name, guest, runs=body["runs"], allow=allow, detail=body["detail"], private=private, mode=mode,
+                begun=self.loop.now(),
+            )
+        )  # fmt: skip
         if name:
             self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
             self.node.host.news("service-up", f"{self.node.address}/{name}", (), 0)

@@ -19,6 +19,7 @@ from .channel import Channel, adopt
 from .child import raise_file_limit
 from .client import Client
 from .dial import Listener
+from .job import Job, JobKind, JobState
 from .loop import Loop
 from .reach import WAIT, default_path, reach
 
@@ -94,8 +95,8 @@ class _Tunnel:
 class Forwarder:
     """Listens at `transport` and joins each connection, or each sender of UDP, to the service at `path`.
 
-    `listening()` is called when it does, `failed(TransportError)` once if it cannot at all.  A host that is missing is
-    the loopback.  A connection for which there is no tunnel, or whose tunnel fails, is reset.
+    `listening(where)` is called when it does, `failed(TransportError)` once if it cannot at all.  A missing host
+    is the loopback.  A connection for which there is no tunnel, or whose tunnel fails, is reset.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Forwarder:
         transport: Transport,
         path: tuple[str, ...],
         failed: Callable[[TransportError], None],
-        listening: Callable[[], object] = lambda: None,
+        listening: Callable[[str], object] = lambda where: None,
     ) -> None:
         self.loop = loop
         self._log = log
@@ -135,7 +136,7 @@ class Forwarder:
 
     def _listening(self, where: str) -> None:
         self._log.info(f"{self._name}: listening at {where}")
-        self._on_listening()
+        self._on_listening(where)
 
     def _unable(self, error: TransportError) -> None:
         self.is_listening = False
@@ -204,6 +205,8 @@ class Forwarding:
         self._loop.failed = log.bug
         self._client: Client | None = None
         self._forwarders: list[Forwarder] = []
+        name = format_path(path)
+        self._jobs = [Job(self._loop, JobKind.FORWARD, it.text, name, at) for at, it in enumerate(transports)]
         self._is_stopping = False
         self._is_well = True
         self._is_away = False
@@ -232,13 +235,20 @@ class Forwarding:
             self._log.info(f"{self._socket}: the daemon is there")
         self._is_away = False
         if not self._forwarders:
-            self._forwarders = [self._make(transport) for transport in self._transports]
+            self._forwarders = [self._make(*pair) for pair in zip(self._transports, self._jobs)]
+        for job in self._jobs:
+            job.use(self._client)
         for forwarder in self._forwarders:
             forwarder.use(self._client)
 
-    def _make(self, transport: Transport) -> Forwarder:
+    def _make(self, transport: Transport, job: Job) -> Forwarder:
         return Forwarder(
-            self._loop, self._log, transport, self._path, lambda error: self._fail(f"{transport}: {error}")
+            self._loop,
+            self._log,
+            transport,
+            self._path,
+            lambda error: self._fail(f"{transport}: {error}"),
+            lambda where: job.enter(JobState.LISTENING, where=where),
         )
 
     def _gone(self, why: str) -> None:
@@ -247,6 +257,8 @@ class Forwarding:
 
     def _missing(self, why: str) -> None:
         self._client = None
+        for job in self._jobs:
+            job.use(None)
         for forwarder in self._forwarders:
             forwarder.use(None)
         if not self._retry:

@@ -11,6 +11,7 @@ from ..proto import body as say
 from ..proto.outcome import Outcome
 from ..proto.route import Message
 from .ferry import Ferry
+from .job import JobTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Guest:
         self.incoming: dict[int, Incoming] = {}
         self.watching: dict[int, int] = {}  # by the id of WATCH: events that it was too slow for
         self.failed: set[Channel] = set()  # of tunnels that failed
+        self.jobs = JobTable()
         self.report: Report | None = None  # that it is being told
         self._last = 0
 

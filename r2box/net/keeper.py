@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 
+from .job import JobState
 from .transport import STARTER
+from .units import format_span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .connector import Connector
+    from .job import Job
     from .log import Log
     from .loop import Loop, Timer
     from .transport import Transport
@@ -22,10 +25,10 @@ MAX_SAID = 16  # different failures in a row that are worth a line
 
 
 class Keeper:
-    """Keeps a link over `transport` for `name`.
+    """Keeps a link over `transport`, called `name` in the log, whose state is that of `job`.
 
-    `make(linked, ended)` gives a new Connector with these callbacks.  Failures are said on the log, each once until a
-    link has lasted for a while.
+    `make(linked, ended)` gives a new Connector with these callbacks.  Failures are logged with the transport, each once
+    until a link has lasted for a while.
     """
 
     def __init__(
@@ -34,11 +37,14 @@ class Keeper:
         log: Log,
         name: str,
         transport: Transport,
+        job: Job,
         make: Callable[[Callable[[str], None], Callable[[str, bool], None]], Connector],
     ) -> None:
         self._loop = loop
         self._log = log
         self._name = name
+        self._where = name if str(transport) in name else f"{name}: {transport}"  # said with each failure
+        self._job = job
         self._make = make
         self._starts = transport.kind == STARTER  # it makes links by itself: that it runs is all that is seen of them
         self._delay = FIRST_DELAY
@@ -90,10 +96,12 @@ class Keeper:
         if was_steady or (connector is not None and connector.was_cut):
             self._delay = FIRST_DELAY
         jitter = 0.75 + os.urandom(1)[0] / 512  # so that many that failed together do not come back together
+        delay = self._delay * jitter
         if why and why not in self._said and len(self._said) < MAX_SAID:
-            self._log.warning(f"{self._name}: {why}; trying again")
+            self._log.warning(f"{self._where}: {why}; trying again in {format_span(round(delay, 1))}")
             self._said.add(why)
-        self._timer = self._loop.later(self._delay * jitter, self.start)
+        self._job.enter(JobState.RETRYING, reason=why or "the link ended", delay=delay)
+        self._timer = self._loop.later(delay, self.start)
         self._delay = min(2 * self._delay, LAST_DELAY)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What a daemon tells its clients of its links and tunnels (STATUS), page by page.
+"""What a daemon tells its clients of its links, tunnels and jobs (STATUS), page by page.
 
 A Report holds on to what there was when the first page was asked for, so that nothing is told twice and none is left
 out because others came or went.  Each page costs no more than it is long.
@@ -17,24 +17,27 @@ from __future__ import annotations
 
 from ..proto import body as say
 from ..proto.link import Link
+from ..proto.node import Service
 from ..proto.stream import Nobody, Stream
 from .exchange import Here
+from .guest import Guest
+from .job import JobKind, JobRecord, JobState
+from .peer import command_line, peer_address, peer_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from .driver import Driver
     from .endpoint import Endpoint
-    from .guest import Guest
 
 MAX_TEXT = 512  # characters of what others have written
 MAX_ITEMS = 1000  # looked at for one page, some of which are nothing to tell of: a few ms of the loop's time
 
 
 class Report:
-    """All links, and the tunnels on them, at one moment.  `ends` are the endpoints with their streams."""
+    """All links, the tunnels on them, and all jobs, at one moment.  `ends` are the endpoints with their streams."""
 
     def __init__(
         self,
@@ -42,28 +45,37 @@ class Report:
         links: Iterable[Link],
         guests: Iterable[Guest],
         ends: dict[Endpoint, Stream],
+        services: Mapping[str, Service],
     ) -> None:
         self._drivers = drivers
+        self._clients = {guest.link.address: guest for guest in guests}
         self._items: list[Any] = [*links]
         for link in self._items[:]:
             self._items += link.streams.values()
         self._items += ends.items()
-        for guest in guests:
+        for guest in self._clients.values():
             self._items += guest.tunnels.values()
+        for guest in self._clients.values():
+            self._items += guest.jobs.records.values()
+        self._items += services.values()
+
+    def add_clients(self) -> None:
+        """Tell of the programs on the control socket too."""
+        self._items += self._clients.values()
 
     def page(self, start: int, now: float) -> dict[str, Any]:
         """The fields of STATUS_IS from item number `start` on."""
-        found: dict[str, list[bytes]] = {"links": [], "tunnels": []}
+        found: dict[str, list[bytes]] = {"links": [], "tunnels": [], "jobs": [], "clients": []}
         size = 0
         for number in range(start, len(self._items)):
             item = self._items[number]
-            tell = _TELL.get(type(item))
-            line = tell(self, item, now) if tell is not None else b""
+            kind, tell = _TELL.get(type(item), _SILENT)
+            line = tell(self, item, now)
             size += len(line) + 4
             if number - start >= MAX_ITEMS or (size > say.MAX_LISTING and number > start):
                 break
             if line:
-                found["links" if isinstance(item, Link) else "tunnels"].append(line)
+                found[kind].append(line)
         else:
             number = 0
         return {"next": number, **{name: tuple(lines) for name, lines in found.items()}}
@@ -93,6 +105,7 @@ class Report:
             unacked=unacked,
             tunnels=len(link.streams),
             age=_ms(now - link.begun),
+            peer=peer_address(driver.channel)[:MAX_TEXT] if driver is not None else "",
         )
 
     def _crossing(self, stream: Stream, now: float) -> bytes:
@@ -114,11 +127,43 @@ class Report:
         )  # fmt: skip
 
 
-_TELL: dict[type, Callable[[Report, Any, float], bytes]] = {
-    Link: Report._link,
-    Stream: Report._crossing,
-    tuple: Report._ended,
-    Here: Report._local,
+    def _job(self, record: JobRecord, now: float) -> bytes:
+        guest = self._clients[record.client]
+        return b"" if guest.is_gone else record.line(now, self._process(guest))
+
+    def _service(self, service: Service, now: float) -> bytes:
+        guest: Guest = service.owner
+        return say.JOB_LINE.encode(
+            job=JobKind.SERVICE, state=JobState.UP, name=service.name, transport=service.detail[:MAX_TEXT],
+            age=_ms(now - service.begun), client=guest.link.address, pid=self._process(guest),
+        )  # fmt: skip
+
+    def _client(self, guest: Guest, now: float) -> bytes:
+        if guest.is_gone:
+            return b""
+        pid, software = self._process(guest), guest.link.peer["software"]
+        return say.CLIENT_LINE.encode(
+            client=guest.link.address, pid=pid, command=command_line(pid), software=software[:MAX_TEXT]
+        )
+
+    def _process(self, guest: Guest) -> int:
+        driver = self._drivers.get(guest.link)
+        return peer_process(driver.channel) if driver is not None else 0
+
+
+def _nothing(report: Report, item: Any, now: float) -> bytes:
+    return b""
+
+
+_SILENT = ("tunnels", _nothing)
+_TELL: dict[type, tuple[str, Callable[[Report, Any, float], bytes]]] = {
+    Link: ("links", Report._link),
+    Stream: ("tunnels", Report._crossing),
+    tuple: ("tunnels", Report._ended),
+    Here: ("tunnels", Report._local),
+    JobRecord: ("jobs", Report._job),
+    Service: ("jobs", Report._service),
+    Guest: ("clients", Report._client),
 }
 
 

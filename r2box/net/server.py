@@ -64,6 +64,7 @@ class Server:
         self._running: dict[int, int] = {}  # tunnel: process
         self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
         self._dials: dict[int, Dial] = {}
+        self._said = ""  # why the last connection could not be made, until one is
         self._done: Callable[[], None] | None = None
         if transport.how == DEVICE:
             from . import bridge, device  # noqa: F401  now, as the file under us may change before the first tunnel
@@ -185,8 +186,12 @@ class Server:
     def _dialled(self, id: int, got: int | TransportError) -> None:
         del self._dials[id]
         if isinstance(got, int):
+            self._said = ""
             self._send(say.STARTED, id, (got,))
         else:
+            if str(got) != self._said:
+                self._said = str(got)
+                self._log.warning(f"{self.name or 'cmd'}: {self.transport}: {got}")
             self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {got}"))
 
     def _exited(self, id: int, outcome: Outcome) -> None:

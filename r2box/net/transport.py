@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 TUN_NOTE = "socat has no option device-name=; tun-name= is used in its place"
 STDIO, COMMAND, STARTER = "stdio", "command", "starter"  # the kinds that have no scheme
-TCP, TCP_LISTEN = "tcp", "tcp-listen"
 
 
 class Transport:
@@ -130,8 +129,6 @@ class Transport:
 
             hint = hints.did_you_mean(hints.instead(self.text, self.kind, use))
             raise UsageError(f"{self}: cannot {WORDS[use]}: {why}{hint or f' (there are {instead})'}")
-        if use == CONNECT and self.kind in (TCP_LISTEN, "udp-listen") and not self.port:
-            raise UsageError(f"{self}: '0' is not a port (1 to 65535): nobody would find it")
         for name in self.options:
             if use == CONNECT and row.options[name].for_tunnels:
                 raise UsageError(f"{self}: {name}= is for tunnels, and this is to {WORDS[use]}")

@@ -1,6 +1,6 @@
-"""The other side of `report`: a daemon's links and tunnels as rows, and rows as columns for people.
+"""The other side of `report`: a daemon's links, tunnels, jobs and clients as rows; `columns` makes tables of them.
 
-A row is what `--json` shows, and `LINK_JSON` and `TUNNEL_JSON` say what is in it.
+A row is what `--json` shows; `LINK_JSON`, `TUNNEL_JSON` and `JOB_JSON` say what is in it.
 """
 
 from __future__ import annotations
@@ -8,29 +8,31 @@ from __future__ import annotations
 from ..errors import RefusedError
 from ..proto import body as say
 from ..proto.address import format_path
-from .units import format_size, format_span
+from .job import JobKind, JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from .client import Client
 
     Row = dict[str, Any]
 
-STATES = ("up", "waits", "greeting")  # by number, as `body` has them
+STATES = ("up", "suspended", "handshake")  # by number, as `body` has them
+JOBS = tuple(kind.name.lower() for kind in JobKind)
+JOB_STATES = tuple(state.name.lower() for state in JobState)
 WAYS = ("out", "in", "across", "local")
 STALLS = ("nothing", "its reader", "credit", "link", "transport", "service")
 
 # (field, type, meaning), as `Command` wants them
 LINK_JSON = [
-    ("kind", "text", '"link", or "tunnel" as below'),
+    ("kind", "text", '"link"; "tunnel" and "job" are below'),
     ("address", "text", "the neighbour; empty as long as it is unknown"),
-    ("state", "text", 'one of "up", "waits" (it was cut and waits for another transport) and "greeting"'),
-    ("reason", "text", "what it waits for or why it was cut; empty if it is up"),
+    ("state", "text", 'one of "up", "suspended" (it was cut and waits for another transport) and "handshake"'),
+    ("reason", "text", "why it is suspended; empty if it is not"),
     ("transport", "text", 'TRANSPORT as it was given to connect; "-" is stdio'),
-    ("rate", "integer", "bytes a second at which what is sent arrives there, as measured; 0 while unknown"),
+    ("capacity", "integer", "bytes a second that the path was seen to deliver; 0 while unknown"),
     ("received", "integer", "bytes from the neighbour, since the link came up, over all its transports"),
     ("sent", "integer", "bytes to the neighbour"),
     ("rtt", "number or null", "the round trip in seconds; null while unknown"),
@@ -42,7 +44,8 @@ LINK_JSON = [
      "sent again.  What tunnels want to send waits with its writer"),
     ("unacked", "integer", "bytes that were sent, and not acknowledged yet"),
     ("tunnels", "integer", "tunnels on it"),
-    ("age", "number", "seconds since it came up, or has begun to greet"),
+    ("age", "number", "seconds since it came up, or since the handshake began"),
+    ("peer", "text", "the remote address of its socket; empty where there is none"),
 ]  # fmt: skip
 TUNNEL_JSON = [
     ("kind", "text", '"tunnel"'),
@@ -60,12 +63,32 @@ TUNNEL_JSON = [
     ("label", "integer", "its number there"),
 ]  # fmt: skip
 
+JOB_JSON = [
+    ("kind", "text", '"job": a link, service or forward that a program keeps'),
+    ("job", "text", f"one of {', '.join(JOBS)}"),
+    ("name", "text", "of a link the neighbour, if it is known; the service; the target of a forward"),
+    ("state", "text", f"one of {', '.join(JOB_STATES)}; running: a command that makes links itself"),
+    ("transport", "text", "TRANSPORT as it was given"),
+    ("where", "text", "the addresses at which it listens; empty if it does not"),
+    ("reason", "text", "why the last attempt failed; empty after one that did not"),
+    ("next", "number or null", "seconds until the next attempt; null if none is waited for"),
+    ("tries", "integer", "attempts that failed, since the last one that did not"),
+    ("age", "number", "seconds in this state; connecting and retrying count as one"),
+    ("client", "text", "the program that keeps it: child/ID, as r2 ls -a has it"),
+    ("pid", "integer", "its process; 0 where the system does not say"),
+]
+
 MAX_ROWS = 200_000  # that are taken from one daemon
 PATIENCE = 10.0  # seconds for an answer
 
 
-def fetch(client: Client, path: tuple[str, ...], done: Callable[[str, list[Row]], None]) -> None:
-    """All rows, page by page: done(the node's address, rows).  RefusedError if there is no answer, or it is none."""
+def fetch(
+    client: Client, path: tuple[str, ...], done: Callable[[str, list[Row]], None], clients: bool = False
+) -> None:
+    """All rows, page by page: done(the node's address, rows); those of `clients` only where they are asked for.
+
+    RefusedError if there is no answer, or it is none.
+    """
     rows: list[Row] = []
 
     def ask_for(start: int) -> None:
@@ -76,6 +99,8 @@ def fetch(client: Client, path: tuple[str, ...], done: Callable[[str, list[Row]]
                 raise RefusedError(body["text"] if body.kind == say.ERROR else "an answer that is no report")
             rows.extend(_link(say.LINK.decode(line)) for line in body["links"])
             rows.extend(_tunnel(say.ROUTE.decode(line)) for line in body["tunnels"])
+            rows.extend(_job(say.JOB_LINE.decode(line)) for line in body["jobs"])
+            rows.extend({"kind": "client", **say.CLIENT_LINE.decode(line)} for line in body["clients"])
             if start < body["next"] and len(rows) < MAX_ROWS:
                 ask_for(body["next"])
             else:
@@ -84,7 +109,7 @@ def fetch(client: Client, path: tuple[str, ...], done: Callable[[str, list[Row]]
         def missed() -> None:
             raise RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s")
 
-        id_ = client.request(say.STATUS, page, path, start=start)
+        id_ = client.request(say.STATUS, page, path, start=start, clients=int(clients))
         timer = client.loop.later(PATIENCE, missed)
 
     ask_for(0)
@@ -94,7 +119,8 @@ def _link(line: Row) -> Row:
     packets = line["packets"]
     return {
         "kind": "link",
-        **line,
+        **{field: value for field, value in line.items() if field != "rate"},
+        "capacity": line["rate"],
         "state": _word(STATES, line["state"]),
         "reason": plain(line["reason"]),
         "transport": plain(line["transport"]),
@@ -121,6 +147,18 @@ def _tunnel(line: Row) -> Row:
     }
 
 
+def _job(line: Row) -> Row:
+    state = _word(JOB_STATES, line["state"])
+    return {
+        "kind": "job",
+        **line,
+        "job": _word(JOBS, line["job"]),
+        "state": state,
+        "next": line["next"] / 1000 if line["next"] else None,
+        "age": line["age"] / 1000,
+    }
+
+
 def _word(words: tuple[str, ...], number: int) -> str:
     """That a later daemon may have more of."""
     return words[number] if number < len(words) else f"unknown ({number})"
@@ -129,69 +167,3 @@ def _word(words: tuple[str, ...], number: int) -> str:
 def plain(text: str) -> str:
     """What others have written, without what a terminal would obey."""
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _text(value: Any) -> str:
-    return str(value) or "-"
-
-
-def _size(value: float) -> str:
-    return format_size(value) if value else "0"
-
-
-def _span(value: float | None) -> str:
-    return "-" if value is None else format_span(value)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}%"
-
-
-# kind: field: (title, how it is shown)
-COLUMNS: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {
-    "link": {
-        "address": ("LINK", _text),
-        "state": ("STATE", _text),
-        "sent_rate": ("OUT/s", _size),  # these two are only known to who looks twice
-        "received_rate": ("IN/s", _size),
-        "rate": ("RATE/s", _size),
-        "sent": ("OUT", _size),
-        "received": ("IN", _size),
-        "rtt": ("RTT", _span),
-        "loss": ("LOSS", _share),
-        "packets": ("PACKETS", str),
-        "resent": ("RESENT", str),
-        "resumes": ("CUTS", str),
-        "queue": ("QUEUE", _size),
-        "unacked": ("UNACKED", _size),
-        "tunnels": ("TUN", str),
-        "age": ("AGE", _span),
-        "transport": ("TRANSPORT", _text),
-        "reason": ("WHY", _text),
-    },
-    "tunnel": {
-        "from": ("FROM", _text),
-        "to": ("TO", _text),
-        "way": ("WAY", _text),
-        "sent_rate": ("SENT/s", _size),
-        "received_rate": ("BACK/s", _size),
-        "sent": ("SENT", _size),
-        "received": ("BACK", _size),
-        "idle": ("IDLE", _span),
-        "age": ("AGE", _span),
-        "link": ("LINK", _text),
-        "label": ("LABEL", str),
-        "stalled": ("STALLED ON", _text),
-    },
-}
-
-
-def table(kind: str, fields: Iterable[str], rows: list[Row]) -> list[str]:
-    """The lines of a table, its head first; columns are as wide as what is in them."""
-    columns = []
-    for field in fields:
-        title, show = COLUMNS[kind][field]
-        cells = [title, *(show(row[field]) for row in rows)]
-        width = max(map(len, cells))
-        columns.append([cell.ljust(width) if show is _text else cell.rjust(width) for cell in cells])
-    return ["  ".join(cells).rstrip() for cells in zip(*columns)]

@@ -30,6 +30,7 @@ STATUS = 0x0B  # your links and tunnels, with all that is known of them
 LEAVE = 0x08  # end all that hangs on me; DONE when it has
 NETWORK = 0x0A  # what have you heard of: all nodes `after` a name, the node `name`, or those that offer `service`?
 WATCH = 0x0C  # tell me what comes and goes, as EVENTs
+JOB = 0x0D  # the state of a link, service or forward that the client keeps; there is no answer
 
 ANSWER = 0x40  # from here on: answers and events
 PONG = 0x40
@@ -82,7 +83,14 @@ BODIES = {
     LEAVE: Fields("LEAVE"),
     NETWORK: Fields("NETWORK", after=(1, "text"), name=(2, "text"), service=(3, "text")),
     WATCH: Fields("WATCH"),
-    STATUS: Fields("STATUS", start=(1, "uint")),
+    # `clients`: the programs on the control socket too
+    STATUS: Fields("STATUS", start=(1, "uint"), clients=(2, "uint")),
+    # `number` tells the jobs of a client apart; `job` and `state` are of `net.job`; `where`: where it listens; `next`:
+    # milliseconds until the next attempt; `tries`: attempts that failed in a row.
+    JOB: Fields(
+        "JOB", number=(1, "uint"), job=(2, "uint"), state=(3, "uint"), name=(4, "text"), transport=(5, "text"),
+        where=(6, "text"), reason=(7, "text"), next=(8, "uint"), tries=(9, "uint"),
+    ),
     PONG: Fields("PONG", data=(1, "bytes")),
     LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),
     OPENED: Fields("OPENED"),
@@ -97,7 +105,10 @@ BODIES = {
     EVENT: Fields(
         "EVENT", what=(1, "text"), name=(2, "text"), path=(3, "path"), cost=(4, "uint"), missed=(5, "uint")
     ),
-    STATUS_IS: Fields("STATUS_IS", links=(1, "each"), tunnels=(2, "each"), next=(3, "uint"), address=(4, "text")),
+    STATUS_IS: Fields(
+        "STATUS_IS", links=(1, "each"), tunnels=(2, "each"), next=(3, "uint"), address=(4, "text"), jobs=(5, "each"),
+        clients=(6, "each"),
+    ),
 }
 
 # One line of a LISTING: kind is "node", "service" or "client".
@@ -106,11 +117,13 @@ ENTRY = Fields("entry", kind=(1, "text"), name=(2, "text"), detail=(3, "text"))
 # One node of a NETWORK_IS: the best path to it, its cost in microseconds, for how many milliseconds it has been that,
 # and how many neighbours know a way.
 KNOWN = Fields("known", path=(1, "path"), cost=(2, "uint"), age=(3, "uint"), ways=(4, "uint"), services=(5, "each"))
-# A line of STATUS_IS about a link.  Sizes are bytes, `rtt` is in microseconds, `age` in milliseconds.
+# A line of STATUS_IS about a link.  Sizes are bytes, `rtt` is in microseconds, `age` in milliseconds; `rate` is the
+# measured capacity of the path, in bytes a second; `peer` is the remote address of a socket.
 LINK = Fields(
     "link", address=(1, "text"), state=(2, "uint"), reason=(3, "text"), transport=(4, "text"), rate=(5, "uint"),
     received=(6, "uint"), sent=(7, "uint"), rtt=(8, "uint"), packets=(9, "uint"), resent=(10, "uint"),
     resumes=(11, "uint"), queue=(12, "uint"), unacked=(13, "uint"), tunnels=(14, "uint"), age=(15, "uint"),
+    peer=(16, "text"),
 )
 LINK_UP, LINK_WAITS, LINK_GREETS = range(3)  # its states
 
@@ -122,6 +135,14 @@ ROUTE = Fields(
 )
 WAY_OUT, WAY_IN, WAY_ACROSS, WAY_LOCAL = range(4)  # from here, to here, through here; within
 FREE, READER, CREDIT, TURN, CUT, SERVICE = range(6)  # what it is stalled on
+
+# And one about a job: the fields of JOB, since when (`age`, in milliseconds), and the client that keeps it.
+JOB_LINE = Fields(
+    "job", job=(2, "uint"), state=(3, "uint"), name=(4, "text"), transport=(5, "text"), where=(6, "text"),
+    reason=(7, "text"), next=(8, "uint"), tries=(9, "uint"), age=(10, "uint"), client=(11, "text"), pid=(12, "uint"),
+)
+# And one about a client: its process, 0 while unknown, and the command line of that.
+CLIENT_LINE = Fields("client", client=(1, "text"), pid=(2, "uint"), command=(3, "text"), software=(4, "text"))
 
 MAX_LISTING = MAX_CONTROL // 2  # a page of a listing; the next one is asked for with `start`
 

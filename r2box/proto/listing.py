@@ -34,7 +34,7 @@ def list_page(node: Node, body: say.Body, to_own: bool) -> bytes:
 def _connected(node: Node, clients: bool, to_own: bool) -> Iterator[tuple[str, str, str]]:
     """What a node is connected to: (kind, name, detail)."""
     for address, link in sorted(node.links.items()):
-        yield "node", address, f"waits for a transport: {link.reason}" if link.is_suspended else ""
+        yield "node", address, f"suspended: {link.reason}" if link.is_suspended else ""
     for name in sorted(node.services):
         if name and (to_own or not node.services[name].private):
             yield "service", SERVICE + name, node.services[name].detail

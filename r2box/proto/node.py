@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     class Host(Protocol):
         """What a node needs done for it."""
 
+        def now(self) -> float: ...  # on the clock of the links; theirs is that of their last event
         def up(self, link: Link) -> None: ...
         def down(self, link: Link, reason: str) -> None: ...
         def suspended(self, link: Link, reason: str) -> None: ...
@@ -69,19 +70,12 @@ REQUESTS_AT_ONCE = 2000.0
 class Service:
     """A service of this node.  `owner` is whatever the host wants to find it by."""
 
-    __slots__ = ("allow", "detail", "mode", "name", "owner", "private", "runs")
+    __slots__ = ("allow", "begun", "detail", "mode", "name", "owner", "private", "runs")
 
     def __init__(
-        self,
-        name: str,
-        owner: Any,
-        *,
-        runs: bool = True,
-        allow: tuple[str, ...] = (),
-        detail: str = "",
-        private: bool = False,
-        mode: int = STREAM,
-    ) -> None:
+        self, name: str, owner: Any, *, runs: bool = True, allow: tuple[str, ...] = (), detail: str = "",
+        private: bool = False, mode: int = STREAM, begun: float = 0.0,
+    ) -> None:  # fmt: skip
         self.name = name  # "" for the node's own command
         self.owner = owner
         self.runs = runs  # a program is run for each tunnel; else the server gives a descriptor of its own
@@ -89,6 +83,7 @@ class Service:
         self.detail = detail
         self.private = private  # no other node is told of it
         self.mode = mode  # of the tunnels that it takes: STREAM or DATAGRAMS
+        self.begun = begun  # when it was offered
 
 
 class Node:
@@ -157,7 +152,7 @@ class Node:
             self.host.down(link, reason)
             return
         self._collision.down(link)
-        self.discovery.remove(link, link.now)
+        self.discovery.remove(link, self.host.now())
         self.host.down(link, reason)
         self._collision.promote(link.address)
 
@@ -262,11 +257,12 @@ class Node:
     def _doubt(self, route: Route) -> None:
         link = self.links.get(route.path[0])
         if link is not None:
-            self.discovery.doubt(route, link.now)
+            self.discovery.doubt(route, self.host.now())
 
     def _way(self, n0: str, link: Any, wish: Message, route: Route | None, mode: int) -> Way:
         def begin(far: End) -> Stream:
             onward = hop(n0, wish)[1]
+            link.now = self.host.now()
             stream: Stream | None = link.open({"path": onward.path, "origin": onward.origin, "mode": mode})
             if stream is None:
                 raise BusyError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")

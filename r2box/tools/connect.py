@@ -9,12 +9,13 @@ from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, UsageError
 from ..net.client import Client
 from ..net.connector import Connector
+from ..net.job import Job, JobKind
 from ..net.keeper import Keeper
-from ..net.log import Log
+from ..net.log import INFO, WARNING, Log
 from ..net.loop import Loop
 from ..net.reach import reach
 from ..net.rules import OF_LINK, policy_of
-from ..net.scheme import CONNECT, EXEC_HELP, URL_HELP
+from ..net.scheme import CONNECT, EXEC_HELP, GATHER, LISTEN, URL_HELP
 from ..net.transport import STDIO, explain, parse_transport, summary
 from ..net.units import parse_patience
 from ..proto.address import check_address
@@ -41,7 +42,8 @@ COMMAND = Command(
     description=(
         "Runs TRANSPORT and gives its stdin and stdout to the daemon, which speaks to the daemon at the other end.  "
         "r2-connect stays until the link ends, to say how it went.  tcp-listen makes a link of every connection; "
-        "without a HOST it listens at every address of this host.\n\n"
+        "without a HOST it listens at every address of this host.  With port 0 the system chooses one; stderr and "
+        "r2 status say which.\n\n"
         "When the transport ends without a farewell, or is silent for too long, the tunnels over it wait.  The next "
         "link between the same two daemons, over whatever transport, takes them up, and nothing is lost.  With "
         "--retry that is tried after 100 ms, then less and less often, at least every 30 s; SIGHUP tries at once.\n\n"
@@ -85,9 +87,11 @@ class _Connect:
         self._patience = patience
         self._lossy = args.lossy
         self._policy = policy_of(args)
-        self._log = Log("r2-connect", args.verbose - 2 * args.quiet)
+        level = INFO if transport.how in (LISTEN, GATHER) else WARNING
+        self._log = Log("r2-connect", max(level, args.verbose) - 2 * args.quiet)
         sock, self._path = reach(args.socket, args.wait)
         self._loop = Loop()
+        self._job = Job(self._loop, JobKind.LINK, transport.text, expect)
         self._status = OK
         self._is_stopping = False
         self._had_terminal = os.isatty(2)
@@ -95,7 +99,7 @@ class _Connect:
         self._keeper: Keeper | None = None
         self._connector: Connector | None = None
         if args.retry:
-            self._keeper = Keeper(self._loop, self._log, args.node or transport.text, transport, self._make)
+            self._keeper = Keeper(self._loop, self._log, expect or transport.text, transport, self._job, self._make)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.on_signal(number, self._stop)
         self._loop.on_signal(signal.SIGHUP, self._hang_up)
@@ -114,12 +118,14 @@ class _Connect:
             self._expect,
             linked,
             ended,
+            self._job,
             patience=self._patience,
             lossy=self._lossy,
             policy=self._policy,
         )
 
     def _ready(self) -> None:
+        self._job.use(self._client)
         if self._keeper is not None:
             self._keeper.start()
             return

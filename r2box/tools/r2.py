@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..command import JSON, Argument, Command, Option
+from ..command import JSON, WIDE, Argument, Command, Option
 from ..errors import OK
 from ..net.asking import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of, show_json
 from ..net.client import Client, ask
@@ -11,7 +11,7 @@ from ..proto.address import SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ..command import Args
@@ -43,18 +43,26 @@ LS = Command(
         Option(("-l", "--long"), "with what each one is", kind="flag"),
         Option(("-a", "--all"), "clients of the node's control socket too", kind="flag"),
         Option(("-R", "--recursive"), "all that it knows, with the way to each, cost, age", kind="flag"),
+        WIDE,
         JSON,
     ],
     description=(
+        "With -l the local node tells, besides, what its neighbours are linked by, which links and forwards are "
+        "configured in what state, with the reason and the next attempt, and with -a the process and the command of "
+        "each client.  Of other nodes nothing of that is shown.  Lines have at most the width of the terminal, which "
+        "COLUMNS overrides, or 80 characters; longer texts are shortened.\n\n"
         "-R shows every node and service that the target has heard of, the nearest first: the way, what it costs (its "
         "round trip, and 1 ms for each link), and for how long it has been that."
     ),
     examples=[("r2 ls -R", "every node and service that is known, with the way to each")],
     json=[
-        ("kind", "text", "node, service or client"),
-        ("name", "text", "its address, service/NAME or child/ID"),
+        ("kind", "text", "node, service or client; with -l also link or forward, of those that r2 status calls jobs"),
+        ("name", "text", "its address, service/NAME or child/ID; of a link that has no neighbour yet its transport"),
         PATH_FIELD,
-        ("detail", "text", "of a link: what it waits for; of a service: its command; of a client: its software"),
+        ("detail", "text", "of a node: how it is linked, and why it is suspended; of a service: its command; of a "
+         "client: its command or its software; of a link or forward: its state, and why it failed"),
+        ("state", "text", "of nodes, links and forwards with -l, as r2 status has it; else empty"),
+        ("pid", "number", "of clients with -l: the process; else 0"),
         COST_FIELD,
         AGE_FIELD,
         ("ways", "number", "how many neighbours know a way; these last three with -R only"),
@@ -64,41 +72,82 @@ LS = Command(
 )
 
 
+LEAST_NAME = 24  # characters of a name that are shown however long the rest is
+
+
 def main_ls(args: Args) -> int:
     path = join_targets(args.target)
 
     def steps(client: Client, done: Callable[[], None]) -> None:
-        def show(_: str, entries: list[dict[str, Any]]) -> None:
+        def listed(_: str, found: list[dict[str, Any]]) -> None:
+            entries = [{**entry, "state": "", "pid": 0} for entry in found]
+            if args.long and not path:
+                from ..net.view import fetch  # which a plain listing does not wait for
+
+                jobs = not args.recursive
+                fetch(client, path, lambda _, rows: go_on([*_described(entries, rows, jobs)]), clients=args.all)
+            else:
+                go_on(entries)
+
+        def go_on(entries: list[dict[str, Any]]) -> None:
             if args.recursive:
-                ask_all(client, say.NETWORK, path, lambda _, known: show_all(entries, known), give_up)
-                return
-            for entry in entries:
-                _show_entry(args, entry)
+                ask_all(client, say.NETWORK, path, lambda _, known: show(_everything(entries, known)), give_up)
+            else:
+                show([{**entry, "path": entry["name"]} for entry in entries])
+
+        def show(rows: list[dict[str, Any]]) -> None:
+            if args.json:
+                for row in rows:
+                    show_json(**row)
+            else:
+                print("".join(f"{line}\n" for line in _table(args, rows)), end="")
             done()
 
-        def show_all(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> None:
-            for row in _everything(entries, known):
-                _show_known(args, row)
-            done()
-
-        ask_all(client, say.LIST, path, show, give_up, clients=int(args.all))
+        ask_all(client, say.LIST, path, listed, give_up, clients=int(args.all))
 
     ask(args.socket, steps, args.wait)
     return OK
 
 
-def _show_entry(args: Args, entry: dict[str, Any]) -> None:
-    if args.json:
-        show_json(**entry, path=entry["name"])
-    elif args.long:
-        print(f"{entry['kind']:<8} {entry['name']:<24} {entry['detail']}".rstrip())
-    else:
-        print(entry["name"])
+def _described(
+    entries: list[dict[str, Any]], rows: list[dict[str, Any]], jobs: bool
+) -> Iterator[dict[str, Any]]:
+    """`entries` with what the local node tells of them besides (`rows`), and the `jobs` that are not among them."""
+    from ..net.columns import endpoint
+
+    links = {row["address"]: row for row in rows if row["kind"] == "link" and row["state"] != "handshake"}
+    clients = {row["client"]: row for row in rows if row["kind"] == "client"}
+    for entry in entries:
+        link, client = links.get(entry["name"]), clients.get(entry["name"])
+        if entry["kind"] == "node" and link is not None:
+            entry["state"] = link["state"]
+            entry["detail"] = f"up, {endpoint(link)}" if link["state"] == "up" else entry["detail"]
+        elif entry["kind"] == "client" and client is not None:
+            entry["pid"] = client["pid"]
+            entry["detail"] = f"pid {client['pid']}, {client['command'] or client['software']}"
+        yield entry
+    for row in rows if jobs else ():
+        if row["kind"] == "job" and (row["job"] == "forward" or row["state"] != "up"):
+            name = SERVICE + row["name"] if row["job"] == "service" else row["name"] or row["transport"]
+            detail = _describe_job(row)
+            yield {"kind": row["job"], "name": name, "detail": detail, "state": row["state"], "pid": 0}
+
+
+def _describe_job(row: dict[str, Any]) -> str:
+    """`retrying in 5 s, tcp://bob:4721: Connection refused`"""
+    from ..net.columns import next_attempt
+
+    said = f"retrying in {next_attempt(row)}" if row["next"] is not None else row["state"]
+    if row["where"]:
+        return f"{said} at {row['where']}"
+    if row["name"]:  # else the transport stands in its place
+        said += f", {row['transport']}"
+    return f"{said}: {row['reason']}" if row["reason"] else said
 
 
 def _everything(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What a node is connected to and what it has heard of, the nearest first."""
-    details = {entry["name"]: entry["detail"] for entry in entries}
+    listed = {entry["name"]: entry for entry in entries}
     heard = {entry["path"][-1] for entry in known}
     rows = [
         {**entry, "path": entry["name"], "cost": 0.0, "age": 0.0, "ways": 1}
@@ -111,16 +160,23 @@ def _everything(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> l
         for name in ("", *names_of(entry)):
             own = SERVICE + name if name else entry["path"][-1]
             path = format_path((*entry["path"], own) if name else entry["path"])
-            detail = "" if name else details.get(own, "")
-            kind = "service" if name else "node"
-            rows.append({"kind": kind, "name": own, "path": path, "detail": detail, **rest})
+            more = {} if name else listed.get(own, {})
+            more = {"detail": more.get("detail", ""), "state": more.get("state", ""), "pid": 0}
+            rows.append({"kind": "service" if name else "node", "name": own, "path": path, **more, **rest})
     return rows
 
 
-def _show_known(args: Args, row: dict[str, Any]) -> None:
-    if args.json:
-        show_json(**row)
-        return
-    cost, age = f"{row['cost'] * 1000:.1f} ms", f"{row['age']:.0f} s"
-    kind = f"{row['kind']:<8} " if args.long else ""
-    print(f"{kind}{row['path']:<40} {cost:>10} {age:>9}  {row['detail'] if args.long else ''}".rstrip())
+def _table(args: Args, rows: list[dict[str, Any]]) -> list[str]:
+    if not (args.long or args.recursive):
+        return [row["name"] for row in rows]
+    from ..net.columns import NAME, NUMBER, TEXT, display_width, lines
+
+    columns: list[tuple[int, list[str]]] = [(NAME, [row["path"] for row in rows])]
+    if args.recursive:
+        columns.append((NUMBER, [f"{row['cost'] * 1000:.1f} ms" for row in rows]))
+        columns.append((NUMBER, [f"{row['age']:.0f} s" for row in rows]))
+    if args.long:
+        columns = [(TEXT, [row["kind"] for row in rows]), *columns, (TEXT, [row["detail"] for row in rows])]
+    styles, cells = zip(*columns)
+    least = [LEAST_NAME if style == NAME else 0 for style in styles]
+    return lines(cells, styles, None if args.wide else display_width(), least)

@@ -1,11 +1,12 @@
-"""r2 status: what a node's links and tunnels do at this moment."""
+"""r2 status: what a node's links, tunnels and jobs do at this moment."""
 
 from __future__ import annotations
 
-from ..command import Command, Option
+from ..command import JSON, WIDE, Command, Option
 from ..errors import OK
 from ..net.client import Client, ask
-from ..net.view import LINK_JSON, TUNNEL_JSON, fetch, table
+from ..net.columns import display_width, table
+from ..net.view import JOB_JSON, LINK_JSON, TUNNEL_JSON, fetch
 from ..proto.address import join_targets
 
 TYPE_CHECKING = False
@@ -17,35 +18,50 @@ if TYPE_CHECKING:
 
 STATUS = Command(
     "r2 status",
-    "show what the links and tunnels of the local node do",
+    "show what the links, tunnels and jobs of the local node do",
     options=[
-        Option(("-l", "--long"), "with more columns", kind="flag"),
-        Option(("--json",), "as JSON, one object a line", kind="flag"),
+        Option(("-l", "--long"), "with a second table of each kind, of what else is known", kind="flag"),
+        WIDE,
+        JSON,
     ],
     description=(
-        "One table of links and one of tunnels: those that begin here, end here, or only cross this node.  Of local "
-        "ones, whose bytes do not pass the daemon, it shows those that it still knows of.  A node answers only to "
-        "the programs on its own control socket.\n\n"
-        "RATE/s is what the path of a link was seen to deliver, not what it delivers now; LOSS, of links that go in "
-        "packets, the share that had to be sent again; CUTS, how often a link went on over another transport; QUEUE, "
-        "the bytes that wait in the daemon, without those of tunnels, which wait with their writers.  SENT is what "
-        "went from FROM to TO, and BACK what came back."
+        "One table of links, one of tunnels: those that begin here, end here, or only cross this node, and one of "
+        "jobs: the links, services and forwards that programs keep (r2 connect, r2 serve, r2 forward, r2dm), in "
+        "whatever state they are.  Of local tunnels, whose bytes do not pass the daemon, it shows those that it still "
+        "knows of.  A node answers only to the programs on its own control socket.\n\n"
+        "A job is connecting, listening, up, running (a command that makes links itself), retrying, which is done in "
+        "NEXT, or stopped; DETAIL is where it listens, or why it failed.\n\n"
+        "PEER is the remote address of a link's socket, or else its TRANSPORT, or why the link is suspended.  "
+        "CAPACITY is what its path was seen to deliver in a second, not what it delivers now; LOSS, of links that go "
+        "in packets, the share that had to be sent again; CUTS, how often a link was resumed over another transport; "
+        "QUEUE, the bytes that wait in the daemon, without those of tunnels, which wait with their writers.  SENT is "
+        "what went from FROM to TO, and BACK what came back.\n\n"
+        "Lines have at most the width of the terminal, which COLUMNS overrides, or 80 characters; longer texts are "
+        "shortened."
     ),
-    examples=[("r2 status --json | grep credit", "tunnels whose far end does not read")],
+    examples=[
+        ("r2 status --json | grep credit", "tunnels whose far end does not read"),
+        ("r2 status -w | grep retrying", "links and forwards that are down, and why"),
+    ],
     statuses=[("0", "done"), ("1", "there is no daemon"), ("2", "wrong usage")],
     seealso=["r2(1)"],
-    json=[*LINK_JSON, *TUNNEL_JSON],
+    json=[*LINK_JSON, *TUNNEL_JSON, *JOB_JSON],
 )
+# kind: its tables, each a list of columns
 SHORT = {
-    "link": "address state rate received sent rtt loss resumes queue tunnels age transport".split(),
-    "tunnel": "from to sent received idle age stalled".split(),
+    "link": ["address state received sent rtt loss tunnels age endpoint".split()],
+    "tunnel": ["from to sent received idle age stalled".split()],
+    "job": ["job name state next transport detail".split()],
 }
 LONG = {
-    "link": "address state rate received sent rtt loss packets resent resumes queue unacked tunnels age transport "
-            "reason".split(),
-    "tunnel": "from to way sent received idle age link label stalled".split(),
-}  # fmt: skip
-ORDER = {"link": ("address",), "tunnel": ("link", "label")}
+    "link": [
+        "address state received sent rtt queue unacked tunnels age peer".split(),
+        "address capacity loss packets resent resumes transport reason".split(),
+    ],
+    "tunnel": [*SHORT["tunnel"], "from to way link label".split()],
+    "job": [*SHORT["job"], "job name tries age client pid transport".split()],
+}
+ORDER = {"link": ("address",), "tunnel": ("link", "label"), "job": ("job", "name", "transport")}
 
 
 def main(args: Args) -> int:
@@ -53,7 +69,8 @@ def main(args: Args) -> int:
 
     def steps(client: Client, done: Callable[[], None]) -> None:
         def show(_: str, rows: list[Row]) -> None:
-            for line in _json(rows) if args.json else _tables(rows, LONG if args.long else SHORT):
+            width = None if args.wide else display_width()
+            for line in _json(rows) if args.json else _tables(rows, LONG if args.long else SHORT, width):
                 print(line)
             done()
 
@@ -69,12 +86,10 @@ def _json(rows: list[Row]) -> list[str]:
     return [json.dumps(row) for row in rows]
 
 
-def _tables(rows: list[Row], shown: dict[str, list[str]]) -> list[str]:
-    lines: list[str] = []
-    for kind, fields in shown.items():
+def _tables(rows: list[Row], shown: dict[str, list[list[str]]], width: int | None) -> list[str]:
+    found: list[str] = []
+    for kind, tables in shown.items():
         those = sorted((row for row in rows if row["kind"] == kind), key=lambda row: [row[key] for key in ORDER[kind]])
-        for row in those:
-            if kind == "link" and row["reason"] and "reason" not in fields:
-                row["transport"] += f" ({row['reason']})"
-        lines += [*([""] if lines else []), *table(kind, fields, those)]
-    return lines
+        for fields in tables:
+            found += [*([""] if found else []), *table(kind, fields, those, width)]
+    return found

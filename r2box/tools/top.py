@@ -1,4 +1,4 @@
-"""r2 top: what a node's links and tunnels do, again and again.
+"""r2 top: what a node's links, tunnels and jobs do, again and again.
 
     Top      what is shown, and what the keys change of it
     Screen   a terminal that is lent to us: drawn on without waiting for it, and given back whatever happens
@@ -15,7 +15,8 @@ import time
 from ..command import Command, Option
 from ..errors import OK, SIGNALLED, UsageError
 from ..net.client import Client, ask
-from ..net.view import fetch, table
+from ..net.columns import display_width, table
+from ..net.view import fetch
 from ..proto.address import join_targets
 
 TYPE_CHECKING = False
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 _SEQUENCE = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]")  # a cursor key or the like
 LEAST_DELAY = 0.1  # seconds: a daemon has other things to do
 SHOWN = {
-    "link": "address state sent_rate received_rate sent received rtt loss queue tunnels age".split(),
+    "link": "address state sent_rate received_rate sent received rtt loss tunnels age".split(),
     "tunnel": "from to sent_rate received_rate sent received idle age stalled".split(),
+    "job": "job name state next transport detail".split(),
 }
 # What can be sorted by, in the order of < and >: the field for it.  What a table lacks does not change its order.
 SORTS = {
-    "name": "name", "state": "state", "from": "from", "to": "to", "rate": "flow", "bytes": "bytes", "sent": "sent",
+    "name": "key", "state": "state", "from": "from", "to": "to", "rate": "flow", "bytes": "bytes", "sent": "sent",
     "received": "received", "rtt": "rtt", "loss": "loss", "queue": "queue", "tunnels": "tunnels", "idle": "idle",
     "age": "age", "stalled": "stalled",
 }  # fmt: skip
@@ -46,7 +48,7 @@ HELP = """\
  < >           sort by the column before, or the next one
  R             the other way round
  r b i N       sort by rate, bytes, idle time, name
- l t           hide or show links, or tunnels
+ l t j         hide or show links, tunnels, or jobs
  n, #          show at most so many of each
  h, ?          this help; any key ends it
 
@@ -55,7 +57,7 @@ HELP = """\
 
 TOP = Command(
     "r2 top",
-    "watch what the links and tunnels of the local node do",
+    "watch what the links, tunnels and jobs of the local node do",
     options=[
         Option(("-d", "--delay"), "look every SECONDS", "SECONDS", kind="float", default=2.0),
         Option(("-n", "--count"), "end after COUNT looks", "COUNT", kind="int"),
@@ -235,6 +237,7 @@ class Top:
 
     def frame(self, height: int) -> list[tuple[str, bool]]:
         """The lines to show, of which True marks heads; as many as are needed if `height` is 0."""
+        width = display_width() if self.screen is None else self.screen.size[0]
         kinds = {kind: self._sorted(kind) for kind in SHOWN if kind not in self.hidden}
         counts = [(sum(row["kind"] == kind for row in self._rows), kind) for kind in SHOWN]
         first = f"{self._address}: " + ", ".join(f"{count} {kind}{'s' * (count != 1)}" for count, kind in counts)
@@ -252,12 +255,12 @@ class Top:
             if height:
                 rows = rows[: max(room - rest, room // 2 if rest else room, 0)]
                 room -= len(rows)
-            head, *below = table(kind, SHOWN[kind], rows)
+            head, *below = table(kind, SHOWN[kind], rows, width)
             lines += [("", False)] * (len(lines) > 1) + [(head, True), *((line, False) for line in below)]
         return lines
 
     def _sorted(self, kind: str) -> list[Row]:
-        rows = sorted((row for row in self._rows if row["kind"] == kind), key=lambda row: row["name"])
+        rows = sorted((row for row in self._rows if row["kind"] == kind), key=lambda row: row["key"])
         field = SORTS[self.order]
         if rows and field in rows[0]:
             is_text = isinstance(rows[0][field], (str, tuple))
@@ -348,23 +351,30 @@ KEYS: dict[str, Callable[[Top], None]] = {
     "N": lambda top: top.sort_by("name"),
     "l": lambda top: top.toggle("link"),
     "t": lambda top: top.toggle("tunnel"),
+    "j": lambda top: top.toggle("job"),
     **dict.fromkeys("n#", lambda top: top.ask_for("At most so many of each, 0 for all:", top.set_most)),
     **dict.fromkeys("h?", Top.help),
 }
 
 
+_KEYS = {"link": ("address",), "tunnel": ("link", "label", "from"), "job": ("job", "name", "transport")}
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    """What tells a row from the others of its kind."""
+    return tuple(row[field] for field in _KEYS[row["kind"]])
+
+
 def add_rates(rows: list[Row], before: list[Row], seconds: float) -> None:
-    """Give each row what it sorts by: its `name`, all its `bytes`, and the rates since `before`, `seconds` ago."""
-
-    def name(row: Row) -> tuple[Any, ...]:
-        return (row["address"],) if row["kind"] == "link" else (row["link"], row["label"], row["from"])
-
-    known = {(row["kind"], name(row)): row for row in before}
+    """Give each row what it sorts by: its `key`, all its `bytes`, and the rates since `before`, `seconds` ago."""
+    known = {(row["kind"], _key(row)): row for row in before}
     nothing = {"sent": 0, "received": 0, "age": 0}
     for row in rows:
-        row["name"] = name(row)
+        row["key"] = _key(row)
+        if row["kind"] == "job":
+            continue  # no bytes are counted for it
         row["bytes"] = row["sent"] + row["received"]
-        old = known.get((row["kind"], row["name"]), nothing)
+        old = known.get((row["kind"], row["key"]), nothing)
         if old["age"] > row["age"]:
             old = nothing  # another one that has its name now
         is_seen = seconds and (old is not nothing or row["age"] <= seconds)

@@ -30,6 +30,9 @@ class Host:
         self.linked = asyncio.Event()
         self.alarm_at = float("inf")
 
+    def now(self) -> float:
+        return time.monotonic()
+
     def wake(self, link: Link) -> None:
         self.work.set()
 
