@@ -335,6 +335,7 @@ _BY_NAME: dict[str, Callable[[Command, _Line, str], Found]] = {
     "ARGUMENTS": _destination,
     "COMMAND": _words,
     "NODE": _targets,
+    "PATH": _targets,
     "PATTERN": _targets,
     "TARGET": _targets,
     "TOOL": _tools,

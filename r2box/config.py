@@ -177,6 +177,7 @@ TABLES = {
     "serve": Table("[[serve]]", "A service to offer.", {
         "name": Key(service_name, _service, "The name of the service. By default the base name of the first word of "
             "cmd; required where that is no name, as for scheme://..."),
+        "addr": Key(False, _service, "Another spelling of name."),
         "cmd": Key(True, _transport_for(SERVE), "The transport of each tunnel: a command line for sh -c, or scheme://..."),
         "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
         "private": Key(False, _flag, "Whether no other node is told of it. Who knows the name can use it. By default "
@@ -188,6 +189,7 @@ TABLES = {
         "event": Key(lambda cmd: "node-up", _event, f"One of {', '.join(EVENTS)}. By default node-up."),
         "name": Key(lambda cmd: "*", _text, "A pattern of the node's address; of NODE/SERVICE, for services. By "
             "default *."),
+        "addr": Key(False, _text, "Another spelling of name."),
         "cmd": Key(True, _text, "The command line for sh -c. %addr in it stands for the address, or NODE/SERVICE. "
             "R2_EVENT, R2_NAME and R2_PATH are in its environment, and R2_SOCKET, with which r2 finds this node."),
     }),
@@ -197,6 +199,7 @@ TABLES = {
         "target": Key(True, _target, "The service that each gets, as a path: bob/web, or any/web for the nearest."),
     }),
 }  # fmt: skip
+SPELLINGS = {"serve": {"addr": "name"}, "task": {"addr": "name"}}  # by table: other names of keys
 
 
 def load(path: str) -> Config:
@@ -301,8 +304,15 @@ class _Checker:
                 checked[key] = keys[key].check(value, self.base)
             except ValueError as error:
                 self.say(self.lines.get((table, n, key)), f"{where} {_bare(key)}: {error}")
+        others = SPELLINGS.get(table, {})
+        for other, key in others.items():
+            if other in raw and key in raw and raw[other] != raw[key]:
+                self.say(self.lines.get((table, n, other)), f"{where} {other}: differs from {key}, its other name")
+            elif other in checked:
+                checked[key] = checked[other]
+        given = {*raw, *(others[key] for key in raw if key in others)}
         for key, row in keys.items():
-            if key in raw or not row.required or (row.required is not True and "cmd" not in checked):
+            if key in given or not row.required or (row.required is not True and "cmd" not in checked):
                 continue
             why = "missing"
             if row.required is not True:
@@ -342,7 +352,8 @@ class _Checker:
         """Refuse a second record with the same `key`: the daemon would refuse it, or never reach it."""
         seen: dict[str, str] = {}
         for n, record in enumerate(records):
-            at = key if key in record["written"] else "cmd"  # a name may have been made from cmd
+            spellings = [key, *(other for other, same in SPELLINGS.get(table, {}).items() if same == key)]
+            at = next((it for it in spellings if it in record["written"]), "cmd")  # a name may have been made from cmd
             line, value = self.lines.get((table, n, at)), record.get(key)
             if value in seen:
                 self.say(line, f'{self.where(table, n)} {at}: "{value}" is already the {key} of {seen[value]}')

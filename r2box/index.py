@@ -39,6 +39,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "wait": ("watch", "WAIT", "main_wait"),
     "connect": TOOLS["r2-connect"],
     "tunnel": TOOLS["r2-tunnel"],
+    "open": ("tunnel", "OPEN", "main_open"),
     "serve": TOOLS["r2-serve"],
     "forward": TOOLS["r2-forward"],
 }

@@ -247,7 +247,7 @@ REFUSED = {
     ),
     "a key of a link at a service": (
         SELF + '[[serve]]\ncmd = "y"\nlossy = true',
-        ["line 5: [[serve]] number 1: lossy: unknown key (there are name, cmd, allow, private, datagrams)"],
+        ["line 5: [[serve]] number 1: lossy: unknown key (there are name, addr, cmd, allow, private, datagrams)"],
     ),
     "a time that is none": (
         SELF + '[[conn]]\ncmd = "y"\nresume = "soon"',
@@ -684,3 +684,21 @@ def test_the_table_can_be_made_into_a_manual_page() -> None:
 def test_what_is_rarely_needed_is_not_loaded() -> None:
     code = "import sys, r2box.config; print('difflib' in sys.modules, 'dataclasses' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
+
+
+def test_addr_is_another_spelling_of_name() -> None:
+    own = '[self]\naddr = "a"\n'
+    for text in ('addr = "web"\n', 'addr = "web"\nname = "web"\n'):
+        config = parse_config(f'{own}[[serve]]\n{text}cmd = "tcp://[::1]:80"\n', "a.toml")
+        assert [serve.name for serve in config.serves] == ["web"]
+        config = parse_config(f'{own}[[task]]\n{text}cmd = "true"\n', "a.toml")
+        assert [task.name for task in config.tasks] == ["web"]
+    for table in ("serve", "task"):
+        with pytest.raises(ConfigError, match=r"line 5: .*addr: differs from name"):
+            parse_config(f'{own}[[{table}]]\nname = "web"\naddr = "mail"\ncmd = "true"\n', "a.toml")
+    twice = '[[serve]]\naddr = "web"\ncmd = "cat"\n[[serve]]\nname = "web"\ncmd = "cat"\n'
+    with pytest.raises(ConfigError, match="already the name of"):
+        parse_config(own + twice, "a.toml")
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f'{own}[[serve]]\naddr = "w b"\ncmd = "tcp://[::1]:80"\n', "a.toml")
+    assert str(caught.value).count("\n") == 0, "one problem, and not also that the name is missing"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from r2box.errors import AddressError, WireError
@@ -150,16 +151,25 @@ def test_paths_round_trip(path: tuple[str, ...]) -> None:
 
 
 @given(short_paths, short_paths)
+def test_a_service_has_two_spellings(one: tuple[str, ...], two: tuple[str, ...]) -> None:
+    text = "/".join((*one, "service:x", *two))
+    assert parse_path(text) == (*one, "service/x", *two)
+    with pytest.raises(AddressError, match="reserved"):
+        check_address("service:x")
+
+
+@given(short_paths, short_paths)
 def test_targets_are_joined_steps(one: tuple[str, ...], two: tuple[str, ...]) -> None:
     targets = [format_path(part) for part in (one, two) if part]
     assert join_targets(targets) == (*one, *two)
 
 
 @given(st.text(max_size=30))
+@example("a/service:b")
 def test_any_text_is_a_path_or_is_refused(text: str) -> None:
     reason = ""
     try:
-        assert format_path(parse_path(text)) == text
+        assert format_path(parse_path(text)) == re.sub("(^|/)service:", r"\1service/", text)
     except AddressError as error:
         reason = str(error)
     assert "\n" not in reason
@@ -182,6 +192,9 @@ def test_any_text_is_a_path_or_is_refused(text: str) -> None:
         ("a/child", "must follow"),
         ("service/service", "reserved"),
         ("service/", "cannot be empty"),
+        ("service:", "cannot be empty"),
+        ("service:service:x", "reserved"),
+        ("a/service/service:x", "reserved"),
         ("/".join("a" * 33), "more than 32 steps"),
         ("a" * 1_000_000, "at most 64"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from processes import Place, eventually, wakeups
 
 TOOLS = "r2d r2dm r2 r2-connect r2-tunnel r2-serve r2-forward r2-ssh r2-lossy iosh ioshd".split()
-WORDS = ["ls", "ping", "trace", "bench", "connect", "tunnel", "serve", "status", "top", "map", "watch", "wait"]
+WORDS = "ls ping trace bench connect tunnel open serve status top map watch wait".split()
 MAN = Path(__file__).resolve().parent.parent / "man"
 
 
@@ -237,6 +237,25 @@ def test_a_command_that_begins_with_a_dash(place: Place) -> None:
     place.node("alice")
     place.serve("alice", "cat", "cat")
     assert "not found" in place.run("r2 -s alice.sock -t cat tunnel -- '--odd'", status=127).err
+
+
+def test_open(place: Place) -> None:
+    """The later spelling of tunnel, and of a service in a path."""
+    place.pair()
+    place.serve("bob", "tr a-z A-Z", "upper")
+    for line in (
+        "r2 -s alice.sock open bob/upper",
+        "r2 -s alice.sock open bob/service:upper -",
+        "r2 -s alice.sock -t bob open service:upper",
+        "r2 -s alice.sock open -t bob upper",
+        "r2 -s alice.sock -t bob -t service:upper tunnel -",
+    ):
+        assert place.run(line, b"hello").out == "HELLO", line
+    assert place.run("r2 -s alice.sock open bob/upper 'printf hello; exec cat >got'").status == 0
+    assert (place.path / "got").read_text() == "HELLO"
+    said = place.run("r2 -s alice.sock open bob/lower", b"", status=255).err
+    assert said.startswith("r2-open: ")
+    assert "missing PATH" in place.run("r2 -s alice.sock open", status=2).err
 
 
 # -- ls, ping, trace ---------------------------------------------------------------------------------------------------

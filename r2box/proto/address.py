@@ -4,7 +4,7 @@ An *address* is 1 to 64 of the ASCII letters, digits and ``. _ : = + @ -``, and 
 others choose ends in command lines, where it must not be an option.  A *virtual* address exists only inside a daemon
 and is spelled with a slash: ``service/NAME`` for a service, ``child/ID`` for a client; ``any/NAME`` is a service of
 whichever node is nearest.  A *path* is a tuple of addresses, each the next step from the one before; as text they are
-joined by ``/``.
+joined by ``/``, and ``service:NAME`` is read as ``service/NAME``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ MAX_HOPS = 32  # steps in a path, and in an origin: the 255 of an IP packet is n
 SERVICE = "service/"
 CHILD = "child/"
 ANY = "any/"
+SERVICE_TOO = "service:"  # another spelling
 BENCH = "r2.bench"  # the service that every node has built in: see `meter`
 RESERVED = frozenset(("service", "child", "any"))
 _ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:=+@-")
@@ -33,7 +34,7 @@ def check_address(text: str) -> str:
             raise AddressError(f"{text!r} is no address: {character!r} is no letter, digit or one of . _ : = + @ -")
     if text[0] == "-":
         raise AddressError(f"{text!r} is no address: it begins with a dash, as options do")
-    if text in RESERVED:
+    if text in RESERVED or text.startswith(SERVICE_TOO):
         raise AddressError(f"the address {text!r} is reserved")
     return text
 
@@ -53,6 +54,8 @@ def parse_path(text: str) -> tuple[str, ...]:
             if name is None:
                 raise AddressError(f"{text!r} ends with the reserved word {word!r}: a name must follow")
             path.append(f"{word}/{check_address(name)}")
+        elif word.startswith(SERVICE_TOO):
+            path.append(SERVICE + check_address(word[len(SERVICE_TOO) :]))
         else:
             path.append(check_address(word))
         if len(path) > MAX_HOPS:

@@ -66,37 +66,58 @@ COMMAND = Command(
     ],
     seealso=["r2(1)", "r2-serve(1)", "r2-forward(1)", "r2-ssh(1)"],
 )
+OPEN = Command(
+    "r2 open",
+    "join a program to the service at a path",
+    arguments=[
+        Argument("PATH", "the node or service, as -t has it"),
+        Argument("TRANSPORT", "as r2-tunnel(1) has it; without it -, which is stdin and stdout", required=False),
+    ],
+    options=COMMAND.own,
+    description="r2 open PATH TRANSPORT is r2 -t PATH tunnel TRANSPORT in another spelling; see r2-tunnel(1).",
+    examples=[("echo hello | r2 open bob/upper", "use the service upper of the neighbour bob")],
+    statuses=COMMAND.statuses,
+    seealso=["r2-tunnel(1)", "r2(1)"],
+)
 
 LAST_BYTES = 1.0  # seconds for what a forwarded control socket still carries when a tunnel has failed
 BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 
 def main(args: Args) -> int:
-    transport = parse_transport(args.transport).check_use(TUNNEL)
+    return _run(args, args.transport, args.target, "r2-tunnel")
+
+
+def main_open(args: Args) -> int:
+    return _run(args, args.transport or "-", [*args.target, args.path], "r2-open")
+
+
+def _run(args: Args, text: str, target: list[str], name: str) -> int:
+    transport = parse_transport(text).check_use(TUNNEL)
     if args.fdpass and transport.kind != STDIO:
         raise UsageError("--fdpass: only with -")
-    path = join_targets(args.target)
+    path = join_targets(target)
+    log = Log(name, args.verbose - 2 * args.quiet)
     try:
         if transport.how in (LISTEN, GATHER):
-            return _forward(args, transport, path)
-        return Tunnel(args, transport, path).run()
+            return _forward(args, transport, path, Log(name, INFO + log.level))
+        return Tunnel(args, transport, path, log).run()
     except R2Error as error:
         error.status = OWN_FAILURE
         raise
 
 
-def _forward(args: Args, transport: Transport, path: tuple[str, ...]) -> int:
+def _forward(args: Args, transport: Transport, path: tuple[str, ...], log: Log) -> int:
     from ..net.forward import Forwarding
 
-    log = Log("r2-tunnel", INFO + args.verbose - 2 * args.quiet)
     return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else OWN_FAILURE
 
 
 class Tunnel:
     """One run of r2-tunnel.  It is over when the daemon has said so and our side is done too."""
 
-    def __init__(self, args: Args, transport: Transport, path: tuple[str, ...]) -> None:
-        self._log = Log("r2-tunnel", args.verbose - 2 * args.quiet)
+    def __init__(self, args: Args, transport: Transport, path: tuple[str, ...], log: Log) -> None:
+        self._log = log
         self._path = path
         self._name = format_path(path) or "this node"
         self._transport = transport
