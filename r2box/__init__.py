@@ -26,6 +26,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals
         terminal              a program on a terminal far away, as frames of a tunnel
+        screen                a status line on the screen of another program
     net/        the only descriptors, clocks, signals and processes
         loop, channel, driver      the event loop; bytes in and out; a link on them
         memory, packets            what is read into; a link on what loses packets
@@ -52,6 +53,8 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         supervisor, user           who started the daemon and watches over it; whom it runs as
         background                 the process that was started returns when the node is ready
         frames                     both ends of a shell's tunnel: streams within their credit
+        heartbeat, statusline      whether the other end of a shell answers; what the user sees of it
+        usertty                    the terminal that the user sits at
         faulty, relay              lines that misbehave; the same for UDP
     service     a service as an iterator that can be closed
     library     tunnels and services as sockets, for programs in Python
@@ -60,6 +63,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
     command     words as options; usage: --help; manual: man pages
     tools/      one module for each command
     index, own  which tools there are; what r2box does under its own name
+    pages       the manual that travels in the file
     completion  what a shell offers at Tab
     box         from the name it was called by to the tool
 """

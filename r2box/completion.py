@@ -275,6 +275,14 @@ def _destination(command: Command, line: _Line, current: str) -> Found:
     return _prefixed(user + at, [row for row in _targets(command, line, node) if not row[0].startswith(ANY)])
 
 
+def _shells(command: Command, line: _Line, current: str) -> Found:
+    """DESTINATION of iosh: a node, or a command."""
+    try:
+        return [*(row for row in _targets(command, line, current) if not row[1].startswith("service")), FILES]
+    except (R2Error, OSError):
+        return [FILES]
+
+
 def _targets(command: Command, line: _Line, current: str) -> Found:
     """Names of nodes and services: those behind the steps that stand there already, or all that are known."""
     head, slash, _ = current.rpartition("/")
@@ -334,6 +342,7 @@ def _heard(socket: str, path: tuple[str, ...]) -> Found:
 _BY_NAME: dict[str, Callable[[Command, _Line, str], Found]] = {
     "ARGUMENTS": _destination,
     "COMMAND": _words,
+    "DESTINATION": _shells,
     "NODE": _targets,
     "PATH": _targets,
     "PATTERN": _targets,

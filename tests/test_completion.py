@@ -75,6 +75,10 @@ LINES = {
         "r2-ssh bo": "r2-ssh bob ",
         "r2-ssh -v me@car": "r2-ssh -v me@carl ",
     },
+    "a node of iosh": {
+        "iosh bo": "iosh bob ",
+        "iosh -s alice.sock car": "iosh -s alice.sock carl ",
+    },
     "a service": {
         "r2 ping -t upp": "r2 ping -t upper ", "r2 -t any/low": "r2 -t any/lower ",
         "r2 -t service/u": "r2 -t service/upper ",

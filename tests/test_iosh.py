@@ -10,18 +10,22 @@ import signal
 import struct
 import termios
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import PATIENCE, Place, command_line, eventually, memory, need
+from processes import PATIENCE, Place, await_port, command_line, eventually, free_port, memory, need
 from rehearsal import Killed, read_until
 
 from r2box.errors import WireError
 from r2box.net.channel import BUFFER
 from r2box.net.frames import QUIET, Source
+from r2box.net.heartbeat import MAX_PINGS, Heartbeat
 from r2box.net.loop import Loop
 from r2box.proto import terminal as t
+from r2box.proto.screen import draw_line, erase_line, find_unfinished
 
 WORD = st.binary(max_size=20).filter(lambda word: b"\0" not in word)
 NAME = WORD.filter(lambda word: word and b"=" not in word)
@@ -99,6 +103,130 @@ def test_a_refusal_cannot_play_with_the_terminal() -> None:
     assert t.decode_refused(one(t.encode_refused(127, "zsh\x1b[2J: no"))) == (127, "zsh?[2J: no")
     with pytest.raises(WireError):
         t.decode_refused(b"")
+
+
+@given(st.lists(WORD, max_size=9), st.dictionaries(NAME, st.binary(max_size=9000).map(lambda v: v.replace(b"\0", b"")),
+       max_size=40))
+def test_what_of_the_environment_does_not_fit_is_left_out(words: list[bytes], env: dict[bytes, bytes]) -> None:
+    kept, left_out = t.fit_env(words, env)
+    t.encode_start(words, kept, None)
+    assert {**kept, **{name: env[name] for name in left_out}} == env
+    assert [name for name in env if name in kept] == list(kept)
+    for name in left_out:
+        with pytest.raises(ValueError):
+            t.encode_start(words, {**kept, name: env[name]}, None)
+
+
+UNFINISHED = [
+    (b"hello", b""), (b"", b""), (b"\x1b", b"\x1b"), (b"a\x1b[", b"\x1b["), (b"\x1b[0;1", b"\x1b[0;1"),
+    (b"\x1b[0;1mx", b""), (b"\x1b(", b"\x1b("), (b"\x1b(B", b""), (b"\x1b7", b""), (b"\x1b]0;title", b"\x1b]0;title"),
+    (b"\x1b]0;t\x07", b""), (b"\x1b]0;t\x1b\\", b""), (b"\x1b[1m\xe2\x82", b"\xe2\x82"), (b"\xe2\x82\xac", b""),
+    (b"\xc3", b"\xc3"), (b"\xf0\x9f\x98", b"\xf0\x9f\x98"), (b"\x80\x80\x80\x80", b""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("output", "rest"), UNFINISHED)
+def test_where_output_breaks_off_is_known(output: bytes, rest: bytes) -> None:
+    assert find_unfinished(output) == rest
+
+
+@given(st.binary(max_size=60))
+def test_a_status_line_leaves_the_output_where_it_was(output: bytes) -> None:
+    rest = find_unfinished(output)
+    assert output.endswith(rest)
+    drawn = draw_line("a long text", 6, rest)
+    assert b"a long\x1b[K" in drawn
+    for data in (drawn, erase_line(rest)):
+        assert data.endswith(b"\x1b8" + rest)
+        assert data.startswith(b"\x18\x1b7" if rest else b"\x1b7")
+
+
+class Clock(Loop):
+    """A loop whose time is made: nothing but timers runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = 1000.0
+
+    def now(self) -> float:  # type: ignore[override]
+        return self.time
+
+    def pass_on(self, seconds: float, step: float = 0.01) -> None:
+        end = self.time + seconds
+        while self.time < end:
+            self.time = min(end, self.time + step)
+            self._run_timers()
+
+
+class Beats:
+    """The Frames of a Heartbeat, and what it has said."""
+
+    def __init__(self) -> None:
+        self.came: Callable[[], object] | None = None
+        self.pings = 0
+        self.said: list[str] = []
+        self.clock = Clock()
+        self.heart = Heartbeat(
+            self.clock, self, lambda seconds: self.said.append(f"silent {seconds:.0f}"),  # type: ignore[arg-type]
+            lambda seconds: self.said.append(f"back {seconds:.0f}"),
+        )  # fmt: skip
+
+    def send(self, data: bytes) -> None:
+        assert list(t.Decoder().feed(t.encode_hello() + data))[1:] == [(t.PING, b"")]
+        self.pings += 1
+
+    def hear(self) -> None:
+        assert self.came is not None
+        self.came()
+
+
+def test_a_program_that_says_nothing_is_not_taken_for_a_cut() -> None:
+    """Whose end answers, however slowly; and while output comes, it is not asked."""
+    for delay in (0.01, 0.5, 1.5):
+        beats = Beats()
+        answered = 0
+        for _ in range(600):
+            if beats.pings > answered:
+                beats.clock.later(delay, beats.hear)
+                answered += 1
+            beats.clock.pass_on(0.1)
+        assert beats.said == []
+        assert 20 <= beats.pings <= 60
+    beats = Beats()
+    for _ in range(100):
+        beats.clock.pass_on(0.4)
+        beats.hear()
+    assert (beats.said, beats.pings) == ([], 0)
+
+
+def test_a_silence_is_told_from_3_seconds_on_and_its_end() -> None:
+    beats = Beats()
+    beats.clock.pass_on(2.9)
+    assert beats.said == []
+    beats.clock.pass_on(2.2)
+    assert beats.said == ["silent 3", "silent 4", "silent 5"]
+    beats.clock.pass_on(1000)
+    assert beats.pings == MAX_PINGS
+    del beats.said[:]
+    beats.hear()
+    assert beats.said == ["back 1005"]
+    beats.clock.pass_on(1.5)
+    assert beats.pings == MAX_PINGS + 1
+
+
+def test_a_time_in_which_we_were_stopped_is_no_silence() -> None:
+    beats = Beats()
+    beats.clock.pass_on(60, step=60)
+    assert beats.said == []
+    beats.clock.pass_on(2)
+    beats.heart.restart()
+    beats.clock.pass_on(2.5)
+    assert beats.said == []
+    beats.clock.pass_on(1)
+    assert beats.said == ["silent 3"]
+    beats.heart.close()
+    beats.clock.pass_on(9)
+    assert beats.said == ["silent 3"]
 
 
 class Peer:
@@ -330,7 +458,7 @@ def test_without_a_terminal(served: Place) -> None:
     result = served.run(f"{IOSH} 'cat; echo err >&2; [ -t 0 ] || exit 6'", b"in", status=6)
     assert (result.out, result.err) == ("in", "err\n")
     assert served.run(f"{IOSH} -- echo -- a  b").out == "-- a b\n"
-    assert served.run("iosh ''", status=2).err.startswith("iosh: an empty COMMAND")
+    assert served.run("iosh ''", status=2).err.startswith("iosh: an empty DESTINATION")
     assert served.run(f"{IOSH} nonesuch x", status=127).err == "iosh: nonesuch: No such file or directory\n"
     assert served.run(f"{IOSH} /etc x", status=126).err.startswith("iosh: /etc: ")
     assert served.run(f"{IOSH} echo $(seq 257)", status=2).err.startswith("iosh: PROGRAM: more than 256 words")
@@ -415,6 +543,136 @@ def test_it_lives_through_cuts(place: Place) -> None:
         screen.shows(b"32 90")
         screen.type(b"exit 4\n")
         screen.ends(4)
+
+
+class Cut:
+    """A link of alice and bob that can be cut: whatever carries it is stopped, and nothing is said of it."""
+
+    def __init__(self, place: Place) -> None:
+        place.node("alice"), place.node("bob")
+        ports = free_port(), free_port()
+        place.start(f"r2 -v -s bob.sock connect tcp-listen://127.0.0.1:{ports[1]}")
+        await_port(ports[1])
+        self._relay = place.start(f"r2box lossy tcp-listen://127.0.0.1:{ports[0]} tcp://127.0.0.1:{ports[1]}")
+        await_port(ports[0])
+        place.start(f"r2 -v -s alice.sock connect tcp://127.0.0.1:{ports[0]}").says("linked to")
+        place.serve("bob", "ioshd")
+        place.answers("alice", "bob")
+
+    def cut(self) -> None:
+        self._relay.send(signal.SIGSTOP)
+
+    def heal(self) -> None:
+        self._relay.send(signal.SIGCONT)
+
+
+def test_a_cut_is_shown_and_its_end(place: Place) -> None:
+    link = Cut(place)
+    with Screen(place, f"iosh -s alice.sock bob sh -c '{RAW_PROMPT}'", env="TERM=xterm") as screen:
+        screen.type(b"echo rea''dy\n")
+        screen.shows(b"ready")
+        for _ in range(2):
+            link.cut()
+            screen.type(b"echo got $((500 + 500))\n")
+            screen.shows(b"\x1b7\x1b[1;1H")
+            screen.shows(b"iosh: no answer from bob since ")
+            screen.shows(b"(5 s); Enter ~. leaves")
+            link.heal()
+            screen.shows(b"iosh: bob answers again, after ")
+            screen.shows(b"\x1b[1;1H\x1b(B\x0f\x1b[0m\x1b[2K\x1b8")
+            screen.shows(b"got 1000")
+        screen.type(b"exit 4\n")
+        screen.ends(4)
+
+
+def test_a_program_is_asked_for_its_screen_after_a_cut(place: Place) -> None:
+    """Also one that says nothing and reads nothing, so that nothing but the answer to a PING comes."""
+    link = Cut(place)
+    program = 'trap "stty size; go=1" WINCH; echo ready; until [ $go ]; do sleep 0.05; done; exit 6'
+    with Screen(place, f"iosh -s alice.sock bob '{program}'", env="TERM=xterm") as screen:
+        screen.shows(b"ready")
+        link.cut()
+        screen.shows(b"no answer from bob")
+        link.heal()
+        screen.shows(b"bob answers again")
+        screen.shows(b"\x1b[2K\x1b8")
+        screen.shows(b" 80\r\n")
+        screen.ends(6)
+
+
+def test_it_can_be_left_during_a_cut(place: Place) -> None:
+    link = Cut(place)
+    place.tolerate_orphans = True
+    with Screen(place, f"iosh -s alice.sock bob sh -c '{RAW_PROMPT}'", env="TERM=xterm") as screen:
+        screen.type(b"echo rea''dy\n")
+        screen.shows(b"ready")
+        link.cut()
+        screen.shows(b"no answer from bob")
+        screen.type(b"\r~.")
+        screen.ends(255)
+        screen.shows(b"\x1b[2K\x1b8\r\n")
+    link.heal()
+
+
+def test_a_terminal_without_a_cursor_gets_lines(place: Place) -> None:
+    link = Cut(place)
+    with Screen(place, f"iosh -s alice.sock bob sh -c '{RAW_PROMPT}'", env="TERM=dumb") as screen:
+        screen.type(b"echo rea''dy\n")
+        screen.shows(b"ready")
+        link.cut()
+        screen.shows(b"\r\niosh: no answer from bob since ")
+        link.heal()
+        screen.shows(b"\r\niosh: bob answers again")
+        assert b"\x1b" not in screen.seen
+        screen.type(b"exit 4\n")
+        screen.ends(4)
+
+
+def test_a_node_is_enough(served: Place) -> None:
+    """As with ssh; a command when it is one."""
+    for destination in ("-s alice.sock bob", "-s alice.sock r2://bob", "-s alice.sock bob/service/ioshd",
+                        "-s alice.sock any/ioshd", "'exec:r2 -s alice.sock -t bob/ioshd tunnel -'", "ioshd"):
+        assert served.run(f"iosh {destination} echo hello").out == "hello\n"
+    assert served.run("iosh bob echo hello", R2_SOCKET="alice.sock").out == "hello\n"
+    assert served.run("iosh -s bob.sock service/ioshd echo here").out == "here\n"
+    assert "iosh: carl: " in served.run("iosh -s alice.sock carl", status=255).err
+    assert "does not know carl" in served.run("iosh -s alice.sock carl", status=255).err
+    assert "is no path" in served.run("iosh r2://a//b", status=2).err
+    assert "names its own daemon" in served.run("iosh -s alice.sock 'r2 tunnel -'", status=2).err
+    assert "if a node is meant: iosh r2://cat" in served.run("iosh cat", status=255).err
+    for nothing in ("", " ", "exec:", "r2://"):
+        assert "an empty DESTINATION" in served.run(f"iosh '{nothing}'", status=2).err
+
+
+def test_a_program_that_has_a_nodes_name_is_run(served: Place) -> None:
+    path = served.executable("bob", "echo here >&2; exec ioshd\n")
+    result = served.run("iosh bob echo hello", PATH=path)
+    assert (result.out, result.err) == ("hello\n", "here\n")
+    assert served.run("iosh -s alice.sock r2://bob echo hello", PATH=path).err == ""
+
+
+def test_an_environment_that_does_not_fit_refuses_no_session(served: Place) -> None:
+    """It is left out, with a warning that names it; what fits comes through."""
+    more: dict[str, Any] = {"LC_HUGE": "x" * 17000, "LC_TIME": "C", "LANG": "C.UTF-8"}
+    result = served.run(f"{IOSH} env", **more)
+    assert "LC_TIME=C\n" in result.out
+    assert "LC_HUGE" not in result.out
+    assert result.err.startswith("iosh: LC_HUGE: not passed on: ")
+    assert served.run(f"{IOSH.replace('iosh', 'iosh -q', 1)} true", **more).err == ""
+    many: dict[str, Any] = {f"LC_X{number:03}": "1" for number in range(50)}
+    result = served.run(f"{IOSH} env", **many, LC_TIME="C")
+    assert "LC_TIME=C\n" in result.out
+    assert result.out.count("LC_X") == 30
+    assert "and 15 more: not passed on" in result.err
+    name = "LC_" + "N" * 20000
+    long: dict[str, Any] = {name: ""}
+    assert served.run(f"{IOSH} true", **long).err.startswith(f"iosh: {name[:40]}...: not passed on")
+    with Screen(served, f"{IOSH} sh -c '{RAW_PROMPT}'", env=f"TERM=xterm{'x' * 17000} LC_TIME=C") as screen:
+        screen.type(b"echo $LC_TIME$((500 + 500))\n")
+        screen.shows(b"C1000")
+        assert screen.iosh.err.startswith("iosh: TERM: not passed on: ")
+        screen.type(b"exit\n")
+        screen.ends(0)
 
 
 def test_what_is_typed_into_a_new_size_finds_it(served: Place) -> None:

@@ -29,6 +29,7 @@ PROTO = [
     "limits", "memory_limit", "budget", "stream", "stream_table", "outbox", "flight", "session", "sender", "pulse",
     "greeting", "policy", "owner", "link", "whole", "meter", "attempt", "advert", "damper", "allowance", "table",
     "neighbour", "discovery", "listing", "probes", "link_collision", "node", "terminal",
+    "screen",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.

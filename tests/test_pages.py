@@ -27,7 +27,9 @@ def test_the_checked_in_page_is_the_generated_one(name: str) -> None:
 
 def test_the_page_of_the_protocol_has_every_frame_of_a_shell() -> None:
     text = (MAN / "r2-protocol.7").read_text(encoding="utf-8").partition(".Ss The service ioshd\n")[2]
-    for name in ("HELLO", "START", "INPUT", "EOF", "SIZE", "STARTED", "REFUSED", "OUTPUT", "ERRORS", "EXIT", "CREDIT"):
+    names = "HELLO START INPUT EOF SIZE STARTED REFUSED OUTPUT ERRORS EXIT CREDIT PING PONG".split()
+    assert len(names) == len(terminal.KNOWN)
+    for name in names:
         assert f"\n.It {name} Ta 0x{getattr(terminal, name):02x} Ta " in text
 
 

@@ -44,6 +44,7 @@ class Frames:
         self._is_unread = False  # by the other side
         self.farewell = b""  # plain bytes for an other side that turns out to be none of ours
         self.cleared: Callable[[], object] | None = None  # called when all that waited has been written
+        self.came: Callable[[], object] | None = None  # called when bytes have come, before their frames are passed on
         self._watch()
 
     @property
@@ -78,6 +79,8 @@ class Frames:
             size = 0  # a connection that was reset has ended too: only EXIT makes an end a good one
         if size < 0:
             return
+        if size and self.came is not None:
+            self.came()
         try:
             for kind, payload in self._decoder.feed(bytes(self._room[:size])):
                 if self._ended is None:
@@ -229,6 +232,11 @@ class Sink:
         self._queue = bytearray()
         self._owed = 0
         self._finished: Callable[[], None] | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether all that was put has been written."""
+        return not self._queue
 
     def put(self, data: bytes) -> None:
         if len(self._queue) + self._owed + len(data) > WINDOW or self._finished is not None:

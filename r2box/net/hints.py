@@ -23,7 +23,7 @@ _HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 _SOCAT = {"l": "-listen", "listen": "-listen", "connect": "", "client": "", "recv": "-listen", "recvfrom": "-listen"}
 
 
-def find_program(word: str) -> str:
+def find_executable(word: str) -> str:
     """The executable file that the shell runs for `word` as the first word of a command; "" if there is none."""
     own = os.path.dirname(os.path.abspath(sys.argv[0]))
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH, own]
@@ -66,7 +66,7 @@ def meant_url(text: str, use: str) -> str:
     """The URL that `text`, a command line for `use`, was probably meant to be; "" if it may well be a command."""
     word = text.strip()
     first = word.split(None, 1)[0] if word else ""
-    if not ("/" in first or ":" in first) or find_program(first):
+    if not ("/" in first or ":" in first) or find_executable(first):
         return ""
     url = (_from_file(word) if "/" in first else "") or _from_prefix(word) or _from_host(word, use)
     kind = url.partition("://")[0]

@@ -168,6 +168,17 @@ def _reach_other(default: str) -> tuple[socket.socket, str] | None:
     return None
 
 
+def tunnel_words(path: tuple[str, ...], given: str | None = None, *options: str) -> list[str]:
+    """The command that joins its stdin and stdout to the service at `path`, by the daemon of `given` as for `reach`.
+
+    `options` are for r2-tunnel.
+    """
+    from .words import own_command
+
+    socket = [] if is_default(given) else ["-s", default_path(given)]
+    return [*own_command(), "r2-tunnel", *socket, *(word for step in path for word in ("-t", step)), *options, "-"]
+
+
 def _missing(path: str, is_named: bool) -> str:
     from .words import quote
 

@@ -12,6 +12,9 @@ Each stream has a credit of WINDOW bytes, given back by CREDIT as its bytes are 
 tunnel below has a window of its own, but a far larger one: with it alone, megabytes of `yes` would still come after ^C,
 and a new size would wait behind a paste.  Nobody ever holds more than one window.
 
+A cut link cannot be told from a program that says nothing, so iosh may send PING, if ioshd's HELLO has the feature
+ANSWERS, and gets PONG.  ioshd leaves that out while other frames wait to be written, which show the same.
+
 Pure: no descriptor and no clock.  Whatever the other side does wrong is a WireError of `Decoder.feed`.
 """
 
@@ -33,10 +36,11 @@ MAX_WORDS = 256  # of the program's command line
 MAX_ENV = 32  # variables: TERM and those of the language are a dozen
 MAX_SIDE = 4096  # rows or columns: no screen has more, and programs allocate rows x columns
 
-HELLO, START, INPUT, EOF, SIZE, STARTED, REFUSED, OUTPUT, ERRORS, EXIT, CREDIT = range(1, 12)
-KNOWN = frozenset(range(HELLO, CREDIT + 1))
+HELLO, START, INPUT, EOF, SIZE, STARTED, REFUSED, OUTPUT, ERRORS, EXIT, CREDIT, PING, PONG = range(1, 14)
+KNOWN = frozenset(range(HELLO, PONG + 1))
 REQUIRED = 0x80  # types from here on may not be skipped
 PTY = 1  # flag of START: on a terminal
+ANSWERS = 1  # feature in ioshd's HELLO: it answers PING with PONG
 
 _HEAD = struct.Struct(">BH")
 _HELLO = struct.Struct(">4sBI")
@@ -85,6 +89,18 @@ def encode_start(words: Sequence[bytes], env: Mapping[bytes, bytes], size: tuple
     if len(payload) > MAX_FRAME:
         raise ValueError(f"more than {MAX_FRAME >> 10} KiB of words and variables")
     return encode_frame(START, payload)
+
+
+def fit_env(words: Sequence[bytes], env: Mapping[bytes, bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """What of `env`, in its order, a START has room for beside `words`; and the names of the variables left out."""
+    room = MAX_FRAME - _START.size - sum(len(word) + 1 for word in words)
+    kept: dict[bytes, bytes] = {}
+    for name, value in env.items():
+        size = len(name) + len(value) + 2
+        if size <= room and len(kept) < MAX_ENV:
+            kept[name] = value
+            room -= size
+    return kept, [name for name in env if name not in kept]
 
 
 def decode_start(payload: bytes) -> tuple[list[bytes], dict[bytes, bytes], tuple[int, int] | None]:

@@ -7,19 +7,25 @@ import os
 import select
 import signal
 
-from ..command import QUIET, VERBOSE, Argument, Command, Option
-from ..errors import OWN_FAILURE, SIGNALLED, UsageError, WireError
+from ..command import QUIET, SOCKET, VERBOSE, Argument, Command, Option
+from ..errors import OWN_FAILURE, SIGNALLED, AddressError, UsageError, WireError
 from ..net import child
 from ..net.channel import Channel, socketpair
 from ..net.frames import LAST_WORDS, Frames, Sink, Source
+from ..net.heartbeat import Heartbeat
+from ..net.hints import find_executable
 from ..net.log import Log
 from ..net.loop import Loop
+from ..net.reach import tunnel_words
+from ..net.statusline import StatusLine
+from ..net.usertty import Escapes, Terminal
+from ..net.words import TOOLS, quote
 from ..proto import terminal as say
+from ..proto.address import ANY, SERVICE, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ..command import Args
 
@@ -27,31 +33,40 @@ COMMAND = Command(
     "iosh",
     "a shell far away, through anything that leads to an ioshd",
     arguments=[
-        Argument("COMMAND", "a command line whose stdin and stdout lead to an ioshd"),
+        Argument("DESTINATION", "a node, or a command line whose stdin and stdout lead to an ioshd"),
         Argument("PROGRAM", "what to run there, and its words; one word is a line for the shell there", rest=True,
                  required=False),
     ],
     options=[
         Option(("-t", "--tty"), "on a terminal there, even if there is none here", kind="flag"),
         Option(("-T", "--no-tty"), "on no terminal there: with stdin, stdout and stderr apart", kind="flag"),
+        SOCKET,
         VERBOSE,
         QUIET,
     ],
     description=(
-        "Runs PROGRAM at the other end of COMMAND, as the user who serves ioshd there; without PROGRAM, that user's "
-        "login shell.  If stdin and stdout are a terminal, PROGRAM gets one too, of the same size and kind: TERM, "
+        "Runs PROGRAM at DESTINATION, as the user who serves ioshd there; without PROGRAM, that user's login shell.  "
+        "DESTINATION is a node when it is one word that is a path, such as bob or carl/bob, and not a program on "
+        "PATH; then its service ioshd is meant, unless the path names another, as in bob/service/guest.  Anything "
+        "else is a command line.  r2://NODE is always a node, exec:COMMAND always a command.\n\n"
+        "If stdin and stdout are a terminal, PROGRAM gets one too, of the same size and kind: TERM, "
         "COLORTERM, LANG, LANGUAGE and LC_* are passed on.  If they are not, it gets three pipes, and the end of stdin "
-        "is passed on.  PROGRAM may have 256 words, and 16 KiB; what is longer can be sent as stdin, to sh -s.\n\n"
+        "is passed on.  PROGRAM and these variables may have 16 KiB together, in 256 words and 32 variables; variables "
+        "that do not fit are left out with a warning, and what is longer than that can be sent as stdin, to sh -s.\n\n"
         "The terminal here is raw meanwhile, so that every key goes there, and is restored however iosh ends.  Behind "
         "a new line, these keys are for iosh itself: ~. leaves at once, ~^Z suspends iosh, ~~ sends one ~, ~? lists "
         "them.\n\n"
         "A tunnel that survives the cut of a link carries the shell over it; what is typed meanwhile arrives later.  "
+        "When nothing has come from the other end for 3 seconds, not even the answer to a sign of life, the top row "
+        "of the terminal says since when; when it answers again the row says so, is taken away, and the program is "
+        "asked to draw its screen anew (by a change of size, SIGWINCH).  ~. leaves meanwhile too.\n\n"
         "At most 64 KiB of output are on their way, so that ^C stops what has too much to say."
     ),
     examples=[
-        ('iosh "r2 -t bob -t ioshd tunnel -"', "a login shell on the node bob, which runs: r2 serve ioshd"),
-        ('iosh "r2 -t bob -t ioshd tunnel -" zsh -l', "another shell"),
-        ('iosh "r2 -t bob/ioshd tunnel -" tar c . | tar x', "a program without a terminal"),
+        ("iosh bob", "a login shell on the node bob, which runs: r2 serve ioshd"),
+        ("iosh bob zsh -l", "another shell"),
+        ("iosh bob tar c . | tar x", "a program without a terminal"),
+        ('iosh "r2 -t bob -t ioshd tunnel -" zsh -l', "the same with a tunnel spelled out"),
         ('iosh "ssh bob ioshd" vi notes', "through something else"),
     ],
     statuses=[
@@ -60,10 +75,11 @@ COMMAND = Command(
         ("128+N", "iosh was ended by a signal"),
         ("2", "wrong usage"),
     ],
-    seealso=["ioshd(8)", "r2-tunnel(1)", "r2-ssh(1)"],
+    seealso=["ioshd(8)", "r2(1)", "r2-tunnel(1)", "r2-ssh(1)"],
     common=False,
 )
 
+_LOCALE = (b"LC_ALL", b"LC_CTYPE", b"LC_MESSAGES", b"LC_COLLATE", b"LC_TIME", b"LC_NUMERIC", b"LC_MONETARY")
 EXIT_TIME = 1.0  # seconds for COMMAND to end when the shell has, or when it was hung up
 SUSPEND = 0x1A  # ^Z
 HELP = b"""
@@ -75,86 +91,51 @@ HELP = b"""
 """
 
 
+NODE, RUN = "r2://", "exec:"  # in front of a DESTINATION: what it is, whatever it looks like
+REDRAW = 0.1  # seconds between the two changes of size that make a program draw its screen anew
+
+
 def main(args: Args) -> int:
     if args.tty and args.no_tty:
         raise UsageError("-t and -T: only one of them")
-    if not args.command.strip():
-        raise UsageError("an empty COMMAND: what leads to an ioshd?")
     if args.program[:1] == ["--"]:  # as with ssh and mosh
         del args.program[0]
     is_terminal = os.isatty(0) and os.isatty(1)
     return Session(args, args.tty or (is_terminal and not args.no_tty)).run()
 
 
-class Terminal:
-    """The terminal one sits at, on stdin.  Without one, nothing is done."""
+def find_command(destination: str, socket: str | None) -> tuple[str, str]:
+    """The command line that leads to `destination`, and what that is called in messages.
 
-    def __init__(self) -> None:
-        self._modes: list[Any] | None = None  # as they were found, while it is raw
-
-    def make_raw(self) -> None:
-        if not os.isatty(0):
-            return
-        import termios
-        import tty
-
-        self._modes = self._modes or termios.tcgetattr(0)
-        tty.setraw(0, termios.TCSANOW)  # and what was typed already is not lost
-
-    def restore(self) -> None:
-        """As it was.  Safe to call again, and from the background, where we would be stopped for it."""
-        modes, self._modes = self._modes, None
-        if modes is None:
-            return
-        import termios
-
-        handler = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        try:
-            termios.tcsetattr(0, termios.TCSANOW, modes)
-        except termios.error:
-            pass  # it is gone
-        signal.signal(signal.SIGTTOU, handler)
-
-    @property
-    def is_raw(self) -> bool:
-        return self._modes is not None
-
-    @staticmethod
-    def size() -> tuple[int, int]:
-        """(rows, columns); zeros where there is no terminal."""
-        for fd in range(3):
-            try:
-                columns, rows = os.get_terminal_size(fd)
-                return rows, columns
-            except OSError:
-                continue
-        return 0, 0
+    `socket` is -s, for a node only.  UsageError or AddressError if there is no such destination.
+    """
+    is_node = destination.startswith(NODE)
+    name = destination[len(NODE) :] if is_node else destination
+    command = destination[len(RUN) :] if destination.startswith(RUN) else destination
+    if not command.strip() or not name:
+        raise UsageError("an empty DESTINATION: name a node, or a command that leads to an ioshd")
+    is_program = destination in TOOLS or find_executable(destination)
+    if not is_node and (is_program or not is_path(destination)):
+        if socket is not None:
+            raise UsageError(f"-s {socket}: for a node only; the command {command!r} names its own daemon")
+        return command, command
+    path = parse_path(name)
+    service = path[-1].startswith((SERVICE, ANY))
+    words = tunnel_words(path if service else (*path, f"{SERVICE}ioshd"), socket)
+    return " ".join(map(quote, words)), name
 
 
-class Escapes:
-    """Finds in what is typed the keys that are for iosh; `keys` says what each does."""
+def is_path(text: str) -> bool:
+    """Whether `text` is one word that names a node or a service."""
+    try:
+        return bool(parse_path(text))
+    except AddressError:
+        return False
 
-    def __init__(self, keys: dict[int, Callable[[], None]]) -> None:
-        self._keys = keys
-        self._at_start = True  # of a line
-        self._is_held = False  # a ~ there
 
-    def take(self, data: bytes) -> bytes:
-        """What of `data`, and of what was held back, goes to the other side."""
-        passed = bytearray()
-        for key in data:
-            if self._is_held:
-                self._is_held = False
-                if key in self._keys:
-                    self._keys[key]()
-                    continue
-                passed += b"" if key == ord("~") else b"~"
-            elif self._at_start and key == ord("~"):
-                self._is_held = True
-                continue
-            passed.append(key)
-            self._at_start = key in b"\r\n"
-        return bytes(passed)
+def _shorten(name: bytes) -> str:
+    text = "".join(c if c.isprintable() else "?" for c in os.fsdecode(name))
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 class Session:
@@ -162,7 +143,7 @@ class Session:
 
     def __init__(self, args: Args, on_terminal: bool) -> None:
         self._log = Log("iosh", args.verbose - 2 * args.quiet)
-        self._command: str = args.command
+        self._command, self._name = find_command(args.destination, args.socket)
         self._on_terminal = on_terminal
         self._loop = Loop()
         self._terminal = Terminal()
@@ -179,19 +160,33 @@ class Session:
             say.OUTPUT: Sink(self._loop, self._frames, os.dup(1), say.OUTPUT, self._unwritable),
             say.ERRORS: Sink(self._loop, self._frames, os.dup(2), say.ERRORS),
         }
+        self._heartbeat: Heartbeat | None = None  # of an ioshd that answers, while we have the terminal
+        self._line = StatusLine(
+            self._loop, self._name, self._show_status, lambda: self._terminal.size()[1], self._redraw
+        )
         self._is_greeted = False
+        self._answers = False  # PING
         self._has_exited = False  # the program; what it has said may not be written out yet
         self._is_over = False
         self._exit = OWN_FAILURE
         self._why = ""  # there is no tunnel any more
 
     def _encode_start(self, words: list[bytes]) -> bytes:
-        names = {b"LANG", b"LANGUAGE", *((b"TERM", b"COLORTERM") if self._on_terminal else ())}
-        env = {key: value for key, value in os.environb.items() if key in names or key.startswith(b"LC_")}
+        first = [*((b"TERM", b"COLORTERM") if self._on_terminal else ()), b"LANG", b"LANGUAGE", *_LOCALE]
+        names = [*first, *sorted(name for name in os.environb if name.startswith(b"LC_") and name not in first)]
+        env = {name: os.environb[name] for name in names if name in os.environb}
         try:
-            return say.encode_start(words, env, self._size if self._on_terminal else None)
+            say.encode_start(words, {}, None)
         except ValueError as error:
             raise UsageError(f"PROGRAM: {error}") from None
+        env, left_out = say.fit_env(words, env)
+        if left_out:
+            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+            self._log.warning(
+                f"{', '.join(map(_shorten, left_out[:5]))}{more}: not passed on: PROGRAM and the environment may have "
+                f"{say.MAX_FRAME >> 10} KiB, the latter {say.MAX_ENV} variables"
+            )
+        return say.encode_start(words, env, self._size if self._on_terminal else None)
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -215,7 +210,7 @@ class Session:
         _HEARD[kind](self, payload)
 
     def _hello(self, payload: bytes) -> None:
-        say.decode_hello(payload)
+        self._answers = bool(say.decode_hello(payload)[1] & say.ANSWERS)
         self._is_greeted = True
 
     def _started(self, payload: bytes) -> None:
@@ -231,6 +226,8 @@ class Session:
                 return escapes.take(data)
 
             self._terminal.make_raw()
+            if self._answers and os.isatty(1):
+                self._heartbeat = Heartbeat(self._loop, self._frames, self._line.silent, self._line.back)
         ahead = say.WINDOW if take else 0
         self._source = Source(self._loop, self._frames, os.dup(0), say.INPUT, self._input_ended, take, ahead)
         self._resized()
@@ -240,6 +237,7 @@ class Session:
         self._leave(status, why)
 
     def _output(self, payload: bytes) -> None:
+        self._line.output(payload)
         self._sinks[say.OUTPUT].put(payload)
 
     def _errors(self, payload: bytes) -> None:
@@ -257,6 +255,9 @@ class Session:
 
         for sink in self._sinks.values():
             sink.finish(written)
+
+    def _pong(self, payload: bytes) -> None:
+        """Its bytes have been noticed; they say nothing more."""
 
     def _credit(self, payload: bytes) -> None:
         stream, count = say.decode_credit(payload)
@@ -287,8 +288,11 @@ class Session:
         if self._terminal.is_raw:
             self._terminal.make_raw()
             self._resized()
+            if self._heartbeat is not None:
+                self._heartbeat.restart()
 
     def _suspend(self) -> None:
+        self._line.hide(redraw=False)
         self._terminal.restore()
         os.kill(os.getpid(), signal.SIGTSTP)
         self._terminal.make_raw()
@@ -298,12 +302,25 @@ class Session:
         self._show(HELP)
 
     @staticmethod
-    def _show(text: bytes) -> None:
-        """On the raw terminal, if it takes it at once."""
+    def _show(text: bytes) -> bool:
+        """On the raw terminal, if it takes it at once.  Whether it did."""
         poll = select.poll()
         poll.register(1, select.POLLOUT)
-        if poll.poll(0):
-            os.write(1, text.replace(b"\n", b"\r\n"))
+        if not poll.poll(0):
+            return False
+        os.write(1, text.replace(b"\n", b"\r\n"))
+        return True
+
+    def _show_status(self, data: bytes) -> bool:
+        return self._terminal.is_raw and self._sinks[say.OUTPUT].is_clear and self._show(data)
+
+    def _redraw(self) -> None:
+        """Make the program draw its screen: by a row less for a moment, since a size that stays is no change."""
+        rows, columns = self._size
+        if rows > 1 and not self._has_exited and self._frames.is_clear:
+            self._size = rows - 1, columns
+            self._frames.send(say.encode_size(*self._size))
+            self._loop.later(REDRAW, self._resized)
 
     def _unwritable(self, error: OSError) -> None:
         if error.errno == errno.EPIPE:
@@ -330,7 +347,9 @@ class Session:
 
     def _give_up(self) -> None:
         if not self._is_over:
-            self._leave(OWN_FAILURE, f"{self._command}: {self._why}")
+            is_both = is_path(self._command) and self._source is None  # a program's name that a node may have too
+            hint = f" (if a node is meant: iosh {NODE}{self._command})" if is_both else ""
+            self._leave(OWN_FAILURE, f"{self._name}: {self._why}{hint}")
 
     def _leave(self, status: int = OWN_FAILURE, why: str = "") -> None:
         """End at once, and hang COMMAND up."""
@@ -346,6 +365,7 @@ class Session:
 
     def _give_terminal_back(self) -> None:
         if self._terminal.is_raw:
+            self._line.hide(redraw=False)
             self._show(b"\n")  # so that what is said next stands on a line of its own
         self._terminal.restore()
 
@@ -355,6 +375,9 @@ class Session:
             return
         self._is_over = True
         self._exit = status
+        self._line.hide(redraw=False)
+        if self._heartbeat is not None:
+            self._heartbeat.close()
         self._frames.close()
         if self._source is not None:
             self._source.close()
@@ -375,7 +398,7 @@ class Session:
         self._pid = 0
         if status and not self._is_over:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-            self._log.info(f"{self._command}: {how}")
+            self._log.info(f"{self._name}: {how}")
         if self._is_over:
             self._loop.stop()
         elif self._why:
@@ -390,4 +413,5 @@ _HEARD = {
     say.ERRORS: Session._errors,
     say.EXIT: Session._exited,
     say.CREDIT: Session._credit,
+    say.PONG: Session._pong,
 }

@@ -50,7 +50,7 @@ COMMAND = Command(
 )
 
 HELLO_TIME = 60.0  # seconds for iosh to greet: who connects by hand and waits is to be told what this is
-NO_IOSH = b'ioshd: this is a shell for iosh; run: iosh "r2 -t NODE -t ioshd tunnel -"\n'
+NO_IOSH = b'ioshd: this is a shell for iosh; run: iosh NODE\n'
 ACCEPTED = (b"TERM", b"COLORTERM", b"LANG", b"LANGUAGE")  # of iosh's environment; and LC_*
 _IUTF8 = 0x4000  # linux/termbits.h; missing in termios before Python 3.13
 
@@ -99,7 +99,7 @@ class Shell:
         say.decode_hello(payload)
         self._is_greeted = True
         self._frames.farewell = b""
-        self._frames.send(say.encode_hello())
+        self._frames.send(say.encode_hello(say.ANSWERS))
 
     def _start(self, payload: bytes) -> None:
         words, env, size = say.decode_start(payload)
@@ -208,6 +208,11 @@ class Shell:
         if stream in self._outputs:
             self._outputs[stream].give(count)
 
+    def _ping(self, payload: bytes) -> None:
+        """What waits to be written already shows as much as an answer; so no number of PINGs fills our memory."""
+        if self._frames.is_clear:
+            self._frames.send(say.encode_frame(say.PONG))
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _exited(self, status: int) -> None:
@@ -255,4 +260,5 @@ _HEARD = {
     say.EOF: Shell._end_input,
     say.SIZE: Shell._resize,
     say.CREDIT: Shell._credit,
+    say.PING: Shell._ping,
 }

@@ -6,7 +6,7 @@ import os
 
 from ..command import Argument, Command, Option
 from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
-from ..net.reach import default_path, is_default
+from ..net.reach import tunnel_words
 from ..net.words import own_command, quote
 from ..proto.address import SERVICE, parse_path
 
@@ -82,10 +82,7 @@ def proxy_words(node: str, *options: str) -> list[str]:
     path = parse_path(node.replace("~", "/"))
     if not path or path[-1].startswith(SERVICE):
         raise UsageError(f"{node}: name the node; its service sshd is meant")
-    words = [*own_command(), "r2-tunnel", *([] if is_default(None) else ["-s", default_path()])]
-    for step in (*path, SERVICE + "sshd"):
-        words += ["-t", step]
-    return [*words, *options, "-"]
+    return tunnel_words((*path, SERVICE + "sshd"), None, *options)
 
 
 def spell(words: list[str]) -> str:
