@@ -35,14 +35,15 @@ CONFIG_TEXT = (
     "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are texts, but for patterns, a list of texts, what is "
     "true or false, and a time in seconds, which may be a whole number.  A file with a mistake is refused as a whole, "
     "before anything starts, and every mistake in it is named, with its line where it has one.",
-    "The address of a node, or the name of a service, is 1 to 64 letters, digits and signs out of ._:=+@-, the first "
+    "The address of a node, or the name of a service, is 1 to 64 letters, digits and signs out of ._:+-, the first "
     "of which is no dash.  The words service, child and any are not addresses.",
     "A transport is a command line for sh -c, or one of the built-in ones, such as tcp://HOST:PORT and "
     "tcp-listen://HOST:PORT, which r2-connect(1) lists with their options.  In the cmd of a link, a lone dash behind "
     "exec: or system:, or the word -%, is replaced by the command that links to this node, with its full path.",
     "A time is a number with ms, s, m, h or d behind it; of seconds, if nothing is.",
-    "A pattern is compared with the origin of a tunnel, the way back to who opened it, nearest node first.  It is the "
-    "whole origin or its first steps, and may hold the shell's * and ?.",
+    "A pattern is compared with the origin of a tunnel, the way back to who opened it, nearest node first.  It is "
+    "the whole path, and may hold the shell's * and ?: bob is bob and the programs on bob's node, bob/* is what comes "
+    "through bob.",
 )
 
 CONFIG_EXAMPLES = (

@@ -36,7 +36,7 @@ from r2box.proto.outcome import ENDED, Outcome
 from r2box.proto.route import Message
 from r2box.proto.session import HALF, NONCE
 from r2box.proto.stream import NOBODY, Stream
-from r2box.proto.wire import CLIENT
+from r2box.proto.wire import CLIENT, MAX_WORK
 
 if TYPE_CHECKING:
     from r2box.proto.stream import End
@@ -461,7 +461,11 @@ class Port:
             buffer = bytearray(self.arrived.popleft())
             self.peer.flying -= len(buffer)
             self.mesh.wake(self.peer)
-            self.link.receive(buffer, self.mesh.now)
+            work = self.mesh.random.choice((1, 3, MAX_WORK)) if self.wire.slices else MAX_WORK
+            rest = bytes(buffer[self.link.receive(buffer, self.mesh.now, work=work) :])
+            if rest:
+                self.arrived.appendleft(rest)
+                self.peer.flying += len(rest)
             self.mesh.flush()
             self.link.settle()
             buffer[:] = b"\xee" * len(buffer)  # it is not the link's any more

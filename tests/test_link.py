@@ -16,6 +16,7 @@ from r2box.proto import wire
 from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.link_collision import PROBE
 from r2box.proto.memory_limit import MemoryLimit
+from r2box.proto.node import OPENS_AT_ONCE
 from r2box.proto.outcome import BUSY, Outcome, decode_outcome
 from r2box.proto.pulse import HELLO_TIMEOUT, KEEPALIVE, MISSES
 from r2box.proto.route import Message, encode_message
@@ -603,6 +604,28 @@ def test_a_pong_is_for_what_was_sent() -> None:
     assert raw.farewell() == "a PONG that answers no PING"
 
 
+# -- a turn of work ----------------------------------------------------------------------------------------------------
+
+
+def test_a_turn_of_work_ends_between_two_frames() -> None:
+    """Costly frames count for more; what is left is given again, wherever the turn ended."""
+    raw = Raw(Mesh().station("alice")).up()
+    data = b"".join(
+        wire.encode_frame(wire.OPEN, 2 * number + 2, open_payload("no")) + wire.encode_frame(wire.CLOSE, 2 * number + 2)
+        for number in range(100)
+    )
+    turns = 0
+    while data:
+        taken = raw.link.receive(data, raw.mesh.now, work=20)
+        raw.link.settle()
+        assert 0 < taken <= 60, "an OPEN and a CLOSE at most"
+        data = data[taken:]
+        turns += 1
+    assert turns == 100
+    assert [kind for kind, _, _ in raw.listen()] == [wire.CLOSE] * 100
+    assert raw.link.state == UP
+
+
 # -- what a neighbour can cost -----------------------------------------------------------------------------------------
 
 
@@ -738,6 +761,38 @@ def test_the_receive_limit_of_a_link_holds() -> None:
             program.abort(Outcome())
     mesh.idle()
     mesh.check_closed()
+
+
+def test_a_neighbour_opens_so_many_tunnels_a_second_and_an_origin_behind_it_half() -> None:
+    mesh = Mesh()
+    alice = mesh.station("alice")
+    alice.serve("echo", lambda program: program.echo())
+    raw = Raw(alice).up()
+
+    def refused(count: int, *origin: str) -> int:
+        payload = wire.OPEN_FIELDS.encode(path=("echo",), origin=origin, window=1)
+        raw.say(*((wire.OPEN, 2, payload), (wire.CLOSE, 2, b"")) * count)
+        return sum(b"retry later" in frame[2] for frame in raw.listen())
+
+    burst = int(OPENS_AT_ONCE)
+    assert refused(burst // 2 + 10, "far", "child/1") == 10
+    assert refused(burst // 2, "child/1") == 0
+    assert refused(100, "child/1") == 100
+    mesh.now += 0.1
+    assert refused(200, "child/1") == 200 - alice.node.limits["opens"] // 10
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff" * 5, b"\x40", say.encode_body(say.ENDED, 1), b"\x44\x01\x01"])
+def test_a_client_gets_nothing_from_afar_but_answers(body: bytes) -> None:
+    mesh = Mesh()
+    alice = mesh.station("alice")
+    console = alice.console()
+    raw = Raw(alice).up()
+    message = Message((console.link.address or "child/1",), (), body)
+    raw.say((wire.MESSAGE, 0, encode_message(message)))
+    assert console.answers == {}
+    assert raw.link.state == UP
+    assert console.ask("", say.PING, data=b"x")["data"] == b"x"
 
 
 def test_links_share_the_memory_of_a_node() -> None:

@@ -10,9 +10,10 @@ from mesh import Mesh, Program, Station
 
 from r2box.errors import RefusedError
 from r2box.proto import body as say
-from r2box.proto.address import MAX_HOPS
+from r2box.proto.address import MAX_HOPS, parse_path
 from r2box.proto.outbox import QUANTUM
 from r2box.proto.outcome import ENDED, GONE, LOST, REFUSED, UNKNOWN, Outcome
+from r2box.proto.policy import is_allowed
 from r2box.proto.stream import FIRST_WINDOW, MOST_WINDOW, Stream
 from r2box.proto.wire import Fields
 
@@ -197,15 +198,20 @@ def test_an_abort_from_the_client_overtakes(hops: int) -> None:
     mesh.check_closed()
 
 
-def test_a_tunnel_through_the_same_link_twice() -> None:
+def test_a_tunnel_in_a_circle_is_refused_by_the_first_node_that_sees_it() -> None:
     mesh = Mesh(seed=7)
-    alice, _ = mesh.line("alice", "bob", slices=True)
+    alice, bob, carl = mesh.line("alice", "bob", "carl")
     alice.serve("echo", echo)
-    data = mesh.random.randbytes(500_000)
-    client = alice.tunnel("bob/alice/bob/alice/echo", data)
-    mesh.idle()
-    assert client.sink == data
-    assert alice.programs[0].origin == ("bob", "alice", "bob", "alice", "child/1")
+    for path, who, twice in (
+        ("bob/alice/echo", "bob", "alice"),
+        ("bob/carl/bob/alice/echo", "bob", "bob"),
+        ("bob/carl/dora/carl", "bob", "carl"),
+    ):
+        client = alice.tunnel(path)
+        mesh.idle()
+        assert client.outcome is not None
+        assert client.outcome.text == f"{who}: the path leads in a circle: {twice} is on it already"
+    assert not carl.node.links["bob"].received - bob.node.links["carl"].sender.kept.sent
     mesh.check_closed()
 
 
@@ -275,6 +281,22 @@ def test_a_long_list_of_names_is_cut() -> None:
     assert client.outcome.text.endswith("and 293 more)")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "may", "may_not"),
+    [
+        ("bob", ["bob", "bob/child/7"], ["bobby", "bob/carl", "bob/carl/child/1", "carl/bob"]),
+        ("bob/*", ["bob/carl", "bob/carl/child/1", "bob/child/7"], ["bob", "carl/bob"]),
+        ("bob/carl", ["bob/carl", "bob/carl/child/1"], ["bob/carl/dora", "carl"]),
+        ("b?b", ["bob", "bib/child/2"], ["bob/carl"]),
+        ("*", ["bob", "bob/carl/child/1"], []),
+        ("child/*", ["child/1"], ["bob/child/1"]),
+    ],
+)
+def test_whom_a_pattern_lets_in(pattern: str, may: list[str], may_not: list[str]) -> None:
+    for origin in (*may, *may_not):
+        assert is_allowed((pattern,), parse_path(origin)) == (origin in may), origin
+
+
 def test_a_service_that_is_not_for_everyone() -> None:
     mesh = Mesh()
     _, bob, carl = mesh.line("alice", "bob", "carl")
@@ -288,16 +310,11 @@ def test_a_service_that_is_not_for_everyone() -> None:
     mesh.check_closed()
 
 
-def test_circles_end() -> None:
+def test_a_path_has_only_so_many_steps() -> None:
     mesh = Mesh()
     alice, bob = mesh.line("alice", "bob")
     bob.serve("echo", echo)
-    path = ["bob", "alice"] * (MAX_HOPS // 2 - 1) + ["bob"]
-    client = alice.tunnel("/".join(path))
-    mesh.idle()
-    assert client.outcome is not None
-    assert "has no command" in client.outcome.text
-    client = alice.tunnel("/".join([*path, "echo"]))
+    client = alice.tunnel("/".join(["bob", *(f"node{number}" for number in range(MAX_HOPS - 1))]))
     mesh.idle()
     assert client.outcome is not None
     assert client.outcome.text.endswith(f"more than {MAX_HOPS} hops")
@@ -549,8 +566,9 @@ def test_ping_to_oneself_over_others() -> None:
     mesh = Mesh()
     alice, _ = mesh.line("alice", "bob")
     console = alice.console()
-    for path in ("", "alice", "bob/alice", "alice/bob/alice/bob"):
+    for path in ("", "alice", "bob/alice", "alice/bob"):
         assert console.ask(path, say.PING, data=b"x")["data"] == b"x"
+    assert "in a circle" in console.ask("bob/alice/bob/alice", say.PING, data=b"x")["text"]
 
 
 def test_clients_are_listed_when_asked_for() -> None:

@@ -11,7 +11,7 @@ from ..proto.greeting import Me
 from ..proto.link import UP, Link
 from ..proto.route import Message
 from ..proto.wire import CLIENT, DESCRIPTOR
-from .channel import Channel
+from .channel import Channel, close_all
 from .driver import Driver, Group
 from .ferry import Ferry
 from .loop import Loop
@@ -141,7 +141,11 @@ class Client:
         return
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
-        body = say.decode_body(message.body)
+        try:
+            body = say.decode_body(message.body)
+        except WireError:  # it is of no use to us, and no reason to part from the daemon
+            close_all(descriptors)
+            return
         path: tuple[str, ...] = ()
         if body.kind in (say.INCOMING, say.HANGUP):
             answer = self._event
@@ -149,19 +153,18 @@ class Client:
             answer, path = self._answers.get(body.id, (None, ()))
         if answer is not None and self._may_answer(message.origin, path, body.kind == say.ERROR):
             answer(body, descriptors)
-            return
-        for fd in descriptors:
-            os.close(fd)
+        else:
+            close_all(descriptors)
 
     def _may_answer(self, origin: tuple[str, ...], path: tuple[str, ...], is_error: bool) -> bool:
         """Whether what has come by `origin` can be an answer to what was asked of the node at `path`.
 
         It comes from that node, by way of all that were named; others may lie between them, which discovery knew.  An
-        error may come from any node, as the one where the path broke was perhaps not named.
+        error may come from any node on the way, which was perhaps not named; on the way to our own daemon is none.
         """
         way = (self.address, *path)  # a node strips its own address, however often it stands there
         steps = [step for before, step in zip(way, way[1:]) if step != before]
-        if is_error or origin == tuple(steps):
+        if origin == tuple(steps) or (is_error and steps):
             return True
         trail = iter(origin)
         return origin[-1:] == tuple(steps[-1:]) and all(step in trail for step in steps)

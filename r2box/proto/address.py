@@ -1,8 +1,9 @@
 """Addresses and paths: how nodes, services and clients are named.
 
-An *address* is 1 to 64 of the ASCII letters, digits and ``. _ : = + @ -``, and does not begin with ``-``: a name that
-others choose ends in command lines, where it must not be an option.  A *virtual* address exists only inside a daemon
-and is spelled with a slash: ``service/NAME`` for a service, ``child/ID`` for a client; ``any/NAME`` is a service of
+An *address* is 1 to 64 of the ASCII letters, digits and ``. _ : + -``.  A name that others choose ends in command
+lines, environments and file names, so it does not begin with ``-`` (an option), is not ``.`` or ``..``, and holds no
+``=`` (an assignment) and no ``@`` (the user of ``ssh``).  A *virtual* address exists only inside a daemon and is
+spelled with a slash: ``service/NAME`` for a service, ``child/ID`` for a client; ``any/NAME`` is a service of
 whichever node is nearest.  A *path* is a tuple of addresses, each the next step from the one before; as text they are
 joined by ``/``, and ``service:NAME`` is read as ``service/NAME``.
 """
@@ -20,7 +21,7 @@ ANY = "any/"
 SERVICE_TOO = "service:"  # another spelling
 BENCH = "r2.bench"  # the service that every node has built in: see `meter`
 RESERVED = frozenset(("service", "child", "any"))
-_ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:=+@-")
+_ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:+-")
 
 
 def check_address(text: str) -> str:
@@ -31,9 +32,11 @@ def check_address(text: str) -> str:
         raise AddressError(f"the address {text[:16]!r}… has {len(text)} characters; at most {MAX_ADDRESS} are allowed")
     for character in text:
         if character not in _ALLOWED:
-            raise AddressError(f"{text!r} is no address: {character!r} is no letter, digit or one of . _ : = + @ -")
+            raise AddressError(f"{text!r} is no address: {character!r} is no letter, digit or one of . _ : + -")
     if text[0] == "-":
         raise AddressError(f"{text!r} is no address: it begins with a dash, as options do")
+    if text in (".", ".."):
+        raise AddressError(f"{text!r} is no address: it is a directory")
     if text in RESERVED or text.startswith(SERVICE_TOO):
         raise AddressError(f"the address {text!r} is reserved")
     return text

@@ -55,6 +55,8 @@ STATUS_IS = 0x4A
 # and stdout apart.
 PROVIDES, SINGLE, APART = range(3)
 
+FROM_AFAR = frozenset((PONG, LISTING, NETWORK_IS, ERROR))  # what a client may get from other nodes than its own
+
 _OUTCOME = {"code": (1, "uint"), "status": (2, "uint"), "signal": (3, "uint"), "text": (4, "text")}
 
 BODIES = {
@@ -178,6 +180,14 @@ def decode_body(data: bytes) -> Body:
         raise WireError("a message that is cut off")
     layout = BODIES.get(kind)
     return Body(kind, id_, layout.decode(data[at:]) if layout else {})
+
+
+def is_answer(data: bytes) -> bool:
+    """Whether the body in `data` is an answer that may come from another node."""
+    try:
+        return decode_body(data).kind in FROM_AFAR
+    except WireError:
+        return False
 
 
 def is_request(data: bytes) -> bool:

@@ -198,10 +198,12 @@ class Link:
         streams = self.streams.release_all()
         self.budget.clear()
         lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
-        for stream in streams:
-            stream.on_lost(lost)
-        self.owner.link_wake(self)
-        self.owner.link_down(self, reason)
+        try:
+            for stream in streams:
+                stream.on_lost(lost)
+        finally:  # whatever one stream's end raises
+            self.owner.link_wake(self)
+            self.owner.link_down(self, reason)
 
     # -- bytes in ------------------------------------------------------------------------------------------------
 
@@ -420,10 +422,7 @@ class Link:
 
     def lose(self, reason: str, now: float) -> None:
         """The neighbour is taken for dead."""
-        if self.session is not None:
-            self.suspend(reason, now)
-        else:
-            self.close(reason)
+        self.suspend(reason, now) if self.session is not None else self.close(reason)
 
 
 _GREETING: dict[int, Callable[[Greeting, Buffer], None]] = {

@@ -217,6 +217,17 @@ class Node:
             raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, tells)})")
         return ways
 
+    def _check_circle(self, path: tuple[str, ...], origin: tuple[str, ...], spare: int = 0) -> None:
+        """RefusedError if `path` leads to nodes that it has been to, more than `spare` times: each turn of a circle
+        would be work that nothing pays for.  A message may turn back once, as its answer does: a ping of oneself."""
+        seen: set[str] = set()
+        for step in (*origin, self.address, *path[path[:1] == (self.address,) :]):
+            if "/" not in step and step in seen:
+                spare -= 1
+                if spare < 0:
+                    raise RefusedError(f"{self.address}: the path leads in a circle: {step} is on it already")
+            seen.add(step)
+
     def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         """The ways that `routes` are, with `rest` behind them."""
         return [
@@ -289,14 +300,19 @@ class Node:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
             if len(wish.path) + len(origin) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            self._check_circle(wish.path, origin)
             if link.opens is not None and not link.opens.take(origin, link.now):
                 raise BusyError(f"{self.address}: too many tunnels opened a second; retry later")
             if fields["mode"] not in (STREAM, DATAGRAMS):
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
             target, _ = self.resolve(wish.path, origin)
             if isinstance(target, Link):
+                if not target.is_local and not target.streams.may_relay(link.streams):
+                    raise BusyError(f"{self.address}: {link.address} has too many tunnels through this node")
                 on = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
                 stream.far = on
+                stream.is_relayed = True
+                link.streams.relayed += 1
                 if isinstance(on.far, Attempt):
                     self.doubt(on.far)
                 return
@@ -325,11 +341,12 @@ class Node:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
             if link.requests is not None and not link.is_local and not link.requests.take(came.origin, link.now):
                 raise BusyError(f"{self.address}: too many requests a second; retry later")
+            self._check_circle(message.path, came.origin, spare=1)
             target, path = self.resolve(message.path, came.origin)
             if isinstance(target, Service):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
             if isinstance(target, Link):
-                if target.is_local and say.is_request(message.body):
+                if target.is_local and not say.is_answer(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
                 if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
                     why = f"the link to {target.address} was cut and waits for a transport"

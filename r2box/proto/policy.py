@@ -5,7 +5,7 @@ Patterns are the shell's, with `*` and `?`.
 
 from __future__ import annotations
 
-from .address import format_path
+from .address import CHILD, format_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ def fits(name: str, patterns: Iterable[str] | None) -> bool:
 def is_allowed(allow: tuple[str, ...], origin: tuple[str, ...]) -> bool:
     """Whether a tunnel from `origin` (nearest first) may use a service for `allow`.
 
-    Each pattern is a path from here; it matches the whole trail, or the nearest steps of it, which are what this node
-    itself can vouch for.  No pattern: everyone may.
+    Each pattern is a path from here.  `bob` is bob and the programs on bob's node; what comes through bob needs
+    `bob/*`, or the whole path.  No pattern: everyone may.
     """
-    return not allow or any(fits(format_path(origin[: length + 1]), allow) for length in range(len(origin)))
+    if not allow:
+        return True
+    nodes = origin[:-1] if origin[-1:] and origin[-1].startswith(CHILD) and len(origin) > 1 else origin
+    return fits(format_path(origin), allow) or fits(format_path(nodes), allow)

@@ -155,8 +155,8 @@ class Stream:
 
     __slots__ = (
         "_ending", "_round", "_round_at", "accepted", "allowance", "begun", "close_received", "close_sent", "credit",
-        "eof_passed", "far", "far_ready", "fin_received", "fin_sent", "inbox", "key", "link", "opened_here", "queued",
-        "recalled", "received", "route", "sent", "stopped", "used", "where", "who", "window",
+        "eof_passed", "far", "far_ready", "fin_received", "fin_sent", "inbox", "is_relayed", "key", "link",
+        "opened_here", "queued", "recalled", "received", "route", "sent", "stopped", "used", "where", "who", "window",
     )  # fmt: skip
 
     def __init__(self, link: Link, key: int, route: int, opened_here: bool) -> None:
@@ -165,6 +165,7 @@ class Stream:
         self.route = route  # the route number in frames that go out
         self.opened_here = opened_here  # the far side of the link leads to the service
         self.far: End = NOBODY
+        self.is_relayed = False  # the neighbour has opened it through this node
         self.accepted = False  # the tunnel stands
         # for people
         self.who = self.where = ""  # where the tunnel comes from and leads to, seen from here; see `name`

@@ -38,17 +38,23 @@ class Labels:
 class StreamTable(dict[int, Stream]):
     """By the route number of frames that come in."""
 
-    __slots__ = ("_labels", "_link")
+    __slots__ = ("_labels", "_link", "relayed")
 
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
         self._labels = Labels()
+        self.relayed = 0  # streams that the neighbour has opened through this node
 
     @property
     def has_room(self) -> bool:
         """Whether the link has memory for one more."""
         return self._link.account.room >= STREAM_COST + LEAST_WINDOW
+
+    def may_relay(self, of: StreamTable) -> bool:
+        """Whether the neighbour of the link `of` may open one more stream through this one: in all no more than what is
+        free here, in number and in memory, so that there is room for others (see `memory_limit`)."""
+        return of.relayed < min(MAX_STREAMS - len(self), self._link.account.room // (STREAM_COST + LEAST_WINDOW))
 
     def open(self) -> Stream:
         """A new stream, that we open."""
@@ -69,6 +75,7 @@ class StreamTable(dict[int, Stream]):
         if self.pop(stream.key, None) is None:
             return
         self._link.account.charge(-STREAM_COST)
+        self.relayed -= stream.is_relayed
         if stream.opened_here:
             self._labels.give(stream.key >> 1)
         if not self:  # give back what many of them have left
@@ -80,4 +87,5 @@ class StreamTable(dict[int, Stream]):
         streams = list(self.values())
         self._link.account.charge(-STREAM_COST * len(streams))
         self.clear()
+        self.relayed = 0
         return streams

@@ -137,8 +137,8 @@ def _whole_varint(value: bytes) -> int:
 
 
 def _decode_text(value: bytes) -> str:
-    """UTF-8, with everything that could steer a terminal replaced: a peer's words are shown to people."""
-    text = value.decode("utf-8", "replace")
+    """UTF-8 of at most MAX_TEXT bytes, without what could steer a terminal: a peer's words are shown to people."""
+    text = value[:MAX_TEXT].decode("utf-8", "replace")
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -153,7 +153,7 @@ def _decode_path(value: bytes) -> tuple[str, ...]:
 _KINDS: dict[str, tuple[Any, Any, Any, bool]] = {
     "uint": (0, encode_varint, _whole_varint, False),
     "bytes": (b"", bytes, bytes, False),
-    "text": ("", lambda text: text.encode("utf-8", "replace"), _decode_text, False),
+    "text": ("", lambda text: shorten(text).encode("utf-8", "replace"), _decode_text, False),
     "path": ((), lambda path: format_path(path).encode("ascii"), _decode_path, False),
     "each": ((), bytes, bytes, True),  # any number of byte strings under one tag
 }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "r2d",
     "run a node",
-    arguments=[Argument("ADDRESS", "the node's address: letters, digits and . _ : = + @ -")],
+    arguments=[Argument("ADDRESS", "the node's address: letters, digits and . _ : + -")],
     options=[VERBOSE, QUIET, SOCKET, USER, BACKGROUND, *OF_NODE],
     common=False,
     section=8,

@@ -36,8 +36,8 @@ COMMAND = Command(
         "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
         "node first), R2_SERVICE, R2_NODE and R2_SOCKET.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
         "A URL is opened once for each tunnel.  " + EXEC_HELP + URL_HELP + "\n\n" + DATAGRAMS_HELP + "\n\n"
-        "The service is offered until r2-serve ends.  PATTERN is the origin as R2_ORIGIN has it, or its first steps, "
-        "with the shell's * and ?."
+        "The service is offered until r2-serve ends.  PATTERN is a path as in R2_ORIGIN, with the shell's * and ?: bob "
+        "is bob and the programs on bob's node; what comes through bob needs bob/*."
     ),
     examples=[
         ('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"),
