@@ -161,11 +161,7 @@ class Bridge:
         writes_device = self._write_device if self._to_device else None
         writes_stream = self._write_stream if self._to_stream else None
         for channel, read, write in ((device, reads_device, writes_device), (stream, reads_stream, writes_stream)):
-            if channel.read_fd == channel.write_fd:
-                self._loop.watch(channel.read_fd, read, write)
-            else:
-                self._loop.watch(channel.read_fd, read)
-                self._loop.watch(channel.write_fd, None, write)
+            channel.watch(self._loop, read, write)
 
     def _part(self, channel: Channel, fd: int) -> None:
         """One direction of `channel` is about to be closed, and its descriptor too, if it has one of its own."""
@@ -193,8 +189,7 @@ class Bridge:
         if self._timer is not None:
             self._timer.cancel()
         for channel in (self._device, self._stream):
-            for fd in {channel.read_fd, channel.write_fd}:
-                self._loop.watch(fd)
+            channel.watch(self._loop, None, None)
             (channel.reset if broken else channel.close)()
 
 

@@ -20,9 +20,13 @@ from ..proto.session import Block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Union
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar, Union
 
+    from .loop import Loop
+
+    T = TypeVar("T")
+    Callback = Callable[[], object]
     Buffer = Union[bytes, bytearray, memoryview]
 
 MAX_PASSENGERS = 16  # descriptors in one message; SCM_MAX_FD is 253
@@ -37,12 +41,13 @@ _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 class End:
     """One direction, or both, on one descriptor.  Owns it."""
 
-    __slots__ = ("_careful", "fd", "sock")
+    __slots__ = ("_careful", "fd", "is_pipe", "sock")
 
     def __init__(self, fd: int) -> None:
         self.sock: socket.socket | None = None
         self._careful = False  # O_NONBLOCK is not ours to set
         mode = os.fstat(fd).st_mode
+        self.is_pipe = stat.S_ISFIFO(mode)  # that can be spliced
         if stat.S_ISSOCK(mode):
             self.sock = socket.socket(fileno=fd)
         elif os.get_blocking(fd) and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
@@ -57,21 +62,11 @@ class End:
             own = os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             self._careful = True
+            self.is_pipe = False
             return fd
         os.close(fd)
-        self._widen(own)
+        widen(own)
         return own
-
-    @staticmethod
-    def _widen(fd: int) -> None:
-        """Let a pipe hold as much as is read at once; one that may not grow, or is no pipe, serves as it is."""
-        import fcntl
-
-        try:
-            if fcntl.fcntl(fd, _GETPIPE_SZ) < BUFFER:
-                fcntl.fcntl(fd, _SETPIPE_SZ, BUFFER)
-        except OSError:
-            return
 
     def _ready(self, event: int) -> bool:
         poll = select.poll()
@@ -147,6 +142,37 @@ class End:
         else:
             os.close(self.fd)
 
+    # One direction of a copy, as `program.ProgramChannel` has them too.
+
+    @property
+    def write_fd(self) -> int:
+        return self.fd
+
+    def is_writable(self) -> bool:
+        return self._ready(select.POLLOUT)
+
+    def watch_read(self, loop: Loop, read: Callback | None) -> None:
+        loop.watch(self.fd, read)
+
+    def watch_write(self, loop: Loop, write: Callback | None) -> None:
+        loop.watch(self.fd, None, write)
+
+    def read_by(self, read: Callable[[End, T], int], into: T) -> int:
+        """`read(self, into)`, whose result is that of `read_into`."""
+        return read(self, into)
+
+    def close_read(self) -> None:
+        self.close()
+
+    def close_write(self) -> None:
+        """Pass the end of the stream on, also where another process holds the same socket."""
+        if self.sock is not None:
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # not connected any more: as good as shut
+        self.close()
+
 
 class Channel:
     """Both directions.  `read_fd` and `write_fd` are the same for a socket."""
@@ -205,6 +231,14 @@ class Channel:
         end = self._read or self._write
         return bool(end and end.sock and end.sock.family in (socket.AF_INET, socket.AF_INET6))
 
+    def watch(self, loop: Loop, read: Callback | None, write: Callback | None) -> None:
+        """Have `loop` call read() and write() when that is possible; None: do not."""
+        if self.read_fd == self.write_fd:
+            loop.watch(self.read_fd, read, write)
+        else:
+            loop.watch(self.read_fd, read)
+            loop.watch(self.write_fd, None, write)
+
     def close_write(self) -> None:
         """No more bytes will be written: the other side reads to the end."""
         end, self._write = self._write, None
@@ -242,6 +276,17 @@ class Channel:
         if self.is_inet and end and end.sock:
             end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
+
+
+def widen(fd: int) -> None:
+    """Let a pipe hold as much as is read at once; one that may not grow, or is no pipe, serves as it is."""
+    import fcntl
+
+    try:
+        if fcntl.fcntl(fd, _GETPIPE_SZ) < BUFFER:
+            fcntl.fcntl(fd, _SETPIPE_SZ, BUFFER)
+    except OSError:
+        return
 
 
 def drop_written(buffers: list[Buffer], written: int) -> list[Buffer]:

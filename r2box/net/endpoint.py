@@ -242,9 +242,7 @@ class Endpoint:
     def _end_of_input(self) -> None:
         self._write_ended = True
         if self.channel.write_fd >= 0:
-            if self.channel.write_fd != self.channel.read_fd:
-                self._writes = False
-                self.loop.watch(self.channel.write_fd)
+            self._watch()
             self.channel.close_write()
         self._maybe_over()
 
@@ -300,8 +298,4 @@ class Endpoint:
         self._writes = bool(self._left) and not self.is_over
         read = self._readable if reads else None
         write = self._drain if self._writes else None
-        if self.channel.read_fd == self.channel.write_fd:
-            self.loop.watch(self.channel.read_fd, read, write)
-        else:
-            self.loop.watch(self.channel.read_fd, read)
-            self.loop.watch(self.channel.write_fd, None, write)
+        self.channel.watch(self.loop, read, write)

@@ -19,10 +19,11 @@ from ..proto.stream import Nobody
 from ..proto.whole import describe_modes
 from ..proto.wire import DATAGRAMS, STREAM
 from . import endpoint as ends
-from .channel import adopt, close_all, same_socket, socketpair
+from .channel import close_all, socketpair
 from .doubt import Doubt
 from .endpoint import GRACE, Endpoint
 from .guest import HANGUP_TIME, Guest, Incoming, Tunnel
+from .program import open_channel, program_pairs
 from .whole import WholeEndpoint, whole_pair
 
 TYPE_CHECKING = False
@@ -180,7 +181,9 @@ class _Over(Tunnel):
         super().__init__(guest, body)
         self._exchange = exchange
         kind = ends.STDIO if given and not body["mode"] else ends.SOCKET if self.detached else ends.CLIENT
-        self._end = ENDS[body["mode"]](exchange.loop, adopt(mine), self, kind, holds_eof=bool(body["runs"]))
+        is_program = bool(body["runs"]) and not given and body["mode"] == STREAM
+        channel = open_channel(exchange.loop, mine, is_program)
+        self._end = ENDS[body["mode"]](exchange.loop, channel, self, kind, holds_eof=bool(body["runs"]))
         self._end.teller = guest.link
 
         def join(stream: Stream) -> None:
@@ -238,11 +241,11 @@ class _Over(Tunnel):
 class Here(Tunnel):
     """A tunnel to a service of this daemon: each side gets its ends, and the bytes go between them without us.
 
-    A program gets the client's own stdin and stdout, if those were given; but not one socket for both, of which it
-    could not close its output alone.
+    A program gets sockets, and never the client's own stdin and stdout: one that was made for inetd asks whether 0 is a
+    socket, and writes to it (see `program`).  Who opened the tunnel has the other ends, and copies if it has to.
     """
 
-    __slots__ = ("_exchange", "_incoming", "_mine", "_runs", "begun", "where")
+    __slots__ = ("_exchange", "_incoming", "_is_program", "_mine", "_runs", "begun", "where")
 
     def __init__(
         self, exchange: Exchange, guest: Guest, body: say.Body, service: Service, given: tuple[int, ...]
@@ -251,13 +254,10 @@ class Here(Tunnel):
         self._runs = service.runs
         self.begun = exchange.loop.now()
         self.where = format_path(body["target"]) or exchange.node.address
-        self._mine: tuple[int, ...] = ()
-        if given and service.runs == say.APART and not same_socket(*given):
-            theirs = given
-        else:
-            close_all(given)
-            how = min(service.runs, say.APART if body["apart"] else say.SINGLE)
-            self._mine, theirs = make_pairs(how, service.mode)
+        close_all(given)
+        how = min(service.runs, say.APART if body["apart"] else say.SINGLE)
+        self._mine, theirs = make_pairs(how, service.mode)
+        self._is_program = how == say.APART and service.mode == STREAM
         super().__init__(guest, body)
         self._incoming = Incoming(exchange, service.owner, self)
         exchange.announce(self._incoming, service, (guest.link.address,), theirs)
@@ -268,7 +268,7 @@ class Here(Tunnel):
             descriptors = ()
         if not self.opened:
             mine, self._mine = self._mine, ()
-            self.open(mine or descriptors)
+            self.open(mine or descriptors, program=self._is_program)
         if self._runs != say.APART:
             self._incoming.end(Outcome())  # nobody will tell of its end: it is the socket's
 
@@ -308,7 +308,8 @@ class _Relay:
         exchange.announce(self._incoming, service, origin, theirs)
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
-        self._end = ENDS[self._mode](self._exchange.loop, adopt(fds), self, kind)
+        channel = open_channel(self._exchange.loop, fds, kind == ends.PROGRAM and self._mode == STREAM)
+        self._end = ENDS[self._mode](self._exchange.loop, channel, self, kind)
         self._end.teller = self._server.link
         self._exchange.endpoints[self._end] = self._stream
         self._end.join(self._stream)
@@ -390,6 +391,8 @@ def make_pairs(how: int, mode: int = STREAM) -> tuple[tuple[int, ...], tuple[int
     if how == say.PROVIDES:
         return (), ()
     pair = whole_pair if mode == DATAGRAMS else socketpair
+    if how == say.APART and mode == STREAM:
+        return program_pairs()
     a, b = pair()
     if how == say.SINGLE:
         return (a,), (b,)

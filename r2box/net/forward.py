@@ -15,12 +15,13 @@ from ..proto.address import format_path
 from ..proto.link import UP
 from ..proto.outcome import GONE, UNREAD, make_outcome
 from .bridge import Bridge
-from .channel import Channel, adopt
+from .channel import Channel
 from .child import raise_file_limit
 from .client import Client
 from .dial import Listener
 from .job import Job, JobKind, JobState
 from .loop import Loop
+from .program import open_channel
 from .reach import WAIT, default_path, reach
 
 TYPE_CHECKING = False
@@ -57,7 +58,8 @@ class _Tunnel:
         if body.kind == say.OPENED:
             if descriptors:  # our end of it, as the daemon could not use the connection itself
                 fd, self.fd = self.fd, -1
-                self.bridge = Bridge(self.forwarder.loop, Channel(fd), adopt(descriptors), self._bridged)
+                stream = open_channel(self.forwarder.loop, descriptors, body["program"])
+                self.bridge = Bridge(self.forwarder.loop, Channel(fd), stream, self._bridged)
         elif body.kind == say.ERROR:
             self.is_told = True
             self.end(body["text"], broken=True)
@@ -158,7 +160,7 @@ class Forwarder:
         except OSError as error:
             tunnel.end(error.strerror or str(error), broken=True)
             return
-        tunnel.id = client.request(say.TUNNEL, tunnel.heard, (), given, target=self._path)
+        tunnel.id = client.request(say.TUNNEL, tunnel.heard, (), given, target=self._path, apart=1)
 
     def over(self, tunnel: _Tunnel, why: str) -> None:
         """A tunnel has ended, in good order if there is no reason."""

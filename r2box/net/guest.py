@@ -96,10 +96,10 @@ class Tunnel:
         self.opened = False
         guest.tunnels[self.id] = self
 
-    def open(self, descriptors: tuple[int, ...]) -> None:
-        """It stands; the descriptors are for the guest."""
+    def open(self, descriptors: tuple[int, ...], program: bool = False) -> None:
+        """It stands; the descriptors are for the guest, and with `program` lead to the service's program itself."""
         self.opened = True
-        self.guest.say(say.OPENED, self.id, descriptors)
+        self.guest.say(say.OPENED, self.id, descriptors, program=int(program))
         if self.detached:
             self.guest.tunnels.pop(self.id, None)
 

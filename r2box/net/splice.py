@@ -2,104 +2,188 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import stat
 
-from .channel import End, socketpair
+from .channel import BUFFER, End, close_all, socketpair, widen
+from .program import ProgramChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Protocol, TypeVar
 
+    from .channel import Buffer
     from .loop import Loop
+
+    T = TypeVar("T")
+
+    class Source(Protocol):
+        """What a Pump reads: an End, or a ProgramChannel."""
+
+        def watch_read(self, loop: Loop, read: Callable[[], object] | None) -> None: ...
+        def read_by(self, read: Callable[[End, T], int], into: T) -> int: ...
+        def close_read(self) -> None: ...
+
+    class Target(Protocol):
+        """What a Pump writes: the same."""
+
+        @property
+        def write_fd(self) -> int: ...
+        def is_writable(self) -> bool: ...
+        def watch_write(self, loop: Loop, write: Callable[[], object] | None) -> None: ...
+        def write(self, buffers: Sequence[Buffer]) -> int: ...
+        def close_write(self) -> None: ...
 
     Ended = Callable[[str], None]
 
 BROKEN = "broken pipe"
 SIZE = 1 << 18  # bytes read at once, and all that is held
+_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
+
+
+class Way(enum.Enum):
+    """How the bytes of a Pump go."""
+
+    COPY = "read(2) and write(2)"
+    DIRECT = "splice(2): source or target is a pipe"
+    THROUGH = "splice(2), through a pipe of our own"
 
 
 class Pump:
     """One direction, from `source` to `target`; it owns both.
 
+    Between a program and a pipe or another program the kernel moves the bytes, if it can (Linux, Python 3.10).
     `ended(why)` is called once: "" when the source is at its end and all is written, BROKEN when nobody reads the
-    target any more, else what failed.  The target is closed by `close_target`, so that the caller decides when the
-    end is passed on.
+    target any more, else what failed.  The target is closed by `close_target`, so that the caller decides when the end
+    is passed on.
     """
 
-    def __init__(self, loop: Loop, source: int, target: int, ended: Ended) -> None:
+    def __init__(self, loop: Loop, source: Source, target: Target, ended: Ended) -> None:
         self._loop = loop
-        self._source = End(source)
-        self._target = End(target)
+        self._source = source
+        self._target = target
         self._ended: Ended | None = ended
-        self._room = memoryview(bytearray(SIZE))
-        self._left = self._room[:0]
-        self._at_end = False  # of the source
+        self._room = memoryview(b"")
+        self._left = self._room  # of what was read, what is still to be written
+        self._pipe = -1, -1  # of our own
+        self._held = 0  # bytes in it
+        self._is_full = False  # the target, and there may be more to read
         self._until_empty = False
+        self._way = self._choose_way()
         self._watch()
+
+    def _choose_way(self) -> Way:
+        both = self._source, self._target
+        programs = [end for end in both if isinstance(end, ProgramChannel)]
+        pipes = [end for end in both if isinstance(end, End) and end.is_pipe]
+        if not hasattr(os, "splice") or not programs or len(programs + pipes) < 2:  # what others hold could block us
+            return Way.COPY
+        if not pipes:
+            try:
+                self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                return Way.COPY
+            widen(self._pipe[1])
+        for program in programs:
+            program.claim()
+        return Way.DIRECT if pipes else Way.THROUGH
 
     def finish(self) -> None:
         """Nothing more will come: end as soon as the source has nothing left to read."""
         self._until_empty = True
-        if self._ended is not None and not self._left:
-            self._read()
+        self._read_on()
 
     def _read(self) -> None:
-        try:
-            size = self._source.read_into(self._room)
-        except ConnectionResetError:
-            size = 0  # a UNIX socket whose other end was closed with bytes unread
-        except OSError as error:
-            self._end(f"reading failed: {error.strerror}")
+        self._is_full = self._way is Way.DIRECT and not self._target.is_writable()
+        if self._is_full:  # then splice(2) would not say which of the two is not ready
+            self._watch()
             return
-        if size > 0:
-            self._left = self._room[:size]
+        try:
+            size = self._source.read_by(self._take, None)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOSYS) and self._way is not Way.COPY:
+                self._way = Way.COPY  # this kernel does not splice these
+                self._read()
+            elif error.errno in (errno.EPIPE, errno.ECONNRESET):
+                self._end(BROKEN if error.errno == errno.EPIPE else "")  # of a UNIX socket: closed with bytes unread
+            else:
+                self._end(f"reading failed: {error.strerror}")
+            return
+        if size <= 0:
+            if not size or self._until_empty:
+                self._end("")
+        elif self._way is Way.DIRECT:
+            self._go_on()
+        else:
+            if self._way is Way.COPY:
+                self._left = self._room[:size]
+            else:
+                self._held += size
             self._write()
-        elif not size or self._until_empty:
-            self._end("")
+
+    def _take(self, end: End, _: None) -> int:
+        if self._way is Way.COPY:
+            if not self._room:
+                self._room = memoryview(bytearray(SIZE))
+            return end.read_into(self._room)
+        try:
+            target = self._pipe[1] if self._way is Way.THROUGH else self._target.write_fd
+            return os.splice(end.fd, target, BUFFER, flags=_FLAGS)  # type: ignore[attr-defined, unused-ignore]
+        except BlockingIOError:
+            return -1
 
     def _write(self) -> None:
         try:
-            written = self._target.write([self._left])
+            if self._held:
+                self._held -= self._give()
+            elif self._left:
+                self._left = self._left[self._target.write([self._left]) :]
         except OSError as error:
             broken = error.errno in (errno.EPIPE, errno.ECONNRESET)
             self._end(BROKEN if broken else f"writing failed: {error.strerror}")
             return
-        self._left = self._left[written:]
-        if not self._left and self._until_empty:
+        self._is_full = bool(self._held or self._left)
+        self._go_on()
+
+    def _give(self) -> int:
+        try:
+            fd = self._target.write_fd
+            return os.splice(self._pipe[0], fd, self._held, flags=_FLAGS)  # type: ignore[attr-defined, unused-ignore]
+        except BlockingIOError:
+            return 0
+
+    def _go_on(self) -> None:
+        if self._until_empty and not self._is_full:
             self._loop.soon(self._read_on)
         self._watch()
 
     def _read_on(self) -> None:
-        if self._ended is not None and not self._left:
+        if self._ended is not None and not self._is_full:
             self._read()
 
     def _watch(self) -> None:
         if self._ended is None:
             return
-        self._loop.watch(self._source.fd, None if self._left else self._read)
-        self._loop.watch(self._target.fd, None, self._write if self._left else None)
+        self._source.watch_read(self._loop, None if self._is_full else self._read)
+        self._target.watch_write(self._loop, self._write if self._is_full else None)
 
     def _end(self, why: str) -> None:
         ended, self._ended = self._ended, None
         if ended is None:
             return
-        self._loop.watch(self._source.fd)
-        self._loop.watch(self._target.fd)
-        self._source.close()
+        self._source.watch_read(self._loop, None)
+        self._target.watch_write(self._loop, None)
+        self._source.close_read()
+        if self._pipe[0] >= 0:
+            close_all(self._pipe)
         ended(why)
 
     def close_target(self) -> None:
         """Pass the end of the stream on."""
-        if self._target.sock is not None:
-            import socket
-
-            try:
-                self._target.sock.shutdown(socket.SHUT_WR)  # also where another process holds it
-            except OSError:
-                pass  # not connected any more: as good as shut
-        self._target.close()
+        self._target.close_write()
 
 
 def can_give(fd: int) -> bool:
@@ -144,6 +228,6 @@ def bridge(loop: Loop, stdin: int, stdout: int, written: Callable[[], None]) -> 
         outward.close_target()
         written()
 
-    inward = Pump(loop, stdin, os.dup(ours), lambda why: inward.close_target())
-    outward = Pump(loop, ours, stdout, ended)
+    inward = Pump(loop, End(stdin), End(os.dup(ours)), lambda why: inward.close_target())
+    outward = Pump(loop, End(ours), End(stdout), ended)
     return theirs

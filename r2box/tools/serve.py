@@ -35,12 +35,16 @@ COMMAND = Command(
         "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
         "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
         "node first), R2_SERVICE, R2_NODE and R2_SOCKET.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
+        "Stdin and stdout are two sockets.  A program made for inetd may write to its stdin too, and close its stdout; "
+        "a filter may close its stdout and read on, which ends the output of the tunnel, after 2 seconds if nothing "
+        "was written before.\n\n"
         "A URL is opened once for each tunnel.  " + EXEC_HELP + URL_HELP + "\n\n" + DATAGRAMS_HELP + "\n\n"
         "The service is offered until r2-serve ends.  PATTERN is a path as in R2_ORIGIN, with the shell's * and ?: bob "
         "is bob and the programs on bob's node; what comes through bob needs bob/*."
     ),
     examples=[
         ('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"),
+        ('r2 serve "rsync --daemon"', "RSYNC_CONNECT_PROG='r2 -t NODE/rsync tunnel -' rsync rsync://NODE/MODULE/"),
         ("r2 serve -n web tcp://[::1]:80", "a port of this host, as the service web"),
     ],
     statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the daemon refused or went away"), ("2", "wrong usage")],

@@ -8,12 +8,14 @@ import signal
 from ..command import Argument, Command, Option
 from ..errors import OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
 from ..net import child
-from ..net.channel import adopt, close_all, socketpair
+from ..net.channel import End, adopt, close_all, socketpair
 from ..net.client import Client
 from ..net.dial import Dial
 from ..net.endpoint import GRACE
+from ..net.guest import HANGUP_TIME
 from ..net.log import INFO, Log
 from ..net.loop import Loop
+from ..net.program import ProgramChannel, open_channel, program_pairs
 from ..net.reach import reach
 from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, EXEC_HELP, GATHER, INTERFACES, LISTEN, TUNNEL, URL_HELP
 from ..net.splice import BROKEN, Pump, can_give, take_stdio
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ..command import Args
     from ..net.bridge import Bridge
     from ..net.device import Device
+    from ..net.splice import Source, Target
     from ..net.whole import Crossing
 
 COMMAND = Command(
@@ -194,7 +197,7 @@ class Tunnel:
                 self._fail(f"{self._transport}: {got}")
                 return
             self._stdio = got, os.dup(got)
-            self._ask((os.dup(got), os.dup(got)) if self._client.link.passes else ())
+            self._ask((os.dup(got), os.dup(got)) if self._client.link.passes else (), apart=1)
 
         Dial(self._loop, self._transport, opened)
 
@@ -217,19 +220,20 @@ class Tunnel:
             self._fail(body["text"])
         elif body.kind == say.OPENED:
             self._log.info(f"{self._name}: open")
-            self._opened(descriptors)
+            self._opened(descriptors, bool(body["program"]))
         elif body.kind == say.ENDED:
             self._ended(make_outcome(body))
 
     # -- joining -------------------------------------------------------------------------------------------------
 
-    def _opened(self, descriptors: tuple[int, ...]) -> None:
-        """The tunnel stands.  `descriptors` are our end of it, if the daemon could not use what it was given."""
+    def _opened(self, descriptors: tuple[int, ...], is_program: bool) -> None:
+        """The tunnel stands.  `descriptors` are our end of it, if the daemon could not use what it was given; with
+        `is_program`, they lead to the program of a local service."""
         if self._transport.kind == RUN:
-            self._join_command(descriptors)
+            self._join_command(descriptors, is_program)
             return
         if self._transport.how == DEVICE and self._stdio is None:
-            self._join_device(descriptors)
+            self._join_device(descriptors, is_program)
             return
         if self._fdpass:
             self._pass_on(descriptors[0])
@@ -240,18 +244,22 @@ class Tunnel:
             return
         lent = self._ours
         if descriptors:
-            self._splice_out(descriptors[0], stdout)
-            self._splice_in(stdin, descriptors[1] if len(descriptors) > 1 else os.dup(descriptors[0]))
             close_all(tuple(lent.values()))
+            if is_program:
+                program = ProgramChannel(self._loop, descriptors)
+                self._splice(program, End(stdout), End(stdin), program)
+            else:
+                there = descriptors[1] if len(descriptors) > 1 else os.dup(descriptors[0])
+                self._splice(End(descriptors[0]), End(stdout), End(stdin), End(there))
             return
         self._is_given = 1 not in lent
         # What was given away is closed here, so that its end is the daemon's or the service's to make.
         if 1 in lent:
-            self._splice_out(lent[1], stdout)
+            self._splice_out(End(lent[1]), End(stdout))
         else:
             os.close(stdout)
         if 0 in lent:
-            self._splice_in(stdin, lent[0])
+            self._splice_in(End(stdin), End(lent[0]))
         else:
             os.close(stdin)
 
@@ -275,13 +283,17 @@ class Tunnel:
         self._output_done = True
         self._maybe_over()
 
-    def _splice_out(self, source: int, stdout: int) -> None:
+    def _splice(self, source: Source, stdout: Target, stdin: Source, target: Target) -> None:
+        self._splice_out(source, stdout)
+        self._splice_in(stdin, target)
+
+    def _splice_out(self, source: Source, stdout: Target) -> None:
         self._output_done = False
         self._output = Pump(self._loop, source, stdout, self._output_ended)
         if self._outcome is not None and not self._outcome.is_clean:
             self._output.finish()
 
-    def _splice_in(self, stdin: int, target: int) -> None:
+    def _splice_in(self, stdin: Source, target: Target) -> None:
         self._input = Pump(self._loop, stdin, target, self._input_ended)
 
     def _pass_on(self, fd: int) -> None:
@@ -306,21 +318,28 @@ class Tunnel:
         close_all(take_stdio())
         self._client.ferry.emptied = self._loop.stop
 
-    def _join_command(self, descriptors: tuple[int, ...]) -> None:
+    def _join_command(self, descriptors: tuple[int, ...], is_program: bool) -> None:
+        """Start it on the tunnel, or on sockets of its own between which and the service's program we copy."""
         self._output_done = True
         self._log.once(self._transport.note)
+        ours: tuple[int, ...] = ()
+        there = descriptors
         try:
+            if is_program and not self._mode:
+                ours, descriptors = program_pairs()
             environment = {"R2_SOCKET": os.path.abspath(self._socket)}
             self._pid = child.start(self._transport.command, descriptors[0], descriptors[-1], environment=environment)
         except OSError as error:
             self._fail(f"{self._transport}: {error.strerror}")
             return
         finally:
-            for fd in descriptors:
-                os.close(fd)
+            close_all(descriptors)
+        if ours:
+            near, far = ProgramChannel(self._loop, ours), ProgramChannel(self._loop, there)
+            self._splice(far, near, near, far)
         self._loop.on_exit(self._pid, self._command_exited)
 
-    def _join_device(self, descriptors: tuple[int, ...]) -> None:
+    def _join_device(self, descriptors: tuple[int, ...], is_program: bool) -> None:
         from ..net.bridge import Bridge
         from ..net.device import open_device
 
@@ -333,7 +352,8 @@ class Tunnel:
             return
 
         self._output_done = False
-        self._bridge = Bridge(self._loop, adopt(device.fds), adopt(descriptors), self._bridge_ended)
+        stream = open_channel(self._loop, descriptors, is_program)
+        self._bridge = Bridge(self._loop, adopt(device.fds), stream, self._bridge_ended)
         self._pid = device.pid
         if self._pid:
             self._loop.on_exit(self._pid, self._command_exited)
@@ -342,7 +362,9 @@ class Tunnel:
 
     def _output_ended(self, why: str) -> None:
         """The tunnel has nothing more for us, or nobody reads what we write."""
-        if why == BROKEN:
+        if why == BROKEN and self._transport.kind == RUN:
+            why = ""  # the command reads no more, and may have something to say
+        elif why == BROKEN:
             self._exit = BROKEN_PIPE
             self._loop.stop()
             return
@@ -358,8 +380,11 @@ class Tunnel:
     def _pass_end(self) -> None:
         if self._output_done:
             return
-        if self._output is not None and (self._outcome is None or self._outcome.is_clean):
-            self._output.close_target()
+        if self._output is not None:
+            if self._outcome is None or self._outcome.is_clean:
+                self._output.close_target()
+            elif self._pid:  # a command that does not end when it is hung up on sees the end of its input later
+                self._loop.later(HANGUP_TIME, self._output.close_target)
         self._output_done = True
         self._maybe_over()
 
