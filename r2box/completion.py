@@ -278,9 +278,10 @@ def _destination(command: Command, line: _Line, current: str) -> Found:
 def _shells(command: Command, line: _Line, current: str) -> Found:
     """DESTINATION of iosh: a node, or a command."""
     try:
-        return [*(row for row in _targets(command, line, current) if not row[1].startswith("service")), FILES]
+        nodes = [row for row in _targets(command, line, current) if not row[1].startswith("service")]
     except (R2Error, OSError):
         return [FILES]
+    return nodes if any(word.startswith(current) for word, _ in nodes) else [FILES]
 
 
 def _targets(command: Command, line: _Line, current: str) -> Found:
