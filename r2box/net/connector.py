@@ -15,6 +15,7 @@ from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
 from .dial import Dial, Listener
 from .job import JobState
 from .peer import address_of
+from .log import printable
 from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
 from .shell import missing_tool
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .loop import Loop, Timer
 
 EXIT_TIME = 1.0  # seconds that a command has to pass on why its link ended, or never was, and to end by itself
+MAX_LINES = 20  # of a command's that are shown, before its link
 KILL_TIME = 3.0  # and when it was told to
 
 
@@ -86,6 +88,8 @@ class Connector:
         self._was_linked = False
         self.was_cut = False  # the link waits for another transport
         self._link_over: str | None = None  # why the link ended
+        self._shown = 0  # lines of the command's that were logged
+        self._printed = b""  # by the command, the beginning of a line; bounded by `proto.preamble`
         self._exit = ""  # how the command ended, in words
         self._listener: Listener | Gatherer | None = None
         self._device: Device | None = None
@@ -229,6 +233,7 @@ class Connector:
             mtu=self._transport.mtu,
             keepalive=self._transport.keepalive,
             lent=int(self._transport.kind == STDIO),
+            runs=int(self._pid > 0),
             **fields_of(self._policy),
         )
         if peer:
@@ -245,6 +250,10 @@ class Connector:
         self._over("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
 
     def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == say.OUTPUT:
+            self._show(body["data"])
+            return
+        self._show(b"", is_end=True)
         if body.kind == say.LINKED:
             self._was_linked = True
             if self._listener is None:
@@ -272,6 +281,19 @@ class Connector:
             self._over("; ".join(filter(None, (why, self._exit))))
         else:
             self._timer = self._loop.later(EXIT_TIME, self._terminate)
+
+    def _show(self, data: bytes, is_end: bool = False) -> None:
+        """Log what the command has written before its link, line by line."""
+        *lines, self._printed = (self._printed + data).split(b"\n")
+        if is_end:
+            lines.append(self._printed)
+            self._printed = b""
+        for line in filter(None, map(bytes.strip, lines)):
+            self._shown += 1
+            if self._shown <= MAX_LINES:
+                self._log.warning(f"{self._transport}: output: {printable(line)}")
+            elif self._shown == MAX_LINES + 1:
+                self._log.warning(f"{self._transport}: output: (more lines are not shown)")
 
     def _exited(self, status: int) -> None:
         self._pid = 0

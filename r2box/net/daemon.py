@@ -20,7 +20,7 @@ from ..proto.link import DOWN, Link
 from ..proto.memory_limit import MemoryLimit
 from ..proto.node import Node, Service
 from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
-from ..proto.packet import MAX_MTU, MIN_MTU, MTU, SYNC
+from ..proto.packet import MAX_MTU, MIN_MTU, MTU
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .channel import Channel, adopt, close_all
@@ -29,6 +29,7 @@ from .driver import Driver, Group
 from .entrance import Entrance
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
+from .opening import Opening
 from .packets import PacketDriver
 from .report import Report
 from .rules import policy_in
@@ -341,17 +342,18 @@ class Daemon:
         driver = self._drive(link, channel)
         driver.is_lent = bool(body["lent"])
 
-        def in_packets(first: bytes) -> bool:
+        def in_packets(first: bytes) -> None:
             """A neighbour that repairs losses says so by beginning with a packet: then we do it too."""
-            if link.state == DOWN or not SYNC.startswith(first[: len(SYNC)]):
-                return False
             driver.release()
             del self._drivers[link], self._reports[link]
             self._strangers.discard(link)
             self._begin_link(guest, body, expect, channel, True, first)
-            return True
 
-        driver.first = in_packets
+        def shown(message: bytes) -> None:
+            if link in self._reports:
+                guest.say(say.OUTPUT, body.id, data=message)
+
+        driver.opening = Opening(in_packets, shown if body["runs"] else None)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..proto.wire import Buffer
     from .channel import Channel
     from .loop import Loop, Timer
+    from .opening import Opening
 
 FIRST_SIZE = 1 << 13  # to read at once until a neighbour has more to say: an idle program does without the rest
 ROUNDS = 2  # writes in a row before others get their turn
@@ -83,8 +84,7 @@ class Driver:
 
     is_repaired = False  # losses of the transport are repaired here
     is_lent = False  # by a client whose end would be that of the transport: it must not hear of a farewell too early
-    # Asked once, with the first bytes that came: whether somebody else drives the channel from now on.
-    first: Callable[[bytes], bool] | None = None
+    opening: Opening | None = None  # what looks at the first bytes before the link does
 
     def __init__(self, group: Group, link: Link, channel: Channel, loop: Loop, done: Callable[[], None]) -> None:
         self.group = group
@@ -163,10 +163,9 @@ class Driver:
             if not size:
                 self._broken(self._reset)
             return
-        if self.first is not None:
-            first, self.first = self.first, None
-            if first(bytes(inward[:size])):
-                return
+        if self.opening is not None and self.link.state != DOWN:
+            self._open(self.opening.take(bytes(inward[:size])))
+            return
         if passengers and not self.link.passes:  # the neighbour's token
             self.link.passes = True
             os.close(passengers[0])
@@ -177,6 +176,13 @@ class Driver:
         self._deliver(inward[:size], passengers)
         if size == len(inward):
             self.group.widen()
+
+    def _open(self, data: bytes) -> None:
+        """The opening has looked at what came; `data` of it is for the link."""
+        if self.opening is not None and self.opening.is_over:
+            self.opening = None
+        if data and not self._closed:
+            self._deliver(data, ())
 
     def _deliver(self, data: Buffer, passengers: tuple[int, ...]) -> None:
         """Give bytes to the link, as many as fit into a turn; they are not its own any more afterwards."""
@@ -194,6 +200,8 @@ class Driver:
             self._rest = rest if isinstance(rest.obj, (bytes, Block)) else memoryview(bytes(rest))
 
     def _broken(self, why: str) -> None:
+        if self.opening is not None and self.link.state != DOWN:
+            self._open(self.opening.end())
         self.link.eof(self.loop.now(), why)
         self.cut()
 

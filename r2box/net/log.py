@@ -35,6 +35,12 @@ def lead(name: str, level: int) -> str:
     return f"<{_PRIORITIES[level]}>" + ("" if is_known else f"{name}: ")
 
 
+def printable(data: bytes) -> str:
+    """Bytes as text in which nothing could steer a terminal."""
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class Log:
     """`level` is how much is said: 0 for warnings, 1 for what happens, 2 for each tunnel, -1 for errors only."""
 

@@ -50,6 +50,7 @@ EVENTS = (
     "node-up", "node-down", "path", "service-up", "service-down", "link-up", "link-down", "link-cut", "link-resumed",
 )  # fmt: skip
 STATUS_IS = 0x4A
+OUTPUT = 0x4C  # what the command of ATTACH has written before its link began
 
 # What a server gets with INCOMING (`runs` of SERVE): nothing, it makes the descriptor itself; one descriptor; or stdin
 # and stdout apart.
@@ -69,11 +70,12 @@ BODIES = {
     # bytes; `mtu`: of its packets, in bytes; `keepalive`: seconds of silence.  0: the default, and for patience none.
     # `silent`: tell and hear nothing of the network there; `still`: carry nothing for others; `advertise`, `accept`:
     # patterns, as in `policy`; `lent`: the client's own stdin and stdout, which are of use no longer than it runs, so
-    # that it wants to hear of the end when the neighbour has.
+    # that it wants to hear of the end when the neighbour has; `runs`: a command, which may write messages first.
     ATTACH: Fields(
         "ATTACH", address=(1, "text"), transport=(2, "text"),
         patience=(3, "uint"), lossy=(4, "uint"), mtu=(5, "uint"), keepalive=(6, "uint"),
         silent=(7, "uint"), still=(8, "uint"), advertise=(9, "each"), accept=(10, "each"), lent=(11, "uint"),
+        runs=(12, "uint"),
     ),
     SERVE: Fields(
         "SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text"), private=(5, "uint"),
@@ -99,6 +101,7 @@ BODIES = {
     OPENED: Fields("OPENED", program=(1, "uint")),
     ENDED: Fields("ENDED", **_OUTCOME, cut=(5, "uint")),  # 1: a link that waits for another transport
     LINKED: Fields("LINKED", address=(1, "text")),
+    OUTPUT: Fields("OUTPUT", data=(1, "bytes")),
     DONE: Fields("DONE"),
     INCOMING: Fields("INCOMING", service=(1, "text"), origin=(2, "path"), node=(3, "text")),
     HANGUP: Fields("HANGUP", text=(1, "text")),

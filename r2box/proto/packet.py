@@ -75,6 +75,12 @@ def unwrap(low: int, near: int) -> int:
     return near + ((low - near + 0x80000000) & 0xFFFFFFFF) - 0x80000000
 
 
+def is_header(data: Buffer) -> bool:
+    """Whether `data`, HEADER bytes, is the header of a packet."""
+    sync, kind, _, _, check = _HEADER.unpack(data)
+    return bool(sync == SYNC and crc_hqx(data[2:12], 0xFFFF) == check and kind & 0xFFF <= MAX_BODY)
+
+
 class Encoder:
     """The packets of one sender.  `receiver` may be set when it becomes known."""
 

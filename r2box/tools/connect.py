@@ -49,6 +49,8 @@ COMMAND = Command(
         "--retry that is tried after 100 ms, then less and less often, at least every 30 s; SIGHUP tries at once.\n\n"
         "The two nodes tell each other what they reach, and others are reached through them; --no-discover, "
         "--no-transit, --advertise and --accept restrict that.  A PATTERN has the shell's * and ?.\n\n"
+        "What a command writes before the link begins (a line such as \"Connected\", a banner) is shown on stderr and "
+        "skipped, up to 4 KiB and for 10 s.\n\n"
         "If one side says --lossy, or uses a transport that is so by nature, both repair what is lost.\n\n"
         "In a command that starts other programs itself, a lone dash behind exec: or system:, or the word -%, is "
         "replaced by the command that makes a link to this daemon.\n\n" + EXEC_HELP + URL_HELP
