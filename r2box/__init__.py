@@ -22,6 +22,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         neighbour, discovery  what one neighbour was told and has said; what a node knows of others
         listing, probes       what it answers; whom it asks
         node                  all of it together
+        preamble              where a link begins behind what a command writes first
         packet, pace          packets that find their own boundaries; how fast they may go
         carrier_in, carrier_out, carrier   what has come; what is to arrive; both as a reliable stream
         faults                a bad network, for rehearsals
@@ -37,7 +38,9 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
         hints                      the URL that was meant by what is almost one
         rules, asking              the policy of a link as it is written; questions answered by the page
-        starter, shell, child      command lines that start links; command lines; their processes
+        words, shell, child        the words of a command line; what sh is given for it; its process
+        starter                    command lines that start links
+        opening                    the first bytes of a transport
         sockaddr                   socket addresses as text
         connecting, eyeballs       a connection to one address; a race of those to all addresses of a name
         dial, datagram, device     sockets of all kinds; a link per sender; serial lines, terminals, tun
