@@ -14,8 +14,8 @@ from . import child
 from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
 from .dial import Dial, Listener
 from .job import JobState
-from .peer import address_of
 from .log import printable
+from .peer import address_of
 from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
 from .shell import missing_tool
