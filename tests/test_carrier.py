@@ -19,7 +19,7 @@ from sim import FAULTS, LOSSES, MIB, Side, Sim, Way, path, transfer
 
 from r2box.proto import carrier_in, packet
 from r2box.proto.carrier import ALONE, Carrier
-from r2box.proto.packet import MAX_MTU, MIN_MTU, MTU, Encoder, is_opening
+from r2box.proto.packet import MAX_MTU, MIN_MTU, MTU, Encoder, decode_opening
 
 BAUD = 11520  # bytes a second of a line of 115200
 RTT = 0.05
@@ -220,16 +220,60 @@ def test_the_first_packet_opens_and_later_ones_do_not() -> None:
     a, b = Carrier(1, 0.0), Carrier(2, 0.0)
     a.send([b"hello"], 0.0)
     [first] = a.produce(0.0)
-    assert is_opening(first)
+    assert decode_opening(first) == (1, b"")
     assert b.receive(first, 0.1) == [b"hello"]
     assert (b.peer, a.peer) == (1, 0)
     b.send([b"you"], 0.1)
     answer = b"".join(b.produce(0.1 + carrier_in.MAX_DELAY))
-    assert not is_opening(answer)
+    assert decode_opening(answer) is None
     assert a.receive(answer, 0.2) == [b"you"]
     assert a.unacked == 0
     a.send([b"more"], 0.2)
-    assert not any(map(is_opening, a.produce(0.3)))
+    assert not any(map(decode_opening, a.produce(0.3)))
+
+
+def test_a_cookie_is_shown_at_once_and_until_the_neighbour_is_known() -> None:
+    a, b, listener = Carrier(1, 0.0), Carrier(2, 0.0), Encoder(0, 1)
+    a.send([b"hello"], 0.0)
+    a.produce(0.0)
+    for forged in (Encoder(0, 3).cookie(b"no"), Encoder(7, 1).cookie(b"no"), listener.cookie(bytes(17))):
+        assert a.receive(forged, 0.01) == []
+        assert (a.produce(0.01), a.peer) == ([], 0)
+    a.receive(listener.cookie(b"cake"), 0.05)
+    [again] = a.produce(0.05)
+    assert decode_opening(again) == (1, b"cake")
+    a.receive(listener.cookie(b"cake"), 0.06)
+    assert a.produce(0.06) == [], "the same cookie once more is no reason"
+    assert b.receive(again, 0.1) == [b"hello"]
+    a.receive(b"".join(b.produce(0.1 + carrier_in.MAX_DELAY)), 0.2)
+    a.send([b"more"], 0.2)
+    assert not any(map(decode_opening, a.produce(0.3)))
+    a.receive(listener.cookie(b"late"), 0.4)
+    a.send([b"more"], 0.4)
+    assert not any(map(decode_opening, a.produce(0.4)))
+    assert a.fault == ""
+
+
+def test_a_cookie_that_does_not_fit_goes_before_the_opening() -> None:
+    a = Carrier(1, 0.0, MIN_MTU)
+    a.send([bytes(100)], 0.0)
+    a.produce(0.0)
+    a.receive(Encoder(0, 1).cookie(bytes(16)), 0.05)
+    out = a.produce(0.05)
+    assert decode_opening(out[0]) == (1, bytes(16))
+    assert max(map(len, out)) <= MIN_MTU
+
+
+def test_what_waits_for_a_hole_is_limited() -> None:
+    a = Carrier(1, 0.0)
+    a.limit(10_000)
+    ends = Encoder(2, 1)
+    for number in range(1, 1000):
+        a.receive(ends.data(number, number * 1000, bytes(1000)), 0.1)
+    assert 9_000 <= a.held <= 10_000
+    a.close()
+    assert a.held == 0
+    assert a.receive(ends.data(0, 0, bytes(1000)), 0.2) == []
 
 
 def test_an_opening_is_repeated() -> None:

@@ -206,11 +206,17 @@ def test_several_in_a_datagram() -> None:
 
 def test_what_opens() -> None:
     opening, other = encoder(0).data(0, 0, b"hello"), encoder().data(0, 0, b"hello")
-    assert p.is_opening(opening)
-    assert p.is_opening(b"noise" + other + opening)
-    assert p.is_opening(memoryview(bytearray(opening)))
-    for datagram in (b"", other, opening[:-1], wire.MAGIC, bytes(40)):
-        assert not p.is_opening(datagram)
+    assert p.decode_opening(opening) == (0x01020304, b"")
+    assert p.decode_opening(b"noise" + other + opening) == (0x01020304, b"")
+    assert p.decode_opening(memoryview(bytearray(opening))) == (0x01020304, b"")
+    assert p.decode_opening(encoder(0).cookie(b"cake") + opening) == (0x01020304, b"cake")
+    for datagram in (b"", other, opening[:-1], wire.MAGIC, bytes(40), p.Encoder(0, 1).cookie(b"cake")):
+        assert p.decode_opening(datagram) is None
+
+
+def test_a_cookie_is_small() -> None:
+    """Its header and itself together are at most 3 times the smallest packet that it may answer."""
+    assert len(p.Encoder(0, 1).cookie(bytes(p.COOKIE_SIZE))) <= 3 * (p.HEADER + p.TRAILER)
 
 
 def test_the_page_has_these_vectors() -> None:

@@ -1,19 +1,21 @@
 """UDP from anybody: a socket of its own, and so a link, for each sender.
 
 The kernel tells senders apart: a socket that is connected to one of them gets all that this one sends to the port, and
-the socket that listens what is left.  What is left and begins a link makes a new sender; that datagram is lost, and
-the protocol sends it again.
+the socket that listens what is left.  What is left and begins a link makes a new sender, if it shows the cookie that
+was sent to its address before: a forged address costs one answer, and nothing is remembered of it.  The datagram itself
+is dropped, and the protocol sends it again.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import sys
 
 from ..errors import TransportError
-from ..proto.packet import is_opening, refusal
+from ..proto.packet import COOKIE_SIZE, Encoder, decode_opening, refusal
 from .connecting import tune
 from .dial import resolve
 from .sockaddr import spell
@@ -32,8 +34,33 @@ if TYPE_CHECKING:
 MAX_SENDERS = 512
 BATCH = 64  # datagrams in a row before others get their turn
 MAX_DATAGRAM = 1 << 16
+COOKIE_TIME = 30.0  # seconds
 PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12
 ANCILLARY = socket.CMSG_SPACE(32)
+
+
+class Cookies:
+    """What a sender must show to have a link: a MAC of its address and identity under a secret of this listener.
+
+    One is right for COOKIE_TIME to twice that, in seconds of `now`.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._secret = os.urandom(32)
+
+    def make(self, sender: Any, identity: int, ago: int = 0) -> bytes:
+        """The cookie of `sender`, an address of the socket module; `ago` periods ago."""
+        from hashlib import blake2s  # here: what loads with it is a third of a small program
+
+        text = repr((sender, identity, int(self._now() / COOKIE_TIME) - ago)).encode()
+        return blake2s(text, key=self._secret, digest_size=COOKIE_SIZE).digest()
+
+    def check(self, cookie: bytes, sender: Any, identity: int) -> bool:
+        """Whether it is right."""
+        from hmac import compare_digest
+
+        return any(compare_digest(cookie, self.make(sender, identity, ago)) for ago in range(2))
 
 
 class Gatherer:
@@ -61,6 +88,7 @@ class Gatherer:
         self._socks: list[socket.socket] = []
         self._senders: set[Any] = set()
         self._closed = False
+        self._cookies = Cookies(loop.now)
         loop.soon(self._start)  # so that nothing is called before the caller has us
 
     def _start(self) -> None:
@@ -115,8 +143,13 @@ class Gatherer:
                 return  # nothing there, or what ICMP has said of somebody
             if sender in self._senders or len(self._senders) >= MAX_SENDERS:
                 continue
-            if not is_opening(data):
-                self._refuse(sock, data, sender)
+            opening = decode_opening(data)
+            if opening is None:
+                self._answer(sock, refusal(data), sender)
+                continue
+            identity, cookie = opening
+            if not self._cookies.check(cookie, sender, identity):
+                self._answer(sock, Encoder(0, identity).cookie(self._cookies.make(sender, identity)), sender)
                 continue
             try:
                 fd = self._meet(sock, sender, _destination(ancillary))
@@ -128,9 +161,8 @@ class Gatherer:
             self._opened(fd, sender)
 
     @staticmethod
-    def _refuse(sock: socket.socket, data: bytes, sender: Any) -> None:
-        """Tell somebody whose neighbour has gone that it has, as TCP would by a reset."""
-        answer = refusal(data)
+    def _answer(sock: socket.socket, answer: bytes, sender: Any) -> None:
+        """Send a COOKIE, or a GONE where the neighbour of the sender has ended, as TCP would a reset; none if empty."""
         try:
             if answer:
                 sock.sendto(answer, sender)

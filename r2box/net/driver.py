@@ -79,6 +79,10 @@ class Group:
             self._loop.call(driver.flush)  # one that fails must not silence the others
 
 
+def _nothing() -> None:
+    """For what is not to be called any more: a closure that leads back to its driver would make a circle."""
+
+
 class Driver:
     """Owns `channel`.  `done()` is called once, when the channel is closed."""
 
@@ -364,6 +368,7 @@ class Driver:
     def release(self) -> Channel:
         """The channel, which somebody else drives from now on."""
         self._retire()
+        self._done = _nothing
         return self.channel
 
     def cut(self) -> None:
@@ -374,12 +379,14 @@ class Driver:
             if self.link.is_local:
                 self._give_away(self.link.abandon())
             self.channel.close()
-            self._done()
+            done, self._done = self._done, _nothing
+            done()
             for parted in self.parted:
                 parted()
 
     def _retire(self) -> None:
         self._closed = True
+        self._out, self._rest, self.first = [], None, None  # no circle keeps what they hold until it is found
         for timer in (self._timer, self._farewell):
             if timer is not None:
                 timer.cancel()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .loop import Loop, Timer
 
+EARLY_WINDOW = 1 << 16  # bytes that may wait for a hole to be filled before the link is up: a handshake has no more
 SLOT = 1 << 11  # bytes to read a datagram into: no packet of ours is larger
 BATCH = 64  # datagrams read in a row before others get their turn
 
@@ -41,6 +42,7 @@ class PacketDriver(Driver):
         first: bytes = b"",
     ) -> None:
         self._carrier = carrier
+        self._held = 0  # bytes of the carrier that the link's account is charged with
         self._has_ends = channel.sock is None or channel.sock.type != socket.SOCK_DGRAM  # nothing read is the end
         self._alarm: Timer | None = None
         self._alarm_at = 0.0
@@ -80,14 +82,27 @@ class PacketDriver(Driver):
         if self._closed:
             return
         now = self.loop.now()
+        self._carrier.limit(max(self.link.account.room, EARLY_WINDOW) if self.link.is_up else EARLY_WINDOW)
         parts: list[Buffer] = []
         for piece in pieces:
             parts.extend(self._carrier.receive(piece, now))
+        self._account()
         if parts and self.link.state != DOWN:
             self._deliver(b"".join(parts) if len(parts) > 1 else parts[0], ())
         if self._carrier.fault and not self._closed:
             self._broken(self._carrier.fault)
         self.wake()
+
+    def _account(self) -> None:
+        held = self._carrier.held
+        if held != self._held:
+            self.link.account.charge(held - self._held)
+            self._held = held
+
+    def carry(self, link: Link) -> None:
+        self.link.account.charge(-self._held)
+        link.account.charge(self._held)
+        super().carry(link)
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -168,4 +183,6 @@ class PacketDriver(Driver):
     def cut(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
+        self._carrier.close()
+        self._account()
         super().cut()

@@ -17,9 +17,22 @@ Pure: `now` is seconds on a clock that does not go backwards, randomness comes i
 from __future__ import annotations
 
 from ..errors import WireError
-from .carrier_in import Inbound
+from .carrier_in import WINDOW, Inbound
 from .carrier_out import Outbound
-from .packet import ACK, DATA, GONE, MAX_MTU, MIN_MTU, MTU, Encoder, Scanner, decode_ack, decode_data
+from .packet import (
+    ACK,
+    COOKIE,
+    COOKIE_SIZE,
+    DATA,
+    GONE,
+    MAX_MTU,
+    MIN_MTU,
+    MTU,
+    Encoder,
+    Scanner,
+    decode_ack,
+    decode_data,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +59,7 @@ class Carrier:
         self._heard_at = now
         self._scanner = Scanner()
         self._encoder = Encoder(identity)
+        self._cookie = b""  # the packet that shows what a listener wants to see again
         self._in = Inbound()
         self._out = Outbound(identity, mtu)
 
@@ -59,6 +73,9 @@ class Carrier:
         if self.fault:
             return out
         for kind, sender, receiver, body in self._scanner.feed(data):
+            if kind == COOKIE:
+                self._take_cookie(sender, receiver, body, now)
+                continue
             if (sender != self.peer or receiver != self.identity) and not self._admit(sender, receiver, now):
                 continue
             self._heard_at = now
@@ -75,6 +92,15 @@ class Carrier:
             if self.fault:
                 break
         return out
+
+    def _take_cookie(self, sender: int, receiver: int, body: memoryview, now: float) -> None:
+        """A listener wants to see these bytes with what opens: send it again at once."""
+        if sender or receiver != self.identity or self.peer or len(body) > COOKIE_SIZE:
+            return
+        packet = self._encoder.cookie(bytes(body))
+        if packet != self._cookie:
+            self._cookie = packet
+            self._out.hurry(now)
 
     def _admit(self, sender: int, receiver: int, now: float) -> bool:
         """Whether a packet is the neighbour's and for this life of the stream."""
@@ -112,6 +138,12 @@ class Carrier:
         if is_due:
             out.append(self._in.acknowledge(self._encoder, self.mtu, now))
         self._out.produce(self._encoder, now, out)
+        if self._cookie and out:
+            if self.peer:
+                self._cookie = b""
+            else:
+                fits = len(self._cookie) + len(out[0]) <= self.mtu
+                out[0:1] = [self._cookie + out[0]] if fits else [self._cookie, out[0]]
         if is_due and len(out) > 1 and len(out[0]) + len(out[1]) <= self.mtu:
             out[:2] = [out[0] + out[1]]
         return out
@@ -121,6 +153,20 @@ class Carrier:
         if self.fault:
             return 0.0
         return min(filter(None, (self._in.due_at, self._out.deadline(self._now))), default=0.0)
+
+    def close(self) -> None:
+        """The stream is over: give back what is held."""
+        self.fault = self.fault or "it is closed"
+        self._scanner, self._in, self._out = Scanner(), Inbound(), Outbound(self.identity, self.mtu)
+
+    @property
+    def held(self) -> int:
+        """Bytes that came and wait for others before them."""
+        return self._in.held
+
+    def limit(self, window: int) -> None:
+        """Let so many bytes wait for a hole to be filled, WINDOW at most."""
+        self._in.window = min(max(window, MAX_MTU), WINDOW)
 
     # -- what is known ---------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class Inbound:
         self.next = 0  # the stream is whole before this offset
         self.due_at = 0.0  # when an acknowledgement has to go out; 0: none is owed
         self.rtt = 0.0  # as the other half knows it, seconds
+        self.window = WINDOW  # bytes that may wait now
         self._pieces: dict[int, bytes] = {}  # beyond a hole, by offset
         self._held = 0  # bytes in them
         self._top = -1  # the largest transmission that was accepted,
@@ -56,7 +57,7 @@ class Inbound:
         tx = unwrap(low_tx, self._top)
         offset = unwrap(low_offset, self.next)
         end = offset + len(payload)
-        if tx < 0 or offset < 0 or tx < self._top - HISTORY or end > self.next + WINDOW:
+        if tx < 0 or offset < 0 or tx < self._top - HISTORY or end > self.next + self.window:
             return
         if offset == self.next:
             if end > offset:
@@ -125,4 +126,4 @@ class Inbound:
         bits = self._map >> 1 & (1 << 8 * size) - 1
         self._low, self._count, self.due_at = -1, 0, 0.0
         map = bits.to_bytes(size, "little")
-        return encoder.ack(self._top, self._top_at, now - self._top_at, WINDOW, self.next, map)
+        return encoder.ack(self._top, self._top_at, now - self._top_at, self.window, self.next, map)

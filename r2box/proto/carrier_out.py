@@ -171,6 +171,10 @@ class Outbound:
         wait = self.rtt + max(4 * self._deviation, LEAST_TIMEOUT) + MAX_DELAY + self._patience
         return self._timer_at + min(wait * (1 << min(self._probes, 8)), max(MOST_TIMEOUT, wait))
 
+    def hurry(self, now: float) -> None:
+        """Send the oldest packet again at once."""
+        self._timer_at = now - OPENING_MOST
+
     def _probe(self, encoder: Encoder, now: float, out: list[bytes]) -> None:
         self._probes += 1
         self._timer_at = now

@@ -5,7 +5,7 @@ them.  All numbers are big-endian, but for the CRC-32::
 
     0   sync      2   `SYNC`
     2   kind      2   kind (4 bits) and the size of the body (12 bits)
-    4   sender    4   identity of who sent it: random, not 0, another for each life of a stream
+    4   sender    4   identity of who sent it: random, another for each life of a stream; 0 in a COOKIE that answers
     8   receiver  4   identity of who it is for; 0: not known yet, such a packet *opens*
     12  check     2   CRC-16/CCITT-FALSE (initially 0xffff) of bytes 2 to 11
     14  body      …
@@ -15,6 +15,11 @@ them.  All numbers are big-endian, but for the CRC-32::
     DATA    tx (4)  offset (4)  payload
     ACK     tx (4)  clock (4)  delay (2)  window (2)  offset (4)  map
     GONE    nothing: whom you send to is not here any more
+    COOKIE  bytes: send them with what opens, to show that you receive at your address
+
+A listener that anyone can reach answers an opening packet without a right cookie with a COOKIE and remembers nothing
+(as DTLS does, RFC 9147, 5.1), so that forged addresses cost it no state and get no more than 3 times the bytes that
+came (RFC 9000, 8).
 
 The header has a check of its own so that noise cannot announce a packet that never comes and make a stream wait for
 it: random bytes pass for a header once in 2**32 places.  A header that is right, of a packet that is not, gives only
@@ -52,7 +57,9 @@ MIN_MTU = 64  # an ACK, and DATA that is still half payload
 DATA = 1
 ACK = 2
 GONE = 3
+COOKIE = 4
 
+COOKIE_SIZE = 16  # bytes; with its header no more than twice the smallest packet, which it may answer
 HEADER = 14
 TRAILER = 4
 DATA_OVERHEAD = HEADER + 8 + TRAILER  # 26
@@ -120,6 +127,11 @@ class Encoder:
     def gone(self) -> bytes:
         """There is nobody of this identity any more."""
         packet = self._header(GONE << 12)
+        return packet + _CRC.pack(crc32(packet))
+
+    def cookie(self, body: bytes) -> bytes:
+        """From a listener, which has no identity: show this.  From the side that opens: here it is."""
+        packet = self._header(COOKIE << 12 | len(body)) + body
         return packet + _CRC.pack(crc32(packet))
 
 
@@ -199,9 +211,15 @@ class Scanner:
         return found
 
 
-def is_opening(datagram: Buffer) -> bool:
-    """Whether `datagram` holds a valid packet of somebody who does not know yet with whom it speaks."""
-    return any(not receiver for _, _, receiver, _ in Scanner().feed(datagram))
+def decode_opening(datagram: Buffer) -> tuple[int, bytes] | None:
+    """The identity of the side that opens by `datagram`, and the cookie that it shows (or b""); None if none opens."""
+    opener, cookie = 0, b""
+    for kind, sender, receiver, body in Scanner().feed(datagram):
+        if sender and not receiver:
+            opener = sender
+            if kind == COOKIE:
+                cookie = bytes(body)
+    return (opener, cookie) if opener else None
 
 
 def refusal(datagram: Buffer) -> bytes:
@@ -211,6 +229,6 @@ def refusal(datagram: Buffer) -> bytes:
     answers, and is never answered itself.
     """
     for kind, sender, receiver, _ in Scanner().feed(datagram):
-        if receiver and kind != GONE:
+        if receiver and kind not in (GONE, COOKIE):
             return Encoder(receiver, sender).gone()
     return b""
