@@ -90,7 +90,7 @@ def test_what_stays_loads_nothing_from_its_file_later(place: Place) -> None:
     config.chmod(0o600)
     place.node("bob")
     started = [
-        place.start(line, PYTHONPROFILEIMPORTTIME="1").says(said)
+        place.start(f"python3 -S -E -X importtime {line}").says(said)
         for line, said in (
             ("bin/r2d -s alice.sock alice", "listening at"),
             ("bin/r2dm -f carl.toml", "offers"),

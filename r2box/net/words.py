@@ -232,5 +232,5 @@ def own_command() -> list[str]:
     spec = sys.modules[package].__spec__
     archive = getattr(spec.loader, "archive", None) if spec else None
     if archive:
-        return [sys.executable, os.path.realpath(archive)]
+        return [sys.executable, "-IS", os.path.realpath(archive)]  # as the first lines of the archive do
     return [sys.executable, "-m", package]
