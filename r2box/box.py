@@ -98,10 +98,10 @@ def _flushed(status: int) -> int:
 
 
 def _complain(name: str, lines: list[str]) -> None:
-    from .net.log import ERROR, lead
+    from .net.log import ERROR, lead, printable
 
     for line in lines:
-        print(f"{lead(name, ERROR)}{line}", file=sys.stderr)
+        print(f"{lead(name, ERROR)}{printable(line)}", file=sys.stderr)
 
 
 def _run(name: str, words: list[str]) -> int:

@@ -170,6 +170,80 @@ def test_answers_that_are_none(place: Place) -> None:
     mallory.close()
 
 
+ODD_ENTRIES = [
+    (kind, name, "detail\x1b[31m\udcff")
+    for kind in ("node", "service", "client", "", "\x1b]0;x\x07", "thing")
+    for name in (
+        "",
+        "mallory",
+        "bob",
+        "service/web",
+        "service/",
+        "service",
+        "child/5",
+        "any/x",
+        "a/b",
+        "-x",
+        "\x1b[1m",
+        "\udcff",
+    )
+]
+ODD_PATHS = [
+    ("mallory",), ("bob", "bob"), ("bob", "mallory"), ("mallory", "bob"), ("service/web",), ("child/5", "bob"),
+    ("any/x",), ("x", "y"), ("y", "x"), ("u", "v", "w", "u2"), ("bob",) * 32,
+]  # fmt: skip
+
+
+def test_odd_answers_are_shown_by_all_tools(place: Place) -> None:
+    """Names of the wrong kind, repeated ones, paths in circles, and bytes that are nothing: no tool fails of it, what
+    is printed is UTF-8 without control characters, and JSON is JSON."""
+    entries = [ENTRY.encode(kind=kind, name=name, detail=detail) for kind, name, detail in ODD_ENTRIES]
+    entries += [b"", b"\xff", b"\1\4node\2\3\xff\xfe\x1b", b"\2\x7f"]
+    known = [
+        KNOWN.encode(path=path, cost=2**62 - number, age=2**62, ways=2**62, services=(b"web", b"\xff", b"\x1b[1m", b""))
+        for number, path in enumerate(ODD_PATHS)
+    ]
+    known += [b"", b"\xff", b"\1\3a//", b"\1\2\xff\xfe", b"\1\3bob\5\1\x80"]
+    place.node("alice")
+    port = free_port()
+    link = place.start(f"r2 -v -s alice.sock connect tcp-listen://127.0.0.1:{port}")
+    await_port(port)
+    mallory = Mouth("mallory", port)
+    assert mallory.liar.is_up.wait(PATIENCE)
+    link.says("linked to mallory")
+    mallory.liar.answers = {
+        LIST: lambda id_: encode_body(LISTING, id_, entries=tuple(entries), address="mallory"),
+        NETWORK: lambda id_: encode_body(NETWORK_IS, id_, entries=tuple(known), address="mallory"),
+    }
+    mallory.liar.echoes = True
+    for line in ("ls", "ls -l", "ls -a", "ls -R", "ls -lR", "map", "map --dot", "ping -c 1", "trace", "wait"):
+        shown = place.run(f"r2 -s alice.sock -t mallory {line}", status=None)
+        assert "\x1b" not in shown.out + shown.err
+        assert all(text.isprintable() for text in shown.out.splitlines()), line
+        if line in ("ls", "ls -l", "ls -a", "ls -R", "ls -lR", "map"):
+            assert "bob" in shown.out
+    for line in ("ls", "ls -l", "ls -a", "ls -R", "map", "trace", "ping -c 1"):
+        assert rows(place, f"r2 -s alice.sock -t mallory {line} --json", line.split()[0])
+    names = [row["name"] for row in rows(place, "r2 -s alice.sock -t mallory map --json", "map")]
+    assert sorted(map(str, names)) == ["bob", "mallory", "u", "u2", "v", "w", "x", "y"]
+    tree = place.run("r2 -s alice.sock -t mallory map").out
+    assert len(tree.splitlines()) == len(names), "nodes whose ways lead in a circle are shown too"
+    place.run("r2 -s alice.sock map -a --json", status=None)
+    mallory.close()
+
+
+def test_odd_names_of_our_own(place: Place) -> None:
+    """What one has typed oneself is shown as little as it is."""
+    place.node("alice")
+    place.start(b"r2 -s alice.sock serve -n odd 'cat \x1b[31m\xff'".decode("utf-8", "surrogateescape")).says("offering")
+    for line in ("ls -la", "ls -la --json", "status", "status --json"):
+        shown = place.run(f"r2 -s alice.sock {line}")
+        assert all(text.isprintable() for text in shown.out.splitlines()), line
+    failed = place.run(b"r2 -s alice.sock connect 'tpc://\x1b[31m\xff\nx'".decode("utf-8", "surrogateescape"), status=2)
+    assert "\\x1b[31m" in failed.err
+    assert all(text.isprintable() for text in failed.err.splitlines())
+
+
 def test_the_picture_of_the_map(place: Place) -> None:
     need("dot")
     square(place)

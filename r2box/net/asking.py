@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..errors import AddressError, RefusedError
+from ..errors import AddressError, RefusedError, WireError
 from ..proto import body as say
-from ..proto.address import ANY, SERVICE, format_path, parse_path
+from ..proto.address import ANY, CHILD, SERVICE, check_address, format_path, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from .client import Client
@@ -41,20 +41,23 @@ def ask_all(
 ) -> None:
     """All entries that the node at `path` answers to the question `kind`: done(its address, entries), or failed(why).
 
-    It has `PATIENCE` for each page.  What is in them is checked: names are names, and paths lead to somebody.
+    It has `PATIENCE` for each page.  Entries are checked, since other nodes answer what they like: see `_checked`.
     """
     answer, layout, place, ask_by = _PAGES[kind]
     entries: Entries = []
+    count = 0  # with those that are left out
 
     def ask_for(start: object) -> None:
         def page(body: say.Body, _: tuple[int, ...]) -> None:
+            nonlocal count
             timer.cancel()
             client.forget(id_)
-            if body.kind != answer or not is_name(body["address"]):
+            if body.kind != answer or not _is_address(body["address"]):
                 failed(RefusedError(body["text"] if body.kind == say.ERROR else "an answer to something else"))
                 return
-            entries.extend(filter(_is_one, map(layout.decode, body["entries"])))
-            if body[place] and body[place] != start and body["entries"] and len(entries) < MAX_ENTRIES:
+            entries.extend(_checked(layout, body["entries"], body["address"]))
+            count += len(body["entries"])
+            if body[place] and body[place] != start and body["entries"] and count < MAX_ENTRIES:
                 ask_for(body[place])
             else:
                 done(body["address"], entries)
@@ -127,6 +130,32 @@ def is_name(text: str) -> bool:
         return False
 
 
-def _is_one(entry: dict[str, Any]) -> bool:
-    """Whether it is of somebody: others answer what they like."""
-    return is_name(entry["name"]) if "name" in entry else bool(entry["path"])
+_PREFIXES = {"node": "", "service": SERVICE, "client": CHILD}  # kind of an entry: how its name begins
+
+
+def _checked(layout: Any, items: Iterable[bytes], address: str) -> Iterator[dict[str, Any]]:
+    """The entries in `items`, which the node `address` has sent, that a node may answer; the others are left out.
+
+    A name is one of its kind, and a path leads through other nodes, each of them once.
+    """
+    for item in items:
+        try:
+            entry: dict[str, Any] = layout.decode(item)
+        except WireError:
+            continue
+        names = entry["path"] if "path" in entry else (entry["name"],)
+        prefix = _PREFIXES.get(entry.get("kind", "node"))
+        if (
+            prefix is not None
+            and names
+            and all(name.startswith(prefix) and _is_address(name[len(prefix) :]) for name in names)
+            and len({address, *names}) == 1 + len(names)
+        ):
+            yield entry
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(check_address(text))
+    except AddressError:
+        return False

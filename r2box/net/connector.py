@@ -14,7 +14,6 @@ from . import child
 from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
 from .dial import Dial, Listener
 from .job import JobState
-from .log import printable
 from .peer import address_of
 from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
@@ -291,7 +290,7 @@ class Connector:
         for line in filter(None, map(bytes.strip, lines)):
             self._shown += 1
             if self._shown <= MAX_LINES:
-                self._log.warning(f"{self._transport}: output: {printable(line)}")
+                self._log.warning(f"{self._transport}: output: {line.decode('utf-8', 'backslashreplace')}")
             elif self._shown == MAX_LINES + 1:
                 self._log.warning(f"{self._transport}: output: (more lines are not shown)")
 

@@ -35,9 +35,10 @@ def lead(name: str, level: int) -> str:
     return f"<{_PRIORITIES[level]}>" + ("" if is_known else f"{name}: ")
 
 
-def printable(data: bytes) -> str:
-    """Bytes as text in which nothing could steer a terminal."""
-    text = data.decode("utf-8", "backslashreplace")
+def printable(text: str) -> str:
+    """`text` on one line, with what a terminal would obey, or UTF-8 has no bytes for, as Python spells it: \\x1b."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -87,6 +88,7 @@ class Log:
     def _say(self, level: int, text: str) -> None:
         if level > self.level:
             return
+        text = printable(text)
         if self._syslog is not None:
             message = f"<{_DAEMON | _PRIORITIES[level]}>{self.name}[{os.getpid()}]: {text}"
             try:

@@ -67,10 +67,25 @@ class _Map:
         for node in list(self.nodes.values()):  # who is on a way is there, even if nothing may be heard of it
             for length in range(1, len(node["way"])):
                 self.add(node["way"][:length], 0.0, [])
+        for name, node in self.nodes.items():
+            if not self._is_reached(name):  # what was answered contradicts itself
+                node["parent"] = root
         self.links: dict[frozenset[str], None] = {}
         for node in self.nodes.values():
             way = (root, *node["way"])
-            self.links.update(dict.fromkeys(frozenset(pair) for pair in zip(way, way[1:])))
+            for one, other in zip(way, way[1:]):
+                self.link(one, other)
+
+    def _is_reached(self, name: str) -> bool:
+        seen: set[str] = set()
+        while name != self.root and name not in seen:
+            seen.add(name)
+            name = self.nodes[name]["parent"]
+        return name == self.root
+
+    def link(self, one: str, other: str) -> None:
+        if one != other:
+            self.links[frozenset((one, other))] = None
 
     def add(self, path: Path, cost: float, services: list[str]) -> None:
         self.nodes.setdefault(path[-1], _node(path, cost, (self.root, *path)[-2], services))
@@ -174,7 +189,7 @@ def _ask_everybody(client: Client, start: Path, found: _Map, failures: list[str]
     def answered(address: str, entries: list[dict[str, Any]]) -> None:
         for entry in entries:
             if entry["kind"] == "node" and entry["name"] in found.nodes and address in found.nodes:
-                found.links[frozenset((address, entry["name"]))] = None
+                found.link(address, entry["name"])
         asked[0] -= 1
         ask_next()
 
