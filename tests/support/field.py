@@ -112,40 +112,46 @@ class Traffic:
 class Field:
     """The three daemons.  `descriptors`: how many bob may have; 0: as many as this process."""
 
-    def __init__(self, place: Place, descriptors: int = 0, rate: float = RATE, scale: float = 1.0) -> None:
+    def __init__(self, place: Place, descriptors: int = 0, rate: float = RATE) -> None:
         self.place, self.rate = place, rate
-        self.nodes = {name: place.node(name) for name in ("alice", "carl")}
         limit = f"ulimit -n {descriptors}; " if descriptors else ""
-        bob = place.start(f"{limit}exec r2d -s bob.sock bob", shell=True)
-        bob.is_daemon = True
-        self.nodes["bob"] = bob.says("listening at")
+        self.nodes = {name: place.start(f"r2d -s {name}.sock {name}") for name in ("alice", "carl")}
+        self.nodes["bob"] = place.start(f"{limit}exec r2d -s bob.sock bob", shell=True)
+        for node in self.nodes.values():
+            node.is_daemon = True
+            node.says("listening at")
         door, side, udp = free_port(), free_port(), free_port()
         self.doors = {
             "bob's door": self._door("bob", f"tcp-listen://127.0.0.1:{door}"),
             "alice's door": self._door("alice", f"tcp-listen://127.0.0.1:{side}"),
             "bob's UDP door": self._door("bob", f"udp-listen://127.0.0.1:{udp}"),
         }
+        self.servers = [self._serve("bob", "hold", "cat"), self._serve("bob", "stubborn", STUBBORN)]
+        self.others = [self._serve("carl", "echo", "cat"), self._serve("carl", "hold", "cat"),
+                       self._serve("carl", "private", "cat", "--allow bob")]  # fmt: skip
+        line = f"connect --retry -n bob tcp://127.0.0.1:{door}"
+        self.links = [place.start(f"r2 -v -s {name}.sock {line}") for name in ("alice", "carl")]
         for port in (door, side):
             await_port(port)
         eventually(lambda: f":{udp:04X} " in Path("/proc/net/udp").read_text(), "the UDP listener")
-        self.links = []
-        for name in ("alice", "carl"):
-            line = f"r2 -v -s {name}.sock connect --retry -n bob tcp://127.0.0.1:{door}"
-            self.links.append(place.start(line).says("linked to"))
-        self.servers = [place.serve("bob", "cat", "hold"), place.serve("bob", STUBBORN, "stubborn")]
-        self.others = [place.serve("carl", "cat", "echo"), place.serve("carl", "cat", "hold"),
-                       place.serve("carl", "cat", "private", "--allow bob")]  # fmt: skip
+        for server in (*self.servers, *self.others):
+            server.says("offering service/")
+        for link in self.links:
+            link.says("linked to")
         place.answers("alice", "carl")
-        self.target = Target(door, udp, side, str(place.path / "bob.sock"), free_port(), scale)
+        self.target = Target(door, udp, side, str(place.path / "bob.sock"), free_port())
         self.gauge: Gauge
         self.traffic = Traffic(self) if rate else None
 
     def _door(self, node: str, transport: str) -> Program:
         return self.place.start(f"r2 -v -s {node}.sock connect {transport}")
 
-    def attack(self, name: str, seconds: float, seed: int = 1) -> Program:
-        """Start an attack in a process of its own, which ends after that time."""
-        target = json.dumps(dataclasses.asdict(self.target))
+    def _serve(self, node: str, name: str, command: str, options: str = "") -> Program:
+        return self.place.start(f"r2 -v -s {node}.sock serve -n {name} {options} '{command}'")
+
+    def attack(self, name: str, seconds: float, seed: int = 1, **changes: Any) -> Program:
+        """Start an attack in a process of its own, which ends after that time; `changes` are of the target."""
+        target = json.dumps({**dataclasses.asdict(self.target), **changes})
         line = f"python3 -m support.attacks {name} {seconds} {seed} '{target}'"
         return self.place.start(line, PYTHONPATH=str(TESTS))
 

@@ -48,13 +48,23 @@ def undecodable_far(target: Target, until: float, dice: random.Random) -> Counts
 
 @attack("2-pings")
 def unread_pings(target: Target, until: float, dice: random.Random) -> Counts:
-    """PINGs whose answers are never read."""
-    link = meet(target)
-    link.reads = False
+    """PINGs whose answers are never read, behind a download that is not read any more."""
+    link = fill(meet(target), until)
     link.source = lambda: link.pings(4000)
-    run([link], until)
+    run([link], until, target.most)
     link.close()
     return summary(link)
+
+
+def fill(link: RawLink, until: float) -> RawLink:
+    """Have the daemon send zeros until nothing more can be written to the link, of which nothing is read then."""
+    link.window = 1 << 24
+    begin_download(link, 1)
+    while link.received < 1 << 25 and link.wait(until) and not link.reason:
+        pass  # it finds out how much the path holds
+    link.turn_deaf()
+    run([link], min(time.monotonic() + 0.5, until))
+    return link
 
 
 @attack("2-late")
@@ -90,7 +100,7 @@ def unacknowledged(target: Target, until: float, dice: random.Random) -> Counts:
     for link in links:
         link.answers_pings = link.parses = False
         link.source, link.rate = (lambda: large), 2e7 * target.scale
-    run(links, until)
+    run(links, until, target.most)
     for link in links:
         link.close()
     return summary(*links)
@@ -103,7 +113,9 @@ SMALL_RATE = 2e6  # bytes a second
 
 def _flood(link: RawLink, source: Callable[[], bytes], target: Target, until: float) -> Counts:
     link.source, link.rate, link.parses = source, SMALL_RATE * target.scale, False
-    run([link], until)
+    run([link], until, target.most)
+    if target.most and not link.passes_mark(until):
+        raise ConnectionError(link.reason or "no PONG in time")
     link.close()
     return summary(link)
 
@@ -188,7 +200,7 @@ def circling_messages(target: Target, until: float, dice: random.Random) -> Coun
 @attack("7-opens")
 def circling_opens(target: Target, until: float, dice: random.Random) -> Counts:
     """860 tunnels that lead in circles and back to the attacker, who does not answer."""
-    link = meet(target)
+    link = meet(target, "mallory")
     labels = 0
 
     def source() -> bytes:

@@ -219,7 +219,7 @@ def beyond_a_hole(target: Target, until: float, dice: random.Random) -> Counts:
                 sent += 1
             if place % 50 == 0 and time.monotonic() > until:
                 break
-        if time.monotonic() > until:
+        if time.monotonic() > until or (target.most and sent * len(piece) >= target.most):
             break
     for sock, _ in senders:
         sock.close()
@@ -295,7 +295,7 @@ def strange_names(target: Target, until: float, dice: random.Random) -> Counts:
         with contextlib.suppress(ConnectionError):
             meet(target, name).close()
             taken.append(name)
-    link = meet(target)
+    link = meet(target, "mallory")
 
     def on_frame(kind: int, route: int, payload: bytes | int) -> None:
         if kind != raw.MESSAGE:

@@ -31,6 +31,7 @@ NAMES = {HELLO: "HELLO", READY: "READY", BYE: "BYE", PING: "PING", PONG: "PONG",
 MAX_CREDIT = (1 << 28) - 1
 CHUNK = 1 << 18  # bytes to read at once
 DIAL = 10.0  # seconds for a handshake
+STUCK = 10.0  # seconds in which a neighbour that takes nothing more has stopped
 
 _chunk = bytearray(CHUNK)
 
@@ -156,7 +157,7 @@ class RawLink:
         self.sock = sock
         self.instance = os.urandom(16)
         self.patience = patience
-        self.sent = 0  # bytes that were given to `send`
+        self.sent = self.written = 0  # bytes that were given to `send`, and those that the system has taken
         self.received = 0
         self.heard: collections.Counter[int] = collections.Counter()
         self.answers_pings = self.reads = self.parses = True
@@ -214,6 +215,7 @@ class RawLink:
         try:
             while self._out:
                 size = self.sock.send(self._out[0])
+                self.written += size
                 if size < len(self._out[0]):
                     self._out[0] = self._out[0][size:]
                 else:
@@ -242,11 +244,36 @@ class RawLink:
             self._given += len(data)
             self.send(data)
 
+    def turn_deaf(self) -> None:
+        """Read nothing any more, and have the system keep little of what comes."""
+        self.reads = False
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+
     def pings(self, count: int) -> bytes:
         """So many PING frames in a row, each with the number of bytes before it."""
         size = len(frame(PING, 0, bytes(16)))
         head = frame(PING, 0, bytes(16))[:-16]
         return b"".join(head + struct.pack(">QQ", self.sent + number * size, number) for number in range(count))
+
+    def passes_mark(self, until: float) -> bool:
+        """Send a PING and drop all that comes before its PONG: then the neighbour has looked at all that was sent."""
+        mark = os.urandom(8)
+        self.send(frame(PING, 0, struct.pack(">Q", self.sent) + mark))
+        tail = b""
+        while not self.reason and (left := until - time.monotonic()) > 0:
+            self.flush()
+            if select.select([self.sock], [], [], min(left, 0.05))[0]:
+                try:
+                    more = self.sock.recv(CHUNK)
+                except OSError as error:
+                    self._end(error.strerror or str(error))
+                    break
+                if not more:
+                    self._end("closed")
+                if mark in tail + more:
+                    return True
+                tail = more[-len(mark) :]
+        return False
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -347,20 +374,23 @@ class RawClient(RawLink):
 
 def dial(name: str, port: int, source: str = "", patience: int = 0, limit: float = DIAL) -> RawLink:
     """A link to the listener at `port`, up; from the loopback address `source` if one is given."""
-    address = (source, 0) if source else None
-    return RawLink(name, socket.create_connection(("127.0.0.1", port), limit, address), patience).greet(limit)
+    sock = socket.create_connection(("127.0.0.1", port), limit, (source, 0) if source else None)
+    return RawLink(name, sock, patience).greet(limit)
 
 
-def run(links: Iterable[RawLink], until: float, tick: Callable[[], None] | None = None) -> None:
-    """Drive the links until then, or until none is left; `tick()` is called a hundred times a second."""
+def run(links: Iterable[RawLink], until: float, most: int = 0) -> None:
+    """Drive the links until then, or until none is left.
+
+    With `most`, also until the system has taken so many bytes of them, or none for `STUCK`.
+    """
     selector = selectors.DefaultSelector()
     watched: dict[RawLink, int] = {}
     links = list(links)
-    due = 0.0
-    while (now := time.monotonic()) < until:
-        if tick is not None and now >= due:
-            due = now + 0.01
-            tick()
+    written = 0
+    moved = time.monotonic()
+    while (now := time.monotonic()) < until and not (most and (written >= most or now > moved + STUCK)):
+        if written != (written := sum(link.written for link in links)):
+            moved = now
         for link in links:
             if not link.reason:
                 link.step(now)
@@ -371,7 +401,7 @@ def run(links: Iterable[RawLink], until: float, tick: Callable[[], None] | None 
                 if wanted:
                     selector.register(link.sock, wanted, link)
                 watched[link] = wanted
-        if all(link.reason for link in links) and tick is None:
+        if all(link.reason for link in links):
             break
         if not any(watched.values()):
             time.sleep(0.01)

@@ -6,6 +6,7 @@ The numbers in the names are those of the rows in r2-protocol(7).  `until` is a 
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class Target:
     control: str = ""  # bob's control socket
     own: int = 0  # port that bob dials again and again
     scale: float = 1.0  # of numbers and rates
+    most: int = 0  # bytes after which a flood ends, when all were taken; 0: it goes on until the end
 
     def count(self, number: int) -> int:
         return max(int(number * self.scale), 1)
@@ -45,8 +47,9 @@ def attack(name: str) -> Callable[[Attack], Attack]:
     return keep
 
 
-def meet(target: Target, name: str = "mallory", patience: int = 0, port: int = 0) -> RawLink:
-    return raw.dial(name, port or target.door, MALLORY, patience)
+def meet(target: Target, name: str = "", patience: int = 0, port: int = 0) -> RawLink:
+    """A link of the attacker, as `name` or under a name that no other has."""
+    return raw.dial(name or f"m{os.urandom(6).hex()}", port or target.door, MALLORY, patience)
 
 
 def summary(*links: RawLink) -> Counts:
