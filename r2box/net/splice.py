@@ -206,6 +206,41 @@ def can_give(fd: int) -> bool:
     return stat.S_ISFIFO(status.st_mode)
 
 
+def lend_stdio() -> tuple[tuple[int, int], dict[int, int]]:
+    """Descriptors to give away in place of our stdin (0) and stdout (1), and our ends of those that are not the same.
+
+    What cannot be given away is stood for by a socketpair, from or to whose other end we copy.
+    """
+    ours: dict[int, int] = {}
+    given = []
+    for which in (0, 1):
+        if can_give(which):
+            given.append(os.dup(which))
+        else:
+            ours[which], theirs = socketpair()
+            given.append(theirs)
+    return (given[0], given[1]), ours
+
+
+def open_ends(loop: Loop, descriptors: tuple[int, ...], is_program: bool) -> tuple[Source, Target]:
+    """What a Pump reads and what another writes: our ends of a tunnel, or of a local program."""
+    if is_program:
+        channel = ProgramChannel(loop, descriptors)
+        return channel, channel
+    there = descriptors[1] if len(descriptors) > 1 else os.dup(descriptors[0])
+    return End(descriptors[0]), End(there)
+
+
+def give_descriptor(to: int, fd: int) -> None:
+    """Send `fd` and one byte over the socket `to`, as ssh takes it, and close it.  OSError if `to` takes none."""
+    import array
+    import socket
+
+    with socket.socket(fileno=os.dup(to)) as sock:
+        sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+    os.close(fd)
+
+
 def take_stdio() -> tuple[int, int]:
     """Our stdin and stdout as descriptors to give away; /dev/null is put in their places, so that an end of theirs is
     heard when the one who gets them closes them."""

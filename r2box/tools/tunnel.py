@@ -8,7 +8,7 @@ import signal
 from ..command import Argument, Command, Option
 from ..errors import OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
 from ..net import child
-from ..net.channel import End, adopt, close_all, socketpair
+from ..net.channel import End, adopt, close_all
 from ..net.client import Client
 from ..net.dial import Dial
 from ..net.endpoint import GRACE
@@ -18,7 +18,7 @@ from ..net.loop import Loop
 from ..net.program import ProgramChannel, open_channel, program_pairs
 from ..net.reach import reach
 from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, EXEC_HELP, GATHER, INTERFACES, LISTEN, TUNNEL, URL_HELP
-from ..net.splice import BROKEN, Pump, can_give, take_stdio
+from ..net.splice import BROKEN, Pump, give_descriptor, lend_stdio, open_ends, take_stdio
 from ..net.transport import COMMAND as RUN
 from ..net.transport import STDIO, Transport, explain, parse_transport, summary
 from ..proto import body as say
@@ -177,19 +177,10 @@ class Tunnel:
         elif self._mode:
             self._ask()
         elif self._client.link.passes:
-            given = [self._lend(0), self._lend(1)]
-            self._ask((given[0], given[1]), apart=1)
+            given, self._ours = lend_stdio()
+            self._ask(given, apart=1)
         else:
             self._ask(apart=1)
-
-    def _lend(self, which: int) -> int:
-        """Our stdin (0) or stdout (1), if it can be given away, or one end of a socketpair: the other is for us to
-        copy from or to."""
-        if can_give(which):
-            return os.dup(which)
-        ours, theirs = socketpair()
-        self._ours[which] = ours
-        return theirs
 
     def _start_dialling(self) -> None:
         def opened(got: int | TransportError) -> None:
@@ -245,12 +236,8 @@ class Tunnel:
         lent = self._ours
         if descriptors:
             close_all(tuple(lent.values()))
-            if is_program:
-                program = ProgramChannel(self._loop, descriptors)
-                self._splice(program, End(stdout), End(stdin), program)
-            else:
-                there = descriptors[1] if len(descriptors) > 1 else os.dup(descriptors[0])
-                self._splice(End(descriptors[0]), End(stdout), End(stdin), End(there))
+            source, target = open_ends(self._loop, descriptors, is_program)
+            self._splice(source, End(stdout), End(stdin), target)
             return
         self._is_given = 1 not in lent
         # What was given away is closed here, so that its end is the daemon's or the service's to make.
@@ -298,16 +285,11 @@ class Tunnel:
 
     def _pass_on(self, fd: int) -> None:
         """Give the tunnel to who started us: one byte on stdout with the descriptor beside it, as ssh wants it."""
-        import array
-        import socket
-
         try:
-            with socket.socket(fileno=os.dup(1)) as stdout:
-                stdout.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+            give_descriptor(1, fd)
         except OSError as error:
             self._fail(f"--fdpass: stdout takes no descriptors: {error.strerror}")
             return
-        os.close(fd)
         if self._client.link.passes:
             self._exit = OK
             self._loop.stop()
