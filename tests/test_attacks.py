@@ -132,7 +132,6 @@ def test_what_is_not_acknowledged_is_bounded_for_all_links(field: Field) -> None
     unharmed(field)
 
 
-@row("10")
 def test_pieces_beyond_a_hole_are_not_kept_before_the_handshake(field: Field) -> None:
     assert growth(field, "10-hole", scale=0.1, most=64 * MIB) < 12 * MIB
     unharmed(field)
@@ -193,7 +192,6 @@ def test_silent_connections_do_not_keep_others_out(field: Field) -> None:
         raw.dial("honest", field.target.door).close()
 
 
-@row("5")
 def test_forged_senders_do_not_keep_others_out(field: Field) -> None:
     dice = random.Random(1)
     with contextlib.ExitStack() as held:
@@ -279,7 +277,6 @@ def test_programs_end_when_what_started_them_is_killed(quiet: Field, victim: str
 # -- 9, 11, 12, 14, 15: who is taken ----------------------------------------------------------------------------------
 
 
-@row("9")
 def test_18_bytes_of_udp_are_not_answered_by_more_than_54(quiet: Field) -> None:
     with raw_udp.connected(quiet.target.udp) as sock:
         sock.send(raw_udp.smallest())

@@ -209,7 +209,7 @@ def beyond_a_hole(target: Target, until: float, dice: random.Random) -> Counts:
         senders.append((sock, dice.randrange(1, 1 << 32)))
     for sock, me in senders:
         with contextlib.suppress(OSError):
-            sock.send(raw_udp.data(me, 0, 0, 0, raw.MAGIC[:4]))
+            sock.send(raw_udp.shown(sock, me, 0.2) + raw_udp.data(me, 0, 0, 0, raw.MAGIC[:4]))
     piece = bytes(raw_udp.PAYLOAD)
     sent = 0
     for number in range(1, (4 << 20) // len(piece)):

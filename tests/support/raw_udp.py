@@ -4,7 +4,8 @@
     UdpPeer                     one side of a reliable stream in packets, as far as loopback needs it
     sources                     sockets that send from many loopback addresses
 
-Nothing here imports r2box.  The beginning of a link over UDP may change: `opening` is what a sender begins with.
+Nothing here imports r2box.  `opening` is what a sender begins with, and `shown` what it sends again when the listener
+has answered with a cookie, which only who gets what is sent to its address can do.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import zlib
 from .raw import MAGIC, RawLink
 
 SYNC = b"\xc1\x9e"
-DATA, ACK, GONE = 1, 2, 3
+DATA, ACK, GONE, COOKIE = 1, 2, 3, 4
 BODY = 1182  # bytes of a body at most
 PAYLOAD = BODY - 8  # of DATA
+SMALL = 1100  # of it, behind a cookie
 AGAIN = 0.3  # seconds until a packet is sent again
 WINDOW = 1 << 20  # bytes in flight: loopback and its socket buffers take this
 
@@ -46,6 +48,15 @@ def ack(sender: int, receiver: int, tx: int, offset: int, window: int = 4096) ->
 def opening(sender: int) -> bytes:
     """The first packet of somebody who says no more than a preamble."""
     return data(sender, 0, 0, 0, MAGIC)
+
+
+def shown(sock: socket.socket, sender: int, limit: float = 1.0) -> bytes:
+    """The cookie that the listener wants to see before whatever is sent to it; nothing if it wants none."""
+    sock.send(opening(sender))
+    if not select.select([sock], [], [], limit)[0]:
+        return b""
+    kind, _, _, body = parse(sock.recv(2048))
+    return packet(COOKIE, sender, 0, body) if kind == COOKIE else b""
 
 
 def smallest() -> bytes:
@@ -87,6 +98,7 @@ class UdpPeer:
         self._kept = bytearray()  # from `_acked` on
         self._taken = 0  # bytes of the neighbour's stream
         self._late: dict[int, bytes] = {}
+        self._cookie = b""  # the packet that shows it
         self._moved = time.monotonic()
         self.is_over = False
 
@@ -129,16 +141,21 @@ class UdpPeer:
                 self._sent = max(self._sent, offset)
         elif kind == GONE:
             self.is_over = True
+        elif kind == COOKIE:
+            self._cookie = packet(COOKIE, self.me, 0, body)
+            self._sent = self._acked
 
     def _send(self) -> None:
         now = time.monotonic()
         if self._sent > self._acked and now - self._moved > AGAIN:
             self._sent, self._moved = self._acked, now
         for _ in range(32):  # no more than a socket's buffer has room for
-            piece = bytes(self._kept[self._sent - self._acked :][:PAYLOAD])
+            most = PAYLOAD if self.them else SMALL  # there is a cookie in front
+            piece = bytes(self._kept[self._sent - self._acked :][:most])
             if not piece:
                 break
-            self.udp.send(data(self.me, self.them, self._tx, self._sent, piece))
+            lead = b"" if self.them else self._cookie
+            self.udp.send(lead + data(self.me, self.them, self._tx, self._sent, piece))
             self._tx += 1
             self._sent += len(piece)
 
