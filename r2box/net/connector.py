@@ -14,6 +14,7 @@ from . import child
 from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
 from .dial import Dial, Listener
 from .job import JobState
+from .log import LineLimit
 from .peer import address_of
 from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
@@ -71,6 +72,7 @@ class Connector:
     ) -> None:
         self._loop = loop
         self._log = log
+        self._lines = LineLimit(log, loop.later)
         self._client = client
         self._transport = transport
         self._patience = patience
@@ -232,6 +234,7 @@ class Connector:
             mtu=self._transport.mtu,
             keepalive=self._transport.keepalive,
             lent=int(self._transport.kind == STDIO),
+            incoming=int(self._listener is not None or self._transport.kind == STDIO),
             runs=int(self._pid > 0),
             **fields_of(self._policy),
         )
@@ -271,7 +274,7 @@ class Connector:
             why = ""
         if self._listener is not None:
             if why:
-                self._log.warning(f"{where}: {why}")
+                self._lines.warning(peer.rpartition(":")[0] or str(self._transport), f"{where}: {why}")
             return
         self._link_over = why
         if self._is_copying:

@@ -15,7 +15,7 @@ from ..proto import body as say
 from ..proto.address import check_address
 from ..proto.carrier import Carrier
 from ..proto.greeting import Me
-from ..proto.limits import Limits
+from ..proto.limits import LINKS_SHARE, Limits
 from ..proto.link import DOWN, Link
 from ..proto.memory_limit import MemoryLimit
 from ..proto.node import Node, Service
@@ -23,6 +23,7 @@ from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
+from .admission import Admission
 from .channel import Channel, adopt, close_all
 from .doubt import Doubt
 from .driver import Driver, Group
@@ -31,6 +32,7 @@ from .exchange import REQUESTS, Exchange
 from .guest import Guest
 from .opening import Opening
 from .packets import PacketDriver
+from .peer import peer_address
 from .report import Report
 from .rules import policy_in
 from .units import format_duration
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
 
 END_TIME = 8.0  # seconds after which the daemon ends even if a neighbour or a client will not part
 DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
-MAX_STRANGERS = 256  # links that have not said a whole hello: each may keep a descriptor for 10 s
 MAX_WATCHES = 16  # by one client: it needs one
 
 
@@ -57,8 +58,7 @@ class Daemon:
         self.loop = loop
         self.log = log
         self.limits = Limits()
-        self.memory = MemoryLimit(self.limits["buffers"])
-        self.group = Group(loop)
+        self.memory = MemoryLimit(int(self.limits["memory"] * LINKS_SHARE))
         self.node = Node(Me(check_address(address), os.urandom(16), software=f"r2box {__version__}"), self)
         self.node.doubt = lambda attempt: Doubt(loop, self.node, attempt)
         self._done: Callable[[], None] | None = done
@@ -66,7 +66,8 @@ class Daemon:
         self.exchange = Exchange(loop, log, self.node)
         self._guests: dict[Link, Guest] = {}
         self._watchers: dict[Guest, None] = {}
-        self._strangers: set[Link] = set()  # links that are not up yet
+        self.admission = Admission(self.limits, self.memory, self.node.links, loop.now, self._cut)
+        self.group = Group(loop, self.admission)
         self._patience: dict[Link, Timer] = {}  # links that wait for a transport
         self._reports: dict[Link, tuple[Guest, int]] = {}  # who wants to hear of a link
         self.entrance: Entrance | None = None
@@ -98,6 +99,7 @@ class Daemon:
     def _drive(self, link: Link, channel: Channel, carrier: Carrier | None = None, first: bytes = b"") -> Driver:
         def gone() -> None:
             del self._drivers[driver.link]
+            self.admission.forget(driver.link)
             if self._is_parted and not self._drivers:
                 self._finish()
 
@@ -108,6 +110,10 @@ class Daemon:
         self._drivers[link] = driver
         return driver
 
+    def _cut(self, link: Link) -> None:
+        if link in self._drivers:
+            self._drivers[link].cut()
+
     # -- what the node wants (Host) --------------------------------------------------------------------------------
 
     def now(self) -> float:
@@ -117,7 +123,7 @@ class Daemon:
         if link.is_local:
             self._guests[link] = Guest(self.loop, link)
             return
-        self._strangers.discard(link)
+        self.admission.forget(link)
         self.log.info(f"{self.node.address}: linked to {link.address}")
         self.news("link-up", link.address, (link.address,), 0)
         self._report_link(link)
@@ -135,6 +141,7 @@ class Daemon:
         if link in self._drivers:
             self._drivers[link].cut()
         self._patience[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
+        self.admission.suspended(link)
         self._report_end(link, LOST, f"cut: {reason}; {waits}", cut=1)
 
     def _give_up(self, link: Link) -> None:
@@ -143,7 +150,8 @@ class Daemon:
             self._patience[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
 
     def resumed(self, link: Link, newcomer: Link) -> None:
-        self._strangers.discard(newcomer)
+        self.admission.forget(newcomer)
+        self.admission.resumed(link)
         self._patience.pop(link).cancel()
         link.transport = newcomer.transport
         driver = self._drivers[link] = self._drivers.pop(newcomer)
@@ -163,7 +171,7 @@ class Daemon:
                 self._abandon_links(guest)
                 self._forget(guest)
             return
-        self._strangers.discard(link)
+        self.admission.resumed(link)
         if link.was_up or link not in self._reports:  # what never was a link is told to who tried
             name = link.address or "a neighbour"
             self.log.info(f"{self.node.address}: the link to {name} has ended{': ' + reason if reason else ''}")
@@ -282,7 +290,7 @@ class Daemon:
     def _on_status(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
         if not body["start"]:
-            links = (*self.node.links.values(), *self._strangers)
+            links = (*self.node.links.values(), *self.admission.pending)
             guests = self._guests.values()
             guest.report = Report(self._drivers, links, guests, self.exchange.endpoints, self.node.services)
             if body["clients"]:
@@ -307,12 +315,11 @@ class Daemon:
                 raise RefusedError(f"{self.node.address}: is shutting down")
             if not 1 <= len(descriptors) <= 2 or body.id in guest.attached:
                 raise RefusedError(f"{self.node.address}: a link needs one descriptor, or two, and an id of its own")
+            if not body["incoming"]:
+                self.admission.check()
         except (RefusedError, AddressError):
             close_all(descriptors)
             raise
-        if len(self._strangers) >= MAX_STRANGERS:
-            close_all(descriptors)
-            raise RefusedError(f"{self.node.address}: {MAX_STRANGERS} links wait for their hello already")
         self._begin_link(guest, body, expect, adopt(descriptors), bool(body["lossy"]))
 
     def _begin_link(
@@ -331,7 +338,8 @@ class Daemon:
         )
         link.policy = policy_in(body)
         link.transport = body["transport"]
-        self._strangers.add(link)
+        source = peer_address(channel).rpartition(":")[0] if channel.is_inet else ""
+        self.admission.add(link, is_incoming=bool(body["incoming"]), source=source)
         guest.attached[body.id] = link
         self._reports[link] = (guest, body.id)
         if lossy:
@@ -346,7 +354,7 @@ class Daemon:
             """A neighbour that repairs losses says so by beginning with a packet: then we do it too."""
             driver.release()
             del self._drivers[link], self._reports[link]
-            self._strangers.discard(link)
+            self.admission.forget(link)
             self._begin_link(guest, body, expect, channel, True, first)
 
         def shown(message: bytes) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..proto.carrier import Carrier
     from ..proto.link import Link
     from ..proto.wire import Buffer
+    from .admission import Admission
     from .channel import Channel
     from .loop import Loop, Timer
     from .opening import Opening
@@ -37,8 +38,9 @@ SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
 class Group:
     """Links that are flushed together: after one was read from, all that this made ready to send, at once."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, admission: Admission | None = None) -> None:
         self._loop = loop
+        self._admission = admission
         self._waiting: list[Driver] = []
         self._postponed: list[Driver] = []
         self._first = memoryview(bytearray(FIRST_SIZE))
@@ -61,6 +63,11 @@ class Group:
         if not self._waiting:
             self._loop.soon(self.flush)
         self._waiting.append(driver)
+
+    def relieve(self) -> None:
+        """Close links if they take more memory than they may."""
+        if self._admission is not None and self._admission.is_short:
+            self._admission.relieve()
 
     def postpone(self, driver: Driver) -> None:
         """Give `driver` its next turn in the next round of the loop."""
@@ -142,6 +149,7 @@ class Driver:
         if self._closed:
             self._rest = None
             return
+        self.group.relieve()
         self._debt += self.loop.now() - begun
         if self._rest is not None or self._debt > TURN:
             self._is_postponed = True
@@ -300,11 +308,14 @@ class Driver:
         self._watched = wanted
         read = self._readable if wanted[0] else None
         write = self._unblocked if wanted[1] else None
-        if self.channel.read_fd == self.channel.write_fd:
-            self.loop.watch(self.channel.read_fd, read, write)
-        else:
-            self.loop.watch(self.channel.read_fd, read)
-            self.loop.watch(self.channel.write_fd, None, write)  # -1 once it is closed
+        try:
+            if self.channel.read_fd == self.channel.write_fd:
+                self.loop.watch(self.channel.read_fd, read, write)
+            else:
+                self.loop.watch(self.channel.read_fd, read)
+                self.loop.watch(self.channel.write_fd, None, write)  # -1 once it is closed
+        except OSError as error:  # it is nothing that carries bytes, such as what O_PATH opens
+            self._broken(error.strerror or str(error))
 
     def _unblocked(self) -> None:
         if not self._deaf:

@@ -15,6 +15,10 @@ import os
 import select
 import socket
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ERROR, WARNING, INFO, DEBUG = range(-1, 3)
 _PRIORITIES = {ERROR: 3, WARNING: 4, INFO: 6, DEBUG: 7}  # syslog(3)
 _DAEMON = 3 << 3  # the facility of syslog(3)
@@ -106,3 +110,30 @@ class Log:
             os.write(2, line)
         except OSError:
             self._lost = lost + 1  # stderr is closed: there is nobody to tell
+
+
+class LineLimit:
+    """Lines of the same kind: `FIRST` of them in a period are logged, the others are counted and summed up in one."""
+
+    FIRST = 5
+    PERIOD = 10.0  # seconds
+    KINDS = 64  # that are told apart at a time
+
+    def __init__(self, log: Log, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self._log = log
+        self._later = later
+        self._counts: dict[str, int] = {}
+
+    def warning(self, kind: str, text: str) -> None:
+        """Log `text`, if there were not too many of `kind` lately, such as those from one address."""
+        kind = kind if kind in self._counts or len(self._counts) < self.KINDS else "other addresses"
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        if count == 1:
+            self._later(self.PERIOD, lambda: self._sum_up(kind))
+        if count <= self.FIRST:
+            self._log.warning(text)
+
+    def _sum_up(self, kind: str) -> None:
+        more = self._counts.pop(kind) - self.FIRST
+        if more > 0:
+            self._log.warning(f"{more:,} more from {kind} in {self.PERIOD:.0f} s")

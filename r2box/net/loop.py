@@ -90,7 +90,6 @@ class Loop:
             if self._watched.pop(fd, None) and not self._always.pop(fd, None):
                 self._selector.unregister(fd)
             return
-        self._watched[fd] = (read, write)
         if fd in self._always:
             self._always[fd] = (read, write)
         elif known is not None:
@@ -101,6 +100,7 @@ class Loop:
                 self._fresh.add(fd)
             except PermissionError:
                 self._always[fd] = (read, write)
+        self._watched[fd] = (read, write)
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -70,12 +70,13 @@ BODIES = {
     # bytes; `mtu`: of its packets, in bytes; `keepalive`: seconds of silence.  0: the default, and for patience none.
     # `silent`: tell and hear nothing of the network there; `still`: carry nothing for others; `advertise`, `accept`:
     # patterns, as in `policy`; `lent`: the client's own stdin and stdout, which are of use no longer than it runs, so
-    # that it wants to hear of the end when the neighbour has; `runs`: a command, which may write messages first.
+    # that it wants to hear of the end when the neighbour has; `runs`: a command, which may write messages first;
+    # `incoming`: the neighbour has begun it.
     ATTACH: Fields(
         "ATTACH", address=(1, "text"), transport=(2, "text"),
         patience=(3, "uint"), lossy=(4, "uint"), mtu=(5, "uint"), keepalive=(6, "uint"),
         silent=(7, "uint"), still=(8, "uint"), advertise=(9, "each"), accept=(10, "each"), lent=(11, "uint"),
-        runs=(12, "uint"),
+        runs=(12, "uint"), incoming=(13, "uint"),
     ),
     SERVE: Fields(
         "SERVE", name=(1, "text"), runs=(2, "uint"), allow=(3, "each"), detail=(4, "text"), private=(5, "uint"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MIB = 1 << 20
+LINKS_SHARE = 5 / 16  # of the memory: 80 MiB of 256
 
 
 class Limit:
@@ -28,7 +29,7 @@ class Limit:
 
 TABLE: dict[str, Limit] = {
     "pending": Limit(64, "links", "Incoming links that are not up yet. Each costs a descriptor and a timer; the "
-        "oldest makes room for a new one."),
+        "oldest makes room for a new one. When more than half are taken, those that are silent for 2 s are closed."),
     "pending-per-source": Limit(8, "links", "The same from one source address, so that one host cannot take all."),
     "links": Limit(1024, "links", "Links to neighbours, suspended ones included."),
     "sessions": Limit(256, "sessions", "Suspended links that wait for another transport. The one with the fewest "
@@ -40,11 +41,9 @@ TABLE: dict[str, Limit] = {
         "send or pass on, after a first 2,000 at once. An origin behind it may send half of that."),
     "programs": Limit(1024, "processes", "Programs that run for the tunnels of one service."),
     "programs-per-neighbour": Limit(512, "processes", "Programs that run for the tunnels of one neighbour."),
-    "buffers": Limit(80 * MIB, "bytes", "What all links may hold: received and not passed on, sent and not "
-        "acknowledged. One link gets at most half of what is free."),
-    "memory": Limit(256 * MIB, "bytes", "Buffers, and what links, tunnels and routes are estimated to take. Past it, "
-        "pending links are closed first, then idle suspended ones, then the link that holds most."),
-    "log-lines": Limit(20, "a second", "Log lines of one kind; more are counted, and their number is logged."),
+    "memory": Limit(256 * MIB, "bytes", "What all links hold together. They share 5/16 of it, of which each may hold "
+        "as much as is free; the rest is for what each has in any case. Past the whole, links are closed: pending ones "
+        "first, then suspended ones without tunnels, then the one that holds most."),
 }  # fmt: skip
 
 

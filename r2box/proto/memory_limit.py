@@ -11,8 +11,10 @@ What is counted is what is held: of a block of which a view is kept, the whole b
 
 from __future__ import annotations
 
+from .limits import LINKS_SHARE, TABLE
+
 FLOOR = 1 << 16  # bytes that any link may hold
-DEFAULT = 80 << 20  # bytes: see `limits`
+DEFAULT = int(TABLE["memory"].default * LINKS_SHARE)
 
 
 class MemoryLimit:

@@ -120,6 +120,8 @@ class Node:
             return
         if link.is_local:
             raise WireError("a node on the control socket: use r2 connect")
+        if link.address not in self.links and not self.limits.has_room("links", len(self.links)):
+            raise WireError(f"{self.address}: {len(self.links)} links are up already")
         self._collision.hello(link)
 
     def link_suspended(self, link: Link, reason: str) -> None:
