@@ -13,7 +13,9 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         outbox                what goes out next
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
-        labels, link, owner   numbers of routes; one neighbour; who hears from it
+        limits, memory_limit  what neighbours may cost, as a table; memory that links share
+        stream_table          the streams of a link, their labels and their number
+        link, owner           one neighbour; who hears from it
         whole                 the boundaries of datagrams in a stream
         meter, attempt        what measurements are answered with; a tunnel that is being opened, by one way or another
         policy, advert        who may; what neighbours tell each other of the network, as bytes
@@ -21,6 +23,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         allowance             so much a second, and no more
         neighbour, discovery  what one neighbour was told and has said; what a node knows of others
         listing, probes       what it answers; whom it asks
+        link_collision        two links to one neighbour
         node                  all of it together
         preamble              where a link begins behind what a command writes first
         packet, pace          packets that find their own boundaries; how fast they may go
@@ -33,6 +36,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         memory, packets            what is read into; a link on what loses packets
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
         doubt                      ways that lead to nobody
+        admission                  which links stay: pending, suspended, memory
         report, job, peer          what a daemon tells of its links, tunnels and jobs; states of jobs; remote addresses
         entrance, daemon           where clients come in; a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit

@@ -238,7 +238,7 @@ def lent() -> Iterator[Lent]:
 
 def test_leaving_waits_for_a_refusal_to_be_heard(lent: Lent) -> None:
     lent.far.sendall(b"GET / HTTP/1.0\r\n\r\n")
-    lent.until(lambda: not lent.daemon.admission.pending)
+    lent.until(lambda: all(link.is_down for link in lent.daemon.admission.pending))
     lent.leave()
     lent.loop.later(0.1, lambda: lent.told.append("a while"))
     lent.until(lambda: lent.told)
@@ -251,7 +251,7 @@ def test_leaving_waits_for_a_refusal_to_be_heard(lent: Lent) -> None:
 
 def test_packets_behind_a_farewell_begin_nothing(lent: Lent) -> None:
     lent.leave()
-    lent.until(lambda: not lent.daemon.admission.pending)
+    lent.until(lambda: all(link.is_down for link in lent.daemon.admission.pending))
     lent.far.sendall(SYNC + bytes(40))
     assert lent.until(lambda: lent.told) < 2 * FAREWELL
     assert lent.told == ["left"]
