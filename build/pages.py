@@ -22,6 +22,7 @@ KINDS = {
     "_service": "an address",
     "_path": "a path",
     "_text": "a text",
+    "_task_command": "a text",
     "_transport_for": "a transport",
     "_patience": "a time",
     "_flag": "true or false",

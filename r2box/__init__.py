@@ -52,6 +52,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         client, connector, server  what tools do at that socket: ask, make links, offer services
         bridge, forward            a device and a stream; a tunnel for each connection
         engine                     a daemon in somebody else's process
+        placeholders               %NAME in a task's command
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view, columns              a daemon's report as rows; rows as tables
         ferry                      descriptors where none can pass

@@ -20,8 +20,10 @@ from collections import namedtuple
 
 from .errors import AddressError, ConfigError, DaemonError, UsageError
 from .net import hints  # noqa: F401  a manager that reads a file again loads nothing then
+from .net.placeholders import fill
 from .net.reach import check_length, expand
 from .net.scheme import CONNECT, FORWARD, SERVE
+from .net.tasks import ADDRESS
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience
 from .proto.address import BENCH, check_address, parse_path
@@ -78,6 +80,12 @@ def _service(value: object, base: str) -> str:
     if value == BENCH:
         raise ValueError(f"{BENCH} is the node's own: choose another name")
     return _address(value, base)
+
+
+def _task_command(value: object, base: str) -> str:
+    text = _text(value, base)
+    fill(text, {ADDRESS: ""})
+    return text
 
 
 def _target(value: object, base: str) -> str:
@@ -190,7 +198,8 @@ TABLES = {
         "name": Key(lambda cmd: "*", _text, "A pattern of the node's address; of NODE/SERVICE, for services. By "
             "default *."),
         "addr": Key(False, _text, "Another spelling of name."),
-        "cmd": Key(True, _text, "The command line for sh -c. %addr in it stands for the address, or NODE/SERVICE. "
+        "cmd": Key(True, _task_command, "The command line for sh -c. %addr in it stands for the address, or "
+            "NODE/SERVICE; %%addr for itself. "
             "R2_EVENT, R2_NAME and R2_PATH are in its environment, and R2_SOCKET, with which r2 finds this node."),
     }),
     "forward": Table("[[forward]]", "A service to bring to a port of this host.", {

@@ -14,6 +14,7 @@ from ..proto.address import format_path
 from ..proto.policy import fits
 from . import child
 from .asking import ask_all, names_of
+from .placeholders import fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_RUNNING = 64  # commands at once: a network that comes up is thousands of events
 KILL_TIME = 3.0  # seconds that they have to end when the node does
-ADDRESS = "%addr"
+ADDRESS = "addr"  # the placeholder
 
 
 class Tasks:
@@ -98,7 +99,7 @@ class Tasks:
                 self._run(key, *self._waiting.pop(key))
 
     def _run(self, key: tuple[int, str], task: Task, name: str, more: dict[str, str]) -> None:
-        command = task.cmd.replace(ADDRESS, name)  # a name holds nothing that a shell would see
+        command = fill(task.cmd, {ADDRESS: name})  # a name holds nothing that a shell would see
         self._log.debug(f"{more['R2_EVENT']} {name}: {command}")
         null = os.open(os.devnull, os.O_RDONLY)
         try:

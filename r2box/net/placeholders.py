@@ -1,0 +1,44 @@
+"""Placeholders of a command line: %NAME stands for a value.
+
+A placeholder is a % and three or more letters; %%NAME is the text %NAME.  Other uses of % are left alone, since they
+are the shell's, or printf's and date's: `${file%.txt}`, `%s`, `%Y-%m-%d`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEAST = 3  # letters of a name: those of printf and date are shorter
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_VARIABLE = _LETTERS + "0123456789_"
+
+
+def fill(line: str, values: Mapping[str, str]) -> str:
+    """`line` with its placeholders replaced by `values`.  ValueError for a name that is not among them."""
+    out, at = [], 0
+    while True:
+        start = line.find("%", at)
+        if start < 0:
+            out.append(line[at:])
+            return "".join(out)
+        out.append(line[at:start])
+        begin = start + (2 if line.startswith("%%", start) else 1)
+        end = begin + len(line[begin:]) - len(line[begin:].lstrip(_LETTERS))
+        if end - begin < LEAST or line[:start].rstrip(_VARIABLE).endswith("${"):
+            out.append(line[start:begin])
+            at = begin
+            continue
+        name, at = line[begin:end], end
+        out.append(f"%{name}" if begin - start == 2 else _value(name, values))
+
+
+def _value(name: str, values: Mapping[str, str]) -> str:
+    if name in values:
+        return values[name]
+    from ..command import closest
+
+    known = ", ".join(f"%{known}" for known in values)
+    meant = closest(name, values)
+    raise ValueError(f"no placeholder %{name}{meant}; there is {known}, and %%{name} is the text %{name}")
