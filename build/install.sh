@@ -4,7 +4,7 @@
 #     build/install.sh install|uninstall PYTHON PREFIX [DESTDIR]
 #
 # A file that is there and is not ours, as radare2's r2, is left alone and reported; `uninstall` removes what `install`
-# has put there and nothing else.
+# has put there and nothing else: the directories that it has made too, which a list in share/r2box names, when empty.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,8 +16,18 @@ case $prefix in
 esac
 root=$destdir$prefix
 bin=$root/bin
+list=$root/share/r2box/directories
 new=$(mktemp)
-trap 'rm -f "$new"' EXIT
+made=$(mktemp)
+trap 'rm -f "$new" "$made"' EXIT
+
+# Make the directory $1 and those above it, and note in $made which were not there.
+make_directory() {
+    [ ! -d "$1" ] || return 0
+    case $1 in ?*/*) make_directory "${1%/*}" ;; esac
+    mkdir "$1"
+    echo "${1#"$destdir"}" >>"$made"
+}
 
 # Whether the file $1 is there and was not put there by us: all of ours name r2box.
 is_foreign() {
@@ -31,13 +41,13 @@ place() {
     elif [ "$action" = uninstall ]; then
         rm -f "$1"
     else
-        mkdir -p "${1%/*}"
+        make_directory "${1%/*}"
         install -m 644 "$new" "$1"
     fi
 }
 
 if [ "$action" = install ]; then
-    mkdir -p "$bin"
+    make_directory "$bin"
     "$python" dist/r2box --install "$bin"
 fi
 
@@ -72,4 +82,16 @@ if [ "$action" = uninstall ]; then
         if [ "$(readlink "$file")" = r2box ]; then rm -f "$file"; fi
     done
     rm -f "$bin/r2box"
+fi
+
+if [ "$action" = install ] && [ -s "$made" ]; then
+    make_directory "${list%/*}"
+    if [ -e "$list" ]; then cat "$list" >>"$made"; fi
+    sort -u "$made" >"$new"
+    install -m 644 "$new" "$list"
+elif [ "$action" = uninstall ] && [ -f "$list" ]; then
+    sort -r "$list" >"$made"
+    rm -f "$list"
+    # What is below a directory comes before it; one that holds something else stays.
+    while read -r directory; do rmdir "$destdir$directory" 2>/dev/null || :; done <"$made"
 fi

@@ -50,7 +50,8 @@ def test_make_installs_everything_in_its_place(tmp_path: Path) -> None:
     shells = {"share/zsh/site-functions/_r2box"}
     shells |= {f"share/bash-completion/completions/{name}" for name in ("r2box", *names())}
     shells |= {f"share/fish/vendor_completions.d/{name}.fish" for name in ("r2box", *names())}
-    assert found == {"bin/r2box", *(f"bin/{name}" for name in names()), *pages, *units, *shells}
+    lists = {"share/r2box/directories"}
+    assert found == {"bin/r2box", *(f"bin/{name}" for name in names()), *pages, *units, *shells, *lists}
     assert all("@BIN@" not in (tmp_path / unit).read_text() for unit in units)
     make("install", tmp_path)  # over itself: an upgrade
     assert files(tmp_path) == found
@@ -62,7 +63,7 @@ def test_what_was_installed_can_be_taken_back(tmp_path: Path) -> None:
     (tmp_path / "bin" / "alias").symlink_to("other")
     make("install", tmp_path)
     make("uninstall", tmp_path)
-    assert files(tmp_path) == {"bin/other", "bin/alias"}
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / name for name in ("bin", "bin/alias", "bin/other")]
     make("uninstall", tmp_path)  # nothing is there
     make("uninstall", tmp_path / "nowhere")
 
@@ -76,7 +77,17 @@ def test_a_package_is_made_with_destdir(tmp_path: Path) -> None:
     assert "ExecStart=/opt/r2box/bin/r2dm -f" in unit
     assert str(tmp_path) not in unit
     make("uninstall", "/opt/r2box", tmp_path / "a package")
-    assert files(tmp_path) == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directories_are_removed_that_install_has_made_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "share" / "man").mkdir(parents=True)
+    make("install", tmp_path)
+    make("install", tmp_path)  # an upgrade, which makes none
+    (tmp_path / "lib" / "systemd" / "system" / "other.service").write_text("somebody else's")
+    make("uninstall", tmp_path)
+    left = ["lib", "lib/systemd", "lib/systemd/system", "lib/systemd/system/other.service", "share", "share/man"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
 
 
 def test_a_prefix_at_home_as_most_shells_leave_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +95,7 @@ def test_a_prefix_at_home_as_most_shells_leave_it(tmp_path: Path, monkeypatch: p
     make("install", "~/.local")
     assert "bin/r2dm" in files(tmp_path / ".local")
     make("uninstall", "~/.local")
-    assert files(tmp_path) == set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_prefix_must_be_a_whole_path() -> None:
