@@ -54,6 +54,10 @@ class RefusedError(DaemonError):
     """A node on the way said no: an unknown name, a refused tunnel.  The text names the node that said it."""
 
 
+class UnknownError(RefusedError):
+    """A node knows no node and no service of that name."""
+
+
 class BusyError(RefusedError):
     """A node on the way could not: a limit is reached.  Later it may."""
 

@@ -13,7 +13,7 @@ import pytest
 from namespaces import Namespaces
 from processes import Place, Program, Result, eventually, free_port, need
 from rehearsal import prepare_ssh
-from test_readme import COMMAND, READING, fits
+from test_readme import COMMAND, READING, pattern_of
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "r2-examples.7"
 BLOCK = re.compile(r'^\.\\" run ?(\S*)\n\.Bd [^\n]*\n(.*?)^\.Ed$', re.MULTILINE | re.DOTALL)
@@ -26,6 +26,11 @@ def recipes() -> dict[str, list[tuple[str, str]]]:
     parts = re.split(r"^\.Ss (.*)\n", PAGE.read_text(encoding="ascii"), flags=re.MULTILINE)
     return {title: [(name, plain(text)) for name, text in BLOCK.findall(below)]
             for title, below in zip(parts[1::2], parts[2::2])}
+
+
+def fits(shown: str, result: Result) -> bool:
+    """Whether a terminal would show this: stdout and stderr, only one of which is used in what the page has."""
+    return any(re.fullmatch(pattern_of(shown), text) for text in (result.out + result.err, result.err + result.out))
 
 
 def plain(text: str) -> str:

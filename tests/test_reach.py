@@ -19,6 +19,7 @@ from processes import Place, eventually, need
 import r2box
 from r2box.errors import DaemonError
 from r2box.net import reach
+from r2box.net.daemon import YOUNG
 
 UID = 1_000_000_007
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user, or have another /run")
@@ -255,3 +256,34 @@ def test_in_the_background_messages_go_to_a_file_that_was_given(place: Place) ->
 def test_a_node_that_cannot_start_in_the_background_says_why(place: Place) -> None:
     assert "no such file" in place.run("r2dm --background -f none.toml", status=1).err.lower()
     assert "there is no directory" in place.run("r2d --background -s no/x.sock alice", status=1).err
+
+
+# -- names that are about to be known ----------------------------------------------------------------------------------
+
+
+@pytest.mark.old_and_new
+@pytest.mark.parametrize("line", ["-t bob ls", "-t bob ping -c 1", "-t bob/cat tunnel -", "-t any/cat tunnel -"])
+def test_a_name_that_is_not_known_yet_is_asked_for_again_while_links_are_made(place: Place, line: str) -> None:
+    """As in a block that starts two nodes and uses one from the other; descriptors are given with each attempt."""
+    place.node("bob")
+    place.serve("bob", "cat")
+    place.node("alice")
+    client = place.start(f"echo hello | r2 --wait 60 -s alice.sock {line}", shell=True)
+    place.start('r2 -s alice.sock connect "r2 -s bob.sock connect -"')
+    client.ends(0)
+    assert "tunnel" not in line or client.out == "hello\n"
+
+
+def test_a_name_that_is_not_known_fails_at_once_where_nothing_is_being_made(place: Place) -> None:
+    begin = time.monotonic()
+    place.node("alice")
+    for line in ("--wait 0 -t nowhere ls", "-t nowhere ls", "-t nowhere tunnel -"):
+        assert "does not know nowhere" in place.run(f"r2 -s alice.sock {line}", status=None).err
+    with contextlib.closing(r2box.Session(f"{place.path}/alice.sock")) as session:
+        while time.monotonic() < begin + YOUNG:  # what is said then is the rule; no event tells of its beginning
+            with pytest.raises(r2box.RefusedError):
+                session.ls("nowhere")
+            time.sleep(0.1)
+    before = time.monotonic()
+    place.run("r2 --wait 60 -s alice.sock -t nowhere ls", status=1)
+    assert time.monotonic() - before < 30

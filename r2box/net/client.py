@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     Answer = Callable[[say.Body, tuple[int, ...]], None]
 
 
+AGAIN = 0.05  # seconds before a request is repeated: no event tells that a name has become known in every place
 PARTING = 2.0  # seconds for what is on the ferry to arrive when its client leaves
+
+
+class _Request:
+    """A request as it was made, with copies of the descriptors that were given away."""
+
+    __slots__ = ("descriptors", "fields", "kind", "path")
+
+    def __init__(self, kind: int, path: tuple[str, ...], descriptors: tuple[int, ...], fields: dict[str, Any]) -> None:
+        self.kind, self.path, self.descriptors, self.fields = kind, path, descriptors, fields
 
 
 class Client:
@@ -36,6 +46,9 @@ class Client:
 
     `ready()` is called when the daemon has answered; `gone(why)` once, when it is not there any more.  Events that
     belong to no request of ours go to `event(body, descriptors)`, which owns the descriptors.
+
+    A name that the daemon does not know is asked for again for up to `wait` seconds, as long as the daemon says that
+    its links are just being made.
     """
 
     def __init__(
@@ -46,6 +59,7 @@ class Client:
         ready: Callable[[], None],
         gone: Callable[[str], None],
         event: Answer | None = None,
+        wait: float = 0.0,
     ) -> None:
         self.loop = loop
         self.address = ""  # the daemon's, once ready
@@ -53,6 +67,9 @@ class Client:
         self._gone = gone
         self._event = event
         self._answers: dict[int, tuple[Answer, tuple[str, ...]]] = {}
+        self._wait = wait
+        self._until = 0.0  # until when a request may be repeated
+        self._unanswered: dict[int, _Request] = {}  # those that may be
         self._last = int.from_bytes(os.urandom(3), "big")  # nobody can guess what we have asked
         self._driver: Driver | None = None
         me = Me("", b"", role=CLIENT, software=f"r2box {__version__}")
@@ -75,6 +92,8 @@ class Client:
         """
         self._last += 1
         self._answers[self._last] = (answer, path)
+        if self.loop.now() < self._until:
+            self._unanswered[self._last] = _Request(kind, path, tuple(map(os.dup, descriptors)), fields)
         self.send(kind, self._last, path, descriptors, **fields)
         return self._last
 
@@ -89,6 +108,27 @@ class Client:
 
     def forget(self, id: int) -> None:
         self._answers.pop(id, None)
+        self._drop(id)
+
+    def _drop(self, id: int) -> None:
+        """This request is not repeated."""
+        if id in self._unanswered:
+            close_all(self._unanswered.pop(id).descriptors)
+
+    def _is_repeated(self, body: say.Body) -> bool:
+        """Whether the answer `body` is none yet, as its request is made once more."""
+        if body.id not in self._unanswered:
+            return False
+        if body.kind != say.ERROR or not body["again"] or self.loop.now() >= self._until:
+            self._drop(body.id)
+            return False
+        self.loop.later(AGAIN, lambda: self._repeat(body.id))
+        return True
+
+    def _repeat(self, id: int) -> None:
+        request = self._unanswered.get(id)
+        if request is not None and self.link.state == UP:
+            self.send(request.kind, id, request.path, tuple(map(os.dup, request.descriptors)), **request.fields)
 
     def leave(self, done: Callable[[], None]) -> None:
         """Part from the daemon; done() when all that hung on this client there has ended."""
@@ -129,6 +169,7 @@ class Client:
         link.accept()
 
     def link_up(self, link: Link) -> None:
+        self._until = self.loop.now() + self._wait
         self._ready()
 
     def link_down(self, link: Link, reason: str) -> None:
@@ -152,7 +193,8 @@ class Client:
         else:
             answer, path = self._answers.get(body.id, (None, ()))
         if answer is not None and self._may_answer(message.origin, path, body.kind == say.ERROR):
-            answer(body, descriptors)
+            if not self._is_repeated(body):
+                answer(body, descriptors)
         else:
             close_all(descriptors)
 
@@ -188,10 +230,17 @@ class Client:
             self._driver.wake()
 
 
-def ask(given: str | None, steps: Callable[[Client, Callable[[], None]], None], wait: float = WAIT) -> None:
+def ask(
+    given: str | None,
+    steps: Callable[[Client, Callable[[], None]], None],
+    wait: float = WAIT,
+    *,
+    for_names: bool = True,
+) -> None:
     """Run a loop for a tool that only asks questions: `steps(client, done)` starts when the daemon has answered.
 
-    The daemon is found by `reach`, with the socket `given`, or None, within `wait` seconds.
+    The daemon is found by `reach`, with the socket `given`, or None, within `wait` seconds; `for_names`, names are
+    waited for as long too, as `Client` does.
 
     DaemonError if there is no daemon, or if it goes away before done() was called.
     """
@@ -207,7 +256,7 @@ def ask(given: str | None, steps: Callable[[Client, Callable[[], None]], None], 
         state["over"] = True
         loop.stop()
 
-    client = Client(loop, sock.detach(), ready=lambda: steps(client, done), gone=gone)
+    client = Client(loop, sock.detach(), ready=lambda: steps(client, done), gone=gone, wait=wait * for_names)
     try:
         loop.run()
     finally:

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 END_TIME = 8.0  # seconds after which the daemon ends even if a neighbour or a client will not part
 DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
+# Seconds in which a client that asks for a name that is not known is told to ask again.
+YOUNG = 10.0  # after the daemon has begun to listen: its first links are being made
+LINKING = 2.0  # after a link has got its transport: the handshake and the first advertisements
 MAX_WATCHES = 16  # by one client: it needs one
 
 
@@ -84,6 +87,7 @@ class Daemon:
         self.entrance = Entrance(self.loop, self.log, self.adopt_client, path, listener, is_ours)
         for finder in sys.meta_path:
             getattr(finder, "forget", tuple)()  # the archive's own: what is not imported by now need not be kept
+        self.node.settled = self.loop.now() + YOUNG
         self.log.info(f"{self.node.address}: listening at {path}")
 
     def summary(self) -> str:
@@ -239,7 +243,7 @@ class Daemon:
                 raise RefusedError(f"{self.node.address}: does not know the request 0x{body.kind:02x}")
         except (RefusedError, AddressError) as error:
             if body.is_request:
-                guest.fail(body.id, str(error))
+                guest.fail(body.id, str(error), self.node.again(error, self.loop.now()))
         except OSError as error:
             guest.fail(body.id, f"{self.node.address}: {error.strerror}")
 
@@ -320,6 +324,7 @@ class Daemon:
         except (RefusedError, AddressError):
             close_all(descriptors)
             raise
+        self.node.settled = max(self.node.settled, self.loop.now() + LINKING)
         self._begin_link(guest, body, expect, adopt(descriptors), bool(body["lossy"]))
 
     def _begin_link(

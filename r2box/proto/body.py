@@ -106,7 +106,7 @@ BODIES = {
     DONE: Fields("DONE"),
     INCOMING: Fields("INCOMING", service=(1, "text"), origin=(2, "path"), node=(3, "text")),
     HANGUP: Fields("HANGUP", text=(1, "text")),
-    ERROR: Fields("ERROR", code=(1, "uint"), text=(2, "text")),
+    ERROR: Fields("ERROR", code=(1, "uint"), text=(2, "text"), again=(3, "uint")),
     NETWORK_IS: Fields("NETWORK_IS", entries=(1, "each"), after=(2, "text"), address=(3, "text")),
     # `missed`: events before this one that the client was too slow for
     EVENT: Fields(

@@ -11,7 +11,7 @@ address, this node, and what it does know.
 
 from __future__ import annotations
 
-from ..errors import BusyError, RefusedError, WireError
+from ..errors import BusyError, RefusedError, UnknownError, WireError
 from . import body as say
 from .address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
 from .allowance import RequestLimit
@@ -97,6 +97,7 @@ class Node:
         self.clients: dict[str, Link] = {}  # by virtual address: child/1
         self.services: dict[str, Service] = {}
         self.discovery = Discovery(me, host)
+        self.settled = 0.0  # from when on, by the host's clock, a name that is not known is not just about to be
         self.meters = Meters(me.address)
         self.bench = Service(BENCH, self.meters)  # the only service that is nobody's, and in no listing
         self._collision = LinkCollision(me, self.links)
@@ -216,7 +217,7 @@ class Node:
             ways = self._over(self.discovery.routes_to(head), rest, origin)
         if not ways:
             tells = self._tells(self.links.get(origin[0]) if origin else None)
-            raise RefusedError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, tells)})")
+            raise UnknownError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, tells)})")
         return ways
 
     def _check_circle(self, path: tuple[str, ...], origin: tuple[str, ...], spare: int = 0) -> None:
@@ -360,7 +361,7 @@ class Node:
                 return
         except RefusedError as error:
             self.host.discard(descriptors)
-            self._bounce(link, came, str(error))
+            self._bounce(link, came, str(error), self.again(error, link.now) if link.is_local else 0)
             return
         self._deliver(link, came, descriptors)
 
@@ -394,11 +395,15 @@ class Node:
         """Send `answer` back the way that `message` came.  A neighbour that does not read gets none."""
         link.message(Message(message.origin[1:], (), answer))
 
-    def _bounce(self, link: Link, message: Message, text: str) -> None:
+    def again(self, error: Exception, now: float) -> int:
+        """For how many milliseconds a client may ask again because of `error`: links are just being made."""
+        return int(max(0.0, self.settled - now) * 1000) if isinstance(error, UnknownError) else 0
+
+    def _bounce(self, link: Link, message: Message, text: str, again: int = 0) -> None:
         """Tell the sender that its request failed.  Answers are never answered."""
         if say.is_request(message.body):
             id_ = say.decode_body(message.body).id
-            self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900]))
+            self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900], again=again))
 
     # -- services --------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,9 @@ R2 = Command(
         "daemon listens at the default one, the only daemon that listens elsewhere is used: at the other one of these, "
         "or at NAME.sock in /run/r2, /run/user/UID/r2 or $XDG_STATE_HOME/r2, where the units of r2-host(7) put it.  If "
         "there are several, the error names them.\n\n"
-        "A command waits up to 2 seconds (--wait TIME; 0: not at all) for a daemon that is just starting."
+        "A command waits up to 2 seconds (--wait TIME; 0: not at all) for a daemon that is just starting, and for a "
+        "name that it does not know yet, if it has started less than 10 seconds ago or a link is just being made.  "
+        "Where that is not enough, r2 wait waits longer, and r2d --background returns when the node is ready."
     ),
     examples=[("r2 -t bob ls", "what the neighbour bob is connected to")],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage")],

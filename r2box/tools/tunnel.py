@@ -33,16 +33,15 @@ if TYPE_CHECKING:
     from ..net.splice import Source, Target
     from ..net.whole import Crossing
 
+OPTIONS = [
+    Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag"),
+    Option(("--datagrams",), "each read and write of the command or of stdin and stdout is one packet", kind="flag"),
+]
 COMMAND = Command(
     "r2-tunnel",
     "join a program to a service of another node",
     arguments=[Argument("TRANSPORT", summary(TUNNEL))],
-    options=[
-        Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag"),
-        Option(
-            ("--datagrams",), "each read and write of the command or of stdin and stdout is one packet", kind="flag"
-        ),
-    ],
+    options=OPTIONS,
     aliases=["r2 tunnel"],
     description=(
         "Opens a byte stream to the service at TARGET, through as many nodes as it takes, and joins it to TRANSPORT.  "
@@ -50,10 +49,7 @@ COMMAND = Command(
         "started, before the service has taken the tunnel.\n\n"
         "The end of either direction is passed on and leaves the other one open.\n\n"
         "A URL that listens makes a tunnel of each connection, or of each sender of UDP, as r2-forward(1) does.  "
-        + EXEC_HELP
-        + URL_HELP
-        + "\n\n"
-        + DATAGRAMS_HELP
+        + EXEC_HELP + URL_HELP + "\n\n" + DATAGRAMS_HELP
     ),
     lists=explain(TUNNEL),
     examples=[
@@ -61,11 +57,9 @@ COMMAND = Command(
         ('r2 -t bob/backup tunnel "tar c ."', "give a command's output to a service"),
     ],
     statuses=[
-        ("the command's", "with a command"),
-        ("the service's", "with -, as far as the service is a command"),
+        ("the command's", "with a command"), ("the service's", "with -, as far as the service is a command"),
         ("255", "the tunnel could not be opened, or failed; stderr says why"),
-        ("126, 127, 128+N", "as a shell has them"),
-        ("2", "wrong usage"),
+        ("126, 127, 128+N", "as a shell has them"), ("2", "wrong usage"),
     ],
     seealso=["r2(1)", "r2-serve(1)", "r2-forward(1)", "r2-ssh(1)"],
 )
@@ -76,44 +70,37 @@ OPEN = Command(
         Argument("PATH", "the node or service, as -t has it"),
         Argument("TRANSPORT", "as r2-tunnel(1) has it; without it -, which is stdin and stdout", required=False),
     ],
-    options=COMMAND.own,
+    options=OPTIONS,
     description="r2 open PATH TRANSPORT is r2 -t PATH tunnel TRANSPORT in another spelling; see r2-tunnel(1).",
     examples=[("echo hello | r2 open bob/upper", "use the service upper of the neighbour bob")],
     statuses=COMMAND.statuses,
-    seealso=["r2-tunnel(1)", "r2(1)"],
+    seealso=["r2-tunnel(1)"],
 )
 
 LAST_BYTES = 1.0  # seconds for what a forwarded control socket still carries when a tunnel has failed
 BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 
-def main(args: Args) -> int:
-    return _run(args, args.transport, args.target, "r2-tunnel")
-
-
 def main_open(args: Args) -> int:
-    return _run(args, args.transport or "-", [*args.target, args.path], "r2-open")
+    return main(args, [*args.target, args.path], "r2-open")
 
 
-def _run(args: Args, text: str, target: list[str], name: str) -> int:
-    transport = parse_transport(text).check_use(TUNNEL)
+def main(args: Args, target: list[str] | None = None, name: str = "r2-tunnel") -> int:
+    transport = parse_transport("-" if args.transport is None else args.transport).check_use(TUNNEL)
     if args.fdpass and transport.kind != STDIO:
         raise UsageError("--fdpass: only with -")
-    path = join_targets(target)
-    log = Log(name, args.verbose - 2 * args.quiet)
+    path = join_targets(target or args.target)
+    level = args.verbose - 2 * args.quiet
     try:
         if transport.how in (LISTEN, GATHER):
-            return _forward(args, transport, path, Log(name, INFO + log.level))
-        return Tunnel(args, transport, path, log).run()
+            from ..net.forward import Forwarding
+
+            log = Log(name, INFO + level)
+            return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else OWN_FAILURE
+        return Tunnel(args, transport, path, Log(name, level)).run()
     except R2Error as error:
         error.status = OWN_FAILURE
         raise
-
-
-def _forward(args: Args, transport: Transport, path: tuple[str, ...], log: Log) -> int:
-    from ..net.forward import Forwarding
-
-    return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else OWN_FAILURE
 
 
 class Tunnel:
@@ -126,7 +113,7 @@ class Tunnel:
         self._transport = transport
         sock, self._socket = reach(args.socket, args.wait)
         self._loop = Loop()
-        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
+        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone, wait=args.wait)
         self._outcome: Outcome | None = None  # what became of the tunnel
         self._status: int | None = None  # of our command
         self._id = 0
@@ -440,8 +427,6 @@ class Tunnel:
 
 
 _STARTS = {
-    STDIO: Tunnel._start_stdio,
-    RUN: Tunnel._start_command,
-    DIAL: Tunnel._start_dialling,
-    DEVICE: Tunnel._start_device,
-}
+    STDIO: Tunnel._start_stdio, RUN: Tunnel._start_command,
+    DIAL: Tunnel._start_dialling, DEVICE: Tunnel._start_device,
+}  # fmt: skip
