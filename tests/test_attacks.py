@@ -152,7 +152,7 @@ def busy(boxes: dict[tuple[int, int], Box]) -> Iterator[Field]:
 
 @pytest.mark.parametrize(
     "attack",
-    [pytest.param(name, marks=[row("3")] * (name == "3-far")) for name in sorted(ATTACKS) if name[:2] == "3-"],
+    [name for name in sorted(ATTACKS) if name[:2] == "3-"],
 )
 def test_a_stream_goes_on_beside_small_frames(busy: Field, attack: str) -> None:
     assert busy.traffic is not None
@@ -184,7 +184,6 @@ def test_no_client_ends_for_want_of_descriptors(place: Place, attack: str) -> No
     unharmed(field)
 
 
-@row("5")
 def test_silent_connections_do_not_keep_others_out(field: Field) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(256):
@@ -286,7 +285,6 @@ def test_18_bytes_of_udp_are_not_answered_by_more_than_54(quiet: Field) -> None:
     assert back <= 54
 
 
-@row("11")
 def test_a_path_descriptor_does_not_keep_a_link_from_ending(field: Field) -> None:
     none_of(rows.none_listed(field, counts_of(field.attack("11-path", 2))))
     assert not field.bugs()
@@ -314,7 +312,6 @@ def test_what_is_listed_of_a_neighbour_is_short(quiet: Field) -> None:
     attacker.ends(0)
 
 
-@row("15")
 def test_a_socket_of_another_user_is_not_used(place: Place) -> None:
     none_of(rows.foreign_socket(place))
 

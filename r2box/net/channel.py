@@ -16,6 +16,7 @@ import select
 import socket
 import stat
 
+from ..errors import RefusedError
 from ..proto.session import Block
 
 TYPE_CHECKING = False
@@ -35,6 +36,7 @@ _ANCILLARY = socket.CMSG_SPACE(MAX_PASSENGERS * array.array("i").itemsize)
 _FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _SETPIPE_SZ, _GETPIPE_SZ = 1031, 1032  # fcntl.F_SETPIPE_SZ of Python 3.10 and newer, on Linux
+_PATH_ONLY = getattr(os, "O_PATH", 0)
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 
 
@@ -316,6 +318,15 @@ def same_socket(one: int, other: int) -> bool:
     """Whether both descriptors are the same socket."""
     a, b = os.fstat(one), os.fstat(other)
     return stat.S_ISSOCK(a.st_mode) and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def check_usable(descriptors: tuple[int, ...]) -> None:
+    """RefusedError, with all of them closed, if one can be neither read nor written, as what O_PATH opens."""
+    import fcntl
+
+    if any(fcntl.fcntl(fd, fcntl.F_GETFL) & _PATH_ONLY for fd in descriptors):
+        close_all(descriptors)
+        raise RefusedError("a descriptor that was opened with O_PATH carries no bytes")
 
 
 def close_all(descriptors: tuple[int, ...]) -> None:

@@ -24,7 +24,7 @@ from ..proto.packet import MAX_MTU, MIN_MTU, MTU
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
 from .admission import Admission
-from .channel import Channel, adopt, close_all
+from .channel import Channel, adopt, check_usable, close_all
 from .doubt import Doubt
 from .driver import Driver, Group
 from .entrance import Entrance
@@ -231,6 +231,7 @@ class Daemon:
             close_all(descriptors)
             return
         try:
+            check_usable(descriptors)
             if body.kind in _REQUESTS:
                 _REQUESTS[body.kind](self, guest, body, descriptors)
             elif body.kind in REQUESTS:

@@ -46,13 +46,23 @@ def _address(sock: socket.socket) -> str:
 
 def peer_process(channel: Channel) -> int:
     """The process that connected a UNIX socket, or made a socketpair; 0 where the system does not say."""
+    return _credentials(channel.sock)[0] if channel.sock is not None else 0
+
+
+def peer_user(sock: socket.socket) -> int:
+    """The user of the process at the other side of a UNIX socket; -1 where the system does not say."""
+    return _credentials(sock)[1]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int]:
     option = getattr(socket, "SO_PEERCRED", None)
-    if option is None or channel.sock is None:
-        return 0
     try:
-        return int(_CREDENTIALS.unpack(channel.sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))[0])
+        if option is not None:
+            process, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+            return process, user
     except (OSError, struct.error):
-        return 0
+        pass  # no UNIX socket
+    return 0, -1
 
 
 def command_line(pid: int) -> str:

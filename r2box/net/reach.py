@@ -14,6 +14,7 @@ import stat
 import time
 
 from ..errors import DaemonError
+from .peer import peer_user
 
 WAIT = 2.0  # seconds that a client waits for a daemon that is just starting
 FIRST_PAUSE, LAST_PAUSE = 0.005, 0.05  # seconds between two attempts; the pause doubles
@@ -143,7 +144,23 @@ def _attempt(path: str) -> socket.socket | None:
         if error.errno == errno.ECONNREFUSED and os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
             raise DaemonError(f"{path}: no daemon: this is not a socket") from None  # nor can one start there
         return None
+    _check_owner(path, sock)
     return sock
+
+
+def _check_owner(path: str, sock: socket.socket) -> None:
+    """DaemonError if another user's program listens at `path`, and the directory is not that user's: where anyone may
+    make files, as in /tmp, it could have been there first."""
+    user = peer_user(sock)
+    if user in (-1, 0, os.geteuid()):
+        return
+    try:
+        owner = os.stat(os.path.dirname(path) or ".").st_uid
+    except OSError:
+        owner = -1
+    if user != owner:
+        sock.close()
+        raise DaemonError(f"{path}: user {user} listens there, who is neither you nor root nor the directory's owner")
 
 
 def _reach_other(default: str) -> tuple[socket.socket, str] | None:
