@@ -16,7 +16,7 @@ from r2box.proto import wire
 from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.link_collision import PROBE
 from r2box.proto.memory_limit import MemoryLimit
-from r2box.proto.node import OPENS_AT_ONCE
+from r2box.proto.node import OPENS_AT_ONCE, RELAYS_AT_ONCE
 from r2box.proto.outcome import BUSY, Outcome, decode_outcome
 from r2box.proto.pulse import HELLO_TIMEOUT, KEEPALIVE, MISSES
 from r2box.proto.route import Message, encode_message
@@ -780,6 +780,20 @@ def test_a_neighbour_opens_so_many_tunnels_a_second_and_an_origin_behind_it_half
     assert refused(100, "child/1") == 100
     mesh.now += 0.1
     assert refused(200, "child/1") == 200 - alice.node.limits["opens"] // 10
+
+
+def test_a_neighbour_opens_fewer_tunnels_through_a_node() -> None:
+    mesh = Mesh()
+    alice, _ = mesh.line("alice", "bob")
+    raw = Raw(alice).up()
+    payload = wire.OPEN_FIELDS.encode(path=("bob", "none"), origin=("child/1",), window=1)
+    refused = 0
+    for number in range(int(RELAYS_AT_ONCE) + 50):
+        raw.say((wire.OPEN, 2 * number + 2, payload))
+        answers = [frame[2] for frame in raw.listen() if frame[0] == wire.CLOSE]
+        refused += sum(b"through this node a second; retry later" in answer for answer in answers)
+        raw.say((wire.CLOSE, 2 * number + 2, b""))
+    assert refused == 50
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff" * 5, b"\x40", say.encode_body(say.ENDED, 1), b"\x44\x01\x01"])

@@ -134,6 +134,7 @@ def reach(given: str | None = None, wait: float = WAIT) -> tuple[socket.socket, 
 def _attempt(path: str) -> socket.socket | None:
     """A connection, or None if nothing listens there.  DaemonError if nothing ever can."""
     check_length(path)
+    _check_owner(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(path)
@@ -148,19 +149,18 @@ def _attempt(path: str) -> socket.socket | None:
     return sock
 
 
-def _check_owner(path: str, sock: socket.socket) -> None:
-    """DaemonError if another user's program listens at `path`, and the directory is not that user's: where anyone may
-    make files, as in /tmp, it could have been there first."""
-    user = peer_user(sock)
-    if user in (-1, 0, os.geteuid()):
-        return
+def _check_owner(path: str, sock: socket.socket | None = None) -> None:
+    """DaemonError if the socket at `path`, or what listens there (`sock` is connected to it), is another user's and the
+    directory is not: where anyone may make files, as in /tmp, it could have been there first."""
     try:
-        owner = os.stat(os.path.dirname(path) or ".").st_uid
+        user = peer_user(sock) if sock is not None else os.stat(path).st_uid
+        if user in (-1, 0, os.geteuid(), os.stat(os.path.dirname(path) or ".").st_uid):
+            return
     except OSError:
-        owner = -1
-    if user != owner:
+        return  # there is no such socket, as will be seen
+    if sock is not None:
         sock.close()
-        raise DaemonError(f"{path}: user {user} listens there, who is neither you nor root nor the directory's owner")
+    raise DaemonError(f"{path}: is user {user}'s, who is neither you nor root nor the owner of the directory")
 
 
 def _reach_other(default: str) -> tuple[socket.socket, str] | None:

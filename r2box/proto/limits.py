@@ -37,6 +37,8 @@ TABLE: dict[str, Limit] = {
     "streams": Limit(16384, "streams", "Tunnels on one link, in each direction: 10,000 are a use that is known."),
     "opens": Limit(1000, "a second", "Tunnels that a neighbour may open, after a first 16,384 at once. Each costs "
         "some 0.1 ms here and as much at every further node. An origin behind it may open half of that."),
+    "relays": Limit(500, "a second", "Tunnels that a neighbour may open through this node, after a first 1,000 at "
+        "once: the node behind sees them all on one link. An origin behind it may open half of that."),
     "requests": Limit(1000, "a second", "Messages (requests such as ls and ping, and answers) that a neighbour may "
         "send or pass on, after a first 2,000 at once. An origin behind it may send half of that."),
     "programs": Limit(1024, "processes", "Programs that run for the tunnels of one service."),

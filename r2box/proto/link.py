@@ -89,6 +89,7 @@ class Link:
         self.sender = Sender(self.account)
         self.policy: Policy | None = None  # of the owner, for this link; None: as for all
         self.opens: RequestLimit | None = None  # set by the owner, as this is
+        self.relays: RequestLimit | None = None
         self.requests: RequestLimit | None = None
         self.session: Session | None = None  # None: it cannot be suspended
         self.is_suspended = False

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 NAMED = 8  # names that an error message lists
 MAX_SERVICES = 4096  # offered at once by one node
 OPENS_AT_ONCE = 16384.0  # tunnels, after a silence: as many as a link may have
+RELAYS_AT_ONCE = 1000.0
 REQUESTS_AT_ONCE = 2000.0
 
 
@@ -146,6 +147,7 @@ class Node:
             return
         else:
             link.opens = RequestLimit(self.limits["opens"], OPENS_AT_ONCE, link.now)
+            link.relays = RequestLimit(self.limits["relays"], RELAYS_AT_ONCE, link.now)
             link.requests = RequestLimit(self.limits["requests"], REQUESTS_AT_ONCE, link.now)
         self.host.up(link)
 
@@ -312,6 +314,8 @@ class Node:
             if isinstance(target, Link):
                 if not target.is_local and not target.streams.may_relay(link.streams):
                     raise BusyError(f"{self.address}: {link.address} has too many tunnels through this node")
+                if link.relays is not None and not link.relays.take(origin, link.now):
+                    raise BusyError(f"{self.address}: too many tunnels through this node a second; retry later")
                 on = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
                 stream.far = on
                 stream.is_relayed = True
