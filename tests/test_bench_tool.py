@@ -83,9 +83,11 @@ def test_a_neighbour_and_one_behind_it(place: Place) -> None:
 
 
 def test_back_to_the_own_node_by_way_of_another(place: Place) -> None:
+    """A tunnel in a circle is refused; only a message may turn back, once."""
     place.pair()
-    found = json.loads(place.run("r2 -s alice.sock -t bob/alice bench --time 0.5 --json").out)
-    check(found, "bob/alice")
+    refused = place.run("r2 -s alice.sock -t bob/alice bench --time 0.5", status=1).err
+    assert refused == "r2-bench: bob: the path leads in a circle: alice is on it already\n"
+    assert place.run("r2 -s alice.sock -t bob/alice ping -c 1").out.startswith("answer from bob/alice: seq=1")
 
 
 def test_over_a_forwarded_control_socket(place: Place) -> None:
