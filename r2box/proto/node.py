@@ -301,11 +301,15 @@ class Node:
             return
         stream.name(origin, wish.path or (self.address,))
         try:
+            self._check_circle(wish.path, origin)
+        except RefusedError as error:
+            stream.close(Outcome(REFUSED, str(error)))
+            return
+        try:
             if link.is_local:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
             if len(wish.path) + len(origin) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
-            self._check_circle(wish.path, origin)
             if link.opens is not None and not link.opens.take(origin, link.now):
                 raise BusyError(f"{self.address}: too many tunnels opened a second; retry later")
             if fields["mode"] not in (STREAM, DATAGRAMS):
