@@ -17,6 +17,7 @@ USAGE = 2
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 SIGNALLED = 128  # plus the number of the signal
+BROKEN_PIPE = SIGNALLED + 13  # SIGPIPE: what was written is not read
 OWN_FAILURE = 255
 
 

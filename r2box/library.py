@@ -301,8 +301,7 @@ class Session(Closing):
             if timer is not None:
                 timer.cancel()
         if self._gone is not None and not done():
-            what = "" if self._is_closed else "the daemon went away: "
-            raise DaemonError(f"{self._path}: {what}{self._gone}")
+            raise DaemonError(f"{self._path}: {self._gone}")
         return done()
 
     def _check_process(self) -> None:

@@ -107,7 +107,7 @@ class Part:
     def _lost(self, why: str) -> None:
         """The connection to our own daemon broke, as when no descriptors are left: begin again."""
         if not self.ended:
-            self.manager.log.error(f"lost the daemon ({why}); trying again")
+            self.manager.log.error(f"{why}; trying again")
             self.loop.later(AGAIN, self._again)
 
     def _again(self) -> None:

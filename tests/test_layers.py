@@ -27,8 +27,8 @@ LAYERS = [
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "preamble", "outcome",
     "route", "body", "limits", "memory_limit", "budget", "stream", "stream_table", "outbox", "flight", "session",
-    "sender", "pulse", "greeting", "policy", "owner", "link", "whole", "meter", "attempt", "advert", "damper",
-    "allowance", "table",
+    "sender", "attached", "pulse", "greeting", "policy", "owner", "link", "whole", "meter", "attempt", "advert",
+    "damper", "allowance", "table",
     "neighbour", "discovery", "listing", "probes", "link_collision", "node", "terminal",
     "screen",
 ]  # fmt: skip

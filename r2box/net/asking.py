@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import AddressError, RefusedError, WireError
 from ..proto import body as say
 from ..proto.address import ANY, CHILD, SERVICE, check_address, format_path, parse_path
+from .client import SILENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +65,12 @@ def ask_all(
 
         def missed() -> None:
             client.forget(id_)
-            failed(RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s"))
+            if client.link.received == received:
+                failed(RefusedError(SILENT))
+            else:
+                failed(RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s"))
 
+        received = client.link.received
         more = {ask_by: start} if start else {}
         id_ = client.request(kind, page, path, **{**fields, **more})
         timer = client.loop.later(PATIENCE, missed)

@@ -15,13 +15,16 @@ import os
 import select
 import socket
 import stat
+import sys
 
 from ..errors import RefusedError
+from ..proto.attached import REST
 from ..proto.session import Block
+from . import reserve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeVar, Union
 
     from .loop import Loop
@@ -37,6 +40,7 @@ _FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _SETPIPE_SZ, _GETPIPE_SZ = 1031, 1032  # fcntl.F_SETPIPE_SZ of Python 3.10 and newer, on Linux
 _PATH_ONLY = getattr(os, "O_PATH", 0)
+_PTMX = os.makedev(5, 2)  # /dev/ptmx on Linux
 _PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 
 
@@ -66,9 +70,10 @@ class End:
             self._careful = True
             self.is_pipe = False
             return fd
-        os.close(fd)
-        widen(own)
-        return own
+        os.dup2(own, fd, inheritable=False)  # by the old number: the new one may be of the reserve
+        os.close(own)
+        widen(fd)
+        return fd
 
     def _ready(self, event: int) -> bool:
         poll = select.poll()
@@ -94,7 +99,10 @@ class End:
             raise
 
     def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
-        """The same for a UNIX socket, and the descriptors that came along; they are close-on-exec."""
+        """The same for a UNIX socket, and the descriptors that came along; they are close-on-exec.
+
+        Where not all could be received, `REST` stands for all of them.
+        """
         assert self.sock is not None
         try:
             size, ancillary, flags, _ = self.sock.recvmsg_into((view,), _ANCILLARY, socket.MSG_DONTWAIT | _CLOEXEC)
@@ -106,10 +114,9 @@ class End:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        if flags & socket.MSG_CTRUNC:  # the kernel has dropped some: nothing that follows can be trusted
-            for fd in fds:
-                os.close(fd)
-            raise OSError("descriptors were lost on the control socket (is the limit of open files reached?)")
+        if flags & socket.MSG_CTRUNC:  # the limit of open files is reached, and the kernel has dropped some
+            close_all(tuple(fds))
+            return size, (REST,)
         return size, tuple(fds)
 
     def is_hung_up(self) -> bool:
@@ -306,12 +313,17 @@ def adopt(descriptors: tuple[int, ...]) -> Channel:
     return Channel(descriptors[0], descriptors[1] if len(descriptors) > 1 else None)
 
 
-def socketpair() -> tuple[int, int]:
-    """Two descriptors, joined by the kernel, close-on-exec."""
-    pair = socket.socketpair()
+def socketpair(kind: int = socket.SOCK_STREAM, buffer: int = BUFFER) -> tuple[int, int]:
+    """Two descriptors, joined by the kernel, close-on-exec.  OSError if none are left but the reserve."""
+    try:
+        pair = socket.socketpair(socket.AF_UNIX, kind)
+    except OSError as error:
+        raise (reserve.shortage() if reserve.is_short(error) else error) from None
     for sock in pair:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-    return pair[0].detach(), pair[1].detach()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    one, other = pair[0].detach(), pair[1].detach()
+    reserve.check(one, other)
+    return one, other
 
 
 def same_socket(one: int, other: int) -> bool:
@@ -329,6 +341,15 @@ def check_usable(descriptors: tuple[int, ...]) -> None:
         raise RefusedError("a descriptor that was opened with O_PATH carries no bytes")
 
 
-def close_all(descriptors: tuple[int, ...]) -> None:
+def is_terminal(fd: int) -> bool:
+    """Whether `fd` is a terminal, and not the master side of one."""
+    if not os.isatty(fd):
+        return False
+    return sys.platform != "linux" or os.fstat(fd).st_rdev != _PTMX
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close them, but for those that were lost on the way (`LOST`, `REST`)."""
     for fd in descriptors:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)

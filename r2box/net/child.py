@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from ..errors import SIGNALLED
+from . import signals
 from .shell import shell_line
 
 TYPE_CHECKING = False
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 _limits: list[str] = []  # what gives a program the limits that we were started with
-_RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
+_RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def raise_file_limit() -> None:
@@ -46,7 +48,10 @@ def start(
     OSError if it cannot be started.
     """
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-    ignore = "trap '' INT\n" if undisturbed else ""
+    ignored = [signal.SIGINT] * undisturbed
+    if not own_session and signals.is_ignored(signal.SIGHUP):
+        ignored.append(signal.SIGHUP)  # as nohup wants it for all that it starts
+    ignore = f"trap '' {' '.join(str(int(number)) for number in ignored)}\n" if ignored else ""
     return _spawn(ignore + shell_line(command), actions, {**os.environ, **(environment or {})}, own_session)
 
 
@@ -99,6 +104,33 @@ def start_program(
     )
 
 
+def become(words: list[str]) -> int:
+    """Run `words` in place of this process, with default signals; as process 1, beside it, and return its status.
+
+    Signals without a handler do not reach process 1, so what runs there must have this one to end it.  OSError if it
+    cannot be started.
+    """
+    if os.getpid() != 1:
+        for number in _RESET:
+            if not signals.is_ignored(number):
+                signal.signal(number, signal.SIG_DFL)
+        os.execvp(words[0], words)
+    from .loop import Loop
+
+    loop, got = Loop(), [0]
+    pid = os.posix_spawnp(words[0], words, os.environ, setsigmask=[], setsigdef=_RESET)
+
+    def ended(status: int) -> None:
+        got[0] = status if status >= 0 else SIGNALLED - status
+        loop.stop()
+
+    for number in signals.FATAL:
+        loop.on_signal(number, lambda number=number: send_signal(pid, number))  # type: ignore[misc]
+    loop.on_exit(pid, ended)
+    loop.run()
+    return got[0]
+
+
 def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_session: bool) -> int:
     return os.posix_spawn(
         SHELL,
@@ -114,6 +146,11 @@ def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_sessi
 def hang_up(pid: int, number: int = signal.SIGHUP) -> None:
     """Tell a command with a session of its own that its line is cut, as a terminal would."""
     send_signal(-pid, number)
+
+
+def cut_line(pid: int) -> None:
+    """The same for a command in our session, which ignores that where nohup had us started."""
+    send_signal(pid, signal.SIGTERM if signals.is_ignored(signal.SIGHUP) else signal.SIGHUP)
 
 
 def send_signal(pid: int, number: int) -> None:

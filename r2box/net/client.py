@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 
 from .. import __version__
-from ..errors import DaemonError, RefusedError, WireError
+from ..errors import DaemonError, RefusedError, TransportError, WireError
 from ..proto import body as say
+from ..proto.attached import LOST
 from ..proto.greeting import Me
 from ..proto.link import UP, Link
+from ..proto.outcome import BUSY, Outcome
+from ..proto.pulse import BY_NEIGHBOUR, BY_TIMEOUT
 from ..proto.route import Message
 from ..proto.wire import CLIENT, DESCRIPTOR
-from .channel import Channel, close_all
+from .channel import Channel, close_all, is_terminal
 from .driver import Driver, Group
 from .ferry import Ferry
 from .loop import Loop
 from .reach import WAIT, reach
+from .reserve import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 AGAIN = 0.05  # seconds before a request is repeated: no event tells that a name has become known in every place
 PARTING = 2.0  # seconds for what is on the ferry to arrive when its client leaves
+ANSWER_TIME = 0.8  # seconds for a daemon to show that it lives when its client leaves
+SILENT = "the daemon does not answer"
 
 
 class _Request:
@@ -44,8 +50,9 @@ class _Request:
 class Client:
     """A connection to the daemon over `fd`, a UNIX socket.
 
-    `ready()` is called when the daemon has answered; `gone(why)` once, when it is not there any more.  Events that
-    belong to no request of ours go to `event(body, descriptors)`, which owns the descriptors.
+    `ready()` is called when the daemon has answered; `gone(why)` once, when it is not there any more: `why` begins
+    with "the daemon".  Events that belong to no request of ours go to `event(body, descriptors)`, which owns the
+    descriptors.
 
     A name that the daemon does not know is asked for again for up to `wait` seconds, as long as the daemon says that
     its links are just being made.
@@ -83,13 +90,18 @@ class Client:
         answer: Answer,
         path: tuple[str, ...] = (),
         descriptors: tuple[int, ...] = (),
+        is_line: int = False,
         **fields: Any,
     ) -> int:
         """Ask the node at `path` for something.  `answer(body, descriptors)` is called with every body that comes back
         under this request's id (an answer, then perhaps events) until `forget(id)`.  Returns the id.
 
-        `descriptors` are given away.
+        `descriptors` are given away.  TransportError if one is a terminal, unless `is_line`: a daemon in the background
+        that reads one is stopped by the kernel, and with it all its clients.
         """
+        if not is_line and any(map(is_terminal, descriptors)):
+            close_all(descriptors)
+            raise TransportError("a terminal cannot be handed to a daemon")
         self._last += 1
         self._answers[self._last] = (answer, path)
         if self.loop.now() < self._until:
@@ -130,13 +142,21 @@ class Client:
         if request is not None and self.link.state == UP:
             self.send(request.kind, id, request.path, tuple(map(os.dup, request.descriptors)), **request.fields)
 
-    def leave(self, done: Callable[[], None]) -> None:
-        """Part from the daemon; done() when all that hung on this client there has ended."""
+    def leave(self, done: Callable[[], None], silent: Callable[[str], None] = lambda why: None) -> None:
+        """Part from the daemon; done() when all that hung on this client there has ended.
+
+        A daemon that hangs is not waited for: after `ANSWER_TIME` silent(why) is called, and then done().
+        """
 
         def finish() -> None:
             if self.link.state == UP:
                 self.close()
                 done()
+
+        def look() -> None:
+            if self.link.state == UP and self.link.received == received:
+                silent(SILENT)
+                self.link.eof(self.loop.now(), SILENT)
 
         def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
             if self.ferry.carried:  # the farewells of links are still on it
@@ -146,11 +166,16 @@ class Client:
                 finish()
 
         if self.link.state != UP:
+            if not self.link.is_down and self.loop.now() - self.link.begun >= ANSWER_TIME:
+                silent(SILENT)
             self.close()  # or it would still come up, and begin
             self.loop.soon(done)
             return
         self._gone = lambda why: done()
+        received = self.link.received
         self.request(say.LEAVE, answered)
+        self.link.ask()
+        self.loop.later(ANSWER_TIME, look)
 
     def close(self) -> None:
         """Part from the daemon at once: what hangs on this client there ends when it notices."""
@@ -173,7 +198,12 @@ class Client:
         self._ready()
 
     def link_down(self, link: Link, reason: str) -> None:
-        self._gone(reason)
+        if link.ended == BY_TIMEOUT:
+            self._gone(f"{SILENT} ({reason.partition(':')[0]})")
+        elif link.ended == BY_NEIGHBOUR and not link.was_up:
+            self._gone(f"the daemon refused: {reason}")
+        else:
+            self._gone(f"the daemon went away: {reason}")
 
     def link_suspended(self, link: Link, reason: str) -> None:
         return
@@ -192,6 +222,13 @@ class Client:
             answer = self._event
         else:
             answer, path = self._answers.get(body.id, (None, ()))
+        if LOST in descriptors:
+            close_all(descriptors)
+            descriptors, why = (), explain()
+            if body.kind == say.INCOMING:
+                self.send(say.EXITED, body.id, **Outcome(BUSY, why).fields())
+                return
+            body = say.decode_body(say.encode_body(say.ERROR, body.id, code=BUSY, text=why))
         if answer is not None and self._may_answer(message.origin, path, body.kind == say.ERROR):
             if not self._is_repeated(body):
                 answer(body, descriptors)
@@ -236,17 +273,18 @@ def ask(
     wait: float = WAIT,
     *,
     for_names: bool = True,
+    limit: float | None = None,
 ) -> None:
     """Run a loop for a tool that only asks questions: `steps(client, done)` starts when the daemon has answered.
 
     The daemon is found by `reach`, with the socket `given`, or None, within `wait` seconds; `for_names`, names are
-    waited for as long too, as `Client` does.
+    waited for as long too, as `Client` does.  It has `limit` seconds to answer (None: as long as any link).
 
     DaemonError if there is no daemon, or if it goes away before done() was called.
     """
     sock, path = reach(given, wait)
     loop = Loop()
-    state = {"over": False, "why": "it said nothing"}
+    state = {"over": False, "why": SILENT}
 
     def gone(why: str) -> None:
         state["why"] = why
@@ -256,13 +294,19 @@ def ask(
         state["over"] = True
         loop.stop()
 
-    client = Client(loop, sock.detach(), ready=lambda: steps(client, done), gone=gone, wait=wait * for_names)
+    def ready() -> None:
+        if timer is not None:
+            timer.cancel()
+        steps(client, done)
+
+    timer = loop.later(limit, lambda: gone(SILENT)) if limit is not None else None
+    client = Client(loop, sock.detach(), ready=ready, gone=gone, wait=wait * for_names)
     try:
         loop.run()
     finally:
         loop.close()
     if not state["over"]:
-        raise DaemonError(f"{path}: the daemon went away: {state['why']}")
+        raise DaemonError(f"{path}: {state['why']}")
 
 
 def checked(body: say.Body) -> say.Body:

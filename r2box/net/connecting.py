@@ -10,6 +10,7 @@ import os
 import socket
 
 from ..proto.packet import Encoder
+from . import reserve
 from .channel import Channel
 from .scheme import ip_version, is_link_local
 from .sockaddr import spell_host
@@ -83,6 +84,8 @@ class Connecting:
         self._sock = socket.socket(family, kind, protocol)
         try:
             self._sock.setblocking(False)
+            if reserve.is_last(self._sock.fileno()):
+                raise reserve.shortage()
             if local is not None:
                 if kind == socket.SOCK_STREAM or probe:  # other attempts are bound to the same
                     self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -177,4 +180,4 @@ def _some(hosts: list[str]) -> str:
 def _reason(address: Address, code: int) -> str:
     if code == errno.EINVAL and address[0] == socket.AF_INET6 and is_link_local(address[-1][0]) and not address[-1][3]:
         return "a link-local address needs its interface, as in [fe80::1%25eth0]:PORT"
-    return os.strerror(code)
+    return reserve.explain() if code == errno.EMFILE else os.strerror(code)

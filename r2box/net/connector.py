@@ -11,11 +11,12 @@ from ..proto import body as say
 from ..proto.outcome import ENDED
 from ..proto.policy import EVERYTHING
 from . import child
-from .channel import BUFFER, Channel, adopt, close_all, same_socket, socketpair
+from .channel import Channel, adopt, close_all, is_terminal, same_socket, socketpair
 from .dial import Dial, Listener
 from .job import JobState
 from .log import LineLimit
 from .peer import address_of
+from .reserve import is_short
 from .rules import fields_of, words_of
 from .scheme import CONNECT, DEVICE, DIAL, GATHER, LISTEN
 from .shell import missing_tool
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from .loop import Loop, Timer
 
 EXIT_TIME = 1.0  # seconds that a command has to pass on why its link ended, or never was, and to end by itself
+KILL_TIME = 1.5  # and when it was told to: a tool ends within 2 s
 MAX_LINES = 20  # of a command's that are shown, before its link
-KILL_TIME = 3.0  # and when it was told to
 
 
 class Connector:
@@ -119,7 +120,7 @@ class Connector:
 
     def _start_stdio(self) -> None:
         taken = take_stdio()
-        if not self._client.link.passes:
+        if not self._client.link.passes or any(map(is_terminal, taken)):
             self._is_copying = True
             self._attach((bridge(self._loop, *taken, self._copied),))
             return
@@ -203,7 +204,7 @@ class Connector:
         self._pid = device.pid
         if self._pid:
             self._loop.on_exit(self._pid, self._exited)
-        if self._client.link.passes:
+        if self._client.link.passes and (self._transport.kind == "serial" or not any(map(is_terminal, device.fds))):
             self._attach(device.fds)
             return
         from .bridge import Bridge
@@ -227,6 +228,7 @@ class Connector:
             self._heard,
             (),
             descriptors,
+            self._transport.kind == "serial",
             address=self._expect,
             transport=self._transport.text[:200],
             patience=self._patience,
@@ -321,7 +323,9 @@ class Connector:
         elif self._pid:
             child.send_signal(self._pid, signal.SIGTERM)
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End the command at once."""
+        self._let_go()
         if self._pid:
             child.send_signal(self._pid, signal.SIGKILL)
 
@@ -354,7 +358,7 @@ class Connector:
         else:
             self._terminate()
         if self._pid:
-            self._loop.later(KILL_TIME, self._kill)
+            self._loop.later(KILL_TIME, self.kill)
         else:
             self._over("")
         self._link_over = self._link_over or ""
@@ -366,12 +370,11 @@ def _packet_pair() -> tuple[int, int]:
     What passes packets on (socat udp:...) makes of each that it reads one of its own.
     """
     try:
-        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    except OSError:
+        return socketpair(socket.SOCK_SEQPACKET)
+    except OSError as error:
+        if is_short(error):
+            raise
         return socketpair()
-    for sock in pair:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-    return pair[0].detach(), pair[1].detach()
 
 
 _STARTS: dict[str, Callable[[Connector], None]] = {

@@ -23,6 +23,7 @@ from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
+from . import reserve
 from .admission import Admission
 from .channel import Channel, adopt, check_usable, close_all
 from .doubt import Doubt
@@ -96,9 +97,11 @@ class Daemon:
         assert self.entrance is not None
         return f"{self.node.address} at {self.entrance.path}: {_count(links, 'link')}, {_count(services, 'service')}"
 
-    def adopt_client(self, fd: int) -> None:
-        """Take the other end of a connected UNIX socket as a guest."""
-        self._drive(Link(self.node, self.node.me, self.loop.now(), local=True), Channel(fd))
+    def adopt_client(self, fd: int, refusal: str = "") -> None:
+        """Take the other end of a connected UNIX socket as a client, or refuse it with a reason."""
+        driver = self._drive(Link(self.node, self.node.me, self.loop.now(), local=True), Channel(fd))
+        if refusal:
+            driver.link.close(refusal)
 
     def _drive(self, link: Link, channel: Channel, carrier: Carrier | None = None, first: bytes = b"") -> Driver:
         def gone() -> None:
@@ -231,6 +234,7 @@ class Daemon:
             close_all(descriptors)
             return
         try:
+            reserve.check(*descriptors)
             check_usable(descriptors)
             if body.kind in _REQUESTS:
                 _REQUESTS[body.kind](self, guest, body, descriptors)
@@ -246,7 +250,7 @@ class Daemon:
             if body.is_request:
                 guest.fail(body.id, str(error), self.node.again(error, self.loop.now()))
         except OSError as error:
-            guest.fail(body.id, f"{self.node.address}: {error.strerror}")
+            self.exchange.refuse(guest, body, error)
 
     def ferry(self, link: Link, stream: Stream) -> None:
         guest = self._guests.get(link)

@@ -8,7 +8,6 @@ is dropped, and the protocol sends it again.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
@@ -18,6 +17,7 @@ from ..errors import TransportError
 from ..proto.packet import COOKIE_SIZE, Encoder, decode_opening, refusal
 from .connecting import tune
 from .dial import resolve
+from .reserve import is_last, is_short, shortage
 from .sockaddr import spell
 
 TYPE_CHECKING = False
@@ -154,7 +154,7 @@ class Gatherer:
             try:
                 fd = self._meet(sock, sender, _destination(ancillary))
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
+                if is_short(error):
                     return  # it will be asked again
                 continue
             self._senders.add(sender)
@@ -175,6 +175,8 @@ class Gatherer:
         own = sock.getsockname()
         theirs = socket.socket(sock.family, socket.SOCK_DGRAM)
         try:
+            if is_last(theirs.fileno()):
+                raise shortage()
             tune(theirs)
             _share(theirs)
             if sock.family == socket.AF_INET6:

@@ -14,7 +14,7 @@ import os
 import socket
 
 from ..errors import DaemonError, TransportError
-from . import socketfile
+from . import reserve, socketfile
 from .connecting import INET, Connecting, explain, make_probe, tune
 from .eyeballs import Race
 from .sockaddr import numeric, spell, spell_host
@@ -203,6 +203,7 @@ class Listener:
         self._at_home = at_home
         self._socks: list[socket.socket] = []
         self._file: tuple[int, int] | None = None  # the socket's file, which is ours to remove
+        self._held: socket.socket | None = None  # a connection for which there was no descriptor left
         self._closed = False
         loop.soon(self._start)  # so that nothing is called before the caller has us
 
@@ -273,16 +274,35 @@ class Listener:
         try:
             connection, _ = sock.accept()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self.pause()
-                self._loop.later(1.0, self.resume)
+            if reserve.is_short(error):
+                self._wait()
             return
+        if reserve.is_last(connection.fileno()):
+            self._held = connection
+            self._wait()
+        else:
+            self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
         try:
             tune(connection, self._transport.keepalive)
         except OSError:  # it was reset before it was ours
             connection.close()
             return
         self._opened(connection.detach())
+
+    def _wait(self) -> None:
+        """Take no more connections before there are free descriptors again."""
+        self.pause()
+        self._loop.when_free(self._go_on)
+
+    def _go_on(self) -> None:
+        """There are free descriptors: take what came last, by a number that is not of the reserve."""
+        held, self._held = self._held, None
+        self.resume()
+        if held is not None:
+            with held:
+                self._take(held.dup())
 
     def pause(self) -> None:
         """Let further connections wait."""
@@ -301,6 +321,9 @@ class Listener:
             self._loop.watch(sock.fileno())
             sock.close()
         self._socks = []
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         if self._file is not None:
             socketfile.remove(self._transport.path, self._file)
             self._file = None

@@ -7,11 +7,10 @@ queues up here but one write.
 from __future__ import annotations
 
 import errno
-import os
 
 from ..proto.link import DOWN
 from ..proto.session import Block
-from .channel import drop_written
+from .channel import close_all, drop_written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ ROUNDS = 2  # writes in a row before others get their turn
 RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
 TURN = 1e-3  # seconds of the loop's time that one link may take before others have their turn
 WORK = 256  # and the units of work in it: see `proto.wire`
-FAREWELL = 2.0  # seconds for the last bytes of a link that has ended
+FAREWELL = 1.5  # seconds for the last bytes of a link that has ended
 
 SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
 
@@ -180,10 +179,10 @@ class Driver:
             return
         if passengers and not self.link.passes:  # the neighbour's token
             self.link.passes = True
-            os.close(passengers[0])
+            close_all(passengers[:1])
             passengers = passengers[1:]
         if self.link.state == DOWN:  # what comes after a farewell is not for us
-            self._give_away(passengers)
+            close_all(passengers)
             return
         self._deliver(inward[:size], passengers)
         if size == len(inward):
@@ -271,7 +270,7 @@ class Driver:
             self._out = drop_written(self._out, written)
             if not written:
                 return False
-            self._give_away(self._passengers)
+            close_all(self._passengers)
             self._passengers = self._token = ()
         self._scheduled = True
         self.group.add(self)
@@ -289,11 +288,6 @@ class Driver:
             self._deaf = True
             self._out = []
         return False
-
-    @staticmethod
-    def _give_away(passengers: tuple[int, ...]) -> None:
-        for fd in passengers:
-            os.close(fd)
 
     @property
     def _listens(self) -> bool:
@@ -386,9 +380,9 @@ class Driver:
         """The transport is of no use any more."""
         if not self._closed:
             self._retire()
-            self._give_away(self._passengers)
+            close_all(self._passengers)
             if self.link.is_local:
-                self._give_away(self.link.abandon())
+                close_all(self.link.abandon())
             self.channel.close()
             done, self._done = self._done, _nothing
             done()

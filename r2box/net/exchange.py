@@ -24,6 +24,7 @@ from .doubt import Doubt
 from .endpoint import GRACE, Endpoint
 from .guest import HANGUP_TIME, Guest, Incoming, Tunnel
 from .program import open_channel, program_pairs
+from .reserve import is_short
 from .whole import WholeEndpoint, whole_pair
 
 TYPE_CHECKING = False
@@ -121,6 +122,15 @@ class Exchange:
             close_all(descriptors)
         else:
             incoming.started(descriptors)
+
+    def refuse(self, guest: Guest, body: say.Body, error: OSError) -> None:
+        """The system refuses what `body` asks for or brings, as when no descriptor is left."""
+        why, code = f"{self.node.address}: {error.strerror}", BUSY if is_short(error) else 0
+        incoming = guest.incoming.get(body.id) if body.kind == say.STARTED else None
+        if incoming is not None:
+            incoming.end(Outcome(BUSY, why))
+        elif body.is_request:
+            guest.fail(body.id, why, code=code)
 
     def on_exited(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         if body.id in guest.incoming:

@@ -11,6 +11,7 @@ A descriptor that is ferried carries both directions and is a socket.
 
 from __future__ import annotations
 
+from ..proto.attached import LOST
 from ..proto.outcome import BUSY, Outcome
 from ..proto.wire import DESCRIPTOR
 from .channel import Channel, close_all, socketpair
@@ -63,6 +64,7 @@ class Ferry:
             ours, theirs = socketpair()
         except OSError as error:
             stream.close(Outcome(BUSY, error.strerror or str(error)))
+            self._link.board(LOST)
             return
         stream.accept()
         _Carried(self, stream, ours).accepted()

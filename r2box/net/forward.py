@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from ..errors import DaemonError
 from ..proto import body as say
@@ -15,7 +14,7 @@ from ..proto.address import format_path
 from ..proto.link import UP
 from ..proto.outcome import GONE, UNREAD, make_outcome
 from .bridge import Bridge
-from .channel import Channel
+from .channel import Channel, close_all
 from .child import raise_file_limit
 from .client import Client
 from .dial import Listener
@@ -23,6 +22,7 @@ from .job import Job, JobKind, JobState
 from .loop import Loop
 from .program import open_channel
 from .reach import WAIT, default_path, reach
+from .reserve import explain, is_short, room
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .senders import Senders
     from .transport import Transport
 
-# Tunnels at a time: each may cost two descriptors here.  More connections wait until one has ended.
-MAX_TUNNELS = 4096
+MAX_TUNNELS = 4096  # at a time; more connections wait until one has ended
+COST = 3  # descriptors of a tunnel here
 AGAIN = 0.5  # seconds before a daemon that went away is looked for again
 
 
@@ -116,6 +116,7 @@ class Forwarder:
         self._path = path
         self._name = format_path(path) or "this node"
         self._tunnels: set[_Tunnel] = set()
+        self._room = room(COST, MAX_TUNNELS)
         self.is_listening = True  # or it is about to be known
         self._failed = failed
         self._on_listening = listening
@@ -147,28 +148,31 @@ class Forwarder:
     def _taken(self, fd: int) -> None:
         tunnel = _Tunnel(self, fd)
         self._tunnels.add(tunnel)
-        if len(self._tunnels) >= MAX_TUNNELS and isinstance(self._listener, Listener):
+        if len(self._tunnels) >= self._room and isinstance(self._listener, Listener):
             self._listener.pause()
         self._log.debug(f"{self._name}: a connection")
         client = self._client
         if client is None or client.link.state != UP:
             tunnel.end("a connection, but there is no daemon", broken=True)
             return
-        given: tuple[int, ...] = ()
+        given: list[int] = []
         try:
-            given = (os.dup(fd), os.dup(fd)) if client.link.passes else ()
+            while client.link.passes and len(given) < 2:
+                given.append(os.dup(fd))
         except OSError as error:
-            tunnel.end(error.strerror or str(error), broken=True)
+            close_all(given)
+            tunnel.end(explain() if is_short(error) else str(error.strerror), broken=True)
             return
-        tunnel.id = client.request(say.TUNNEL, tunnel.heard, (), given, target=self._path, apart=1)
+        tunnel.id = client.request(say.TUNNEL, tunnel.heard, (), tuple(given), target=self._path, apart=1)
 
     def over(self, tunnel: _Tunnel, why: str) -> None:
         """A tunnel has ended, in good order if there is no reason."""
         if self._client is not None:
             self._client.forget(tunnel.id)
-        was_full = len(self._tunnels) >= MAX_TUNNELS
+        was_full = len(self._tunnels) >= self._room
         self._tunnels.discard(tunnel)
-        if was_full and len(self._tunnels) < MAX_TUNNELS and isinstance(self._listener, Listener):
+        self.loop.freed()
+        if was_full and len(self._tunnels) < self._room and isinstance(self._listener, Listener):
             self._listener.resume()
         if why:
             self._log.error(f"{self._name}: {why}")
@@ -217,8 +221,7 @@ class Forwarding:
         """Whether a signal ended it.  DaemonError if there is no daemon in the beginning."""
         raise_file_limit()
         self._connect()  # which may wait, and a signal ends that at once
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(number, self._stop)
+        self._loop.on_end(self._stop, self._loop.stop)
         self._loop.run()
         return self._is_well
 
@@ -255,7 +258,7 @@ class Forwarding:
 
     def _gone(self, why: str) -> None:
         if not self._is_stopping:
-            self._missing(f"{self._socket}: the daemon went away: {why}")
+            self._missing(f"{self._socket}: {why}")
 
     def _missing(self, why: str) -> None:
         self._client = None
@@ -276,6 +279,10 @@ class Forwarding:
         self._is_well = False
         self._stop()
 
+    def _silent(self, why: str) -> None:
+        self._log.error(f"{self._socket}: {why}")
+        self._is_well = False
+
     def _stop(self) -> None:
         if self._is_stopping:
             return
@@ -283,6 +290,6 @@ class Forwarding:
         for forwarder in self._forwarders:
             forwarder.end()
         if self._client is not None:
-            self._client.leave(self._loop.stop)
+            self._client.leave(self._loop.stop, self._silent)
         else:
             self._loop.stop()

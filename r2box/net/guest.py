@@ -56,8 +56,8 @@ class Guest:
         must = kind not in (say.INCOMING, say.EVENT)
         return self.ferry.send(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must)
 
-    def fail(self, id: int, text: str, again: int = 0) -> None:
-        self.say(say.ERROR, id, text=text, again=again)
+    def fail(self, id: int, text: str, again: int = 0, code: int = 0) -> None:
+        self.say(say.ERROR, id, text=text, code=code, again=again)
 
     def tell(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
         """Something has happened that it may be watching for."""

@@ -119,6 +119,11 @@ class Keeper:
         else:
             self._say_done()
 
+    def kill(self) -> None:
+        """Kill what runs for it."""
+        if self._connector is not None:
+            self._connector.kill()
+
     def _say_done(self) -> None:
         done, self._done = self._done, None
         if done is not None:

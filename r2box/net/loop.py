@@ -2,10 +2,13 @@
 
 `run()` sleeps until something happens and calls what was registered for it.  Nothing in a callback may block.
 
+    when_free(fn)            call fn() once, when there are free descriptors again
     watch(fd, read, write)   call read() when fd can be read, write() when it can be written; None: do not
     soon(fn)                 call fn() once, after what is happening now
     later(seconds, fn)       call fn() once; the Timer that comes back can be cancelled
     on_signal(number, fn)    call fn() in the loop, not in the signal handler
+    on_kill(numbers, fn)     the same for several, but for those that the parent has ignored: call fn(number)
+    on_end(end, at_once)     SIGTERM or SIGINT: call end(), and at_once() when it comes again or that takes too long
     on_exit(pid, fn)         call fn(status) when the child has ended; status as `os.waitstatus_to_exitcode` has it
     thread(work, done)       for what cannot but block (a name look-up): done(result or exception) comes back here
 
@@ -22,11 +25,12 @@ import signal
 import time
 from collections import deque
 
+from . import reserve, signals
 from .memory import Arena, Pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import FrameType
     from typing import Any
 
@@ -36,6 +40,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 _NOTHING = (None, None)
+END_TIME = 1.8  # seconds that a tool has to end in good order after the first signal
 
 
 class Timer:
@@ -60,13 +65,16 @@ class Loop:
         self._watched: dict[int, tuple[Callback | None, Callback | None]] = {}
         self._fresh: set[int] = set()  # registered in this round of `run`: its events are of an earlier bearer
         self._always: dict[int, tuple[Callback | None, Callback | None]] = {}
+        self._waiting: list[Callback] = []  # for free descriptors
+        self._will_look = False  # whether there are any
         self._timers: list[Timer] = []
         self._soon: deque[Callback] = deque()
         self._signals: dict[int, Callback] = {}
         self._wakeup: tuple[int, int] | None = None  # signals and threads write to [1]
         self._door: tuple[int, int] | None = None  # other threads write to [1]
         self._old_handlers: dict[int, Any] = {}
-        self._exits: dict[int, Callable[[int], None]] = {}  # children without a pidfd
+        self._awaited: set[int] = set()  # children with a pidfd
+        self._exits: dict[int, Callable[[int], None]] = {}  # and those without
         self.is_running = False
         self.takes_signals = True  # False: the process is somebody else's, and so are its signals
         self.pool = Pool()
@@ -87,8 +95,10 @@ class Loop:
         if known == (read, write):
             return
         if not events:
-            if self._watched.pop(fd, None) and not self._always.pop(fd, None):
-                self._selector.unregister(fd)
+            if self._watched.pop(fd, None):
+                if not self._always.pop(fd, None):
+                    self._selector.unregister(fd)
+                self.freed()
             return
         if fd in self._always:
             self._always[fd] = (read, write)
@@ -101,6 +111,33 @@ class Loop:
             except PermissionError:
                 self._always[fd] = (read, write)
         self._watched[fd] = (read, write)
+
+    def when_free(self, fn: Callback) -> None:
+        """Call fn() once, when there are more free descriptors than the reserve: for who must stop taking connections.
+
+        That is looked at whenever a descriptor was forgotten here, and when `freed` tells of others that were closed.
+        """
+        if fn not in self._waiting:
+            self._waiting.append(fn)
+
+    def freed(self) -> None:
+        """A descriptor is about to be closed."""
+        if self._waiting and not self._will_look:
+            self._will_look = True
+            self.soon(lambda: self.soon(self._look))  # when it has been
+
+    def _look(self) -> None:
+        self._will_look = False
+        try:
+            probe = os.dup(self._selector.fileno())
+        except OSError:
+            return
+        is_last = reserve.is_last(probe)
+        os.close(probe)
+        if not is_last:
+            waiting, self._waiting = self._waiting, []
+            for fn in waiting:
+                self.call(fn)
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -133,6 +170,29 @@ class Loop:
         self._signals[number] = fn
         self._old_handlers.setdefault(number, signal.signal(number, self._handler))
         signal.siginterrupt(number, False)
+
+    def on_kill(self, numbers: Iterable[int], fn: Callable[[int], object]) -> None:
+        """Call fn(number) for each of `numbers` that the parent does not have ignored, as nohup has SIGHUP."""
+        for number in numbers:
+            if not signals.is_ignored(number):
+                self.on_signal(number, lambda number=number: fn(number))  # type: ignore[misc]
+
+    def on_end(self, end: Callback, at_once: Callback) -> None:
+        """Have SIGTERM and SIGINT end a tool: the first one calls end(), and `at_once` is called when another one comes
+        or the loop still runs `END_TIME` later."""
+        is_ending = False
+
+        def ended() -> None:
+            nonlocal is_ending
+            if is_ending:
+                at_once()
+                return
+            is_ending = True
+            self.later(END_TIME, at_once)
+            end()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.on_signal(number, ended)
 
     @staticmethod
     def _handler(number: int, frame: FrameType | None) -> None:
@@ -198,32 +258,50 @@ class Loop:
         """Call `fn` when the child `pid` has ended, with its exit status, or minus the signal that killed it."""
         try:
             pidfd = os.pidfd_open(pid)
-        except (AttributeError, OSError):
-            if not self.takes_signals:
+        except (AttributeError, OSError):  # no such call, or no descriptor left
+            if not (self.takes_signals and signals.is_tool):
                 self.thread(lambda: reap(pid), fn)
                 return
             self._exits[pid] = fn
-            self.on_signal(signal.SIGCHLD, self._reap)
-            self.soon(self._reap)  # it may have ended before the handler was there
+            self._reap_all()
             return
 
         def ended() -> None:
             self.watch(pidfd)
             os.close(pidfd)
+            self._awaited.discard(pid)
+            if signals.is_tool:
+                self.soon(self._reap)  # one that this one stood before
             fn(reap(pid))
 
+        self._awaited.add(pid)
         self.watch(pidfd, ended)
 
+    def _reap_all(self) -> None:
+        """Reap children whose end nothing else tells: those without a pidfd, those that a shell had before it became
+        this program, and orphans, which come to process 1 and to a subreaper."""
+        self.on_signal(signal.SIGCHLD, self._reap)
+        self.soon(self._reap)  # some may have ended before the handler was there
+
     def _reap(self) -> None:
-        for pid in list(self._exits):
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                self._exits.pop(pid)(reap(pid))
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in self._awaited:
+                return  # none, or one whose own event comes, and then this again
+            status = reap(found.si_pid)
+            if found.si_pid in self._exits:
+                self.call(lambda: self._exits.pop(found.si_pid)(status))  # noqa: B023
 
     # -- running -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Until `stop()`."""
         self.is_running = True
+        if self.takes_signals and signals.is_tool:
+            self._reap_all()
         while self.is_running:
             self.run_once()
 

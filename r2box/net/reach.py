@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 import time
 
 from ..errors import DaemonError
@@ -18,6 +19,7 @@ from .peer import peer_user
 
 WAIT = 2.0  # seconds that a client waits for a daemon that is just starting
 FIRST_PAUSE, LAST_PAUSE = 0.005, 0.05  # seconds between two attempts; the pause doubles
+QUEUE_TIME = 1  # seconds in a daemon's queue of connections
 MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
 MAX_LOOKED_AT = 64  # sockets of one directory that are tried
 MAX_NAMED = 8  # sockets that an error names
@@ -136,10 +138,14 @@ def _attempt(path: str) -> socket.socket | None:
     check_length(path)
     _check_owner(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", QUEUE_TIME, 0))
     try:
         sock.connect(path)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
     except OSError as error:
         sock.close()
+        if error.errno == errno.EAGAIN:  # its queue is full, and it takes none from there
+            raise DaemonError(f"{path}: the daemon does not answer") from None
         if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
             raise DaemonError(f"{path}: {error.strerror}") from None
         if error.errno == errno.ECONNREFUSED and os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):

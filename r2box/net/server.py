@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .log import Log
     from .loop import Loop
 
-KILL_TIME = 3.0  # seconds that a program has to end after it was hung up on, when its server ends
+KILL_TIME = 1.5  # seconds that a program has to end after it was hung up on, when its server ends
 MAX_RUNNING = 8192  # programs at once: beyond, a host is not helped by one more
 
 
@@ -224,7 +224,7 @@ class Server:
         self.hang_up_all()
         if self._running:
             self._done = done
-            self._loop.later(KILL_TIME, self._kill)
+            self._loop.later(KILL_TIME, self.kill_all)
         else:
             done()
 
@@ -237,6 +237,7 @@ class Server:
             child.hang_up(pid)
             child.hang_up(pid, signal.SIGCONT)
 
-    def _kill(self) -> None:
+    def kill_all(self) -> None:
+        """Kill everything that runs."""
         for pid in self._running.values():
             child.hang_up(pid, signal.SIGKILL)

@@ -21,6 +21,7 @@ from ..proto.outcome import FAILED, Outcome
 from ..proto.stream import FIRST_WINDOW
 from ..proto.whole import HEAD, MAX_DATAGRAM, Cutter, frame
 from . import endpoint
+from .channel import socketpair
 from .endpoint import Endpoint
 
 TYPE_CHECKING = False
@@ -40,11 +41,8 @@ _BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.EBADFD if hasattr(errno, "EBADFD
 
 
 def whole_pair() -> tuple[int, int]:
-    """Two descriptors, joined by the kernel, close-on-exec, that keep boundaries."""
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for sock in (one, other):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, FIRST_WINDOW)
-    return one.detach(), other.detach()
+    """As `socketpair`, but boundaries are kept."""
+    return socketpair(socket.SOCK_SEQPACKET, FIRST_WINDOW)
 
 
 def is_udp(channel: Channel) -> bool:

@@ -13,15 +13,14 @@ nothing is raised.
 
 from __future__ import annotations
 
-from collections import deque
-
 from ..errors import WireError
 from . import wire
+from .attached import Attached
 from .budget import Budget
 from .greeting import Greeting
 from .memory_limit import Account, MemoryLimit
 from .outcome import BUSY, LOST, Outcome
-from .pulse import KEEPALIVE, Pulse
+from .pulse import BY_NEIGHBOUR, BY_US, KEEPALIVE, Pulse
 from .route import decode_message, encode_message
 from .sender import MAX_ROOM, Sender, check_mark
 from .stream import Stream
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from .session import Session
     from .wire import Buffer
 
-
-MAX_PASSENGERS = 64  # descriptors that came and wait for their message
 
 LOSSY = "does the transport lose or change bytes? Then use --lossy"
 
@@ -81,6 +78,7 @@ class Link:
         self.reason = ""  # why the link is down
         self.was_up = False
         self.said_bye = False  # we, not the neighbour
+        self.ended = BY_US  # or by what
         self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
         self.account = Account(memory or MemoryLimit())
         self.streams = StreamTable(self)
@@ -94,7 +92,7 @@ class Link:
         self.session: Session | None = None  # None: it cannot be suspended
         self.is_suspended = False
         self._decoder = wire.Decoder()
-        self._passengers: deque[int] = deque()  # descriptors that came in and whose message has not
+        self._attached = Attached()
         self._fed: dict[Stream, None] = {}  # got data in this receive(); an ordered set
         self._pulse = Pulse(self, now, keepalive)
         self._successor: Link | None = None  # that has taken our transport
@@ -186,8 +184,9 @@ class Link:
 
     def _on_bye(self, payload: Buffer) -> None:
         fields = wire.BYE_FIELDS.decode(payload)
-        self.is_orderly = not fields["code"]
-        self.down(f"{self.address or 'the neighbour'} ended it: {fields['text']}" if fields["text"] else "")
+        text = fields["text"]
+        self.is_orderly, self.ended = not fields["code"], BY_NEIGHBOUR
+        self.down(f"{self.address or 'the neighbour'} ended it: {text}" if text and not self.is_local else text)
 
     def down(self, reason: str) -> None:
         if self.state == DOWN:
@@ -209,14 +208,15 @@ class Link:
     # -- bytes in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: Buffer, now: float, descriptors: tuple[int, ...] = (), work: int = wire.MAX_WORK) -> int:
-        """Take bytes from the neighbour, and the descriptors beside them.  `settle` must come before `data` changes.
+        """Take bytes from the neighbour, and the descriptors beside them as `Attached` has them.
 
         Returns how many bytes were taken: all, or fewer once `work` units (see `wire.WORK`) are spent.  The caller
-        gives the rest again later, so that one neighbour's small frames do not make others wait.
+        gives the rest again later, so that one neighbour's small frames do not make others wait.  `settle` must come
+        before `data` changes.
         """
         self.now = now
         before = self.received
-        self._passengers.extend(descriptors)
+        self._attached.add(descriptors)
         if self._pulse.beat(now):
             self.owner.link_alive(self)
         taken = len(data)
@@ -235,8 +235,7 @@ class Link:
                 return taken + (self._successor.receive(rest, now, (), work) if rest else 0)
             for stream in list(self._fed):
                 stream.far.readable()
-            if len(self._passengers) > MAX_PASSENGERS:
-                raise WireError(f"{len(self._passengers)} descriptors that no message asked for")
+            self._attached.check()
         except WireError as error:
             may_be_lossy = self.was_up and not (self.is_local or self.sender.is_repaired)
             self.close(f"{error} ({LOSSY})" if may_be_lossy else str(error))
@@ -286,9 +285,7 @@ class Link:
 
     def _on_message(self, payload: Buffer) -> None:
         message, count = decode_message(payload)
-        if count > len(self._passengers):
-            raise WireError(f"a message with {count} descriptors, of which {len(self._passengers)} came")
-        self.owner.link_message(self, message, tuple(self._passengers.popleft() for _ in range(count)))
+        self.owner.link_message(self, message, self._attached.take(count))
 
     def _on_ping(self, payload: Buffer) -> None:
         check_mark(payload, self._decoder.place)
@@ -365,8 +362,7 @@ class Link:
 
     def abandon(self) -> tuple[int, ...]:
         """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
-        passengers, self._passengers = self._passengers, deque()
-        return (*self.sender.outbox.abandon(), *passengers)
+        return (*self.sender.outbox.abandon(), *self._attached.clear())
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -379,8 +375,8 @@ class Link:
         return stream
 
     def board(self, descriptor: int) -> None:
-        """`descriptor` has come by a stream, for the next message with one."""
-        self._passengers.append(descriptor)
+        """`descriptor` (or LOST) has come by a stream, for the next message that is said to have one beside it."""
+        self._attached.add((descriptor,))
 
     def release(self, stream: Stream) -> None:
         """Both sides have said CLOSE: the label may be used again."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 HELLO_TIMEOUT = 10.0  # seconds for both hellos: a person waits for this
 KEEPALIVE = 15.0  # seconds of silence after which the neighbour is asked
+BY_US, BY_NEIGHBOUR, BY_TIMEOUT = range(3)  # what ends a link
 MISSES = 3  # unanswered questions that make it dead
 
 
@@ -64,6 +65,7 @@ class Pulse:
             assert link.session is not None
             link.down(f"{link.reason}, and there was no other transport within {link.session.patience} s")
         elif not link.is_up:
+            link.ended = BY_TIMEOUT
             what = "answer to our hello" if link.peer else "hello"
             link.close(f"no {what} within {HELLO_TIMEOUT:.0f} s: is there an r2 at the other end?")
         elif self._until:

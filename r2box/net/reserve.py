@@ -1,0 +1,60 @@
+"""Descriptors kept in reserve: at the limit of open files one request fails, and nothing else.
+
+The kernel gives out the lowest number that is free.  So a descriptor among the last numbers below RLIMIT_NOFILE shows
+that no others are left: what has made it closes it again and fails with `shortage()`.  Those numbers stay free for what
+is held for a moment only: descriptors that come with a message, a client that is refused with a reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+MOST = 32  # descriptors in reserve
+SHARE = 8  # and at most this part of all
+BASE = 16  # that a tool has for itself
+
+
+def limit() -> int:
+    """How many descriptors this process may have; 0 if that is not bounded."""
+    return max(os.sysconf("SC_OPEN_MAX"), 0)
+
+
+def is_last(fd: int) -> bool:
+    """Whether `fd`, which was just made, is one of the reserve."""
+    most = limit()
+    return bool(most) and fd >= most - _kept(most)
+
+
+def room(cost: int, most: int) -> int:
+    """How many things that cost `cost` descriptors each this process may have at a time: `most`, or fewer."""
+    all_ = limit()
+    return min(most, max(1, (all_ - _kept(all_) - BASE) // cost)) if all_ else most
+
+
+def _kept(all_: int) -> int:
+    return min(MOST, all_ // SHARE)
+
+
+def is_short(error: OSError) -> bool:
+    """Whether `error` says that no descriptor is left, here (EMFILE) or on the whole system."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def explain() -> str:
+    """What is wrong and what to do."""
+    return f"too many open files (the limit here is {limit()}; raise it with ulimit -n before this is started)"
+
+
+def shortage() -> OSError:
+    """EMFILE, with that as its text."""
+    return OSError(errno.EMFILE, explain())
+
+
+def check(*fds: int) -> None:
+    """Close `fds`, which are new, and raise `shortage()`, if one is of the reserve or was lost on the way (LOST)."""
+    if any(fd < 0 or is_last(fd) for fd in fds):
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+        raise shortage()
