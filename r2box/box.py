@@ -11,7 +11,7 @@ import os
 import sys
 
 from . import __version__
-from .errors import OK, SIGNALLED, USAGE, R2Error, UsageError
+from .errors import BROKEN_PIPE, OK, USAGE, R2Error, UsageError
 from .index import TOOLS, WORDS, load, resolve
 
 TYPE_CHECKING = False
@@ -58,10 +58,9 @@ def _open_standard_descriptors() -> None:
 
 def _guarded(name: str, run: Callable[[], int]) -> int:
     """run(), with what goes wrong as `TOOL: what: why` and the right exit status."""
-    import signal
+    from .net.signals import prepare
 
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the children's statuses away
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as every other program dies of it; tools that wait for it say so
+    prepare()
     try:
         return _flushed(run())
     except R2Error as error:
@@ -74,7 +73,7 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
         return error.status
     except BrokenPipeError:
         _forget_stdout()
-        return SIGNALLED + signal.SIGPIPE
+        return BROKEN_PIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _complain(getattr(error, "tool", name), [f"{where}{error.strerror or error}"])

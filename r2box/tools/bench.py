@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 IDLE, BESIDE = 1.0, 2.0  # seconds of round trips alone and beside a bulk; less if less is measured at all
 EVERY = 0.01  # seconds between round trips beside a bulk: they should not be a load of their own
 REDRAW = 0.2  # seconds
-PARTING = 2.0  # seconds for the far end's count after ^C
+PARTING = 1.5  # seconds for the far end's count after ^C
 PATIENCE = 5.0  # seconds for an answer to whether the node is there at all
 MIB = 1 << 20
 
@@ -125,8 +125,7 @@ class Run:
 
     def start(self, client: Client, done: Callable[[], None]) -> None:
         self.client, self._done = client, done
-        for number in (signal.SIGINT, signal.SIGTERM):
-            client.loop.on_signal(number, lambda number=number: self._interrupted(number))  # type: ignore[misc]
+        client.loop.on_kill((signal.SIGINT, signal.SIGTERM), self._interrupted)
         if self._shows:
             self._redraw()
         self._next()

@@ -16,6 +16,7 @@ from ..net.loop import Loop
 from ..net.reach import reach
 from ..net.rules import OF_LINK, policy_of
 from ..net.scheme import CONNECT, EXEC_HELP, GATHER, LISTEN, URL_HELP
+from ..net.signals import is_ignored
 from ..net.transport import STDIO, explain, parse_transport, summary
 from ..net.units import parse_patience
 from ..proto.address import check_address
@@ -44,6 +45,7 @@ COMMAND = Command(
         "r2-connect stays until the link ends, to say how it went.  tcp-listen makes a link of every connection; "
         "without a HOST it listens at every address of this host.  With port 0 the system chooses one; stderr and "
         "r2 status say which.\n\n"
+        "With -, stdin and stdout must lead to another r2: a terminal is refused.\n\n"
         "When the transport ends without a farewell, or is silent for too long, the tunnels over it wait.  The next "
         "link between the same two daemons, over whatever transport, takes them up, and nothing is lost.  With "
         "--retry that is tried after 100 ms, then less and less often, at least every 30 s; SIGHUP tries at once.\n\n"
@@ -72,12 +74,27 @@ def main(args: Args) -> int:
     transport = parse_transport(args.transport).check_use(CONNECT)
     if args.retry and (transport.kind == STDIO or transport.descriptors):
         raise UsageError("--retry: a descriptor can be used once; whoever starts this can start it again")
+    if transport.kind == STDIO:
+        _check_stdio()
     try:
         patience = parse_patience(args.resume)
     except ValueError as error:
         raise UsageError(f"--resume: {error}") from None
     expect = check_address(args.node) if args.node else ""
     return _Connect(args, transport, expect, patience).run()
+
+
+def _check_stdio() -> None:
+    """UsageError if somebody types at stdin or reads at stdout.  (A terminal in raw mode is a line like any other.)"""
+    for fd, name in ((0, "stdin"), (1, "stdout")):
+        if os.isatty(fd):
+            import termios
+
+            if termios.tcgetattr(fd)[3] & termios.ICANON:
+                raise UsageError(
+                    f"-: {name} is a terminal, and a link needs another r2 there: let what reaches it start this "
+                    "(ssh HOST r2 connect -), or give a TRANSPORT, such as tcp-listen://47210"
+                )
 
 
 class _Connect:
@@ -97,13 +114,13 @@ class _Connect:
         self._status = OK
         self._is_stopping = False
         self._had_terminal = os.isatty(2)
+        self._is_immune = is_ignored(signal.SIGHUP)  # as nohup has it
         self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
         self._keeper: Keeper | None = None
         self._connector: Connector | None = None
         if args.retry:
             self._keeper = Keeper(self._loop, self._log, expect or transport.text, transport, self._job, self._make)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(number, self._stop)
+        self._loop.on_end(self._stop, self._abort)
         self._loop.on_signal(signal.SIGHUP, self._hang_up)
 
     def run(self) -> int:
@@ -153,16 +170,16 @@ class _Connect:
 
     def _gone(self, why: str) -> None:
         if not self._is_stopping:
-            self._log.error(f"{self._path}: the daemon went away: {why}")
+            self._log.error(f"{self._path}: {why}")
             self._status = FAILED
             self._stop()
 
     def _hang_up(self) -> None:
         """SIGHUP: try again now; but when it is because the terminal is gone, end."""
-        if self._keeper is None or (self._had_terminal and not os.isatty(2)):
-            self._stop()
-        else:
+        if self._keeper is not None and not (self._had_terminal and not os.isatty(2)):
             self._keeper.hurry()
+        elif not self._is_immune:
+            self._stop()
 
     def _stop(self) -> None:
         if self._is_stopping:
@@ -170,7 +187,19 @@ class _Connect:
         self._is_stopping = True
         if self._keeper is not None:
             self._keeper.stop()
-        self._client.leave(self._end)
+        self._client.leave(self._end, self._silent)
+
+    def _silent(self, why: str) -> None:
+        self._log.error(f"{self._path}: {why}")
+        self._status = FAILED
+
+    def _abort(self) -> None:
+        """It is to end at once: kill the command, as nothing else is left that would end it."""
+        if self._keeper is not None:
+            self._keeper.kill()
+        elif self._connector is not None:
+            self._connector.kill()
+        self._loop.stop()
 
     def _end(self) -> None:
         if self._keeper is not None:

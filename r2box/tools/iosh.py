@@ -17,6 +17,7 @@ from ..net.hints import find_executable
 from ..net.log import Log
 from ..net.loop import Loop
 from ..net.reach import tunnel_words
+from ..net.signals import FATAL
 from ..net.statusline import StatusLine
 from ..net.usertty import Escapes, Terminal
 from ..net.words import TOOLS, quote
@@ -189,8 +190,7 @@ class Session:
         return say.encode_start(words, env, self._size if self._on_terminal else None)
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-            self._loop.on_signal(number, lambda number=number: self._leave(SIGNALLED + number))  # type: ignore[misc]
+        self._loop.on_kill(FATAL, lambda number: self._leave(SIGNALLED + number))
         if self._on_terminal:
             self._loop.on_signal(signal.SIGWINCH, self._resized)
             self._loop.on_signal(signal.SIGCONT, self._continued)
@@ -361,7 +361,7 @@ class Session:
         if why:
             self._log.error(why)
         if self._pid:
-            child.send_signal(self._pid, signal.SIGHUP)
+            child.cut_line(self._pid)
 
     def _give_terminal_back(self) -> None:
         if self._terminal.is_raw:

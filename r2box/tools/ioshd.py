@@ -81,8 +81,7 @@ class Shell:
         self._exit = FAILED
 
     def run(self) -> int:
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
-            self._loop.on_signal(number, lambda: self._lost(""))
+        self._loop.on_kill((signal.SIGHUP, signal.SIGTERM, signal.SIGINT), lambda number: self._lost(""))
         self._loop.later(HELLO_TIME, self._greet_plainly)
         self._loop.run()
         return self._exit

@@ -193,8 +193,7 @@ class Run:
         self._exit = OK
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._loop.on_signal(number, lambda number=number: self._killed(number))  # type: ignore[misc]
+        self._loop.on_kill((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._killed)
         self._loop.on_signal(signal.SIGUSR1, self.say_tally)
         self._log.info(f"--seed {self._plan.seed}")  # now that signals are heeded: whoever has read it may send some
         self._loop.run()
@@ -254,7 +253,7 @@ class Filter(Run):
     def _hang_up(self) -> None:
         """The command is told that its line is cut, and has a little time."""
         if self._status is None:
-            child.send_signal(self._pid, signal.SIGHUP)
+            child.cut_line(self._pid)
             self._loop.later(GRACE, self._loop.stop)
 
     def _maybe_over(self) -> None:

@@ -13,6 +13,7 @@ from ..net.child import raise_file_limit
 from ..net.daemon import Daemon
 from ..net.log import INFO, Log
 from ..net.loop import Loop
+from ..net.signals import ignore_terminal
 from ..net.supervisor import Supervisor
 from ..parts import LinkPart, Part, PortPart, ServicePart, TasksPart
 from ..proto.address import BENCH
@@ -111,6 +112,7 @@ class Manager:
 
     def run(self) -> int:
         raise_file_limit()
+        ignore_terminal()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)

@@ -13,6 +13,7 @@ from ..net.daemon import Daemon
 from ..net.log import INFO, Log
 from ..net.loop import Loop
 from ..net.rules import OF_NODE, policy_of
+from ..net.signals import ignore_terminal
 from ..net.supervisor import Supervisor
 
 TYPE_CHECKING = False
@@ -37,6 +38,8 @@ COMMAND = Command(
         "It runs in the foreground and writes to stderr.  With --background it returns 0 when the node is ready, or 1 "
         "when it cannot start, and goes on in a session of its own.  If stderr is a file, messages still go there; if "
         "it is a terminal or a pipe, they go to syslog(3).\n\n"
+        "At the limit of open files (ulimit -n; LimitNOFILE= of a unit) a new client, tunnel or link is refused with "
+        "that reason, and all else goes on.\n\n"
         "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
         "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made as "
         "root; links, services and devices are opened as USER."
@@ -57,6 +60,7 @@ COMMAND = Command(
 def main(args: Args) -> int:
     background = Background() if args.background else None
     raise_file_limit()
+    ignore_terminal()
     loop = Loop()
     log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
     loop.failed = log.bug
@@ -68,9 +72,7 @@ def main(args: Args) -> int:
         daemon.end()
 
     daemon.node.discovery.policy = policy_of(args)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants it so
-            loop.on_signal(number, end)
+    loop.on_kill((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), lambda number: end())
     supervisor.listen(daemon, args.socket, args.user)
     supervisor.ready(daemon.summary())
     if background is not None:

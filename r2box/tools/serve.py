@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, AddressError, R2Error, UsageError
 from ..net.child import raise_file_limit
@@ -88,21 +86,27 @@ def main(args: Args) -> int:
     def gone(why: str) -> None:
         if result["ending"]:
             return
-        log.error(f"{path}: the daemon went away: {why}")
+        log.error(f"{path}: {why}")
         result["status"] = FAILED
         # Local tunnels have lost the daemon too: their r2-tunnel is to hear of it from us last, as an end of file.
-        loop.later(CLIENTS_FIRST, abort)
+        loop.later(CLIENTS_FIRST, part)
 
-    def abort() -> None:
+    def part() -> None:
         server.hang_up_all()
         loop.stop()
 
+    def abort() -> None:
+        server.kill_all()
+        loop.stop()
+
+    def silent(why: str) -> None:
+        log.error(f"{path}: {why}")
+        result["status"] = FAILED
+
     def stop() -> None:
-        if result["ending"]:
-            abort()
-            return
-        result["ending"] = True
-        client.leave(lambda: server.end(loop.stop))
+        if not result["ending"]:
+            result["ending"] = True
+            client.leave(lambda: server.end(loop.stop), silent)
 
     server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow), args.private, args.datagrams)
     client = Client(
@@ -112,7 +116,6 @@ def main(args: Args) -> int:
         gone=gone,
         event=server.event,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.on_signal(number, stop)
+    loop.on_end(stop, abort)
     loop.run()
     return result["status"]

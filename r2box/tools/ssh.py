@@ -6,6 +6,7 @@ import os
 
 from ..command import Argument, Command, Option
 from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
+from ..net.child import become
 from ..net.reach import tunnel_words
 from ..net.words import own_command, quote
 from ..proto.address import SERVICE, parse_path
@@ -106,7 +107,7 @@ def main(args: Args) -> int:
         words[at] = f"{user}{separator}{PREFIX}{node.replace('~', '/')}"
         words = ["-o", f"ProxyCommand={spell(proxy_words(node, '--fdpass'))}", "-o", "ProxyUseFdpass=yes", *words]
     try:
-        os.execvp("ssh", ["ssh", *words])
+        return become(["ssh", *words])
     except OSError as error:
         return _unable(error)
 

@@ -16,6 +16,7 @@ from ..command import Command, Option
 from ..errors import OK, SIGNALLED, UsageError
 from ..net.client import Client, ask
 from ..net.columns import display_width, table
+from ..net.signals import FATAL
 from ..net.view import fetch
 from ..proto.address import join_targets
 
@@ -180,8 +181,7 @@ class Top:
     def begin(self, client: Client, done: Callable[[], None]) -> None:
         self._client, self._done = client, done
         loop = client.loop
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            loop.on_signal(number, lambda number=number: self._end(SIGNALLED + number))  # type: ignore[misc]
+        loop.on_kill(FATAL, lambda number: self._end(SIGNALLED + number))
         if self._is_live:
             self.screen = Screen(loop, self.press, lambda: self._end(OK))
             self.screen.enter()

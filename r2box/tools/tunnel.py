@@ -6,7 +6,7 @@ import os
 import signal
 
 from ..command import Argument, Command, Option
-from ..errors import OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
+from ..errors import BROKEN_PIPE, OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
 from ..net import child
 from ..net.channel import End, adopt, close_all
 from ..net.client import Client
@@ -78,7 +78,6 @@ OPEN = Command(
 )
 
 LAST_BYTES = 1.0  # seconds for what a forwarded control socket still carries when a tunnel has failed
-BROKEN_PIPE = SIGNALLED + signal.SIGPIPE
 
 
 def main_open(args: Args) -> int:
@@ -135,8 +134,7 @@ class Tunnel:
         self._exit = OWN_FAILURE
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            self._loop.on_signal(number, lambda number=number: self._killed(number))  # type: ignore[misc]
+        self._loop.on_kill((signal.SIGTERM, signal.SIGHUP), self._killed)
         try:
             self._loop.run()
         finally:
@@ -408,7 +406,7 @@ class Tunnel:
     def _hang_up(self) -> None:
         if self._pid:
             self._hung_up = True
-            child.send_signal(self._pid, signal.SIGHUP)
+            child.cut_line(self._pid)
 
     def _fail(self, why: str) -> None:
         self._log.error(why)
@@ -417,7 +415,7 @@ class Tunnel:
 
     def _gone(self, why: str) -> None:
         if self._outcome is None:
-            self._fail(f"{self._socket}: the daemon went away: {why}")
+            self._fail(f"{self._socket}: {why}")
 
     def _killed(self, number: int) -> None:
         if self._pid:

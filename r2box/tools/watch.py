@@ -194,7 +194,7 @@ def main_wait(args: Args) -> int:
             client.loop.later(limit, over)
         state["waiter"] = _Waiter(client, path, done)
 
-    ask(args.socket, steps, args.wait, for_names=False)  # it looks again by itself
+    ask(args.socket, steps, args.wait, for_names=False, limit=limit)  # it looks again by itself
     if state["late"]:
         print(f"r2-wait: {format_path(path)}: not there within {args.timeout}: {state['waiter'].why}", file=sys.stderr)
         return FAILED
