@@ -23,7 +23,7 @@ from r2box.proto.route import Message, encode_message
 from r2box.proto.sender import MARK
 from r2box.proto.session import HALF, NONCE, READY_FIELDS
 from r2box.proto.stream import FIRST_WINDOW, LEAST_WINDOW, ByteQueue
-from r2box.proto.stream_table import Labels
+from r2box.proto.stream_table import GUARANTEED, STREAM_COST, Labels
 
 Frame = tuple[int, int, bytes]
 WINDOW = wire.ACCEPT_FIELDS.encode(window=FIRST_WINDOW)
@@ -837,6 +837,7 @@ def test_links_share_the_memory_of_a_node() -> None:
 
 
 def test_a_link_without_memory_refuses_tunnels() -> None:
+    """But for a few that every neighbour may have."""
     mesh = Mesh(seed=2)
     alice, bob = mesh.line("alice", "bob")
     bob.serve("stall", lambda program: setattr(program, "reads", False))
@@ -844,11 +845,38 @@ def test_a_link_without_memory_refuses_tunnels() -> None:
     clients = [alice.tunnel("bob/stall", b"x", ends=False) for _ in range(100)]
     mesh.idle()
     refused = [client.outcome for client in clients if client.outcome is not None]
-    assert 60 < len(refused) < 95
+    assert len(refused) == 100 - GUARANTEED
     assert {(it.code, it.text) for it in refused} == {
         (BUSY, "bob: no memory for more tunnels on this link; retry later")
     }
-    assert bob.link("alice").account.used <= 1 << 16
+    assert bob.link("alice").account.used <= (1 << 16) + GUARANTEED * (STREAM_COST + LEAST_WINDOW)
+
+
+def test_a_suspended_link_leaves_the_memory_of_its_credit_to_others() -> None:
+    mesh = Mesh(seed=2)
+    memory = MemoryLimit(64 * FIRST_WINDOW)
+    alice, bob = mesh.station("alice"), mesh.station("bob", memory=memory)
+    bob.serve("stall", lambda program: setattr(program, "reads", False))
+    wire_ = mesh.join(alice, bob, patience=60)
+    mesh.idle()
+    clients = [alice.tunnel("bob/stall", b"x" * 1000, ends=False) for _ in range(20)]
+    mesh.idle()
+    before = memory.used
+    assert before > 10 * FIRST_WINDOW
+    wire_.cut()
+    mesh.idle()
+    assert bob.link("alice").is_suspended
+    assert 20_000 < memory.used < 20 * (STREAM_COST + 2000) + 1000
+    clients[0].abort(Outcome())
+    mesh.join(alice, bob, patience=60)
+    mesh.idle()
+    assert not bob.link("alice").is_suspended
+    assert before - 2 * FIRST_WINDOW < memory.used <= before
+    for client in clients[1:]:
+        client.abort(Outcome())
+    mesh.idle()
+    assert bob.link("alice").budget.granted == 0
+    assert memory.used < 1000
 
 
 def test_idle_routes_give_their_credit_back() -> None:

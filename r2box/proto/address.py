@@ -30,11 +30,11 @@ def check_address(text: str) -> str:
         raise AddressError("an address cannot be empty")
     if len(text) > MAX_ADDRESS:
         raise AddressError(f"the address {text[:16]!r}… has {len(text)} characters; at most {MAX_ADDRESS} are allowed")
+    if text[0] == "-":
+        raise AddressError(f"{text!r} is no address: it begins with a dash, as options do")
     for character in text:
         if character not in _ALLOWED:
             raise AddressError(f"{text!r} is no address: {character!r} is no letter, digit or one of . _ : + -")
-    if text[0] == "-":
-        raise AddressError(f"{text!r} is no address: it begins with a dash, as options do")
     if text in (".", ".."):
         raise AddressError(f"{text!r} is no address: it is a directory")
     if text in RESERVED or text.startswith(SERVICE_TOO):

@@ -21,11 +21,12 @@ WORTH = 1 << 14  # bytes; less credit is not worth a frame
 class Budget:
     """`granted` bytes of credit are out or used by bytes that are here; `account` is charged with them."""
 
-    __slots__ = ("_account", "_holders", "granted")
+    __slots__ = ("_account", "_holders", "_parked", "granted")
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self.granted = 0
+        self._parked = 0  # of the credit that is out, what the account is not charged with: the link is suspended
         self._holders: dict[Stream, None] = {}  # longest ago first, less those that were asked since
 
     def grant(self, stream: Stream, wanted: int, least: int) -> int:
@@ -53,6 +54,23 @@ class Budget:
     def give_back(self, size: int) -> None:
         """`size` bytes were passed on, or their credit has come back."""
         self._take(-size)
+
+    def take_back(self, size: int) -> None:
+        """`size` bytes of credit will not be used."""
+        parked = min(size, self._parked)
+        self._parked -= parked
+        self.granted -= size
+        self._account.charge(parked - size)
+
+    def park(self, size: int) -> None:
+        """The link is suspended: the neighbour cannot use its credit of `size` bytes, so others may have the memory."""
+        self._parked += size
+        self._account.charge(-size)
+
+    def unpark(self) -> None:
+        """The link goes on."""
+        self._account.charge(self._parked)
+        self._parked = 0
 
     def forget(self, stream: Stream) -> None:
         """`stream` is closed; what it held it has given back."""

@@ -153,17 +153,17 @@ class Link:
             self.down(reason)
             return
         if not self.is_suspended:
-            self.is_suspended = True
-            self.reason = reason
+            self.is_suspended, self.reason = True, reason
+            self.budget.park(sum(stream.allowance for stream in self.streams.values()))
             self._pulse.wait(now + self.session.patience)
             self.owner.link_suspended(self, reason)
 
     def resume(self, preface: bytes, now: float) -> None:
         """There is another transport.  `preface` goes before what the neighbour has not received."""
         self.now = now
-        self.is_suspended = False
+        self.is_suspended, self.reason = False, ""
+        self.budget.unpark()
         self._pulse.beat(now)
-        self.reason = ""
         self.sender.resume(preface)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ class Link:
 
     def open(self, payload_fields: dict[str, Any]) -> Stream | None:
         """A new route to this neighbour, with the fields of its OPEN but the window; None if there are too many."""
-        if self.state != UP or len(self.streams) >= MAX_STREAMS or self.is_backlogged or not self.streams.has_room:
+        if self.state != UP or len(self.streams) >= MAX_STREAMS or self.is_backlogged:
             return None
         stream = self.streams.open()
         self.control(wire.OPEN, stream.route, wire.OPEN_FIELDS.encode(**payload_fields, window=stream.first_grant()))

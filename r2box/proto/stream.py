@@ -293,7 +293,7 @@ class Stream:
         far.close(outcome)
 
     def _forget_allowance(self) -> None:
-        self.link.budget.give_back(self.allowance)
+        self.link.budget.take_back(self.allowance)
         self.allowance = 0
 
     def _drop_inbox(self) -> None:

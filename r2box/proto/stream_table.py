@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .link import Link
 
 MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels are a use that is known
+GUARANTEED = 64  # streams that any neighbour may open through this node, whatever others hold
 STREAM_COST = 1 << 11  # bytes that a stream takes besides what it holds
 
 
@@ -48,13 +49,14 @@ class StreamTable(dict[int, Stream]):
 
     @property
     def has_room(self) -> bool:
-        """Whether the link has memory for one more."""
-        return self._link.account.room >= STREAM_COST + LEAST_WINDOW
+        """Whether the link has memory for one more that the neighbour opens."""
+        return len(self) < GUARANTEED or self._link.account.room >= STREAM_COST + LEAST_WINDOW
 
     def may_relay(self, of: StreamTable) -> bool:
         """Whether the neighbour of the link `of` may open one more stream through this one: in all no more than what is
         free here, in number and in memory, so that there is room for others (see `memory_limit`)."""
-        return of.relayed < min(MAX_STREAMS - len(self), self._link.account.room // (STREAM_COST + LEAST_WINDOW))
+        free = min(MAX_STREAMS - len(self), self._link.account.room // (STREAM_COST + LEAST_WINDOW))
+        return of.relayed < max(free, GUARANTEED)
 
     def open(self) -> Stream:
         """A new stream, that we open."""
