@@ -35,6 +35,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         loop, channel, driver      the event loop; bytes in and out; a link on them
         memory, packets            what is read into; a link on what loses packets
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
+        starts                     which tunnels a server is asked to start, and how many programs there may be
         doubt                      ways that lead to nobody
         admission                  which links stay: pending, suspended, memory
         report, job, peer          what a daemon tells of its links, tunnels and jobs; states of jobs; remote addresses
@@ -43,6 +44,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         hints                      the URL that was meant by what is almost one
         rules, asking              the policy of a link as it is written; questions answered by the page
         words, shell, child        the words of a command line; what sh is given for it; its process
+        leash                      what ends programs when what started them was killed
         starter                    command lines that start links
         opening                    the first bytes of a transport
         sockaddr                   socket addresses as text

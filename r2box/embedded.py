@@ -90,7 +90,7 @@ class Node:
     def stop(self, timeout: float | None = None) -> None:
         """End in order, as `r2d` does on SIGTERM: what was accepted is passed on, neighbours are told, commands end.
 
-        It takes 13 seconds at most.  TimeoutError if it is not over within `timeout` seconds.  Safe to call again.
+        It takes 20 seconds at most.  TimeoutError if it is not over within `timeout` seconds.  Safe to call again.
         """
         self._engine.stop(timeout)
         if self._thread is not None:

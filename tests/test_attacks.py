@@ -25,6 +25,7 @@ from support.field import MIB, Field, Gauge
 from support.target import MALLORY
 
 from r2box.library import Session
+from r2box.proto.limits import TABLE
 
 LONG = 60.0  # seconds that an attack may take which ends when its bytes were taken
 STUCK = 3.0  # seconds in which a neighbour that takes nothing more has stopped
@@ -248,7 +249,6 @@ def test_a_tunnel_in_a_circle_is_refused(quiet: Field) -> None:
 # -- 8, 13: programs --------------------------------------------------------------------------------------------------
 
 
-@row("8")
 def test_programs_that_ignore_sighup_end_with_their_tunnels(field: Field) -> None:
     gauge = Gauge(field)
     counts_of(field.attack("8-churn", 1, scale=0.2))
@@ -256,18 +256,16 @@ def test_programs_that_ignore_sighup_end_with_their_tunnels(field: Field) -> Non
     gauge.stop()
 
 
-@row("8")
 def test_a_neighbour_has_so_many_programs_and_no_more(field: Field) -> None:
     link = raw.dial("mallory", field.target.door)
-    for label in range(1, 201):
+    for label in range(1, 601):
         link.send(raw.open_frame(label, "service/stubborn"))
-    await_frame(link, lambda: link.heard[raw.ACCEPT] + link.heard[raw.CLOSE] == 200)
+    await_frame(link, lambda: link.heard[raw.ACCEPT] + link.heard[raw.CLOSE] == 600)
     accepted = link.heard[raw.ACCEPT]
     link.close()
-    assert accepted <= 128
+    assert accepted == TABLE["programs-per-neighbour"].default
 
 
-@row("13")
 @pytest.mark.parametrize("victim", ["r2-serve", "r2d"])
 def test_programs_end_when_what_started_them_is_killed(quiet: Field, victim: str) -> None:
     none_of(rows.killed(victim)(quiet, {}))

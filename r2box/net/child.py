@@ -1,7 +1,12 @@
-"""Starting commands, and ending them."""
+"""Child processes: how commands are started, and how they are ended.
+
+A command is ended by signals with time between them, until it has ended by itself: `HANG_UP` for what has lost its
+line, `TERMINATE` for what is asked to stop.  `Child` is the one place where that is done.
+"""
 
 from __future__ import annotations
 
+import enum
 import os
 import signal
 
@@ -11,12 +16,27 @@ from .shell import shell_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+    from .leash import Leash
+    from .loop import Loop, Timer
+
+    Steps = tuple[tuple[tuple[int, ...], float], ...]
+
+GRACE = 5.0  # seconds to end after SIGHUP, and then after SIGTERM
+STOP_GRACE = 3.0  # seconds to end after a SIGTERM that comes first
+LEAVE_TIME = 1.5  # seconds that a tool which ends waits for what it hangs up on; the rest is left to the leash
+WHOLE_TIME = 2 * GRACE + 1.0  # seconds in which all that is hung up on has ended
+# Signals, and the seconds until the next ones.  A stopped process must run to take the first.
+HANG_UP: Steps = (((signal.SIGHUP, signal.SIGCONT), GRACE), ((signal.SIGTERM,), GRACE), ((signal.SIGKILL,), 0.0))
+TERMINATE: Steps = (((signal.SIGTERM,), STOP_GRACE), ((signal.SIGKILL,), 0.0))
 
 SHELL = "/bin/sh"
 _limits: list[str] = []  # what gives a program the limits that we were started with
-_RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+LEASH_FD = 9  # of a shell, while it enters itself in a leash
+_ENTER = f"trap '' PIPE; echo +$$ >&{LEASH_FD} 2>&-; trap - PIPE; exec {LEASH_FD}>&-\n"
 
 
 def raise_file_limit() -> None:
@@ -40,40 +60,23 @@ def start(
     environment: Mapping[str, str] | None = None,
     own_session: bool = False,
     undisturbed: bool = False,
+    leash: int = -1,
 ) -> int:
     """Run `command` with these descriptors as its stdin and stdout, and our stderr; return its process id.
 
     `environment` is added to ours.  With `own_session`, signals from the terminal do not reach it, and `hang_up` ends
     all of it; `undisturbed`, a ^C does not, as far as the command leaves that so: it may have a farewell to carry.
-    OSError if it cannot be started.
+    With `leash`, from `Leash.open`, it is on that leash before it begins.  OSError if it cannot be started.
     """
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
     ignored = [signal.SIGINT] * undisturbed
     if not own_session and signals.is_ignored(signal.SIGHUP):
         ignored.append(signal.SIGHUP)  # as nohup wants it for all that it starts
-    ignore = f"trap '' {' '.join(str(int(number)) for number in ignored)}\n" if ignored else ""
-    return _spawn(ignore + shell_line(command), actions, {**os.environ, **(environment or {})}, own_session)
-
-
-def start_leashed(command: str) -> tuple[int, int]:
-    """Run `command` with no input, and our stderr as its output; return its process id and its leash.
-
-    For a command that listens: nothing else would tell it that its daemon is gone, and it would keep the port.  The
-    leash is a descriptor; when it is closed, by us or by our death, the command and all that it started is terminated.
-    (The shell keeps a reader on the other end of that pipe, in the same session.)
-    """
-    end, leash = os.pipe()
-    null = os.open(os.devnull, os.O_RDONLY)
-    watcher = "{ read _ <&3; kill -TERM 0; } &\nexec 3<&-\n"
-    actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, 2, 1), (os.POSIX_SPAWN_DUP2, end, 3)]
-    try:
-        return _spawn(watcher + shell_line(command), actions, dict(os.environ), own_session=True), leash
-    except OSError:
-        os.close(leash)
-        raise
-    finally:
-        os.close(end)
-        os.close(null)
+    first = f"trap '' {' '.join(str(int(number)) for number in ignored)}\n" if ignored else ""
+    if leash >= 0:
+        actions.append((os.POSIX_SPAWN_DUP2, leash, LEASH_FD))
+        first += _ENTER
+    return _spawn(first + shell_line(command), actions, {**os.environ, **(environment or {})}, own_session)
 
 
 def start_program(
@@ -99,7 +102,7 @@ def start_program(
         environment,
         file_actions=actions,
         setsigmask=[],
-        setsigdef=_RESET,
+        setsigdef=RESET,
         setsid=True,
     )
 
@@ -111,14 +114,14 @@ def become(words: list[str]) -> int:
     cannot be started.
     """
     if os.getpid() != 1:
-        for number in _RESET:
+        for number in RESET:
             if not signals.is_ignored(number):
                 signal.signal(number, signal.SIG_DFL)
         os.execvp(words[0], words)
     from .loop import Loop
 
     loop, got = Loop(), [0]
-    pid = os.posix_spawnp(words[0], words, os.environ, setsigmask=[], setsigdef=_RESET)
+    pid = os.posix_spawnp(words[0], words, os.environ, setsigmask=[], setsigdef=RESET)
 
     def ended(status: int) -> None:
         got[0] = status if status >= 0 else SIGNALLED - status
@@ -138,13 +141,117 @@ def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_sessi
         environment,
         file_actions=actions,
         setsigmask=[],
-        setsigdef=_RESET,
+        setsigdef=RESET,
         setsid=own_session,
     )
 
 
+class State(enum.Enum):
+    """State of a Child: RUNNING -> (DUE ->) ENDING -> OVER, or RUNNING or DUE -> OVER."""
+
+    RUNNING = "running"
+    DUE = "due"  # the first signal is to come
+    ENDING = "ending"
+    OVER = "over"
+
+
+class Child:
+    """A command that runs: it is reaped when it exits, and ended by `end`.  `exited(status)` is as in `Loop.on_exit`.
+
+    With `group` it has a session of its own, and signals go to its process group.  What is left of the group when the
+    command exits is left alone, unless the command is being ended: then the signals go on until none is left.  (A group
+    keeps its number while it has members; that another one gets it within `GRACE` is not guarded against.)
+
+    It leaves `leash`, if it is on one, when it is over.
+    """
+
+    __slots__ = ("_exited", "_is_reaped", "_leash", "_loop", "_state", "_steps", "_target", "_timer", "pid")
+
+    def __init__(
+        self, loop: Loop, pid: int, exited: Callable[[int], None], *, group: bool = False, leash: Leash | None = None
+    ) -> None:
+        self.pid = pid
+        self._loop = loop
+        self._exited = exited
+        self._target = -pid if group else pid
+        self._leash = leash
+        self._state = State.RUNNING
+        self._is_reaped = False
+        self._steps: Steps = ()
+        self._timer: Timer | None = None
+        if leash is not None:
+            leash.add(pid)
+        loop.on_exit(pid, self._reaped)
+
+    def end(self, steps: Steps = HANG_UP, wait: float = 0.0) -> None:
+        """Send the signals of `steps`, the first after `wait` seconds.  Called again, it can only make that sooner.
+
+        In `exited`, this ends what is left of the group.
+        """
+        if self._state is State.RUNNING or (self._state is State.DUE and not wait):
+            self._steps = steps
+            self._stop_timer()
+            if wait:
+                self._state = State.DUE
+                self._timer = self._loop.later(wait, self._step)
+            else:
+                self._step()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._steps = (((signal.SIGKILL,), 0.0),)
+        self._stop_timer()
+        self._step()
+
+    def _step(self) -> None:
+        if self._leash is not None and self._state is not State.ENDING:
+            self._leash.ending(self.pid)
+        self._state = State.ENDING
+        (numbers, seconds), *rest = self._steps
+        self._steps = tuple(rest)
+        for number in numbers:
+            send_signal(self._target, number)
+        if rest:
+            self._timer = self._loop.later(seconds, self._next)
+
+    def _next(self) -> None:
+        if self._is_reaped and not self._is_left():
+            self._over()
+            return
+        self._step()
+        if self._is_reaped and not self._steps:
+            self._over()
+
+    def _is_left(self) -> bool:
+        """Whether the group has members, now that the command has exited."""
+        try:
+            os.kill(self._target, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return False  # they run as somebody else (sudo), and no signal of ours would reach them
+        return True
+
+    def _reaped(self, status: int) -> None:
+        self._is_reaped = True
+        self._exited(status)
+        if self._state is not State.ENDING or not self._steps or self._target > 0 or not self._is_left():
+            self._over()
+
+    def _over(self) -> None:
+        self._state = State.OVER
+        self._stop_timer()
+        if self._leash is not None:
+            self._leash.remove(self.pid)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 def hang_up(pid: int, number: int = signal.SIGHUP) -> None:
-    """Tell a command with a session of its own that its line is cut, as a terminal would."""
+    """Signal the group of a command with a session of its own: its line is cut, as a terminal would say it."""
     send_signal(-pid, number)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 
 from ..errors import TransportError, UsageError
@@ -12,8 +11,10 @@ from ..proto.outcome import ENDED
 from ..proto.policy import EVERYTHING
 from . import child
 from .channel import Channel, adopt, close_all, is_terminal, same_socket, socketpair
+from .child import Child
 from .dial import Dial, Listener
 from .job import JobState
+from .leash import Leash
 from .log import LineLimit
 from .peer import address_of
 from .reserve import is_short
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .device import Device
     from .job import Job
     from .log import Log
-    from .loop import Loop, Timer
+    from .loop import Loop
 
 EXIT_TIME = 1.0  # seconds that a command has to pass on why its link ended, or never was, and to end by itself
 KILL_TIME = 1.5  # and when it was told to: a tool ends within 2 s
@@ -85,8 +86,7 @@ class Connector:
         self._on_ended = ended
         self._job = job
         self._announce = listening
-        self._pid = 0  # of the command, while it runs
-        self._leash = -1  # of a command that starts links; closing it ends the command
+        self._child: Child | None = None  # the command, while it runs
         self._was_linked = False
         self.was_cut = False  # the link waits for another transport
         self._link_over: str | None = None  # why the link ended
@@ -97,7 +97,6 @@ class Connector:
         self._device: Device | None = None
         self._bridge: Bridge | None = None
         self._dial: Dial | None = None
-        self._timer: Timer | None = None
         self._peers: dict[int, str] = {}  # by request: who has connected to where we listen
         self._left: dict[int, Callable[[], None]] = {}  # by request: what is to be called when its link has ended
         self._is_copying = False  # our stdio is copied, as it could not be handed over
@@ -138,7 +137,7 @@ class Connector:
     def _start_command(self) -> None:
         ours, theirs = _packet_pair() if self._is_lossy and self._client.link.passes else socketpair()
         try:
-            self._pid = child.start(
+            pid = child.start(
                 self._transport.command,
                 theirs,
                 theirs,
@@ -150,7 +149,7 @@ class Connector:
             raise
         finally:
             os.close(theirs)
-        self._loop.on_exit(self._pid, self._exited)
+        self._child = Child(self._loop, pid, self._exited)
         self._attach((ours,))
 
     def _start_starter(self) -> None:
@@ -159,9 +158,15 @@ class Connector:
         words += ["--resume", str(self._patience), *(["--lossy"] if self._is_lossy else []), *words_of(self._policy)]
         command = fill_places(self._transport.command, [*words, "-"])
         self._log.debug(f"starting: {command}")
-        self._pid, self._leash = child.start_leashed(command)
+        # It listens, perhaps, and would keep the port: nothing but the leash tells it that we are gone.
+        leash = self._loop.shared(Leash)
+        null = os.open(os.devnull, os.O_RDONLY)
+        try:
+            pid = child.start(command, null, 2, own_session=True, leash=leash.open())
+        finally:
+            os.close(null)
+        self._child = Child(self._loop, pid, self._exited, group=True, leash=leash)
         self._link_over = ""
-        self._loop.on_exit(self._pid, self._exited)
 
     def _start_dialling(self) -> None:
         def opened(got: int | TransportError) -> None:
@@ -201,9 +206,8 @@ class Connector:
         except TransportError as error:
             self._fail(str(error))
             return
-        self._pid = device.pid
-        if self._pid:
-            self._loop.on_exit(self._pid, self._exited)
+        if device.pid:
+            self._child = Child(self._loop, device.pid, self._exited, group=True)
         if self._client.link.passes and (self._transport.kind == "serial" or not any(map(is_terminal, device.fds))):
             self._attach(device.fds)
             return
@@ -237,7 +241,7 @@ class Connector:
             keepalive=self._transport.keepalive,
             lent=int(self._transport.kind == STDIO),
             incoming=int(self._listener is not None or self._transport.kind == STDIO),
-            runs=int(self._pid > 0),
+            runs=int(self._child is not None),
             **fields_of(self._policy),
         )
         if peer:
@@ -281,10 +285,10 @@ class Connector:
         self._link_over = why
         if self._is_copying:
             return  # the farewell is on its way
-        if not self._pid:
+        if self._child is None:
             self._over("; ".join(filter(None, (why, self._exit))))
         else:
-            self._timer = self._loop.later(EXIT_TIME, self._terminate)
+            self._child.end(child.TERMINATE, EXIT_TIME)
 
     def _show(self, data: bytes, is_end: bool = False) -> None:
         """Log what the command has written before its link, line by line."""
@@ -300,10 +304,9 @@ class Connector:
                 self._log.warning(f"{self._transport}: output: (more lines are not shown)")
 
     def _exited(self, status: int) -> None:
-        self._pid = 0
-        self._let_go()
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._child is not None and self._transport.how == STARTER:
+            self._child.end(child.TERMINATE)  # what it has started
+        self._child = None
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
             self._exit = f"the command {how}{missing_tool(self._transport.command, status)}"
@@ -312,22 +315,10 @@ class Connector:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _let_go(self) -> None:
-        if self._leash >= 0:
-            os.close(self._leash)
-            self._leash = -1
-
-    def _terminate(self) -> None:
-        if self._leash >= 0:
-            self._let_go()
-        elif self._pid:
-            child.send_signal(self._pid, signal.SIGTERM)
-
     def kill(self) -> None:
         """End the command at once."""
-        self._let_go()
-        if self._pid:
-            child.send_signal(self._pid, signal.SIGKILL)
+        if self._child is not None:
+            self._child.kill()
 
     def _over(self, why: str) -> None:
         if not self._is_over:
@@ -353,14 +344,11 @@ class Connector:
             self._dial.cancel()
         if self._listener is not None:
             self._listener.close()
-        if self._pid and self._was_linked and self._leash < 0:
-            self._timer = self._timer or self._loop.later(EXIT_TIME, self._terminate)  # it has a farewell to pass on
-        else:
-            self._terminate()
-        if self._pid:
-            self._loop.later(KILL_TIME, self.kill)
-        else:
+        if self._child is None:
             self._over("")
+        else:  # what is linked has to pass on why that ends
+            self._child.end(child.TERMINATE, EXIT_TIME if self._was_linked else 0.0)
+            self._loop.later(KILL_TIME, self.kill)
         self._link_over = self._link_over or ""
 
 

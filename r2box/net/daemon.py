@@ -67,7 +67,7 @@ class Daemon:
         self.node.doubt = lambda attempt: Doubt(loop, self.node, attempt)
         self._done: Callable[[], None] | None = done
         self._drivers: dict[Link, Driver] = {}
-        self.exchange = Exchange(loop, log, self.node)
+        self.exchange = Exchange(loop, log, self.node, self.limits)
         self._guests: dict[Link, Guest] = {}
         self._watchers: dict[Guest, None] = {}
         self.admission = Admission(self.limits, self.memory, self.node.links, loop.now, self._cut)

@@ -61,15 +61,16 @@ class Device:
 
 
 def open_device(
-    transport: Transport, environment: Mapping[str, str] | None = None, with_stderr: bool = False
+    transport: Transport, environment: Mapping[str, str] | None = None, with_stderr: bool = False, leash: int = -1
 ) -> Device:
     """Open the device of `transport`, whose `how` is DEVICE.  TransportError says why it cannot be.
 
-    A command on a terminal gets `environment` added to its own; `with_stderr`, it writes its stderr there too.
+    A command on a terminal gets `environment` added to its own; `with_stderr`, it writes its stderr there too; `leash`
+    is as in `child.start`.
     """
     try:
         if transport.kind == "pty" and transport.command:
-            return _open_command(transport, environment or {}, with_stderr)
+            return _open_command(transport, environment or {}, with_stderr, leash)
         return _OPENERS[transport.kind](transport)
     except OSError as error:
         where = f"{error.filename}: " if error.filename and error.filename != transport.path else ""
@@ -140,7 +141,7 @@ def _set_line(fd: int, transport: Transport) -> None:
     termios.tcsetattr(fd, termios.TCSANOW, [iflag, oflag, cflag, lflag, speed, speed, cc])
 
 
-def _open_command(transport: Transport, environment: Mapping[str, str], with_stderr: bool) -> Device:
+def _open_command(transport: Transport, environment: Mapping[str, str], with_stderr: bool, leash: int) -> Device:
     """A command on a new terminal, which it has for its controlling one."""
     master, slave = os.openpty()
     try:
@@ -149,7 +150,7 @@ def _open_command(transport: Transport, environment: Mapping[str, str], with_std
         # A terminal becomes the controlling one of the session leader that opens it, and stays open meanwhile.
         opening = f"exec 0<>{os.ttyname(slave)} 1>&0{' 2>&0' if with_stderr else ''}\n"
         line = opening + shell_line(transport.command)
-        pid = child.start(line, slave, slave, environment=environment, own_session=True)
+        pid = child.start(line, slave, slave, environment=environment, own_session=True, leash=leash)
     except OSError:
         os.close(master)
         raise

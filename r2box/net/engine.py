@@ -12,6 +12,7 @@ import threading
 from ..errors import DaemonError, R2Error
 from . import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from .channel import close_all, socketpair
+from .child import WHOLE_TIME
 from .client import Client
 from .daemon import Daemon
 from .log import DEBUG, ERROR, INFO, WARNING, Log
@@ -232,7 +233,7 @@ class Offer(Part):
         self._leave()
 
     def _finish(self, done: Callable[[], None]) -> None:
-        self._server.end(done)
+        self._server.end(done, WHOLE_TIME)  # the process goes on, and would not reap them
 
 
 class _Words(Log):

@@ -22,15 +22,17 @@ from . import endpoint as ends
 from .channel import close_all, socketpair
 from .doubt import Doubt
 from .endpoint import GRACE, Endpoint
-from .guest import HANGUP_TIME, Guest, Incoming, Tunnel
+from .guest import HANGUP_TIME, Guest, Tunnel
 from .program import open_channel, program_pairs
 from .reserve import is_short
+from .starts import Incoming, Starts
 from .whole import WholeEndpoint, whole_pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..proto.limits import Limits
     from ..proto.stream import Stream
     from .log import Log
     from .loop import Loop
@@ -41,14 +43,13 @@ END_TIME = 1.0  # seconds that programs have to end when the daemon does
 class Exchange:
     """All tunnels and services of the guests of `node`."""
 
-    def __init__(self, loop: Loop, log: Log, node: Node) -> None:
+    def __init__(self, loop: Loop, log: Log, node: Node, limits: Limits) -> None:
         self.loop = loop
         self.log = log
         self.node = node
         self.endpoints: dict[Endpoint, Stream] = {}  # with their streams, also when those are over
         self.is_closed = False  # no new tunnels: the daemon is ending
-        self.incoming: set[Incoming] = set()
-        self._quiet: Callable[[], None] | None = None  # when the last program has ended
+        self.starts = Starts(node.address, limits)
 
     def end(self, why: str, done: Callable[[], None]) -> None:
         """Hang up on every program that serves a tunnel; done() when they have ended, or have had their time.
@@ -56,27 +57,13 @@ class Exchange:
         Until then the descriptors stay open, so that no program takes the end of this daemon for the end of its input.
         """
         self.is_closed = True
-        timer = self.loop.later(END_TIME, self._is_quiet)
+        timer = self.loop.later(END_TIME, self.starts.wait_no_longer)
 
         def quiet() -> None:
             timer.cancel()
             done()
 
-        self._quiet = quiet
-        for incoming in list(self.incoming):
-            incoming.hang_up(why)
-        if not self.incoming:
-            self._is_quiet()
-
-    def dropped(self, incoming: Incoming) -> None:
-        self.incoming.discard(incoming)
-        if not self.incoming:
-            self._is_quiet()
-
-    def _is_quiet(self) -> None:
-        quiet, self._quiet = self._quiet, None
-        if quiet is not None:
-            quiet()
+        self.starts.hang_up_all(why, quiet)
 
     def forget(self, guest: Guest) -> None:
         """A guest is gone, and its tunnels and services go too."""
@@ -87,6 +74,7 @@ class Exchange:
             tunnel.cancel()
         for channel in guest.failed:
             channel.close()
+        guest.starts.close()
         for incoming in list(guest.incoming.values()):
             incoming.end(Outcome(LOST, f"{self.node.address}: the server of this service went away"))
 
@@ -107,14 +95,6 @@ class Exchange:
             self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
             self.node.host.news("service-up", f"{self.node.address}/{name}", (), 0)
         guest.say(say.DONE, body.id)
-
-    def announce(self, incoming: Incoming, service: Service, origin: tuple[str, ...], fds: tuple[int, ...]) -> bool:
-        told = incoming.server.say(
-            say.INCOMING, incoming.id, fds, service=service.name, origin=origin, node=self.node.address
-        )
-        if not told:
-            incoming.end(Outcome(BUSY, f"{self.node.address}: the server of {SERVICE}{service.name} does not answer"))
-        return told
 
     def on_started(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         incoming = guest.incoming.get(body.id)
@@ -145,6 +125,10 @@ class Exchange:
         if self.is_closed:
             stream.close(Outcome(REFUSED, f"{self.node.address}: is shutting down"))
             return
+        why = self.starts.refusal(service, origin[0])
+        if why:
+            stream.close(Outcome(BUSY, why))
+            return
         try:
             _Relay(self, service, stream, origin)
         except OSError as error:
@@ -171,6 +155,9 @@ class Exchange:
             if service is not None and service.mode != body["mode"]:
                 why = describe_modes(service.mode)
                 raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} {why}")
+            why = self.starts.refusal(service) if service is not None else ""
+            if why:
+                raise RefusedError(why)
         except RefusedError:
             close_all(descriptors)
             raise
@@ -269,8 +256,8 @@ class Here(Tunnel):
         self._mine, theirs = make_pairs(how, service.mode)
         self._is_program = how == say.APART and service.mode == STREAM
         super().__init__(guest, body)
-        self._incoming = Incoming(exchange, service.owner, self)
-        exchange.announce(self._incoming, service, (guest.link.address,), theirs)
+        self._incoming = Incoming(exchange.starts, service, self, (guest.link.address,), theirs)
+        self._incoming.begin()
 
     def started(self, descriptors: tuple[int, ...]) -> None:
         if self.opened or self._runs != say.PROVIDES:
@@ -312,10 +299,10 @@ class _Relay:
             self._make_end(mine, ends.PROGRAM if service.runs == say.APART else ends.SOCKET)
         else:
             stream.far = _Early(self)
-        self._incoming = Incoming(exchange, service.owner, self)
+        self._incoming = Incoming(exchange.starts, service, self, origin, theirs, origin[0])
         name = SERVICE + service.name if service.name else "this node"
         exchange.log.debug(f"{exchange.node.address}: a tunnel from {format_path(origin)} to {name}")
-        exchange.announce(self._incoming, service, origin, theirs)
+        self._incoming.begin()
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
         channel = open_channel(self._exchange.loop, fds, kind == ends.PROGRAM and self._mode == STREAM)
@@ -327,9 +314,10 @@ class _Relay:
 
     def started(self, descriptors: tuple[int, ...]) -> None:
         """The server has taken it."""
-        if self._stream.close_received or self._is_started:
+        is_over = self._end is not None and self._end.is_over
+        if self._stream.close_received or self._is_started or is_over:
             close_all(descriptors)  # the far end was faster
-            if self._end is None:
+            if self._runs != say.APART:
                 self._incoming.drop()
             return
         self._is_started = True
@@ -359,15 +347,14 @@ class _Relay:
         """We accept; nobody tells us so."""
 
     def closed(self, outcome: Outcome) -> None:
-        """The tunnel is over.  After a failure the program is told before it sees the end of its input."""
+        """The tunnel is over.  After a failure the program is hung up on before it sees the end of its input."""
         assert self._end is not None
         self._exchange.endpoints.pop(self._end, None)
         if outcome.is_clean or not self._incoming.is_running:
             (self._end.channel.close if outcome.is_clean else self._end.channel.reset)()
-            self._incoming.drop()
         else:
-            self._incoming.hang_up(outcome.describe())
             self._exchange.loop.later(HANGUP_TIME, self._end.channel.close)
+        self._incoming.hang_up(outcome.describe() or "the tunnel is over")
 
     def hang_up(self, outcome: Outcome) -> None:
         """The far end went away before the server has answered."""

@@ -2,7 +2,8 @@
 
     Guest      one program, and all that goes when it goes
     Tunnel     a tunnel that it asked for
-    Incoming   a tunnel that it was told of as a server, and what to do when it answers
+
+(The tunnels that a guest serves are in `starts`.)
 """
 
 from __future__ import annotations
@@ -12,22 +13,17 @@ from ..proto.outcome import Outcome
 from ..proto.route import Message
 from .ferry import Ferry
 from .job import JobTable
+from .starts import StartQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any
 
     from ..proto.link import Link
     from .channel import Channel
-    from .exchange import Exchange
     from .loop import Loop
     from .report import Report
-
-    class Served(Protocol):
-        """What hears from the server of an Incoming."""
-
-        def started(self, descriptors: tuple[int, ...]) -> None: ...
-        def exited(self, outcome: Outcome) -> None: ...
+    from .starts import Incoming
 
 
 HANGUP_TIME = 5.0  # seconds that a program has to end after its tunnel failed, before it sees the end of its input
@@ -43,6 +39,7 @@ class Guest:
         self.attached: dict[int, Link] = {}
         self.tunnels: dict[int, Tunnel] = {}
         self.incoming: dict[int, Incoming] = {}
+        self.starts = StartQueue()
         self.watching: dict[int, int] = {}  # by the id of WATCH: events that it was too slow for
         self.failed: set[Channel] = set()  # of tunnels that failed
         self.jobs = JobTable()
@@ -117,44 +114,3 @@ class Tunnel:
 
     def halted(self, outcome: Outcome) -> None:
         """The program of its guest has ended."""
-
-
-class Incoming:
-    """A tunnel for a service of `server`, from its announcement to the exit of its program."""
-
-    __slots__ = ("_exchange", "_served", "_told", "id", "server")
-
-    def __init__(self, exchange: Exchange, server: Guest, served: Served) -> None:
-        self.server = server
-        self.id = server.next_id()
-        self._served = served
-        self._exchange = exchange
-        self._told = False  # to hang up
-        server.incoming[self.id] = self
-        exchange.incoming.add(self)
-
-    def started(self, descriptors: tuple[int, ...]) -> None:
-        self._served.started(descriptors)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the server has still to tell how it ended."""
-        return self.id in self.server.incoming
-
-    def hang_up(self, text: str) -> None:
-        """Have the server end the program."""
-        if self.is_running and not self._told:
-            self._told = True
-            self.server.say(say.HANGUP, self.id, text=text)
-
-    def end(self, outcome: Outcome) -> None:
-        """It has ended."""
-        if self.is_running:
-            self.drop()
-            self._served.exited(outcome)
-
-    def drop(self) -> None:
-        """Nothing more is to be heard of it."""
-        self.server.incoming.pop(self.id, None)
-        self._exchange.dropped(self)
-

@@ -32,9 +32,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
-    from typing import Any
+    from typing import Any, TypeVar
 
     Callback = Callable[[], object]
+    T = TypeVar("T")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -80,6 +81,7 @@ class Loop:
         self.pool = Pool()
         self.arena = Arena(self.pool)
         self.failed: Callable[[BaseException], None] | None = None  # for what a callback raises; None: let it out
+        self._shared: dict[Any, Any] = {}
 
     @staticmethod
     def now() -> float:
@@ -341,8 +343,17 @@ class Loop:
         """Return from `run` when the present round is done."""
         self.is_running = False
 
+    def shared(self, make: Callable[[Loop], T]) -> T:
+        """What all that runs on this loop shares: `make(loop)`, made once.  Its `close` is called by the loop's."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        found: T = self._shared[make]
+        return found
+
     def close(self) -> None:
         """Give everything back: descriptors, and signals to their former handlers."""
+        for one in self._shared.values():
+            one.close()
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         if self._wakeup is not None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from ..errors import R2Error, RefusedError, TransportError
 from ..proto import body as say
 from ..proto.address import SERVICE, format_path
+from ..proto.link import UP
 from ..proto.outcome import FAILED, Outcome
 from . import child
 from .channel import adopt, close_all
+from .child import Child
 from .client import checked
 from .dial import Dial
+from .leash import Leash
 from .scheme import DEVICE, INTERFACES, SERVE
 from .transport import COMMAND, Transport
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from .log import Log
     from .loop import Loop
 
-KILL_TIME = 1.5  # seconds that a program has to end after it was hung up on, when its server ends
-MAX_RUNNING = 8192  # programs at once: beyond, a host is not helped by one more
 
 
 class Server:
@@ -61,7 +61,9 @@ class Server:
         log.once(transport.note)
         self._runs = transport.how in (COMMAND, DEVICE) and transport.kind not in INTERFACES
         self._client: Client | None = None
-        self._running: dict[int, int] = {}  # tunnel: process
+        self._leash = loop.shared(Leash)
+        self._waiting: dict[int, tuple[say.Body, tuple[int, ...]]] = {}  # tunnel: what its program is to get
+        self._running: dict[int, Child] = {}  # tunnel: program
         self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
         self._dials: dict[int, Dial] = {}
         self._said = ""  # why the last connection could not be made, until one is
@@ -92,28 +94,47 @@ class Server:
         self._ready()
 
     def event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        """INCOMING or HANGUP."""
+        """INCOMING or HANGUP.
+
+        Programs are started one in a round of the loop, so that a HANGUP that came with its INCOMING is seen first.
+        """
+        if body.kind == say.INCOMING and self._runs:
+            if not self._waiting:
+                self._loop.soon(self._start_next)
+            self._waiting[body.id] = (body, descriptors)
+            return
         try:
             if body.kind == say.INCOMING:
-                self._incoming(body, descriptors)
+                self._incoming(body)
             elif body.kind == say.HANGUP:
                 self._hang_up(body.id, body["text"])
         finally:
             for fd in descriptors:
                 os.close(fd)
 
-    def _incoming(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        origin = format_path(body["origin"])
-        self._log.debug(f"{self.name or 'cmd'}: a tunnel from {origin}")
+    def _incoming(self, body: say.Body) -> None:
+        self._log.debug(f"{self.name or 'cmd'}: a tunnel from {format_path(body['origin'])}")
         if self.transport.kind in INTERFACES:
             self._give_interface(body.id)
-            return
-        if not self._runs:
+        else:
             self._dials[body.id] = Dial(self._loop, self.transport, lambda got: self._dialled(body.id, got))
+
+    def _start_next(self) -> None:
+        if not self._waiting:
             return
-        if len(self._running) + len(self._bridges) >= MAX_RUNNING:
-            self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: {MAX_RUNNING} programs run already"))
-            return
+        id_ = next(iter(self._waiting))
+        body, descriptors = self._waiting.pop(id_)
+        try:
+            if self._client is not None and self._client.link.state == UP:
+                self._start(body, descriptors)
+        finally:
+            close_all(descriptors)
+        if self._waiting:
+            self._loop.soon(self._start_next)
+
+    def _start(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        origin = format_path(body["origin"])
+        self._log.debug(f"{self.name or 'cmd'}: a tunnel from {origin}")
         environment = {
             "R2_ORIGIN": origin,
             "R2_SERVICE": self.name,
@@ -125,14 +146,23 @@ class Server:
             return
         try:
             pid = child.start(
-                self.transport.command, descriptors[0], descriptors[-1], environment=environment, own_session=True
+                self.transport.command,
+                descriptors[0],
+                descriptors[-1],
+                environment=environment,
+                own_session=True,
+                leash=self._leash.open(),
             )
         except OSError as error:
             self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: cannot be started: {error.strerror}"))
             return
-        self._running[body.id] = pid
         self._send(say.STARTED, body.id)
-        self._loop.on_exit(pid, lambda status: self._ended(body.id, status))
+        self._run(body.id, pid)
+
+    def _run(self, id: int, pid: int) -> None:
+        self._running[id] = Child(
+            self._loop, pid, lambda status: self._ended(id, status), group=True, leash=self._leash
+        )
 
     def _give_interface(self, id: int) -> None:
         """It is gone when the daemon, or who gets it from there, closes it."""
@@ -148,16 +178,17 @@ class Server:
         from .device import open_device
 
         try:
-            device = open_device(self.transport, environment, with_stderr=True)
-        except TransportError as error:
-            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error}"))
-            return
-        try:
             stream = adopt(tuple(os.dup(fd) for fd in descriptors))
         except OSError as error:
-            close_all(device.fds)
-            device.release()
             self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error.strerror}"))
+            return
+        try:
+            leash = self._leash.open() if self.transport.command else -1
+            device = open_device(self.transport, environment, with_stderr=True, leash=leash)
+        except (OSError, TransportError) as error:
+            stream.close()
+            why = error.strerror if isinstance(error, OSError) else error
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {why}"))
             return
 
         def ended(why: str) -> None:
@@ -174,14 +205,13 @@ class Server:
         self._bridges[id] = close
         self._send(say.STARTED, id)
         if device.pid:
-            self._running[id] = device.pid
-            self._loop.on_exit(device.pid, lambda status: self._ended(id, status))
+            self._run(id, device.pid)
 
     def _ended(self, id: int, status: int) -> None:
         del self._running[id]
         self._exited(id, Outcome(signal=-status) if status < 0 else Outcome(status=status))
-        if self._done is not None and not self._running:
-            self._done()
+        if not self._running:
+            self._leave()
 
     def _dialled(self, id: int, got: int | TransportError) -> None:
         del self._dials[id]
@@ -205,6 +235,10 @@ class Server:
         self._client.send(kind, id, (), descriptors, **fields)
 
     def _hang_up(self, id: int, why: str) -> None:
+        if id in self._waiting:
+            close_all(self._waiting.pop(id)[1])
+            self._exited(id, Outcome(FAILED, why))
+            return
         dial = self._dials.pop(id, None)
         if dial is not None:
             dial.cancel()
@@ -217,27 +251,38 @@ class Server:
                 self._exited(id, Outcome(FAILED, why))
         if id in self._running:
             self._log.debug(f"{self.name or 'cmd'}: hanging up: {why}")
-            child.hang_up(self._running[id])
+            self._running[id].end()
 
-    def end(self, done: Callable[[], None]) -> None:
-        """Hang up on everything that runs; done() when all of it has ended, which what ignores that is made to."""
+    def end(self, done: Callable[[], None], seconds: float = child.LEAVE_TIME) -> None:
+        """Hang up on everything that runs; done() when all of it has ended, or has had so many seconds.
+
+        What is left then is ended as long as this process goes on, and after that by the leash.
+        """
         self.hang_up_all()
         if self._running:
             self._done = done
-            self._loop.later(KILL_TIME, self.kill_all)
+            self._loop.later(seconds, self._leave)
         else:
             done()
 
     def hang_up_all(self) -> None:
+        """Begin to end everything.  What is left when this process ends is ended by the leash."""
+        for _, descriptors in self._waiting.values():
+            close_all(descriptors)
+        self._waiting.clear()
         for dial in self._dials.values():
             dial.cancel()
         for close in self._bridges.values():
             close()
-        for pid in self._running.values():
-            child.hang_up(pid)
-            child.hang_up(pid, signal.SIGCONT)
+        for program in self._running.values():
+            program.end()
 
     def kill_all(self) -> None:
         """Kill everything that runs."""
-        for pid in self._running.values():
-            child.hang_up(pid, signal.SIGKILL)
+        for program in self._running.values():
+            program.kill()
+
+    def _leave(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()

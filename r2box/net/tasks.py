@@ -7,13 +7,14 @@ A task runs once at a time for each name; what happens to that name meanwhile ma
 from __future__ import annotations
 
 import os
-import signal
 
 from ..proto import body as say
 from ..proto.address import format_path
 from ..proto.policy import fits
 from . import child
 from .asking import ask_all, names_of
+from .child import Child
+from .leash import Leash
 from .placeholders import fill
 
 TYPE_CHECKING = False
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     Run = tuple[Task, str, dict[str, str]]
 
 MAX_RUNNING = 64  # commands at once: a network that comes up is thousands of events
-KILL_TIME = 3.0  # seconds that they have to end when the node does
 ADDRESS = "addr"  # the placeholder
 
 
@@ -43,9 +43,11 @@ class Tasks:
         self._environment = {"R2_SOCKET": os.path.abspath(socket_path)}
         self._tasks = tasks
         self._client: Client | None = None
-        self._running: dict[tuple[int, str], int] = {}  # by task and name: the process
+        self._running: dict[tuple[int, str], Child] = {}  # by task and name
         self._waiting: dict[tuple[int, str], Run] = {}
         self._done: Callable[[], None] | None = None
+        self._is_ending = False
+        self._leash = loop.shared(Leash)
 
     def watch(self, client: Client) -> None:
         """Hear of events from the daemon behind `client`."""
@@ -86,7 +88,7 @@ class Tasks:
             self._match(task, body["what"], body["name"], body["path"])
 
     def _match(self, task: Task, event: str, name: str, path: tuple[str, ...]) -> None:
-        if event == task.event and fits(name, (task.name,)) and self._done is None:
+        if event == task.event and fits(name, (task.name,)) and not self._is_ending:
             more = {"R2_EVENT": event, "R2_NAME": name, "R2_PATH": format_path(path)}
             self._waiting[id(task), name] = (task, name, more)
             self._start()
@@ -103,36 +105,40 @@ class Tasks:
         self._log.debug(f"{more['R2_EVENT']} {name}: {command}")
         null = os.open(os.devnull, os.O_RDONLY)
         try:
-            pid = child.start(command, null, 2, environment={**self._environment, **more}, own_session=True)
+            environment = {**self._environment, **more}
+            pid = child.start(command, null, 2, environment=environment, own_session=True, leash=self._leash.open())
         except OSError as error:
             self._log.error(f"{command}: {error.strerror}")
             return
         finally:
             os.close(null)
-        self._running[key] = pid
-        self._loop.on_exit(pid, lambda status: self._ended(key, command, status))
+        self._running[key] = Child(
+            self._loop, pid, lambda status: self._ended(key, command, status), group=True, leash=self._leash
+        )
 
     def _ended(self, key: tuple[int, str], command: str, status: int) -> None:
         del self._running[key]
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
             self._log.warning(f"{command}: {how}")
-        if self._done is None:
+        if not self._is_ending:
             self._start()
         elif not self._running:
-            self._done()
+            self._leave()
 
     def end(self, done: Callable[[], None]) -> None:
-        """Run nothing more, and end what runs; then done()."""
+        """Run nothing more, and end what runs; done() when it has ended, or has had `child.LEAVE_TIME`."""
         self._done = done
+        self._is_ending = True
         self._waiting.clear()
-        for pid in self._running.values():
-            child.hang_up(pid)
+        for running in self._running.values():
+            running.end()
         if self._running:
-            self._loop.later(KILL_TIME, self._kill)
+            self._loop.later(child.LEAVE_TIME, self._leave)
         else:
-            done()
+            self._leave()
 
-    def _kill(self) -> None:
-        for pid in self._running.values():
-            child.hang_up(pid, signal.SIGKILL)
+    def _leave(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()

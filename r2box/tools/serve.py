@@ -32,7 +32,13 @@ COMMAND = Command(
     description=(
         "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
         "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
-        "node first), R2_SERVICE, R2_NODE and R2_SOCKET.  A tunnel that fails hangs up its command (SIGHUP).\n\n"
+        "node first), R2_SERVICE, R2_NODE and R2_SOCKET.\n\n"
+        "When a tunnel fails, or r2-serve or the daemon ends, the process group of its command gets SIGHUP, after 5 "
+        "seconds SIGTERM and after 5 more SIGKILL, also when r2-serve or the daemon was killed (a second SIGTERM to "
+        "r2-serve sends SIGKILL at once).  A command that exits by itself may leave processes behind; one that shall "
+        "outlive its tunnel in any case leaves the group (setsid(1)).\n\n"
+        "A service runs 1,024 commands at once, and those for one neighbour of the node are 512 at most.  A tunnel "
+        "beyond that is refused, and 'retry later' said.\n\n"
         "Stdin and stdout are two sockets.  A program made for inetd may write to its stdin too, and close its stdout; "
         "a filter may close its stdout and read on, which ends the output of the tunnel, after 2 seconds if nothing "
         "was written before.\n\n"
@@ -89,11 +95,7 @@ def main(args: Args) -> int:
         log.error(f"{path}: {why}")
         result["status"] = FAILED
         # Local tunnels have lost the daemon too: their r2-tunnel is to hear of it from us last, as an end of file.
-        loop.later(CLIENTS_FIRST, part)
-
-    def part() -> None:
-        server.hang_up_all()
-        loop.stop()
+        loop.later(CLIENTS_FIRST, lambda: server.end(loop.stop))
 
     def abort() -> None:
         server.kill_all()
