@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from r2box import __version__, config, index, manual, own  # noqa: E402
+from r2box.net import admission, driver, log  # noqa: E402
+from r2box.proto import neighbour, outbox  # noqa: E402
 
 # How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
 KINDS = {
@@ -29,6 +31,7 @@ KINDS = {
     "_patterns": "a list of patterns",
     "_event": "an event",
     "_target": "a path",
+    "_limit_for": "a number",
 }
 
 CONFIG_TEXT = (
@@ -46,6 +49,26 @@ CONFIG_TEXT = (
     "the whole path, and may hold the shell's * and ?: bob is bob and the programs on bob's node, bob/* is what comes "
     "through bob.",
 )
+
+# Limits that no key changes: they follow from the protocol, or from what a turn of the loop may take.
+FIXED = (
+    (f"{log.LineLimit.FIRST} log lines of a kind in {log.LineLimit.PERIOD:.0f} s",
+     "What neighbours cause more often is counted, and told in one line, so that nobody can fill a disk."),
+    (f"{admission.MAX_OWN} links",
+     "Pending links that programs of this host dial: each may keep a descriptor for 10 s."),
+    (f"{outbox.MAX_BACKLOG >> 20} MiB", "Control frames that wait to be sent on a link: a neighbour that does not read "
+     "them is not read from either."),
+    (f"{outbox.MAX_MESSAGES >> 10} KiB", "Messages that wait to be sent on a link: more are turned away, as every "
+     "origin that passes them through this node may send too many."),
+    (f"{driver.TURN * 1000:.0f} ms, {driver.WORK} units", "What one link may take of a turn of the loop: 10 links at "
+     "their worst then delay an echo by 10 ms. A unit is some 4 us; frames cost from 1 to 32."),
+    ("what is free", "Tunnels of one incoming link that leave by another, which is as many as that one has room for "
+     "besides, in number and in memory: so half of it is the most that one neighbour can take, and others find room."),
+    (f"{neighbour.MAX_HEARD} nodes, {neighbour.MAX_BYTES >> 20} MiB of names", "What a neighbour may tell of the "
+     "network: a table of the size of a large network, some 1 KiB a node."),
+    (f"{neighbour.RATE:.0f} entries a second", f"The same, after a first {neighbour.BURST} at once: a tenth of a "
+     f"processor. A neighbour that says more is not listened to for {neighbour.DEAF:.0f} s."),
+)  # fmt: skip
 
 CONFIG_EXAMPLES = (
     (
@@ -67,14 +90,17 @@ def config_page(date: str) -> str:
     limit = config.MAX_FILE >> 20
     parts = [manual.prose(text.format(limit=limit)) for text in CONFIG_TEXT]
     lines += [line for place, part in enumerate(parts) for line in (".Pp" if place else ".Sh DESCRIPTION", *part)]
-    for table in config.TABLES.values():
-        many = "There may be any number of these tables." if table.header.startswith("[[") else "Exactly one."
+    for name, table in config.TABLES.items():
+        only = "At most one." if name in config.OPTIONAL else "Exactly one."
+        many = "There may be any number of these tables." if table.header.startswith("[[") else only
         rows = []
-        for name, key in table.keys.items():
+        for word, key in table.keys.items():
             need = "required" if key.required is True else "optional"
             kind = KINDS[key.check.__qualname__.partition(".")[0]]  # some checks are made by a function of that name
-            rows.append((f"Cm {manual.words(name)}", [*manual.prose(f"({kind}, {need})"), *manual.prose(key.help)]))
+            rows.append((f"Cm {manual.words(word)}", [*manual.prose(f"({kind}, {need})"), *manual.prose(key.help)]))
         lines += [f".Ss {table.header}", *manual.prose(f"{table.help} {many}"), *manual.listing(rows)]
+    lines += [".Ss Fixed limits", *manual.prose("These are not set in a file:")]
+    lines += manual.listing((manual.words(head), manual.prose(text)) for head, text in FIXED)
     lines += manual.examples(CONFIG_EXAMPLES)
     lines += manual.see_also(["r2box(1)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-forward(1)", "r2dm(8)"])
     return "\n".join(lines) + "\n"

@@ -25,11 +25,14 @@ from .net.reach import check_length, expand
 from .net.scheme import CONNECT, FORWARD, SERVE
 from .net.tasks import ADDRESS
 from .net.transport import parse_transport, service_name
-from .net.units import PATIENCE, parse_patience
+from .net.units import PATIENCE, parse_patience, parse_size
 from .proto.address import BENCH, check_address, parse_path
 from .proto.body import EVENTS
+from .proto.limits import BYTES
+from .proto.limits import TABLE as LIMITS
 from .proto.policy import Policy
 from .records import Config, Conn, Forward, Serve, Task
+from .toml_lines import TOP, find_lines
 
 try:
     import tomllib  # type: ignore[import-not-found]
@@ -41,8 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    # (table, number of its header from 0, key or None for the header itself) -> line; see TOP for what has no table
-    Lines = dict[tuple[str, int, "str | None"], int]
+    from .toml_lines import Lines
 
 # Bytes.  Room for ten thousand links; what is larger is a mistake, and parsing takes many times its size in memory.
 MAX_FILE = 1 << 20
@@ -147,8 +149,20 @@ def _event(value: object, base: str) -> str:
     return text
 
 
+def _limit_for(name: str) -> Callable[[object, str], int]:
+    def _limit(value: object, base: str) -> int:
+        if isinstance(value, str) and LIMITS[name].unit == BYTES:
+            value = parse_size(value)
+        if type(value) is not int:
+            raise ValueError(f"must be a whole number, not {_kind(value)}")
+        return LIMITS[name].check(value)
+
+    return _limit
+
+
 # The header tells how many there may be: exactly one [table], any number of [[table]].  `keys` is {name: Key}.
 Table = namedtuple("Table", "header help keys")
+OPTIONAL = {"limits"}  # of the tables of which there is only one
 # `required` is True, False, or a function that makes the value from cmd where it is not written.
 Key = namedtuple("Key", "required check help")
 
@@ -207,6 +221,12 @@ TABLES = {
             "or unix-listen://PATH. A host that is missing is the loopback."),
         "target": Key(True, _target, "The service that each gets, as a path: bob/web, or any/web for the nearest."),
     }),
+    "limits": Table("[limits]", "Limits on what neighbours and clients may cost this node. Past one, that one thing is "
+        "refused, and all else goes on. A reload changes them at once; r2 status --limits shows how much is used. "
+        "A limit in bytes may be a text, such as 256MiB.", {
+        name: Key(False, _limit_for(name), f"{row.why} By default {row.shown}.")
+        for name, row in LIMITS.items()
+    }),
 }  # fmt: skip
 SPELLINGS = {"serve": {"addr": "name"}, "task": {"addr": "name"}}  # by table: other names of keys
 
@@ -241,7 +261,7 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         at = re.fullmatch(r"(.*) \(at (line \d+, column \d+)\)", what)
         raise ConfigFileError([f"{name}: {at[2]}: not TOML: {at[1]}" if at else f"{name}: not TOML: {what}"]) from None
     check = _Checker(data, name, base, find_lines(text))
-    own, conns, serves, tasks, forwards = (check.table(table) for table in TABLES)
+    own, conns, serves, tasks, forwards, limits = (check.table(table) for table in TABLES)
     check.strangers()
     check.modes(serves)
     check.twins("conn", "addr", conns)
@@ -271,6 +291,7 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         _policy(own[0]),
         own[0].get("bench", True),
         [Forward(it["listen"], it["target"], it["line"]) for it in forwards],
+        {name: limits[0][name] for name in LIMITS if name in limits[0]} if limits else {},
     )
 
 
@@ -295,12 +316,12 @@ class _Checker:
         """Check all of one table.  Return its records, less what is wrong."""
         value, header = self.data.get(table), TABLES[table].header
         many, form = header.startswith("[["), _form(table, value)
-        if value is None and not many:
+        if value is None and not many and table not in OPTIONAL:
             self.say(None, f"{header}: missing")
         elif value is not None and form != header:
             line = self.lines.get((table, 0, None)) or self.lines.get(("", TOP, table))
             self.say(line, f"{form}: must be written {header}, as there {'may be several' if many else 'is only one'}")
-        records = value if isinstance(value, list) else [value]
+        records = value if isinstance(value, list) else [value or {}]
         return [self.record(table, n, raw) for n, raw in enumerate(records)] if form != table else []
 
     def record(self, table: str, n: int, raw: dict[str, Any]) -> dict[str, Any]:
@@ -368,50 +389,6 @@ class _Checker:
                 self.say(line, f'{self.where(table, n)} {at}: "{value}" is already the {key} of {seen[value]}')
             elif value is not None:
                 seen[value] = f"[[{table}]] number {n + 1}" + (f" (line {line})" if line else "")
-
-
-# In place of a header's number: above the first header, and under one that `find_lines` cannot read, as [a.b].
-TOP, UNREAD = -1, -2
-
-# A string, a comment, or what lies between them.
-_TOKEN = re.compile(
-    r'''"""(?:\\.|[^\\])*?"{3,5}|"(?:\\.|[^"\\])*"|'''
-    r"""'{3}.*?'{3,5}|'[^']*'|#[^\n]*|[^"'#\[\]{}\n]+|.""",
-    re.DOTALL,
-)
-_HEAD = re.compile(r"""[ \t]*(\[{0,2})(?:[ \t]*(?:"([^"\\\n]*)"|'([^'\n]*)'|([A-Za-z0-9_-]+))[ \t]*(?=[]=]))?""")
-
-
-def find_lines(text: str) -> Lines:
-    """Find the line, from 1, of each plain `[table]`, `[[table]]` and `key =` of a valid TOML text.
-
-    tomllib tells the line of a syntax error but not that of a key.  What is not plain (inline tables, dotted keys,
-    escapes in names) is left out, as no line is better than a wrong one.
-    """
-    lines: Lines = {}
-    numbers: dict[str, int] = {}
-    table, number, depth, start, line, next_line = "", TOP, 0, 0, 1, 1
-    for token in _TOKEN.finditer(text + "\n"):
-        depth += (token[0] in "[{") - (token[0] in "]}")
-        next_line += token[0].count("\n")
-        if token[0] != "\n" or depth:
-            continue
-        head = _HEAD.match(text, start)  # it matches anything; its last group is the key, if it can be read
-        assert head is not None
-        assert head.lastindex is not None
-        key = head[head.lastindex] if head.lastindex > 1 else None
-        if key is not None and head[1]:
-            table, number = key, numbers.get(key, -1) + 1
-            numbers[table] = number
-            lines[table, number, None] = line
-        elif key is not None:
-            lines[table, number, key] = line
-        elif head[1]:
-            number = UNREAD
-            if "\\" in text[start : token.start()]:  # it may be any table: none that follows can be numbered
-                return {}
-        start, line = token.end(), next_line
-    return lines
 
 
 def _form(name: str, value: object) -> str:

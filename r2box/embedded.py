@@ -28,10 +28,11 @@ from .net.scheme import CONNECT, GATHER, LISTEN
 from .net.transport import STARTER, STDIO, parse_transport
 from .net.units import PATIENCE
 from .proto.address import check_address
+from .proto.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from .net.daemon import Daemon
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 class Node:
     """The node `address`.  With `socket`, a path, the tools and other programs reach it there too.
 
-    AddressError if `address` is none.  Nothing runs before `start` or `run`; a node that was stopped stays so.
+    `limits` are as in [limits] of r2.toml(5), but all of them numbers: `{"memory": 64 << 20}`.
+
+    AddressError if `address` is none, ValueError for a limit that cannot be.  Nothing runs before `start` or `run`; a
+    node that was stopped stays so.
 
     >>> with r2box.Node("alice", socket="alice.sock") as node:  # doctest: +SKIP
     ...     node.offer("date", "date -u")
@@ -51,10 +55,12 @@ class Node:
     ...     node.ping("bob")
     """
 
-    def __init__(self, address: str, *, socket: str | None = None) -> None:
+    def __init__(
+        self, address: str, *, socket: str | None = None, limits: Mapping[str, int] | None = None
+    ) -> None:
         self.address = check_address(address)
         self.socket = socket
-        self._engine = Engine(self.address, socket)
+        self._engine = Engine(self.address, socket, Limits(limits))
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Node:

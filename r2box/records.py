@@ -82,12 +82,13 @@ class Task(Record):
 
 class Config(Record):
     """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links, services, tasks and forwards,
-    what it tells and carries, whether it lets others measure the way to it (`bench`), its path.
+    what it tells and carries, whether it lets others measure the way to it (`bench`), its `limits` (those that are
+    set), its path.
 
     What a reload adds or removes is every Conn, Serve, Task and Forward of one that is not in the list of the other.
     """
 
-    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "tasks", "policy", "bench", "forwards", "path")
+    __slots__ = ("addr", "socket", "cmd", "conns", "serves", "tasks", "policy", "bench", "forwards", "limits", "path")
 
     def __init__(
         self,
@@ -101,8 +102,9 @@ class Config(Record):
         policy: Policy = EVERYTHING,
         bench: bool = True,
         forwards: list[Forward] | None = None,
+        limits: dict[str, int] | None = None,
     ) -> None:
         self.addr, self.socket, self.cmd = addr, socket, cmd
         self.conns, self.serves, self.tasks = conns, serves, tasks or []
-        self.forwards = forwards or []
+        self.forwards, self.limits = forwards or [], limits or {}
         self.policy, self.bench, self.path = policy, bench, path

@@ -20,6 +20,7 @@ from r2box.net.loop import Loop
 from r2box.proto import body as say
 from r2box.proto.advert import IDENTITY, Entry, Record, decode_reach, pack_reach
 from r2box.proto.greeting import Me
+from r2box.proto.limits import Limits
 from r2box.proto.link import Link
 from r2box.proto.outcome import Outcome
 from r2box.proto.route import Message
@@ -39,6 +40,8 @@ def claim(*path: str, cost: int = 0, services: Iterable[str] = ("echo",)) -> Ent
 class Liar:
     """The owner of `link`.  Tunnels that come are never answered, unless by `answer`; nor are messages, unless
     it `echoes`, or by `answers`."""
+
+    limits = Limits()
 
     def __init__(self, address: str, now: float, wake: Callable[[Link], None]) -> None:
         self.me = Me(address, os.urandom(16), software="liar")

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from r2box.proto import body as say
 from r2box.proto.address import parse_path
 from r2box.proto.greeting import Me
+from r2box.proto.limits import Limits
 from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.node import Node, Service
@@ -484,6 +485,8 @@ class Port:
 
 class Console:
     """A client of one station.  It is the `Owner` of its link."""
+
+    limits = Limits()
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh

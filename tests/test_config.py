@@ -15,10 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r2box import config
-from r2box.config import ConfigFileError, find_lines, load, parse_config
+from r2box.config import ConfigFileError, load, parse_config
 from r2box.errors import AddressError, ConfigError
 from r2box.net.shell import service_name
+from r2box.proto.limits import TABLE
 from r2box.records import Config, Conn, Forward, Serve
+from r2box.toml_lines import find_lines
 
 SELF = '[self]\naddr = "alice"\n'
 
@@ -368,7 +370,7 @@ REFUSED = {
     ),
     "a table far from any": (
         "[x]\n" + SELF,
-        ["line 1: [x]: unknown table (there are [self], [[conn]], [[serve]], [[task]], [[forward]])"],
+        ["line 1: [x]: unknown table (there are [self], [[conn]], [[serve]], [[task]], [[forward]], [limits])"],
     ),
     "a link in single brackets": (
         SELF + '[conn]\ncmd = ""',
@@ -389,8 +391,23 @@ REFUSED = {
         'conn = 3\n[""]\nconn = 4\n' + SELF,
         [
             "line 1: conn: must be written [[conn]], as there may be several",
-            "line 2: ['']: unknown table (there are [self], [[conn]], [[serve]], [[task]], [[forward]])",
+            "line 2: ['']: unknown table (there are [self], [[conn]], [[serve]], [[task]], [[forward]], [limits])",
         ],
+    ),
+    "limits that cannot be": (
+        SELF + '[limits]\npendng = 1\nlinks = 0\nopens = "9"\nstreams = 9999999\nmemory = "1MB"\nsessions = true\n',
+        [
+            "line 4: [limits] pendng: unknown key (did you mean pending?)",
+            "line 5: [limits] links: must be from 1 to 1048576, not 0",
+            "line 6: [limits] opens: must be a whole number, not text",
+            "line 7: [limits] streams: must be from 1 to 1048576, not 9999999",
+            "line 8: [limits] memory: '1MB' is not a size: a number with KiB, MiB or GiB behind it, such as 256MiB",
+            "line 9: [limits] sessions: must be a whole number, not true or false",
+        ],
+    ),
+    "several tables of limits": (
+        SELF + "[[limits]]\nlinks = 1\n",
+        ["line 3: [[limits]]: must be written [limits], as there is only one"],
     ),
     "links that are no tables": (
         'conn = ["socat - x"]\n' + SELF,
@@ -430,6 +447,13 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
         "line 8: [[conn]] number 2: cmd: missing",
         "[self] addr: missing",
     ]
+
+
+def test_every_limit_is_a_key() -> None:
+    text = "".join(f"{name} = {row.default + 1}\n" for name, row in TABLE.items())
+    assert parse(f"{SELF}[limits]\n{text}").limits == {name: row.default + 1 for name, row in TABLE.items()}
+    assert parse(SELF + '[limits]\nmemory = "64MiB"\n').limits == {"memory": 64 << 20}
+    assert parse(SELF + "[limits]\n").limits == parse(SELF).limits == {}
 
 
 def test_the_name_of_the_file_is_told_as_it_was_given() -> None:

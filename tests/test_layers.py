@@ -34,10 +34,10 @@ PROTO = [
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.
-ASIDE = {"__init__", "command", "config", "manual", "records", "usage"}
+ASIDE = {"__init__", "command", "config", "manual", "records", "toml_lines", "usage"}
 ASIDE_USES = {
     "__init__": {"service", "library", "embedded"}, "command": {"net"},
-    "config": {"command", "proto", "net", "records"},
+    "config": {"command", "proto", "net", "records", "toml_lines"}, "toml_lines": set(),
     "records": {"proto", "net"}, "manual": {"command", "usage"}, "usage": {"command"},
 }  # fmt: skip
 MAY_USE_ASIDE = {

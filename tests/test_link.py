@@ -12,7 +12,7 @@ from test_wire import decode_all, mutate, slices
 
 from r2box.proto import body as say
 from r2box.proto import link as links
-from r2box.proto import wire
+from r2box.proto import stream_table, wire
 from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.link_collision import PROBE
 from r2box.proto.memory_limit import MemoryLimit
@@ -470,22 +470,32 @@ def test_a_second_accept() -> None:
 
 
 def test_too_many_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "MAX_STREAMS", 50)
+    """Past the limit a tunnel is refused; who leaves off closing what was refused is no neighbour."""
+    monkeypatch.setattr(stream_table, "MAX_ROUTES", 100)
     mesh = Mesh()
     alice, client = bystander(mesh)
+    alice.node.limits.change({"streams": 20})
+    alice.serve("stall", lambda program: setattr(program, "reads", False))
     raw = Raw(alice).up()
-    for label in range(100):
-        raw.say((wire.OPEN, 2 * label + 2, open_payload()))
+    for label in range(20):
+        raw.say((wire.OPEN, 2 * label + 2, open_payload("stall")))
+    assert all(kind != wire.CLOSE for kind, _, _ in raw.listen())
+    for label in range(20, 100):
+        raw.say((wire.OPEN, 2 * label + 2, open_payload("stall")))
+    closed = [frame for frame in raw.listen() if frame[0] == wire.CLOSE]
+    assert len(closed) == 80
+    assert decode_outcome(closed[0][2]).text == "alice: 20 tunnels are open on this link already; retry later"
     assert raw.link.state == UP
-    raw.say((wire.OPEN, 1000, open_payload()))
+    raw.say((wire.OPEN, 1000, open_payload("stall")))
     assert raw.farewell() == "more than 100 routes"
     still_there(client)
 
 
-def test_a_full_link_refuses_one_tunnel_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both sides may open their last tunnel at the same moment."""
-    monkeypatch.setattr(links, "MAX_STREAMS", 20)
+def test_a_full_link_refuses_one_tunnel_and_no_more() -> None:
+    """Each side has tunnels of its own."""
     mesh, alice, bob = pair()
+    for station in (alice, bob):
+        station.node.limits.change({"streams": 20})
     carl = mesh.station("carl")
     mesh.join(carl, alice)
     mesh.idle()

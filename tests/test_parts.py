@@ -19,6 +19,7 @@ from r2box.net.driver import FAREWELL
 from r2box.net.log import Log
 from r2box.net.loop import Loop
 from r2box.proto import body as say
+from r2box.proto.limits import Limits
 from r2box.proto.packet import SYNC
 from r2box.tools.manager import Manager
 
@@ -193,7 +194,7 @@ class Lent:
     def __init__(self) -> None:
         self.loop = Loop()
         self.ended = False
-        self.daemon = Daemon(self.loop, "alice", Log("r2d", -1), self._over)
+        self.daemon = Daemon(self.loop, "alice", Log("r2d", -1), self._over, Limits())
         ours, theirs = socketpair()
         self.daemon.adopt_client(theirs)
         lent, far = socket.socketpair()

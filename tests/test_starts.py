@@ -202,7 +202,7 @@ def test_a_server_that_does_not_read_costs_its_tunnels_alone() -> None:
     server.answers = False
     tunnels[0].started(())
     assert [outcome.text for outcome in server.outcomes] == ["bob: the server of service/x does not answer"] * 500
-    assert server.limits.used["programs"] == STARTING
+    assert server.limits.used("programs") == STARTING
 
 
 def test_a_server_that_leaves_is_asked_for_nothing_more() -> None:
@@ -212,7 +212,7 @@ def test_a_server_that_leaves_is_asked_for_nothing_more() -> None:
     for tunnel in tunnels:
         tunnel.end(Outcome())
     assert len(server.asked) == STARTING
-    assert server.limits.used["programs"] == 0
+    assert server.limits.used("programs") == 0
 
 
 def test_programs_of_a_service_and_of_a_neighbour_are_limited() -> None:
@@ -229,7 +229,7 @@ def test_programs_of_a_service_and_of_a_neighbour_are_limited() -> None:
     assert server.starts.refusal(server.service)  # it runs until it has ended
     tunnels[0].end(Outcome())
     assert not server.starts.refusal(server.service, "alice")
-    assert (server.limits.used["programs"], server.limits.peak["programs"]) == (3, 4)
+    assert (server.limits.used("programs"), server.limits.peak["programs"]) == (3, 4)
 
 
 # -- the leash --------------------------------------------------------------------------------------------------------

@@ -11,12 +11,16 @@ suspended without tunnels, the one that has waited longest first; then the one t
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..errors import BusyError
+from ..proto.limits import LINKS_SHARE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from ..proto.allowance import RequestLimit
     from ..proto.limits import Limits
     from ..proto.link import Link
     from ..proto.memory_limit import MemoryLimit
@@ -44,6 +48,46 @@ class Admission:
         self._incoming: dict[Link, tuple[str, float]] = {}  # with their source and since when; the oldest first
         self._own: dict[Link, None] = {}
         self._suspended: dict[Link, None] = {}  # waiting longest first
+        limits.measures.update(self._measures())
+        self.change(dict(limits))
+
+    def change(self, changes: Mapping[str, int]) -> None:
+        """From now on the defaults with `changes` hold, for all of the node.  ValueError if one of them cannot be."""
+        self._limits.change(changes)
+        self._memory.limit = int(self._limits["memory"] * LINKS_SHARE)
+
+    def _measures(self) -> dict[str, Callable[[], int]]:
+        """How much is in use: the most of one link, for what each may have."""
+
+        def most(of: Callable[[Link], int]) -> Callable[[], int]:
+            return lambda: max(map(of, self._links.values()), default=0)
+
+        def recent(of: Callable[[Link], RequestLimit | None]) -> Callable[[], int]:
+            def count(link: Link) -> int:
+                limit = of(link)
+                return limit.recent(self._now()) if limit is not None else 0
+
+            return most(count)
+
+        return {
+            "pending": lambda: len(self._incoming),
+            "pending-per-source": lambda: max(self._sources().values(), default=0),
+            "links": lambda: len(self._links),
+            "sessions": lambda: len(self._suspended),
+            "streams": most(lambda link: link.streams.used),
+            "opens": recent(lambda link: link.opens),
+            "relays": recent(lambda link: link.relays),
+            "requests": recent(lambda link: link.requests),
+            "memory": self._measure_memory,
+        }
+
+    def _measure_memory(self) -> int:
+        self._limits.note("memory", self._memory.peak)
+        return self._memory.used
+
+    def _sources(self) -> Counter[str]:
+        """How many links are pending from each source that is known."""
+        return Counter(source for source, _ in self._incoming.values() if source)
 
     @property
     def pending(self) -> tuple[Link, ...]:
@@ -65,7 +109,7 @@ class Admission:
         self._incoming[link] = source, self._now()
         self._limits.note("pending", len(self._incoming))
         if source:
-            self._limits.note("pending-per-source", sum(it == source for it, _ in self._incoming.values()))
+            self._limits.note("pending-per-source", self._sources()[source])
 
     def _make_room(self, source: str) -> None:
         places = self._limits["pending"]

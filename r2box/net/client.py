@@ -9,6 +9,7 @@ from ..errors import DaemonError, RefusedError, TransportError, WireError
 from ..proto import body as say
 from ..proto.attached import LOST
 from ..proto.greeting import Me
+from ..proto.limits import Limits
 from ..proto.link import UP, Link
 from ..proto.outcome import BUSY, Outcome
 from ..proto.pulse import BY_NEIGHBOUR, BY_TIMEOUT
@@ -57,6 +58,8 @@ class Client:
     A name that the daemon does not know is asked for again for up to `wait` seconds, as long as the daemon says that
     its links are just being made.
     """
+
+    limits = Limits()  # the defaults, for all
 
     def __init__(
         self,

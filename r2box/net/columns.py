@@ -74,6 +74,11 @@ def detail(row: Row) -> str:
     return f"at {row['where']}" if row["where"] else row["reason"] or "-"
 
 
+def _amount(title: str, field: str) -> Column:
+    """Bytes with their unit, or a count."""
+    return Column(title, lambda row: format_size(row[field]) if row["unit"] == "bytes" else str(row[field]), NUMBER)
+
+
 COLUMNS: dict[str, dict[str, Column]] = {
     "link": {
         "address": _name("LINK", "address"),
@@ -122,6 +127,13 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "age": _span("AGE", "age"),
         "client": _text("CLIENT", "client"),
         "pid": Column("PID", lambda row: str(row["pid"] or "-"), NUMBER),
+    },
+    "limit": {
+        "name": _name("NAME", "name"),
+        "limit": _amount("LIMIT", "limit"),
+        "used": _amount("USED", "used"),
+        "peak": _amount("PEAK", "peak"),
+        "unit": _text("UNIT", "unit"),
     },
 }
 

@@ -15,7 +15,6 @@ from ..proto import body as say
 from ..proto.address import check_address
 from ..proto.carrier import Carrier
 from ..proto.greeting import Me
-from ..proto.limits import LINKS_SHARE, Limits
 from ..proto.link import DOWN, Link
 from ..proto.memory_limit import MemoryLimit
 from ..proto.node import Node, Service
@@ -34,7 +33,7 @@ from .guest import Guest
 from .opening import Opening
 from .packets import PacketDriver
 from .peer import peer_address
-from .report import Report
+from .report import Report, limit_lines
 from .rules import policy_in
 from .units import format_duration
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from ..proto.limits import Limits
     from ..proto.stream import Stream
     from .log import Log
     from .loop import Loop, Timer
@@ -58,12 +58,11 @@ MAX_WATCHES = 16  # by one client: it needs one
 class Daemon:
     """The node `address`.  `done()` is called when it has ended.  It is the `Host` of its Node."""
 
-    def __init__(self, loop: Loop, address: str, log: Log, done: Callable[[], None]) -> None:
-        self.loop = loop
-        self.log = log
-        self.limits = Limits()
-        self.memory = MemoryLimit(int(self.limits["memory"] * LINKS_SHARE))
-        self.node = Node(Me(check_address(address), os.urandom(16), software=f"r2box {__version__}"), self)
+    def __init__(self, loop: Loop, address: str, log: Log, done: Callable[[], None], limits: Limits) -> None:
+        self.loop, self.log = loop, log
+        self.limits, self.memory = limits, MemoryLimit()
+        me = Me(check_address(address), os.urandom(16), software=f"r2box {__version__}")
+        self.node = Node(me, self, self.limits)
         self.node.doubt = lambda attempt: Doubt(loop, self.node, attempt)
         self._done: Callable[[], None] | None = done
         self._drivers: dict[Link, Driver] = {}
@@ -298,12 +297,13 @@ class Daemon:
 
     def _on_status(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
+        if body["limits"]:
+            guest.say(say.STATUS_IS, body.id, address=self.node.address, limits=limit_lines(self.limits))
+            return
         if not body["start"]:
             links = (*self.node.links.values(), *self.admission.pending)
-            guests = self._guests.values()
-            guest.report = Report(self._drivers, links, guests, self.exchange.endpoints, self.node.services)
-            if body["clients"]:
-                guest.report.add_clients()
+            ends, guests, services = self.exchange.endpoints, self._guests.values(), self.node.services
+            guest.report = Report(self._drivers, links, guests, ends, services, bool(body["clients"]))
         if guest.report is None:
             raise RefusedError(f"{self.node.address}: a report is read from its beginning")
         page = guest.report.page(body["start"], self.loop.now())

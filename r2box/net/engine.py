@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ..proto import body as say
+    from ..proto.limits import Limits
     from .transport import Transport
 
     T = TypeVar("T")
@@ -35,9 +36,10 @@ END_TIME = 5.0  # seconds for the commands of links and services to end after th
 class Engine:
     """The node `address`, with a control socket at the path `socket` if there is one."""
 
-    def __init__(self, address: str, socket: str | None) -> None:
+    def __init__(self, address: str, socket: str | None, limits: Limits) -> None:
         self.address = address
         self.socket = socket
+        self._limits = limits
         self.path = socket or os.devnull  # what R2_SOCKET says to commands: there, no daemon is
         self.log = _Words("r2box", DEBUG)
         self.is_ending = False  # as it was asked to
@@ -60,7 +62,7 @@ class Engine:
             loop = Loop()
             loop.takes_signals = False
             loop.failed = self.log.bug
-            daemon = Daemon(loop, self.address, self.log, self._daemon_ended)
+            daemon = Daemon(loop, self.address, self.log, self._daemon_ended, self._limits)
             try:
                 if self.socket is not None:
                     daemon.listen(self.socket)

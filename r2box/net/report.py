@@ -16,6 +16,7 @@ What a tunnel is stalled on, the first of these that is true:
 from __future__ import annotations
 
 from ..proto import body as say
+from ..proto.limits import TABLE
 from ..proto.link import Link
 from ..proto.node import Service
 from ..proto.stream import Nobody, Stream
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
+    from ..proto.limits import Limits
     from .driver import Driver
     from .endpoint import Endpoint
 
@@ -37,7 +39,8 @@ MAX_ITEMS = 1000  # looked at for one page, some of which are nothing to tell of
 
 
 class Report:
-    """All links, the tunnels on them, and all jobs, at one moment.  `ends` are the endpoints with their streams."""
+    """All links, the tunnels on them, and all jobs, at one moment, and with `clients` the programs on the control
+    socket.  `ends` are the endpoints with their streams."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Report:
         guests: Iterable[Guest],
         ends: dict[Endpoint, Stream],
         services: Mapping[str, Service],
+        clients: bool = False,
     ) -> None:
         self._drivers = drivers
         self._clients = {guest.link.address: guest for guest in guests}
@@ -58,10 +62,8 @@ class Report:
         for guest in self._clients.values():
             self._items += guest.jobs.records.values()
         self._items += services.values()
-
-    def add_clients(self) -> None:
-        """Tell of the programs on the control socket too."""
-        self._items += self._clients.values()
+        if clients:
+            self._items += self._clients.values()
 
     def page(self, start: int, now: float) -> dict[str, Any]:
         """The fields of STATUS_IS from item number `start` on."""
@@ -194,6 +196,16 @@ def stalled_on(stream: Stream, end: Endpoint | None) -> int:
     if any(not one.credit for one in ready):
         return say.CREDIT
     return say.TURN if any(one.queued for one in ready) else say.FREE
+
+
+def limit_lines(limits: Limits) -> tuple[bytes, ...]:
+    """All limits, for one page of STATUS_IS."""
+    return tuple(
+        say.LIMIT.encode(
+            name=name, limit=limits[name], used=limits.used(name), peak=limits.peak[name], unit=row.unit, why=row.why
+        )
+        for name, row in TABLE.items()
+    )
 
 
 def _ms(seconds: float) -> int:

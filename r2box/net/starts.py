@@ -65,6 +65,8 @@ class Starts:
         self.incoming: set[Incoming] = set()
         self._of_service: Counter[Service] = Counter()  # programs
         self._of_neighbour: Counter[str] = Counter()
+        limits.measures["programs"] = lambda: max(self._of_service.values(), default=0)
+        limits.measures["programs-per-neighbour"] = lambda: max(self._of_neighbour.values(), default=0)
         self._emptied: Callable[[], None] | None = None
 
     def refusal(self, service: Service, neighbour: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 PATIENCE = 600  # seconds that the tunnels of a link wait for another transport after a cut, unless something is said
 MAX_DURATION = 366 * 86400.0  # seconds; what is longer is a mistake, and some timers of the system end there
 
@@ -35,6 +36,15 @@ def format_duration(seconds: float) -> str:
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
     return f"{seconds:g}s"
+
+
+def parse_size(text: str) -> int:
+    """The bytes that `text` stands for: a number with KiB, MiB or GiB behind it.  ValueError for anything else."""
+    digits = text.rstrip("KMGiB ")
+    unit = text[len(digits) :].strip()
+    if unit not in SIZES or not (digits.isascii() and digits.isdigit()):
+        raise ValueError(f"{text!r} is not a size: a number with KiB, MiB or GiB behind it, such as 256MiB")
+    return int(digits) * SIZES[unit]
 
 
 def format_size(count: float) -> str:

@@ -27,7 +27,7 @@ STALLS = ("nothing", "its reader", "credit", "link", "transport", "service")
 
 # (field, type, meaning), as `Command` wants them
 LINK_JSON = [
-    ("kind", "text", '"link"; "tunnel" and "job" are below'),
+    ("kind", "text", '"link"; "tunnel", "job" and "limit" are below'),
     ("address", "text", "the neighbour; empty as long as it is unknown"),
     ("state", "text", 'one of "up", "suspended" (it was cut and waits for another transport) and "handshake"'),
     ("reason", "text", "why it is suspended; empty if it is not"),
@@ -78,14 +78,29 @@ JOB_JSON = [
     ("pid", "integer", "its process; 0 where the system does not say"),
 ]
 
+LIMIT_JSON = [
+    ("kind", "text", '"limit", with --limits'),
+    ("name", "text", "its key in [limits] of r2.toml(5)"),
+    ("limit", "integer", "how much there may be"),
+    ("used", "integer", "how much there is; of what each link, service or neighbour may have, the most that one has"),
+    ("peak", "integer", "the most that there was since the node was started"),
+    ("unit", "text", 'what is counted, such as "links" or "bytes"; "a second": it is a rate'),
+    ("why", "text", "what it is for, and what happens when it is reached"),
+]
+
 MAX_ROWS = 200_000  # that are taken from one daemon
 PATIENCE = 10.0  # seconds for an answer
 
 
 def fetch(
-    client: Client, path: tuple[str, ...], done: Callable[[str, list[Row]], None], clients: bool = False
+    client: Client,
+    path: tuple[str, ...],
+    done: Callable[[str, list[Row]], None],
+    clients: bool = False,
+    limits: bool = False,
 ) -> None:
-    """All rows, page by page: done(the node's address, rows); those of `clients` only where they are asked for.
+    """All rows, page by page: done(the node's address, rows).  Those of `clients` come only where they are asked for;
+    where `limits` are, nothing else does.
 
     RefusedError if there is no answer, or it is none.
     """
@@ -101,6 +116,7 @@ def fetch(
             rows.extend(_tunnel(say.ROUTE.decode(line)) for line in body["tunnels"])
             rows.extend(_job(say.JOB_LINE.decode(line)) for line in body["jobs"])
             rows.extend({"kind": "client", **say.CLIENT_LINE.decode(line)} for line in body["clients"])
+            rows.extend({"kind": "limit", **say.LIMIT.decode(line)} for line in body["limits"])
             if start < body["next"] and len(rows) < MAX_ROWS:
                 ask_for(body["next"])
             else:
@@ -109,7 +125,7 @@ def fetch(
         def missed() -> None:
             raise RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s")
 
-        id_ = client.request(say.STATUS, page, path, start=start, clients=int(clients))
+        id_ = client.request(say.STATUS, page, path, start=start, clients=int(clients), limits=int(limits))
         timer = client.loop.later(PATIENCE, missed)
 
     ask_for(0)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .limits import Limits
+
 
 class Allowance:
     """`rate` a second, and `burst` at most at once; the numbers are of whatever is counted."""
@@ -31,17 +35,28 @@ ORIGIN_SHARE = 1 / 2  # of what a neighbour may ask for, for each origin behind 
 
 
 class RequestLimit:
-    """Requests a second of one neighbour, and of each origin behind it, which must not use up what others need."""
+    """Requests a second of one neighbour, and of each origin behind it, which must not use up what others need: at most
+    `limits[name]`, and `burst` at once."""
 
-    __slots__ = ("_all", "_burst", "_origins", "_rate")
+    __slots__ = ("_all", "_burst", "_count", "_limits", "_name", "_origins", "_rate", "_second", "_were")
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._all = Allowance(rate, burst, now)
+    def __init__(self, limits: Limits, name: str, burst: float, now: float) -> None:
+        self._limits = limits
+        self._name = name
+        self._burst = burst
+        self._second = int(now)
+        self._count = self._were = 0  # taken in this second, and in the one before
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._rate = self._limits[self._name]
+        self._all = Allowance(self._rate, self._burst, now)
         self._origins: dict[tuple[str, ...], Allowance] = {}  # seen longest ago first
 
     def take(self, origin: tuple[str, ...], now: float) -> bool:
         """Whether one more request may come by `origin` (nearest first); if not, nothing is taken."""
+        if self._rate != self._limits[self._name]:
+            self._begin(now)
         if len(origin) > 2:  # not of the neighbour itself or a program there
             key = origin[:2]
             own = self._origins.pop(key, None) or Allowance(ORIGIN_SHARE * self._rate, ORIGIN_SHARE * self._burst, now)
@@ -50,4 +65,20 @@ class RequestLimit:
             self._origins[key] = own
             if not own.take(1.0, now):
                 return False
-        return self._all.take(1.0, now)
+        if not self._all.take(1.0, now):
+            return False
+        self._turn(now)
+        self._count += 1
+        self._limits.note(self._name, self._count)
+        return True
+
+    def _turn(self, now: float) -> None:
+        passed = int(now) - self._second
+        if passed:
+            self._were, self._count = (self._count if passed == 1 else 0), 0
+            self._second += passed
+
+    def recent(self, now: float) -> int:
+        """How many were taken in this second or the one before, whichever had more."""
+        self._turn(now)
+        return max(self._count, self._were)

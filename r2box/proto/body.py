@@ -88,8 +88,8 @@ BODIES = {
     LEAVE: Fields("LEAVE"),
     NETWORK: Fields("NETWORK", after=(1, "text"), name=(2, "text"), service=(3, "text")),
     WATCH: Fields("WATCH"),
-    # `clients`: the programs on the control socket too
-    STATUS: Fields("STATUS", start=(1, "uint"), clients=(2, "uint")),
+    # `clients`: the programs on the control socket too; `limits`: these alone
+    STATUS: Fields("STATUS", start=(1, "uint"), clients=(2, "uint"), limits=(3, "uint")),
     # `number` tells the jobs of a client apart; `job` and `state` are of `net.job`; `where`: where it listens; `next`:
     # milliseconds until the next attempt; `tries`: attempts that failed in a row.
     JOB: Fields(
@@ -114,7 +114,7 @@ BODIES = {
     ),
     STATUS_IS: Fields(
         "STATUS_IS", links=(1, "each"), tunnels=(2, "each"), next=(3, "uint"), address=(4, "text"), jobs=(5, "each"),
-        clients=(6, "each"),
+        clients=(6, "each"), limits=(7, "each"),
     ),
 }
 
@@ -150,6 +150,10 @@ JOB_LINE = Fields(
 )
 # And one about a client: its process, 0 while unknown, and the command line of that.
 CLIENT_LINE = Fields("client", client=(1, "text"), pid=(2, "uint"), command=(3, "text"), software=(4, "text"))
+# And one about a limit on what others may cost: `used` now, and at most so far (`peak`), of `limit`.
+LIMIT = Fields(
+    "limit", name=(1, "text"), limit=(2, "uint"), used=(3, "uint"), peak=(4, "uint"), unit=(5, "text"), why=(6, "text")
+)
 
 MAX_LISTING = MAX_CONTROL // 2  # a page of a listing; the next one is asked for with `start`
 

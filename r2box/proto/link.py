@@ -24,7 +24,7 @@ from .pulse import BY_NEIGHBOUR, BY_US, KEEPALIVE, Pulse
 from .route import decode_message, encode_message
 from .sender import MAX_ROOM, Sender, check_mark
 from .stream import Stream
-from .stream_table import MAX_STREAMS, StreamTable
+from .stream_table import StreamTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -272,16 +272,16 @@ class Link:
             raise WireError("an OPEN with a label of the receiver's")
         if route in self.streams:
             raise WireError("an OPEN on a label that is in use")
-        if len(self.streams) >= 2 * MAX_STREAMS:  # twice: both sides may open their last ones at the same time
-            raise WireError(f"more than {2 * MAX_STREAMS} routes")
+        if self.streams.is_overrun:
+            raise WireError(f"more than {len(self.streams)} routes")
         fields = wire.OPEN_FIELDS.decode(payload)
-        has_room = self.streams.has_room
+        why = self.streams.refusal
         stream = self.streams.take(route)
         stream.on_window(fields["window"])
-        if has_room:
-            self.owner.link_open(self, stream, fields)
+        if why:
+            stream.close(Outcome(BUSY, f"{self.me.address}: {why}; retry later"))
         else:
-            stream.close(Outcome(BUSY, f"{self.me.address}: no memory for more tunnels on this link; retry later"))
+            self.owner.link_open(self, stream, fields)
 
     def _on_message(self, payload: Buffer) -> None:
         message, count = decode_message(payload)
@@ -368,7 +368,7 @@ class Link:
 
     def open(self, payload_fields: dict[str, Any]) -> Stream | None:
         """A new route to this neighbour, with the fields of its OPEN but the window; None if there are too many."""
-        if self.state != UP or len(self.streams) >= MAX_STREAMS or self.is_backlogged:
+        if self.state != UP or self.is_backlogged or not self.streams.may_open:
             return None
         stream = self.streams.open()
         self.control(wire.OPEN, stream.route, wire.OPEN_FIELDS.encode(**payload_fields, window=stream.first_grant()))

@@ -146,9 +146,9 @@ class Node:
         elif not self._collision.up(link):
             return
         else:
-            link.opens = RequestLimit(self.limits["opens"], OPENS_AT_ONCE, link.now)
-            link.relays = RequestLimit(self.limits["relays"], RELAYS_AT_ONCE, link.now)
-            link.requests = RequestLimit(self.limits["requests"], REQUESTS_AT_ONCE, link.now)
+            link.opens = RequestLimit(self.limits, "opens", OPENS_AT_ONCE, link.now)
+            link.relays = RequestLimit(self.limits, "relays", RELAYS_AT_ONCE, link.now)
+            link.requests = RequestLimit(self.limits, "requests", REQUESTS_AT_ONCE, link.now)
         self.host.up(link)
 
     def link_down(self, link: Link, reason: str) -> None:

@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from .limits import Limits
     from .link import Link
     from .route import Message
     from .stream import Stream
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     class Owner(Protocol):
         """Who a link reports to: a Node, or the client at the other end of a control socket."""
+
+        limits: Limits
 
         def link_up(self, link: Link) -> None: ...
         def link_down(self, link: Link, reason: str) -> None: ...

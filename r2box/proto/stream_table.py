@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+from .limits import TABLE
 from .stream import LEAST_WINDOW, Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .link import Link
 
-MAX_STREAMS = 16384  # that we open on a link: 10,000 tunnels are a use that is known
 GUARANTEED = 64  # streams that any neighbour may open through this node, whatever others hold
+# Of both sides together: with more, a neighbour has left off closing what was refused.
+MAX_ROUTES = 2 * TABLE["streams"].default
 STREAM_COST = 1 << 11  # bytes that a stream takes besides what it holds
 
 
@@ -39,28 +41,57 @@ class Labels:
 class StreamTable(dict[int, Stream]):
     """By the route number of frames that come in."""
 
-    __slots__ = ("_labels", "_link", "relayed")
+    __slots__ = ("_labels", "_link", "opened", "relayed")
 
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
         self._labels = Labels()
+        self.opened = 0  # streams that we have opened
         self.relayed = 0  # streams that the neighbour has opened through this node
+
+    @property
+    def limit(self) -> int:
+        """How many streams each side may open."""
+        return self._link.owner.limits["streams"]
+
+    @property
+    def used(self) -> int:
+        """How many streams the side that has opened more has open."""
+        return max(self.opened, len(self) - self.opened)
+
+    @property
+    def is_overrun(self) -> bool:
+        """Whether there are more streams than a neighbour that keeps to the protocol can have opened."""
+        return len(self) >= max(MAX_ROUTES, 2 * self.limit)
 
     @property
     def has_room(self) -> bool:
         """Whether the link has memory for one more that the neighbour opens."""
         return len(self) < GUARANTEED or self._link.account.room >= STREAM_COST + LEAST_WINDOW
 
+    @property
+    def refusal(self) -> str:
+        """Why the neighbour may not open one more; "" if it may."""
+        if len(self) - self.opened >= self.limit:
+            return f"{self.limit} tunnels are open on this link already"
+        return "" if self.has_room else "no memory for more tunnels on this link"
+
+    @property
+    def may_open(self) -> bool:
+        """Whether we may open one more."""
+        return self.opened < self.limit
+
     def may_relay(self, of: StreamTable) -> bool:
         """Whether the neighbour of the link `of` may open one more stream through this one: in all no more than what is
         free here, in number and in memory, so that there is room for others (see `memory_limit`)."""
-        free = min(MAX_STREAMS - len(self), self._link.account.room // (STREAM_COST + LEAST_WINDOW))
+        free = min(self.limit - self.opened, self._link.account.room // (STREAM_COST + LEAST_WINDOW))
         return of.relayed < max(free, GUARANTEED)
 
     def open(self) -> Stream:
         """A new stream, that we open."""
         label = self._labels.take()
+        self.opened += 1
         return self._add(Stream(self._link, label << 1 | 1, label << 1, opened_here=True))
 
     def take(self, route: int) -> Stream:
@@ -70,6 +101,7 @@ class StreamTable(dict[int, Stream]):
     def _add(self, stream: Stream) -> Stream:
         self[stream.key] = stream
         self._link.account.charge(STREAM_COST)
+        self._link.owner.limits.note("streams", self.used)
         return stream
 
     def release(self, stream: Stream) -> None:
@@ -79,6 +111,7 @@ class StreamTable(dict[int, Stream]):
         self._link.account.charge(-STREAM_COST)
         self.relayed -= stream.is_relayed
         if stream.opened_here:
+            self.opened -= 1
             self._labels.give(stream.key >> 1)
         if not self:  # give back what many of them have left
             self.clear()
@@ -89,5 +122,5 @@ class StreamTable(dict[int, Stream]):
         streams = list(self.values())
         self._link.account.charge(-STREAM_COST * len(streams))
         self.clear()
-        self.relayed = 0
+        self.opened = self.relayed = 0
         return streams

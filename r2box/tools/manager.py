@@ -17,6 +17,7 @@ from ..net.signals import ignore_terminal
 from ..net.supervisor import Supervisor
 from ..parts import LinkPart, Part, PortPart, ServicePart, TasksPart
 from ..proto.address import BENCH
+from ..proto.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Manager:
         self._leaving: set[Part] = set()  # taken out of the file; what they ran has still to end
         self._ending = False
         self.loop.failed = log.bug
-        self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended)
+        self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended, Limits(config.limits))
         self.daemon.node.discovery.policy = config.policy
 
     def run(self) -> int:
@@ -180,6 +181,7 @@ class Manager:
         old, self._config = self._config, new
         if (new.addr, new.socket, new.policy) != (old.addr, old.socket, old.policy):
             self.log.warning(f"{self._file}: a new addr or socket, or other rules in [self], take a restart")
+        self.daemon.admission.change(new.limits)
         if self._tasks is not None:
             self._tasks.tasks.change(new.tasks)
         for _, link in self._links:

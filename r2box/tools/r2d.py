@@ -15,6 +15,7 @@ from ..net.loop import Loop
 from ..net.rules import OF_NODE, policy_of
 from ..net.signals import ignore_terminal
 from ..net.supervisor import Supervisor
+from ..proto.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main(args: Args) -> int:
     log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
     loop.failed = log.bug
     supervisor = Supervisor(loop)
-    daemon = Daemon(loop, args.address, log, loop.stop)
+    daemon = Daemon(loop, args.address, log, loop.stop, Limits())
 
     def end() -> None:
         supervisor.stopping()

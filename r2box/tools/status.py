@@ -6,7 +6,7 @@ from ..command import JSON, WIDE, Command, Option
 from ..errors import OK
 from ..net.client import Client, ask
 from ..net.columns import display_width, table
-from ..net.view import JOB_JSON, LINK_JSON, TUNNEL_JSON, fetch
+from ..net.view import JOB_JSON, LIMIT_JSON, LINK_JSON, TUNNEL_JSON, fetch
 from ..proto.address import join_targets
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ STATUS = Command(
     "show what the links, tunnels and jobs of the local node do",
     options=[
         Option(("-l", "--long"), "with a second table of each kind, of what else is known", kind="flag"),
+        Option(("--limits",), "nothing but the limits of this node, and how much of each is used", kind="flag"),
         WIDE,
         JSON,
     ],
@@ -36,16 +37,21 @@ STATUS = Command(
         "in packets, the share that had to be sent again; CUTS, how often a link was resumed over another transport; "
         "QUEUE, the bytes that wait in the daemon, without those of tunnels, which wait with their writers.  SENT is "
         "what went from FROM to TO, and BACK what came back.\n\n"
+        "With --limits it shows nothing but the limits that [limits] of r2.toml(5) sets: USED now, and PEAK, the most "
+        "since the node was started.  Of what each link, service or neighbour may have, that is the most that one of "
+        "them has.  A rate may be more than its LIMIT for a moment, as much being allowed at once after a silence.  "
+        "With -l it says what each limit is for.\n\n"
         "Lines have at most the width of the terminal, which COLUMNS overrides, or 80 characters; longer texts are "
         "shortened."
     ),
     examples=[
         ("r2 status --json | grep credit", "tunnels whose far end does not read"),
         ("r2 status -w | grep retrying", "links and forwards that are down, and why"),
+        ("r2 status --limits", "how near the node is to what it may use"),
     ],
     statuses=[("0", "done"), ("1", "there is no daemon"), ("2", "wrong usage")],
-    seealso=["r2(1)"],
-    json=[*LINK_JSON, *TUNNEL_JSON, *JOB_JSON],
+    seealso=["r2(1)", "r2.toml(5)"],
+    json=[*LINK_JSON, *TUNNEL_JSON, *JOB_JSON, *LIMIT_JSON],
 )
 # kind: its tables, each a list of columns
 SHORT = {
@@ -61,6 +67,7 @@ LONG = {
     "tunnel": [*SHORT["tunnel"], "from to way link label".split()],
     "job": [*SHORT["job"], "job name tries age client pid transport".split()],
 }
+LIMITS = "name limit used peak unit".split()
 ORDER = {"link": ("address",), "tunnel": ("link", "label"), "job": ("job", "name", "transport")}
 
 
@@ -70,11 +77,17 @@ def main(args: Args) -> int:
     def steps(client: Client, done: Callable[[], None]) -> None:
         def show(_: str, rows: list[Row]) -> None:
             width = None if args.wide else display_width()
-            for line in _json(rows) if args.json else _tables(rows, LONG if args.long else SHORT, width):
+            if args.json:
+                lines = _json(rows)
+            elif args.limits:
+                lines = [*table("limit", LIMITS, rows, width), *(_reasons(rows, width) if args.long else [])]
+            else:
+                lines = _tables(rows, LONG if args.long else SHORT, width)
+            for line in lines:
                 print(line)
             done()
 
-        fetch(client, path, show)
+        fetch(client, path, show, limits=args.limits)
 
     ask(args.socket, steps, args.wait)
     return OK
@@ -84,6 +97,16 @@ def _json(rows: list[Row]) -> list[str]:
     import json
 
     return [json.dumps(row) for row in rows]
+
+
+def _reasons(rows: list[Row], width: int | None) -> list[str]:
+    import textwrap
+
+    found = []
+    for row in rows:
+        text = f"{row['name']}: {row['why']}"
+        found += ["", *(textwrap.wrap(text, width, subsequent_indent="  ") if width is not None else [text])]
+    return found
 
 
 def _tables(rows: list[Row], shown: dict[str, list[list[str]]], width: int | None) -> list[str]:
