@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE, RUNNING, Box, Place, eventually, free_port
+from processes import PATIENCE, RUNNING, Box, Place, children, eventually, free_port
 from support import raw
 
 import r2box
@@ -393,3 +393,13 @@ def test_tunnels_beyond_the_limit_are_refused_and_the_others_go_on() -> None:
             sock.sendall(b"hello")
             assert sock.recv(16) == b"hello"
         link.close()
+
+
+def test_a_loop_that_is_closed_at_once_leaves_no_child_and_no_descriptor() -> None:
+    files, processes = len(os.listdir("/proc/self/fd")), children(os.getpid())
+    for _ in range(5):
+        loop = Loop()
+        loop.shared(Leash).open()
+        loop.close()
+        assert children(os.getpid()) == processes
+    assert len(os.listdir("/proc/self/fd")) == files

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 
 from .child import GRACE, LEASH_FD, RESET, SHELL
 
@@ -78,6 +79,7 @@ class Leash:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._fd = -1
+        self._parent = 0  # of the watcher, while it starts that
         self._running: set[int] = set()
         self._ended: set[int] = set()  # what the watcher does not know yet, if it is slower than we are
 
@@ -112,6 +114,9 @@ class Leash:
             self._loop.watch(self._fd)
             os.close(self._fd)
             self._fd = -1
+        if self._parent:
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._parent, os.WEXITED | os.WNOWAIT)  # so that the loop can reap it
 
     def _start(self) -> None:
         end, low = os.pipe()
@@ -139,10 +144,14 @@ class Leash:
         finally:
             os.close(end)
             os.close(low)
-        self._loop.on_exit(pid, lambda status: None)  # at once: the watcher is a child of its own
+        self._parent = pid
+        self._loop.on_exit(pid, self._reaped)  # at once: the watcher is a child of its own
         self._ended.clear()
         os.write(self._fd, b"".join(b"+%d\n" % pid for pid in self._running))
         os.set_blocking(self._fd, False)
+
+    def _reaped(self, status: int) -> None:
+        self._parent = 0
 
     def _tell(self) -> None:
         """Write what has ended, as far as it goes."""

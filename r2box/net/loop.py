@@ -24,6 +24,7 @@ import selectors
 import signal
 import time
 from collections import deque
+from contextlib import suppress
 
 from . import reserve, signals
 from .memory import Arena, Pool
@@ -74,7 +75,7 @@ class Loop:
         self._wakeup: tuple[int, int] | None = None  # signals and threads write to [1]
         self._door: tuple[int, int] | None = None  # other threads write to [1]
         self._old_handlers: dict[int, Any] = {}
-        self._awaited: set[int] = set()  # children with a pidfd
+        self._awaited: dict[int, int] = {}  # children, and their pidfds
         self._exits: dict[int, Callable[[int], None]] = {}  # and those without
         self.is_running = False
         self.takes_signals = True  # False: the process is somebody else's, and so are its signals
@@ -271,12 +272,12 @@ class Loop:
         def ended() -> None:
             self.watch(pidfd)
             os.close(pidfd)
-            self._awaited.discard(pid)
+            del self._awaited[pid]
             if signals.is_tool:
                 self.soon(self._reap)  # one that this one stood before
             fn(reap(pid))
 
-        self._awaited.add(pid)
+        self._awaited[pid] = pidfd
         self.watch(pidfd, ended)
 
     def _reap_all(self) -> None:
@@ -354,6 +355,10 @@ class Loop:
         """Give everything back: descriptors, and signals to their former handlers."""
         for one in self._shared.values():
             one.close()
+        for pid, pidfd in self._awaited.items():
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            os.close(pidfd)
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         if self._wakeup is not None:
