@@ -875,7 +875,7 @@ def test_reload(place: Place) -> None:
 
 
 def test_no_descriptors_left(place: Place) -> None:
-    """New clients are turned away, the daemon does not spin, and what there is goes on."""
+    """New clients are refused with the reason, the daemon does not spin, and what there is goes on."""
     daemon = place.start("sh -c 'ulimit -n 24; exec r2d -s bob.sock bob'").says("listening at")
     first = place.serve("bob", "cat", "cat")
     held: list[socket.socket] = []
@@ -883,10 +883,12 @@ def test_no_descriptors_left(place: Place) -> None:
         for _ in range(30):
             held.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             held[-1].connect(str(place.path / "bob.sock"))
-        daemon.says("no descriptors left")
+        daemon.says("too many open files")
         before = cpu_time(daemon.pid)
-        daemon.says("no descriptors left", times=3)  # once a second
+        for _ in range(3):
+            assert "too many open files" in place.run("r2 -s bob.sock ls", status=1).err
         assert cpu_time(daemon.pid) - before < 0.5
+        assert daemon.err.count("too many open files") == 1
     finally:
         for sock in held:
             sock.close()
