@@ -78,7 +78,7 @@ BACKGROUND = Option(("--background",), "return when the node is ready, and run o
 _WAY = "a node or service, step by step or joined by /"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
 NO_TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list", hidden=True)  # where it has no meaning
-WAIT = Option(("--wait",), "how long to wait for a daemon that is starting", "TIME", kind="time", default=2)
+WAIT = Option(("--wait",), "how long to wait for a daemon", "TIME", kind="time", default=2)
 COMMON = (VERBOSE, QUIET, SOCKET, WAIT, TARGET)
 WIDE = Option(("-w", "--wide"), "shorten nothing, however long the lines become", kind="flag")
 JSON = Option(("--json",), "as JSON, one object a line", kind="flag")

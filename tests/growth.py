@@ -242,6 +242,9 @@ class Idle:
     def control(self, kind: int, route: int, payload: bytes) -> None:
         self.frames.append(payload)
 
+    def now(self) -> float:
+        return 0.0
+
     def alarm(self, when: float) -> None:
         return
 

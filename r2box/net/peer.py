@@ -73,8 +73,11 @@ def command_line(pid: int) -> str:
             words = os.fsdecode(file.read(_READ)).rstrip("\0").split("\0")
     except OSError:
         return ""
-    if len(words) > 1 and os.path.basename(words[0]).startswith("python") and not words[1].startswith("-"):
-        words = words[1:]
+    if len(words) > 1 and os.path.basename(words[0]).startswith("python"):
+        if words[1] == "-IS" and len(words) > 2:  # as our own file starts it
+            words = words[2:]
+        elif not words[1].startswith("-"):
+            words = words[1:]
     words[0] = os.path.basename(words[0])
     text = " ".join(word if word.isprintable() else ascii(word)[1:-1] for word in words)
     return text if len(text) <= MAX_COMMAND else text[: MAX_COMMAND - 1] + "…"

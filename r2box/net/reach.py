@@ -156,14 +156,15 @@ def _attempt(path: str) -> socket.socket | None:
 
 
 def _check_owner(path: str, sock: socket.socket | None = None) -> None:
-    """DaemonError if the socket at `path`, or what listens there (`sock` is connected to it), is another user's and the
-    directory is not: where anyone may make files, as in /tmp, it could have been there first."""
+    """DaemonError if the socket at `path`, or what listens there (`sock` is connected to it), is another user's, in a
+    directory where others may make files: as in /tmp, it could have been there first."""
     try:
         user = peer_user(sock) if sock is not None else os.stat(path).st_uid
-        if user in (-1, 0, os.geteuid(), os.stat(os.path.dirname(path) or ".").st_uid):
-            return
+        folder = os.stat(os.path.dirname(path) or ".")
     except OSError:
         return  # there is no such socket, as will be seen
+    if user in (-1, 0, os.geteuid(), folder.st_uid) or not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
     if sock is not None:
         sock.close()
     raise DaemonError(f"{path}: is user {user}'s, who is neither you nor root nor the owner of the directory")

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     class Host(Protocol):
         """Who is told."""
 
+        def now(self) -> float:
+            """The time, on the clock of the links."""
+
         def alarm(self, when: float) -> None:
             """`tick` is to be called then; this takes the place of what was asked before."""
 
@@ -164,11 +167,11 @@ class Discovery:
 
     def routes_to(self, address: str) -> list[Route]:
         """The routes to a node, in the order in which they should be tried."""
-        return self.table.routes_to(address, self._now)
+        return self.table.routes_to(address, self._host.now())
 
     def nearest(self, service: str) -> list[Route]:
         """One route to each node that offers `service`, in the order in which they should be tried."""
-        return self.table.nearest(service, self._now)
+        return self.table.nearest(service, self._host.now())
 
     def routes_to_any(self, service: str) -> list[Route]:
         """The same, and behind them what else leads to the nearest of these nodes."""

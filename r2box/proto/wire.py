@@ -61,6 +61,7 @@ REACH = 0x80  # what is reached by way of the sender: `advert`
 MAX_DATA = 1 << 20  # a DATA frame; it is passed on in pieces, so the limit only keeps a varint to 3 bytes
 MAX_CONTROL = 1 << 16  # any other frame that a later version may add, and a message: gathered in memory
 MAX_TEXT = 1 << 10  # a text for people: an error message
+MAX_FIELD = 1 << 12  # a text in a field of a message: a few of them fit into one
 MAX_REACH = 1 << 13  # what a daemon looks at in one go takes it a few milliseconds
 MAX_OPEN = 1 << 12  # 32 addresses of 64 characters, twice
 MAX_ROUTE = (1 << 21) - 1  # a label of 3 bytes
@@ -137,8 +138,8 @@ def _whole_varint(value: bytes) -> int:
 
 
 def _decode_text(value: bytes) -> str:
-    """UTF-8 of at most MAX_TEXT bytes, without what could steer a terminal: a peer's words are shown to people."""
-    text = value[:MAX_TEXT].decode("utf-8", "replace")
+    """UTF-8 of at most MAX_FIELD bytes, without what could steer a terminal: a peer's words are shown to people."""
+    text = value[:MAX_FIELD].decode("utf-8", "replace")
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -153,7 +154,7 @@ def _decode_path(value: bytes) -> tuple[str, ...]:
 _KINDS: dict[str, tuple[Any, Any, Any, bool]] = {
     "uint": (0, encode_varint, _whole_varint, False),
     "bytes": (b"", bytes, bytes, False),
-    "text": ("", lambda text: shorten(text).encode("utf-8", "replace"), _decode_text, False),
+    "text": ("", lambda text: shorten(text, MAX_FIELD).encode("utf-8", "replace"), _decode_text, False),
     "path": ((), lambda path: format_path(path).encode("ascii"), _decode_path, False),
     "each": ((), bytes, bytes, True),  # any number of byte strings under one tag
 }
@@ -246,10 +247,10 @@ def encode_frame(kind: int, route: int = 0, payload: Buffer = b"") -> bytes:
     return encode_header(kind, route, len(payload)) + bytes(payload)
 
 
-def shorten(text: str) -> str:
-    """`text` cut so that it fits a field for people, with room for the fields beside it."""
+def shorten(text: str, most: int = MAX_TEXT) -> str:
+    """`text` cut so that it fits `most` bytes, with room for the fields beside it."""
     data = text.encode("utf-8", "replace")
-    return text if len(data) <= MAX_TEXT - 64 else data[: MAX_TEXT - 68].decode("utf-8", "ignore") + "…"
+    return text if len(data) <= most - 64 else data[: most - 68].decode("utf-8", "ignore") + "…"
 
 
 class Decoder:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STATUS = Command(
     "r2 status",
-    "show what the links, tunnels and jobs of the local node do",
+    "show the links, tunnels and jobs of the local node",
     options=[
         Option(("-l", "--long"), "with a second table of each kind, of what else is known", kind="flag"),
         Option(("--limits",), "nothing but the limits of this node, and how much of each is used", kind="flag"),

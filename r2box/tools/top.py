@@ -58,7 +58,7 @@ HELP = """\
 
 TOP = Command(
     "r2 top",
-    "watch what the links, tunnels and jobs of the local node do",
+    "watch the links, tunnels and jobs of the local node",
     options=[
         Option(("-d", "--delay"), "look every SECONDS", "SECONDS", kind="float", default=2.0),
         Option(("-n", "--count"), "end after COUNT looks", "COUNT", kind="int"),
