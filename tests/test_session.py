@@ -22,7 +22,7 @@ from r2box.proto import wire
 from r2box.proto.flight import FIRST
 from r2box.proto.link import DOWN, UP, Link
 from r2box.proto.link_collision import PROBE
-from r2box.proto.memory_limit import Account, MemoryLimit
+from r2box.proto.memory_limit import FLOOR, Account, MemoryLimit
 from r2box.proto.outbox import ALONE
 from r2box.proto.outcome import ENDED, LOST, Outcome
 from r2box.proto.pulse import HELLO_TIMEOUT
@@ -1254,3 +1254,17 @@ def test_a_link_that_ends_while_it_sends_again(some: bool) -> None:
     link.close("enough")
     assert link.state == DOWN
     assert not link.has_output
+
+
+def test_what_has_arrived_does_not_hold_memory_that_sending_needs() -> None:
+    """Others take all memory: a little that was sent, and is in a large block, is acknowledged and sending goes on."""
+    memory = MemoryLimit(1 << 20)
+    sender, others = senders.Sender(Account(memory)), Account(memory)
+    sender.flight.on_sent(20_000, 0.0, False)
+    sender.kept.keep([memoryview(Block(1 << 19))[:20_000]])
+    others.charge(1 << 20)
+    (mark,), _ = sender.produce(0.0, 1 << 20)
+    assert mark[0] == wire.PING
+    assert sender.produce(0.0, 1 << 20) == ([], ())  # one at a time
+    sender.on_pong(bytes(mark[-16:]), 0.001)
+    assert sender.kept.held < FLOOR

@@ -110,6 +110,11 @@ class Flight:
         since = self.sent - self._last_offset
         return since >= self._bound // MARKS or (bool(since) and self.room <= 0)
 
+    @property
+    def lacks_mark(self) -> bool:
+        """Whether no answer is due, and one would tell of more that has arrived."""
+        return self.sent > self._last_offset and not self._marks
+
     def mark(self, now: float) -> int:
         """A mark goes out now; its number."""
         if len(self._marks) >= MAX_MARKS:

@@ -65,7 +65,8 @@ class Sender:
         if out:
             flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
             out = self.kept.keep(out)
-        if self.wants_mark or (self.kept.sent - self._marked > MARKS if self.is_repaired else flight.wants_mark):
+        wants_mark = self.kept.sent - self._marked > MARKS if self.is_repaired else flight.wants_mark
+        if self.wants_mark or wants_mark or (share <= 0 and flight.lacks_mark):  # what has arrived takes memory
             self.wants_mark = False
             self._marked = self.kept.sent
             payload = self.kept.sent.to_bytes(8, "big") + flight.mark(now).to_bytes(8, "big")
