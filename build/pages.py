@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from r2box import __version__, config, index, manual, own  # noqa: E402
 from r2box.net import admission, driver, log  # noqa: E402
-from r2box.proto import neighbour, outbox  # noqa: E402
+from r2box.proto import discovery, neighbour, outbox  # noqa: E402
 
 # How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
 KINDS = {
@@ -68,6 +68,9 @@ FIXED = (
      "network: a table of the size of a large network, some 1 KiB a node."),
     (f"{neighbour.RATE:.0f} entries a second", f"The same, after a first {neighbour.BURST} at once: a tenth of a "
      f"processor. A neighbour that says more is not listened to for {neighbour.DEAF:.0f} s."),
+    (f"{1 / discovery.FRAME:.0f} frames, {1 / discovery.ENTRY:.0f} entries a second", "What all neighbours together "
+     "are told of the network: of n neighbours each is told of the n others. They take turns, and who has waited "
+     f"longer is told more at once. After a silence {discovery.AT_ONCE} s of it may be sent at once."),
 )  # fmt: skip
 
 CONFIG_EXAMPLES = (

@@ -117,8 +117,10 @@ class Liar:
         self._wake(link)
 
 
-def join_liar(mesh: Mesh, station: Station, address: str = "mallory", latency: float = 0.001) -> Liar:
-    """A liar at the other end of a wire from `station`; its link is up."""
+def join_liar(
+    mesh: Mesh, station: Station, address: str = "mallory", latency: float = 0.001, idle: bool = True
+) -> Liar:
+    """A liar at the other end of a wire from `station`; unless not `idle`, its link is up."""
     ports: dict[Link, Port] = {}
 
     def wake(link: Link) -> None:
@@ -129,7 +131,8 @@ def join_liar(mesh: Mesh, station: Station, address: str = "mallory", latency: f
     wire = Wire(mesh, latency=latency)
     wire.connect(Link(station.node, station.node.me, mesh.now), station.ports)
     wire.connect(liar.link, ports)
-    mesh.idle()
+    if idle:
+        mesh.idle()
     return liar
 
 

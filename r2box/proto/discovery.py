@@ -17,6 +17,9 @@ allow.  Names that only some neighbours should speak for are for `Policy.accept`
 A link whose transport was cut costs a minute more: any other way is better, but where there is none, tunnels wait.
 After `GRACE` seconds, what lies behind it is given up.
 
+What all neighbours together are told in a second is bounded too: of n neighbours each is to be told of the n others, so
+the work would grow with n squared.  They take turns; who has waited for its turn is told more in one frame.
+
 Nothing here has a clock.  `host.alarm(when)` asks for a call of `tick`.
 """
 
@@ -62,6 +65,10 @@ DOUBTED = 60.0  # seconds for which other ways are tried before one that led to 
 NEAR = 8  # nodes that offer a service to which there may be more ways than the best
 TWICE = 120.0  # seconds: as long as a node that has begun anew may still be told of as it was, over a link that is dead
 MAX_TWICE = 256  # names that are remembered to be two nodes'
+FRAME = 1 / 400  # seconds that a frame counts for: the neighbours together are sent 400 a second,
+ENTRY = 1 / 20_000  # and what each entry adds to that, at some 10 us each: a fifth of a processor at worst
+AT_ONCE = 0.5  # seconds of these that may be sent at once, after a silence: what is gone is to be told soon
+BATCH = 0.05  # seconds for which frames are held back beyond that, to be sent together
 NEVER = float("inf")
 
 
@@ -84,6 +91,7 @@ class Discovery:
         self._quiet_until = 0.0  # before that, no other is
         self._now = 0.0
         self._alarm = NEVER
+        self._sent_until = 0.0  # what was sent is paid for then
 
     # -- neighbours ----------------------------------------------------------------------------------------------
 
@@ -385,13 +393,17 @@ class Discovery:
                 if neighbour.is_heard and address in self.table.nodes:
                     neighbour.dirty[address] = None
         self._decide()
-        for neighbour in list(self._neighbours.values()):
-            self._serve(neighbour)
+        for address, neighbour in list(self._neighbours.items()):
+            if self._sent_until > now + AT_ONCE:
+                self._wake(self._sent_until - AT_ONCE + BATCH)
+                break
+            if self._serve(neighbour):  # the others come first next time
+                self._neighbours[address] = self._neighbours.pop(address)
         if self._holds:
             self._wake(self._holds[0][0])
 
-    def _serve(self, neighbour: Neighbour) -> None:
-        """Tell `neighbour` what it is time for."""
+    def _serve(self, neighbour: Neighbour) -> bool:
+        """Tell `neighbour` what it is time for; whether there was anything."""
         now = self._now
         if neighbour.link.is_suspended:
             if not neighbour.is_gone and now >= neighbour.next_at:
@@ -399,7 +411,7 @@ class Discovery:
                 neighbour.forget(neighbour.heard, self.table, now)
             elif not neighbour.is_gone:
                 self._wake(neighbour.next_at)
-            return
+            return False
         if neighbour.deaf_until:
             if now < neighbour.deaf_until:
                 self._wake(neighbour.deaf_until)
@@ -412,9 +424,11 @@ class Discovery:
             else:
                 self._wake(neighbour.told_all_at + RESTATE)
         if not neighbour.has_something:
-            return
+            return False
         payload = neighbour.frame(lambda address: self._offer(neighbour, address), now)
         if payload is not None:
             neighbour.link.control(REACH, 0, payload)
+            self._sent_until = max(self._sent_until, now) + FRAME + ENTRY * neighbour.count
         if neighbour.has_something:
             self._wake(now if neighbour.gone else neighbour.next_at)
+        return payload is not None

@@ -55,9 +55,9 @@ class Neighbour:
     """The neighbour at the other end of `link`, under `policy`."""
 
     __slots__ = (
-        "_base", "_begins", "_ends", "_priced_at", "bytes", "cost", "deaf_until", "dirty", "expected", "faults", "gone",
-        "heard", "is_asked", "is_asking", "is_gone", "is_heard", "link", "next_at", "number", "policy", "questions",
-        "relayed", "speech", "stale", "told", "told_all_at",
+        "_base", "_begins", "_ends", "_priced_at", "bytes", "cost", "count", "deaf_until", "dirty", "expected",
+        "faults", "gone", "heard", "is_asked", "is_asking", "is_gone", "is_heard", "link", "next_at", "number",
+        "policy", "questions", "relayed", "speech", "stale", "told", "told_all_at",
     )  # fmt: skip
 
     def __init__(self, link: Link, policy: Policy, now: float) -> None:
@@ -70,6 +70,7 @@ class Neighbour:
         # out
         self.is_heard = False  # it takes part: it has said something
         self.number = 0
+        self.count = 0  # entries of the last frame
         self.told: dict[str, Route] = {}
         self.gone: dict[str, None] = {}  # what is not reached any more
         self.dirty: dict[str, None] = {}  # what else may have to be told; "" is this node itself
@@ -138,8 +139,8 @@ class Neighbour:
                 record = None if told is not None and told.record == route.record else route.record
                 entries.append((Entry(route.path, min(route.cost, MAX_COST), record), address, route))
         entries.sort(key=lambda it: it[0].path)
-        count, payload = self._pack(entries, len(gone) + len(self.dirty))
-        for _, address, route in entries[:count]:
+        self.count, payload = self._pack(entries, len(gone) + len(self.dirty))
+        for _, address, route in entries[: self.count]:
             self.dirty.pop(address, None)
             gone.pop(address, None)
             if route is None:
