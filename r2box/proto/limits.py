@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MIB = 1 << 20
-LINKS_SHARE = 5 / 16  # of the memory: 80 MiB of 256
+LINKS_SHARE = 1 / 4  # of the memory: 64 MiB of 256
 BYTES = "bytes"
 MOST = 1 << 20  # of anything: the labels of a link's streams end there
 
@@ -61,9 +61,9 @@ TABLE: dict[str, Limit] = {
         "send or pass on, after a first 2,000 at once. An origin behind it may send half of that."),
     "programs": Limit(1024, "processes", "Programs that run for the tunnels of one service."),
     "programs-per-neighbour": Limit(512, "processes", "Programs that run for the tunnels of one neighbour."),
-    "memory": Limit(256 * MIB, BYTES, "What all links hold together. They share 5/16 of it, of which each may hold "
-        "as much as is free; the rest is for what each has in any case. Past the whole, links are closed: pending ones "
-        "first, then suspended ones without tunnels, then the one that holds most.", MIB, 1 << 40),
+    "memory": Limit(256 * MIB, BYTES, "What all links hold together. They share a quarter of it, of which each may "
+        "hold as much as is free; the rest is for what each has in any case. Past the whole, links are closed: pending "
+        "ones first, then suspended ones without tunnels, then the one that holds most.", MIB, 1 << 40),
 }  # fmt: skip
 
 
