@@ -92,6 +92,7 @@ class Discovery:
         self._now = 0.0
         self._alarm = NEVER
         self._sent_until = 0.0  # what was sent is paid for then
+        self._news: dict[str, bool] = {}  # nodes that have changed since `_spread`, and whether they are gone
 
     # -- neighbours ----------------------------------------------------------------------------------------------
 
@@ -308,21 +309,17 @@ class Discovery:
                 self._look_again(address, now + wait)
             if known.since == now:
                 self._look_again(address, now + SETTLED)
-        when = NEVER
-        for neighbour in self._neighbours.values():
-            if not neighbour.is_heard:
-                continue
-            if best is not None:
-                neighbour.gone.pop(address, None)
-                neighbour.dirty[address] = None
-            else:
-                neighbour.dirty.pop(address, None)
-                if address not in neighbour.told:
-                    continue
-                neighbour.gone[address] = None
-            if neighbour.may_speak:
-                when = min(when, now if best is None else max(now, neighbour.next_at))
-        self._wake(when)
+        self._news[address] = best is None
+        self._wake(now)
+
+    def _spread(self) -> None:
+        """What has changed since the last time is to be told to all neighbours."""
+        if self._news:
+            gone = dict.fromkeys(address for address, is_gone in self._news.items() if is_gone)
+            changed = dict.fromkeys(address for address, is_gone in self._news.items() if not is_gone)
+            for neighbour in self._neighbours.values():
+                neighbour.has_changed(changed, gone)
+            self._news = {}
 
     def _look_again(self, address: str, when: float) -> None:
         heapq.heappush(self._holds, (when, address))
@@ -393,6 +390,8 @@ class Discovery:
                 if neighbour.is_heard and address in self.table.nodes:
                     neighbour.dirty[address] = None
         self._decide()
+        if self._sent_until <= now + AT_ONCE:
+            self._spread()
         for address, neighbour in list(self._neighbours.items()):
             if self._sent_until > now + AT_ONCE:
                 self._wake(self._sent_until - AT_ONCE + BATCH)

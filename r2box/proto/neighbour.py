@@ -106,6 +106,18 @@ class Neighbour:
         self.dirty = {"": None, **dict.fromkeys(addresses)}
         self._begins = self._ends = True
 
+    def has_changed(self, changed: dict[str, None], gone: dict[str, None]) -> None:
+        """There is another best route to each of `changed`, and none to each of `gone` any more."""
+        if not self.is_heard:
+            return
+        for address in changed if self.gone else ():
+            self.gone.pop(address, None)
+        for address in gone:
+            self.dirty.pop(address, None)
+            if address in self.told:
+                self.gone[address] = None
+        self.dirty.update(changed)
+
     def is_due_again(self, now: float) -> bool:
         """Whether all is to be told anew."""
         return self.is_heard and now >= self.told_all_at + (RESTATE if self.is_asked else REFRESH)
