@@ -15,7 +15,7 @@ from r2box import Node
 from r2box.net.admission import Admission
 from r2box.net.units import parse_size
 from r2box.proto import wire
-from r2box.proto.limits import TABLE, Limits
+from r2box.proto.limits import LINKS_SHARE, TABLE, Limits
 from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.node import REQUESTS_AT_ONCE
 
@@ -136,4 +136,4 @@ def test_the_limits_of_a_node_in_a_program() -> None:
         Node("alice", limits={"links": 0})
     with Node("alice", limits={"memory": 64 << 20}) as node:
         found = node._engine.call(lambda loop, daemon: (daemon.node.limits["memory"], daemon.memory.limit))
-    assert found == (64 << 20, 20 << 20)
+    assert found == (64 << 20, int((64 << 20) * LINKS_SHARE))
