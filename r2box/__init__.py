@@ -15,6 +15,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         greeting, pulse       how a link begins; whether the neighbour is still there
         limits, memory_limit  what neighbours may cost, as a table; memory that links share
         stream_table          the streams of a link, their labels and their number
+        attached              descriptors that came with a message
         link, owner           one neighbour; who hears from it
         whole                 the boundaries of datagrams in a stream
         meter, attempt        what measurements are answered with; a tunnel that is being opened, by one way or another
@@ -57,7 +58,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         placeholders               %NAME in a task's command
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view, columns              a daemon's report as rows; rows as tables
-        ferry                      descriptors where none can pass
+        ferry, reserve             descriptors where none can pass; those that are kept back for one more request
         reach, socketfile          finding the daemon; the file of its control socket
         splice, log                stdin and stdout; words on stderr
         supervisor, user           who started the daemon and watches over it; whom it runs as
@@ -69,7 +70,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
     service     a service as an iterator that can be closed
     library     tunnels and services as sockets, for programs in Python
     embedded    a daemon inside such a program
-    config      a TOML file, checked; records: what it says; parts: what runs for it
+    config      a TOML file, checked; toml_lines: where its keys are; records: what it says; parts: what runs for it
     command     words as options; usage: --help; manual: man pages
     tools/      one module for each command
     index, own  which tools there are; what r2box does under its own name

@@ -1,7 +1,6 @@
 """Hostile neighbours cost a fixed amount: short forms of `rehearsal.py attack`, by the rows of its table.
 
-What is counted here is memory, programs, frames and echoes, and nothing by the clock.  A row that does not hold yet is
-marked with its number; whoever mends it takes the mark away.
+What is counted here is memory, programs, frames and echoes, and nothing by the clock.
 """
 
 from __future__ import annotations
@@ -30,10 +29,6 @@ from r2box.proto.limits import TABLE
 LONG = 60.0  # seconds that an attack may take which ends when its bytes were taken
 STUCK = 3.0  # seconds in which a neighbour that takes nothing more has stopped
 LEAST_STREAM = 3e6  # bytes of a stream of 10 MB/s that go through bob in a second of his processor's time
-
-
-def row(number: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(reason=f"row {number}", strict=True)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +171,6 @@ def test_a_stream_goes_on_beside_small_frames(busy: Field, attack: str) -> None:
 # -- 4, 5: descriptors and places -------------------------------------------------------------------------------------
 
 
-@row("4")
 @pytest.mark.parametrize("attack", ["4-tunnels", "4-links"])
 def test_no_client_ends_for_want_of_descriptors(place: Place, attack: str) -> None:
     place.tolerate_orphans = True

@@ -283,8 +283,9 @@ def test_a_watcher_that_was_killed_is_made_again(tmp_path: Path) -> None:
     turn_until(loop, lambda: len(watchers()) == 1)
     loop.close()
     eventually(lambda: not is_running(first) and not is_running(third), "the end of both")
-    for _ in range(2):
-        os.wait()
+    for pid in (first, third):
+        with suppress(ChildProcessError):  # which a loop may have reaped
+            os.waitpid(pid, 0)
 
 
 def pids(place: Place) -> list[int]:

@@ -61,7 +61,7 @@ REACH = 0x80  # what is reached by way of the sender: `advert`
 MAX_DATA = 1 << 20  # a DATA frame; it is passed on in pieces, so the limit only keeps a varint to 3 bytes
 MAX_CONTROL = 1 << 16  # any other frame that a later version may add, and a message: gathered in memory
 MAX_TEXT = 1 << 10  # a text for people: an error message
-MAX_FIELD = 1 << 12  # a text in a field of a message: a few of them fit into one
+MAX_FIELD = 1100  # a text in a field of a message, which has several
 MAX_REACH = 1 << 13  # what a daemon looks at in one go takes it a few milliseconds
 MAX_OPEN = 1 << 12  # 32 addresses of 64 characters, twice
 MAX_ROUTE = (1 << 21) - 1  # a label of 3 bytes
@@ -154,7 +154,7 @@ def _decode_path(value: bytes) -> tuple[str, ...]:
 _KINDS: dict[str, tuple[Any, Any, Any, bool]] = {
     "uint": (0, encode_varint, _whole_varint, False),
     "bytes": (b"", bytes, bytes, False),
-    "text": ("", lambda text: shorten(text, MAX_FIELD).encode("utf-8", "replace"), _decode_text, False),
+    "text": ("", lambda text: shorten(text, MAX_FIELD + 64).encode("utf-8", "replace"), _decode_text, False),
     "path": ((), lambda path: format_path(path).encode("ascii"), _decode_path, False),
     "each": ((), bytes, bytes, True),  # any number of byte strings under one tag
 }
