@@ -38,7 +38,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         endpoint, guest, exchange  the local ends of tunnels; who asks for them; who is given them
         starts                     which tunnels a server is asked to start, and how many programs there may be
         doubt                      ways that lead to nobody
-        admission                  which links stay: pending, suspended, memory
+        admission, trim            which links stay: pending, suspended, memory; memory given back to the system
         report, job, peer          what a daemon tells of its links, tunnels and jobs; states of jobs; remote addresses
         entrance, daemon           where clients come in; a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit

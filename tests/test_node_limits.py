@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import textwrap
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from mesh import Mesh
@@ -55,7 +57,8 @@ def test_use_is_that_of_the_link_that_uses_most() -> None:
     mesh = Mesh()
     alice = mesh.station("alice")
     limits = alice.node.limits
-    Admission(limits, MemoryLimit(), alice.node.links, lambda: mesh.now, lambda link: None)
+    loop: Any = SimpleNamespace(now=lambda: mesh.now)
+    Admission(limits, MemoryLimit(), alice.node.links, loop, lambda link: None)
     alice.serve("stall", lambda program: setattr(program, "reads", False))
     one, two = Raw(alice, "one").up(), Raw(alice, "two").up()
     one.say(*((wire.OPEN, 2 * label, open_payload("stall")) for label in range(1, 4)))

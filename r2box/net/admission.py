@@ -15,6 +15,7 @@ from collections import Counter
 
 from ..errors import BusyError
 from ..proto.limits import LINKS_SHARE
+from .trim import Trim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..proto.limits import Limits
     from ..proto.link import Link
     from ..proto.memory_limit import MemoryLimit
+    from .loop import Loop
 
 MAX_OWN = 256  # pending links that clients of this node dial: each may keep a descriptor for 10 s
 SILENT = 2.0  # seconds for the first bytes when more than half of the places are taken
@@ -37,13 +39,14 @@ class Admission:
         limits: Limits,
         memory: MemoryLimit,
         links: dict[str, Link],
-        now: Callable[[], float],
+        loop: Loop,
         cut: Callable[[Link], None],
     ) -> None:
         self._limits = limits
         self._memory = memory
         self._links = links
-        self._now = now
+        self._now = loop.now
+        self._trim = Trim(loop, memory)
         self._cut = cut
         self._incoming: dict[Link, tuple[str, float]] = {}  # with their source and since when; the oldest first
         self._own: dict[Link, None] = {}
@@ -158,6 +161,8 @@ class Admission:
     def resumed(self, link: Link) -> None:
         """It has a transport again, or is down."""
         self._suspended.pop(link, None)
+        if link.is_down:
+            self._trim.link_ended()
 
     # -- memory --------------------------------------------------------------------------------------------------
 

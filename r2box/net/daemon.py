@@ -69,7 +69,7 @@ class Daemon:
         self.exchange = Exchange(loop, log, self.node, self.limits)
         self._guests: dict[Link, Guest] = {}
         self._watchers: dict[Guest, None] = {}
-        self.admission = Admission(self.limits, self.memory, self.node.links, loop.now, self._cut)
+        self.admission = Admission(self.limits, self.memory, self.node.links, loop, self._cut)
         self.group = Group(loop, self.admission)
         self._patience: dict[Link, Timer] = {}  # links that wait for a transport
         self._reports: dict[Link, tuple[Guest, int]] = {}  # who wants to hear of a link

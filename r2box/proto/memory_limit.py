@@ -18,14 +18,15 @@ DEFAULT = int(TABLE["memory"].default * LINKS_SHARE)
 
 
 class MemoryLimit:
-    """`limit` bytes for all accounts together."""
+    """`limit` bytes for all accounts together.  `high` is the most that was used since whoever sets it looked last."""
 
-    __slots__ = ("limit", "peak", "used")
+    __slots__ = ("high", "limit", "peak", "used")
 
     def __init__(self, limit: int = DEFAULT) -> None:
         self.limit = limit
         self.used = 0
         self.peak = 0
+        self.high = 0
 
 
 class Account:
@@ -51,4 +52,6 @@ class Account:
         """It holds `size` bytes more, or fewer if that is negative."""
         self.used += size
         self.of.used += size
-        self.of.peak = max(self.of.peak, self.of.used)
+        if self.of.used > self.of.high:
+            self.of.high = self.of.used
+            self.of.peak = max(self.of.peak, self.of.used)

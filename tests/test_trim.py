@@ -1,0 +1,69 @@
+"""Memory that is given back to the system when a crowd has left."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+
+from r2box.net import trim
+from r2box.net.loop import Timer
+from r2box.proto.memory_limit import Account, MemoryLimit
+
+
+class Later:
+    """A loop whose timers run when a test says so."""
+
+    def __init__(self) -> None:
+        self.timers: list[tuple[Timer, Callable[[], object]]] = []
+
+    def later(self, seconds: float, fn: Callable[[], object]) -> Timer:
+        timer = Timer(0.0, fn)
+        self.timers.append((timer, fn))
+        return timer
+
+    def run(self) -> None:
+        timers, self.timers = self.timers, []
+        for timer, fn in timers:
+            if timer._fn is not None:
+                fn()
+
+
+@pytest.fixture
+def trimmed(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    calls: list[None] = []
+    monkeypatch.setattr(trim, "give_back", lambda: calls.append(None))
+    return calls
+
+
+def test_after_many_links_once(trimmed: list[None]) -> None:
+    loop = Later()
+    watch = trim.Trim(loop, MemoryLimit())  # type: ignore[arg-type]
+    for _ in range(trim.MANY - 1):
+        watch.link_ended()
+    assert not loop.timers
+    for _ in range(10):
+        watch.link_ended()
+    loop.run()
+    assert len(trimmed) == 1
+    watch.link_ended()
+    assert not loop.timers, "it begins anew"
+
+
+def test_after_links_that_held_much(trimmed: list[None]) -> None:
+    loop, memory = Later(), MemoryLimit()
+    watch = trim.Trim(loop, memory)  # type: ignore[arg-type]
+    account = Account(memory)
+    account.charge(trim.MUCH)
+    account.charge(-trim.MUCH)
+    watch.link_ended()
+    loop.run()
+    assert len(trimmed) == 1
+    assert memory.peak == trim.MUCH
+    account.charge(1000)
+    watch.link_ended()
+    assert not loop.timers
+
+
+def test_the_library_takes_the_call() -> None:
+    trim.give_back()
