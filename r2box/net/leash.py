@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
 
 from .child import GRACE, LEASH_FD, RESET, SHELL
 
@@ -115,8 +114,10 @@ class Leash:
             os.close(self._fd)
             self._fd = -1
         if self._parent:
-            with suppress(ChildProcessError):
+            try:
                 os.waitid(os.P_PID, self._parent, os.WEXITED | os.WNOWAIT)  # so that the loop can reap it
+            except ChildProcessError:
+                pass  # reaped by somebody else
 
     def _start(self) -> None:
         end, low = os.pipe()

@@ -24,7 +24,6 @@ import selectors
 import signal
 import time
 from collections import deque
-from contextlib import suppress
 
 from . import reserve, signals
 from .memory import Arena, Pool
@@ -356,8 +355,10 @@ class Loop:
         for one in self._shared.values():
             one.close()
         for pid, pidfd in self._awaited.items():
-            with suppress(ChildProcessError):
+            try:
                 os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass  # reaped by somebody else
             os.close(pidfd)
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
