@@ -13,6 +13,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         outbox                what goes out next
         sender, session       these three as one row of bytes; what survives when the transport is cut
         greeting, pulse       how a link begins; whether the neighbour is still there
+        job_states            states of links, services and forwards
         limits, memory_limit  what neighbours may cost, as a table; memory that links share
         stream_table          the streams of a link, their labels and their number
         attached              descriptors that came with a message
@@ -39,7 +40,8 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         starts                     which tunnels a server is asked to start, and how many programs there may be
         doubt                      ways that lead to nobody
         admission, trim            which links stay: pending, suspended, memory; memory given back to the system
-        report, job, peer          what a daemon tells of its links, tunnels and jobs; states of jobs; remote addresses
+        report, peer               what a daemon tells of its links, tunnels and jobs; remote addresses
+        job, job_table             states of jobs, as a program reports them and as the daemon knows them
         entrance, daemon           where clients come in; a node
         scheme, transport, units   built-in transports as a table; TRANSPORT parsed; times with a unit
         hints                      the URL that was meant by what is almost one
@@ -59,6 +61,7 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
         keeper, tasks, gauge       links that are made again; commands for what comes and goes; measurements
         view, columns              a daemon's report as rows; rows as tables
         ferry, reserve             descriptors where none can pass; those that are kept back for one more request
+        socket_path                where the control socket is
         reach, socketfile          finding the daemon; the file of its control socket
         splice, log                stdin and stdout; words on stderr
         supervisor, user           who started the daemon and watches over it; whom it runs as
@@ -71,6 +74,8 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
     library     tunnels and services as sockets, for programs in Python
     embedded    a daemon inside such a program
     config      a TOML file, checked; toml_lines: where its keys are; records: what it says; parts: what runs for it
+    policy_options   a link's policy as options
+    version     the version
     command     words as options; usage: --help; manual: man pages
     tools/      one module for each command
     index, own  which tools there are; what r2box does under its own name
@@ -78,8 +83,6 @@ In the order of reading; imports run the same way, and `proto` never imports `ne
     completion  what a shell offers at Tab
     box         from the name it was called by to the tool
 """
-
-__version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,8 +102,10 @@ if TYPE_CHECKING:
     from .library import ping as ping
     from .library import serve as serve
     from .service import Service as Service
+    from .version import __version__ as __version__
 
 _HOMES = {
+    "version": ("__version__",),
     "library": ("Entry", "Session", "dial", "ls", "ping", "serve"),
     "embedded": ("Link", "Node"),
     "service": ("Service",),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
-from . import __version__
-from .errors import BROKEN_PIPE, OK, USAGE, R2Error, UsageError
+from .errors import BROKEN_PIPE, OK, USAGE, R2Error, UsageError, suggestion
 from .index import TOOLS, WORDS, load, resolve
+from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ def _run(name: str, words: list[str]) -> int:
             return _show(load(place)[0], lead, missing=not (lead.help or lead.version))
         word, words = words[0], words[1:]
         if word not in WORDS:
-            from .command import closest
-
-            raise UsageError(f"{word}: no such command{closest(word, WORDS)}; there are {', '.join(WORDS)}")
+            raise UsageError(f"{word}: no such command{suggestion(word, WORDS)}; there are {', '.join(WORDS)}")
         place = WORDS[word]
         name = f"r2-{word}"
     command, run = load(place)

@@ -10,11 +10,11 @@ what only a page or an error needs is imported inside the function that needs it
 
 from __future__ import annotations
 
-from .errors import UsageError
+from .errors import UsageError, suggestion
 
 TYPE_CHECKING = False  # as `typing` has it; importing `typing` would cost more than all of the rest
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
 _DEFAULTS: dict[str, object] = {
@@ -151,14 +151,6 @@ class Args:
         return f"Args({self._values})"
 
 
-def closest(word: str, choices: Iterable[str]) -> str:
-    """` (did you mean X?)` for the choice most like `word`, or an empty text when none is."""
-    from difflib import get_close_matches
-
-    names = {choice.lstrip("-"): choice for choice in choices}  # dashes, which all options have, make none alike
-    return "".join(f" (did you mean {names[match]}?)" for match in get_close_matches(word.lstrip("-"), names, 1))
-
-
 def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> Args:
     """Read `words`, the command line without the command's name; `lead` is what `parse_leading` found before it.
 
@@ -238,7 +230,7 @@ def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str,
     option = index.get(flag)
     if option is None:
         longs = [known for known, other in index.items() if known.startswith("--") and not other.hidden]
-        meant = closest(flag if long else "-" + word, longs) if len(word) > 2 else ""  # a letter is like everything
+        meant = suggestion(flag if long else "-" + word, longs) if len(word) > 2 else ""  # a letter is like everything
         raise UsageError(f"unknown option {flag if flag.isprintable() else repr(flag)}{meant or advice}")
     if option.metavar and not equals:
         if not left:
@@ -256,7 +248,7 @@ def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str,
 def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
     if option.choices and text not in option.choices:
         there = ", ".join(option.choices)
-        raise UsageError(f"option {flag}: {text!r} is none of {there}{closest(text, option.choices)}")
+        raise UsageError(f"option {flag}: {text!r} is none of {there}{suggestion(text, option.choices)}")
     if option.kind == "flag":
         given[option.dest] = True
     elif option.kind == "count":

@@ -21,8 +21,8 @@ from collections import namedtuple
 from .errors import AddressError, ConfigError, DaemonError, UsageError
 from .net import hints  # noqa: F401  a manager that reads a file again loads nothing then
 from .net.placeholders import fill
-from .net.reach import check_length, expand
 from .net.scheme import CONNECT, FORWARD, SERVE
+from .net.socket_path import check_length, expand
 from .net.tasks import ADDRESS
 from .net.transport import parse_transport, service_name
 from .net.units import PATIENCE, parse_patience, parse_size

@@ -22,12 +22,13 @@ from .errors import DaemonError, TransportError, UsageError
 from .library import Entry, Session, offer
 from .net.connector import Connector
 from .net.engine import Engine, Offer, Part
-from .net.job import Job, JobKind
+from .net.job import Job
 from .net.keeper import Keeper
 from .net.scheme import CONNECT, GATHER, LISTEN
 from .net.transport import STARTER, STDIO, parse_transport
 from .net.units import PATIENCE
 from .proto.address import check_address
+from .proto.job_states import JobKind
 from .proto.limits import Limits
 
 TYPE_CHECKING = False

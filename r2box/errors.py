@@ -11,6 +11,10 @@ the tool itself failed, where otherwise a command's own status is passed on).
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 OK = 0
 FAILED = 1
 USAGE = 2
@@ -69,3 +73,11 @@ class WireError(R2Error):
     Raised inside `proto.wire` only, and turned into the end of the link by `proto.link`; a program that uses the
     codec alone catches this and nothing else.
     """
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """` (did you mean X?)` for the choice most like `word`, or an empty text when none is."""
+    from difflib import get_close_matches
+
+    names = {choice.lstrip("-"): choice for choice in choices}  # dashes, which all options have, make none alike
+    return "".join(f" (did you mean {names[match]}?)" for match in get_close_matches(word.lstrip("-"), names, 1))

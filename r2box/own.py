@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from . import __version__, completion
-from .command import Argument, Command, Option, closest, parse
+from . import completion
+from .command import Argument, Command, Option, parse
 from .completion import SCRIPTS
-from .errors import OK, USAGE, R2Error, UsageError
+from .errors import OK, USAGE, R2Error, UsageError, suggestion
 from .index import TOOLS, WORDS
 from .usage import render_help
+from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def main(words: list[str]) -> int:
     page = f"{args.man} {args.tool}" if "man" in args and args.tool is not None else args.man
     if args.tool is not None and page == args.man:
         known = [*TOOLS, *(word for word in WORDS if f"r2-{word}" not in TOOLS)]
-        raise UsageError(f"{args.tool}: no such tool{closest(args.tool, known)}; there are {', '.join(known)}")
+        raise UsageError(f"{args.tool}: no such tool{suggestion(args.tool, known)}; there are {', '.join(known)}")
     given = [name for name in _ACTIONS if name in args]
     if args.help or not given:
         print(render_help(BOX), end="", file=sys.stdout if args.help else sys.stderr)

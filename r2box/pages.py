@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from . import __version__
-from .command import closest
-from .errors import R2Error, UsageError
+from .errors import R2Error, UsageError, suggestion
 from .index import TOOLS, WORDS, load
+from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +64,8 @@ def _split(wanted: str) -> tuple[str, str]:
     for guess in (name, f"r2-{name}", f"r2.{name}"):
         if guess in known:
             return guess, section
-    raise UsageError(f"--man {wanted}: no such page{closest(name, known)}; there are {', '.join(names(sections=True))}")
+    there = ", ".join(names(sections=True))
+    raise UsageError(f"--man {wanted}: no such page{suggestion(name, known)}; there are {there}")
 
 
 def _read(file: str) -> str:

@@ -12,12 +12,13 @@ from .net.channel import socketpair
 from .net.client import Client
 from .net.connector import Connector
 from .net.forward import Forwarder
-from .net.job import Job, JobKind, JobState
+from .net.job import Job
 from .net.keeper import Keeper
 from .net.server import Server
 from .net.tasks import Tasks
 from .net.transport import parse_transport
 from .proto.address import parse_path
+from .proto.job_states import JobKind, JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

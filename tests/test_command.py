@@ -20,11 +20,10 @@ from r2box.command import (
     Argument,
     Command,
     Option,
-    closest,
     parse,
     parse_leading,
 )
-from r2box.errors import UsageError
+from r2box.errors import UsageError, suggestion
 from r2box.index import TOOLS, WORDS, load
 from r2box.manual import render_man
 from r2box.usage import render_help
@@ -353,8 +352,8 @@ def test_a_contradictory_declaration_is_refused(wrong: dict[str, object]) -> Non
 
 
 @pytest.mark.parametrize(("word", "answer"), [("conect", " (did you mean connect?)"), ("qqq", ""), ("", "")])
-def test_closest(word: str, answer: str) -> None:
-    assert closest(word, ["connect", "serve", "tunnel"]) == answer
+def test_suggestion(word: str, answer: str) -> None:
+    assert suggestion(word, ["connect", "serve", "tunnel"]) == answer
 
 
 # ---- help

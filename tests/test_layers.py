@@ -21,12 +21,13 @@ MAX_MODULE = 450  # lines: what can be read at one sitting
 
 # Each name may import from those before it, in its own folder and below.
 LAYERS = [
-    "errors", "proto", "net", "service", "library", "embedded", "parts", "tools", "index", "pages", "completion", "own",
-    "box",
+    "version", "errors", "proto", "net", "service", "library", "embedded", "parts", "tools", "index", "pages",
+    "completion", "own", "box",
 ]  # fmt: skip
 PROTO = [
     "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "preamble", "outcome",
-    "route", "body", "limits", "memory_limit", "budget", "stream", "stream_table", "outbox", "flight", "session",
+    "job_states", "route", "body", "limits", "memory_limit", "budget", "stream", "stream_table", "outbox", "flight",
+    "session",
     "sender", "attached", "pulse", "greeting", "policy", "owner", "link", "whole", "meter", "attempt", "advert",
     "damper", "allowance", "table",
     "neighbour", "discovery", "listing", "probes", "link_collision", "node", "terminal",
@@ -34,14 +35,15 @@ PROTO = [
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
 # Beside the layers: each may use `errors` and what is named here.
-ASIDE = {"__init__", "command", "config", "manual", "records", "toml_lines", "usage"}
+ASIDE = {"__init__", "command", "config", "manual", "records", "policy_options", "toml_lines", "usage"}
 ASIDE_USES = {
-    "__init__": {"service", "library", "embedded"}, "command": {"net"},
-    "config": {"command", "proto", "net", "records", "toml_lines"}, "toml_lines": set(),
+    "__init__": {"version", "service", "library", "embedded"}, "command": {"net"},
+    "config": {"command", "proto", "net", "records", "toml_lines"}, "policy_options": {"command", "proto"},
+    "toml_lines": set(),
     "records": {"proto", "net"}, "manual": {"command", "usage"}, "usage": {"command"},
 }  # fmt: skip
 MAY_USE_ASIDE = {
-    "errors": set(), "proto": set(), "net": {"__init__", "command", "records"}, "service": set(), "library": set(),
+    "version": set(), "errors": set(), "proto": set(), "net": {"records"}, "service": set(), "library": set(),
     "embedded": set(), "parts": {"records"}, "tools": ASIDE, "index": ASIDE, "pages": ASIDE, "completion": ASIDE,
     "own": ASIDE, "box": ASIDE,
 }  # fmt: skip

@@ -18,8 +18,9 @@ from processes import Place, eventually, need
 
 import r2box
 from r2box.errors import DaemonError
-from r2box.net import reach
+from r2box.net import reach, socket_path
 from r2box.net.daemon import YOUNG
+from r2box.net.socket_path import default_path, expand
 
 UID = 1_000_000_007
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user, or have another /run")
@@ -29,8 +30,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become ano
 def system(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with run/, run/r2/ and home/, for a user with the number UID."""
     monkeypatch.setattr(os, "geteuid", lambda: UID)
-    monkeypatch.setattr(reach, "SYSTEM_FOLDER", f"{place.path}/run")
-    monkeypatch.setattr(reach, "RUNTIME_FOLDERS", f"{place.path}/run/user")
+    monkeypatch.setattr(socket_path, "SYSTEM_FOLDER", f"{place.path}/run")
+    monkeypatch.setattr(socket_path, "RUNTIME_FOLDERS", f"{place.path}/run/user")
     monkeypatch.setenv("HOME", str(place.home))
     for name in ("R2_SOCKET", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -62,20 +63,20 @@ def found(wait: float = 0.0, given: str | None = None) -> str:
 
 def test_the_default_place(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = system / "home/.local/state/r2/r2.sock"
-    assert reach.default_path() == str(state)
+    assert default_path() == str(state)
     for given in ("relative", "~/state", ""):
         monkeypatch.setenv("XDG_STATE_HOME", given)
-        assert reach.default_path() == str(state)
+        assert default_path() == str(state)
     monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
-    assert reach.default_path() == "/somewhere/r2/r2.sock"
+    assert default_path() == "/somewhere/r2/r2.sock"
     runtime = system / f"run/user/{UID}"
     runtime.mkdir(parents=True)
-    assert reach.default_path() == f"{runtime}/r2.sock"
+    assert default_path() == f"{runtime}/r2.sock"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert reach.default_path() == f"{system}/run/r2.sock"
+    assert default_path() == f"{system}/run/r2.sock"
     monkeypatch.setenv("R2_SOCKET", "~/x.sock")
-    assert reach.default_path() == f"{system}/home/x.sock", "as --socket=~/x.sock, where the shell leaves the ~ alone"
-    assert reach.default_path("y.sock") == "y.sock"
+    assert default_path() == f"{system}/home/x.sock", "as --socket=~/x.sock, where the shell leaves the ~ alone"
+    assert default_path("y.sock") == "y.sock"
 
 
 def test_a_daemon_that_is_older_than_the_runtime_directory_is_found(system: Path) -> None:
@@ -116,8 +117,8 @@ def test_no_home_directory(system: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             found()
         monkeypatch.setenv("HOME", "~")
     with pytest.raises(ValueError, match="no home directory for ~"):
-        reach.expand("~/x")
-    assert reach.expand("x~") == "x~"
+        expand("~/x")
+    assert expand("x~") == "x~"
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

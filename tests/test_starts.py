@@ -16,10 +16,11 @@ from support import raw
 
 import r2box
 from r2box.net import child
-from r2box.net.child import GRACE, STOP_GRACE, TERMINATE, Child
+from r2box.net.child import STOP_GRACE, TERMINATE, Child
 from r2box.net.guest import Guest
 from r2box.net.leash import Leash
 from r2box.net.loop import Loop
+from r2box.net.signals import GRACE
 from r2box.net.starts import CONNECTING, STARTING, Incoming, Starts, State
 from r2box.proto import body as say
 from r2box.proto.limits import Limits

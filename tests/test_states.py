@@ -18,9 +18,11 @@ from processes import Place, eventually, free_port
 import r2box
 from r2box.errors import RefusedError
 from r2box.net.columns import COLUMNS, NUMBER, lines, next_attempt, shorten, table
-from r2box.net.job import MAX_JOBS, MAX_TEXT, Job, JobKind, JobState, JobTable
+from r2box.net.job import Job
+from r2box.net.job_table import MAX_JOBS, JobTable
 from r2box.net.peer import MAX_COMMAND, address_of, command_line
 from r2box.proto import body as say
+from r2box.proto.job_states import MAX_TEXT, JobKind, JobState
 from r2box.tools import status, top
 
 Row = dict[str, Any]

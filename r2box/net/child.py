@@ -12,7 +12,8 @@ import signal
 
 from ..errors import SIGNALLED
 from . import signals
-from .shell import shell_line
+from .shell import LEASH_FD, SHELL, shell_line
+from .signals import GRACE, RESET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     Steps = tuple[tuple[tuple[int, ...], float], ...]
 
-GRACE = 5.0  # seconds to end after SIGHUP, and then after SIGTERM
 STOP_GRACE = 3.0  # seconds to end after a SIGTERM that comes first
 LEAVE_TIME = 1.5  # seconds that a tool which ends waits for what it hangs up on; the rest is left to the leash
 WHOLE_TIME = 2 * GRACE + 1.0  # seconds in which all that is hung up on has ended
@@ -32,10 +32,7 @@ WHOLE_TIME = 2 * GRACE + 1.0  # seconds in which all that is hung up on has ende
 HANG_UP: Steps = (((signal.SIGHUP, signal.SIGCONT), GRACE), ((signal.SIGTERM,), GRACE), ((signal.SIGKILL,), 0.0))
 TERMINATE: Steps = (((signal.SIGTERM,), STOP_GRACE), ((signal.SIGKILL,), 0.0))
 
-SHELL = "/bin/sh"
 _limits: list[str] = []  # what gives a program the limits that we were started with
-RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-LEASH_FD = 9  # of a shell, while it enters itself in a leash
 _ENTER = f"trap '' PIPE; echo +$$ >&{LEASH_FD} 2>&-; trap - PIPE; exec {LEASH_FD}>&-\n"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from .. import __version__
 from ..errors import DaemonError, RefusedError, TransportError, WireError
 from ..proto import body as say
 from ..proto.attached import LOST
@@ -15,6 +14,7 @@ from ..proto.outcome import BUSY, Outcome
 from ..proto.pulse import BY_NEIGHBOUR, BY_TIMEOUT
 from ..proto.route import Message
 from ..proto.wire import CLIENT, DESCRIPTOR
+from ..version import __version__
 from .channel import Channel, close_all, is_terminal
 from .driver import Driver, Group
 from .ferry import Ferry

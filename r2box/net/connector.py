@@ -7,13 +7,13 @@ import socket
 
 from ..errors import TransportError, UsageError
 from ..proto import body as say
+from ..proto.job_states import JobState
 from ..proto.outcome import ENDED
 from ..proto.policy import EVERYTHING
 from . import child
 from .channel import Channel, adopt, close_all, is_terminal, same_socket, socketpair
 from .child import Child
 from .dial import Dial, Listener
-from .job import JobState
 from .leash import Leash
 from .log import LineLimit
 from .peer import address_of

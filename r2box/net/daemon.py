@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import __version__
 from ..errors import AddressError, RefusedError
 from ..proto import body as say
 from ..proto.address import check_address
@@ -22,6 +21,7 @@ from ..proto.outcome import ENDED, LOST, REFUSED, Outcome
 from ..proto.packet import MAX_MTU, MIN_MTU, MTU
 from ..proto.pulse import KEEPALIVE
 from ..proto.session import HALF, NONCE
+from ..version import __version__
 from . import reserve
 from .admission import Admission
 from .channel import Channel, adopt, check_usable, close_all
@@ -69,6 +69,7 @@ class Daemon:
         self.exchange = Exchange(loop, log, self.node, self.limits)
         self._guests: dict[Link, Guest] = {}
         self._watchers: dict[Guest, None] = {}
+        self._status: dict[Guest, Report] = {}  # that are being read
         self.admission = Admission(self.limits, self.memory, self.node.links, loop, self._cut)
         self.group = Group(loop, self.admission)
         self._patience: dict[Link, Timer] = {}  # links that wait for a transport
@@ -280,6 +281,7 @@ class Daemon:
                 link.close("its r2 connect has ended", orderly=True)
         self._watchers.pop(guest, None)
         self.exchange.forget(guest)
+        self._status.pop(guest, None)
 
     def _on_watch(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
@@ -303,12 +305,13 @@ class Daemon:
         if not body["start"]:
             links = (*self.node.links.values(), *self.admission.pending)
             ends, guests, services = self.exchange.endpoints, self._guests.values(), self.node.services
-            guest.report = Report(self._drivers, links, guests, ends, services, bool(body["clients"]))
-        if guest.report is None:
+            self._status[guest] = Report(self._drivers, links, guests, ends, services, bool(body["clients"]))
+        report = self._status.get(guest)
+        if report is None:
             raise RefusedError(f"{self.node.address}: a report is read from its beginning")
-        page = guest.report.page(body["start"], self.loop.now())
+        page = report.page(body["start"], self.loop.now())
         if not page["next"]:
-            guest.report = None
+            del self._status[guest]
         guest.say(say.STATUS_IS, body.id, address=self.node.address, **page)
 
     def _on_job(self, guest: Guest, body: say.Body, descriptors: tuple[int, ...]) -> None:
@@ -337,15 +340,9 @@ class Daemon:
     ) -> None:
         """A link over `channel`, in packets if it is `lossy`; `first` has been read from it already."""
         link = Link(
-            self.node,
-            self.node.me,
-            self.loop.now(),
-            expect=expect,
-            random=os.urandom(NONCE + HALF),
-            patience=body["patience"],
-            keepalive=body["keepalive"] or KEEPALIVE,
-            memory=self.memory,
-        )
+            self.node, self.node.me, self.loop.now(), expect=expect, random=os.urandom(NONCE + HALF),
+            patience=body["patience"], keepalive=body["keepalive"] or KEEPALIVE, memory=self.memory,
+        )  # fmt: skip
         link.policy = policy_in(body)
         link.transport = body["transport"]
         source = peer_address(channel).rpartition(":")[0] if channel.is_inet else ""

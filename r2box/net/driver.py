@@ -15,14 +15,21 @@ from .channel import close_all, drop_written
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from ..proto.carrier import Carrier
     from ..proto.link import Link
     from ..proto.wire import Buffer
-    from .admission import Admission
     from .channel import Channel
     from .loop import Loop, Timer
     from .opening import Opening
+
+    class MemoryGuard(Protocol):
+        """Ends links while all of them together hold more memory than they may."""
+
+        @property
+        def is_short(self) -> bool: ...
+        def relieve(self) -> None: ...
 
 FIRST_SIZE = 1 << 13  # to read at once until a neighbour has more to say: an idle program does without the rest
 ROUNDS = 2  # writes in a row before others get their turn
@@ -37,9 +44,9 @@ SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
 class Group:
     """Links that are flushed together: after one was read from, all that this made ready to send, at once."""
 
-    def __init__(self, loop: Loop, admission: Admission | None = None) -> None:
+    def __init__(self, loop: Loop, guard: MemoryGuard | None = None) -> None:
         self._loop = loop
-        self._admission = admission
+        self._guard = guard
         self._waiting: list[Driver] = []
         self._postponed: list[Driver] = []
         self._first = memoryview(bytearray(FIRST_SIZE))
@@ -65,8 +72,8 @@ class Group:
 
     def relieve(self) -> None:
         """Close links if they take more memory than they may."""
-        if self._admission is not None and self._admission.is_short:
-            self._admission.relieve()
+        if self._guard is not None and self._guard.is_short:
+            self._guard.relieve()
 
     def postpone(self, driver: Driver) -> None:
         """Give `driver` its next turn in the next round of the loop."""

@@ -11,6 +11,7 @@ import os
 from ..errors import DaemonError
 from ..proto import body as say
 from ..proto.address import format_path
+from ..proto.job_states import JobKind, JobState
 from ..proto.link import UP
 from ..proto.outcome import GONE, UNREAD, make_outcome
 from .bridge import Bridge
@@ -18,11 +19,12 @@ from .channel import Channel, close_all
 from .child import raise_file_limit
 from .client import Client
 from .dial import Listener
-from .job import Job, JobKind, JobState
+from .job import Job
 from .loop import Loop
 from .program import open_channel
-from .reach import WAIT, default_path, reach
+from .reach import WAIT, reach
 from .reserve import explain, is_short, room
+from .socket_path import default_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

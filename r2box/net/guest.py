@@ -12,7 +12,7 @@ from ..proto import body as say
 from ..proto.outcome import Outcome
 from ..proto.route import Message
 from .ferry import Ferry
-from .job import JobTable
+from .job_table import JobTable
 from .starts import StartQueue
 
 TYPE_CHECKING = False
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..proto.link import Link
     from .channel import Channel
     from .loop import Loop
-    from .report import Report
     from .starts import Incoming
 
 
@@ -43,7 +42,6 @@ class Guest:
         self.watching: dict[int, int] = {}  # by the id of WATCH: events that it was too slow for
         self.failed: set[Channel] = set()  # of tunnels that failed
         self.jobs = JobTable()
-        self.report: Report | None = None  # that it is being told
         self._last = 0
 
     def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .job import JobState
+from ..proto.job_states import JobState
 from .transport import STARTER
 from .units import format_span
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 import fcntl
 import os
 
-from .child import GRACE, LEASH_FD, RESET, SHELL
+from .shell import LEASH_FD, SHELL
+from .signals import GRACE, RESET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ are the shell's, or printf's and date's: `${file%.txt}`, `%s`, `%Y-%m-%d`.
 
 from __future__ import annotations
 
+from ..errors import suggestion
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,8 +39,6 @@ def fill(line: str, values: Mapping[str, str]) -> str:
 def _value(name: str, values: Mapping[str, str]) -> str:
     if name in values:
         return values[name]
-    from ..command import closest
-
     known = ", ".join(f"%{known}" for known in values)
-    meant = closest(name, values)
+    meant = suggestion(name, values)
     raise ValueError(f"no placeholder %{name}{meant}; there is {known}, and %%{name} is the text %{name}")

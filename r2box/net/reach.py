@@ -15,88 +15,24 @@ import struct
 import time
 
 from ..errors import DaemonError
+from . import socket_path
 from .peer import peer_user
+from .socket_path import NAME, check_length, default_path, is_default, runtime_folder, state_folder
 
 WAIT = 2.0  # seconds that a client waits for a daemon that is just starting
 FIRST_PAUSE, LAST_PAUSE = 0.005, 0.05  # seconds between two attempts; the pause doubles
 QUEUE_TIME = 1  # seconds in a daemon's queue of connections
-MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
 MAX_LOOKED_AT = 64  # sockets of one directory that are tried
 MAX_NAMED = 8  # sockets that an error names
-NAME = "r2.sock"
-SYSTEM_FOLDER = "/run"
-RUNTIME_FOLDERS = "/run/user"
 CHOOSE = "-s or R2_SOCKET names another socket"
-
-
-def home() -> str | None:
-    """This user's home directory: HOME, else the entry in passwd(5).  None where neither is an absolute path."""
-    given = os.environ.get("HOME")
-    if given is None:
-        import pwd
-
-        try:
-            given = pwd.getpwuid(os.geteuid()).pw_dir
-        except KeyError:
-            return None
-    return given.rstrip("/") or "/" if os.path.isabs(given) else None
-
-
-def expand(path: str) -> str:
-    """`path` with ~ or ~USER at its beginning replaced.  ValueError if there is no such home directory."""
-    if not path.startswith("~"):
-        return path
-    user, slash, rest = path.partition("/")
-    folder = home() if user == "~" else os.path.expanduser(user)
-    if folder is None or not os.path.isabs(folder):
-        raise ValueError(f"there is no home directory for {user}")
-    return folder.rstrip("/") + slash + rest
-
-
-def default_path(given: str | None = None) -> str:
-    """Where a daemon of this user listens: at the socket `given`, else R2_SOCKET, else /run for root, the run-time
-    directory, or the state directory.  DaemonError where there is no such place."""
-    named = given or os.environ.get("R2_SOCKET")
-    if named:  # a ~ that the shell has left alone, as in --socket=~/r2.sock, is replaced
-        try:
-            return expand(named) if named.startswith("~/") else named
-        except ValueError as error:
-            raise DaemonError(f"{named}: {error}") from None
-    if os.geteuid() == 0:
-        return f"{SYSTEM_FOLDER}/{NAME}"
-    runtime = _runtime_folder()
-    folder = runtime if os.path.isdir(runtime) else _state_folder()
-    if folder is None:
-        who = f"user {os.geteuid()} has no home directory and no {runtime}"
-        raise DaemonError(f"no place for the control socket: {who} (name the socket with -s or R2_SOCKET)")
-    return f"{folder}/{NAME}"
-
-
-def is_default(given: str | None) -> bool:
-    """Whether no socket is named."""
-    return not given and not os.environ.get("R2_SOCKET")
-
-
-def _runtime_folder() -> str:
-    return f"{RUNTIME_FOLDERS}/{os.geteuid()}"
-
-
-def _state_folder() -> str | None:
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # empty and relative ones are to be ignored (XDG Base Directory Specification)
-        place = home()
-        if place is None:
-            return None
-        state = f"{place.rstrip('/')}/.local/state"
-    return f"{state}/r2"
 
 
 def _others(default: str) -> list[str]:
     """The sockets beside the default one at which a daemon of this user may listen."""
-    folders = [f"{SYSTEM_FOLDER}/r2"]
-    places = [f"{SYSTEM_FOLDER}/{NAME}"]
+    folders = [f"{socket_path.SYSTEM_FOLDER}/r2"]
+    places = [f"{socket_path.SYSTEM_FOLDER}/{NAME}"]
     if os.geteuid() != 0:
-        runtime, state = _runtime_folder(), _state_folder()
+        runtime, state = runtime_folder(), state_folder()
         folders = [f"{runtime}/r2", *([state] if state else []), *folders]
         places.insert(0, f"{runtime}/{NAME}")
     for folder in folders:
@@ -209,10 +145,3 @@ def _missing(path: str, is_named: bool) -> str:
     why = "nothing listens at this socket" if os.path.exists(path) else "there is no such socket"
     how = f"start one with: r2d -s {quote(path)} ADDRESS" if is_named else f"start one with: r2d ADDRESS; {CHOOSE}"
     return f"{path}: no daemon: {why} ({how})"
-
-
-def check_length(path: str) -> None:
-    """DaemonError if no socket can have this path."""
-    size = len(os.fsencode(path))
-    if size > MAX_PATH:
-        raise DaemonError(f"{path}: {size} bytes; the path of a socket has at most {MAX_PATH}")

@@ -16,13 +16,14 @@ What a tunnel is stalled on, the first of these that is true:
 from __future__ import annotations
 
 from ..proto import body as say
+from ..proto.job_states import JobKind, JobState
 from ..proto.limits import TABLE
 from ..proto.link import Link
 from ..proto.node import Service
 from ..proto.stream import Nobody, Stream
 from .exchange import Here
 from .guest import Guest
-from .job import JobKind, JobRecord, JobState
+from .job_table import JobRecord
 from .peer import command_line, peer_address, peer_process
 
 TYPE_CHECKING = False

@@ -6,11 +6,12 @@ it.  Everything here is text: nothing is opened.
 
 from __future__ import annotations
 
+from ..errors import suggestion
 from .units import parse_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
 DIAL, LISTEN, GATHER, DEVICE = "dial", "listen", "gather", "device"  # how it is opened
@@ -48,12 +49,6 @@ URL_HELP = (
 EXEC_HELP = "exec:COMMAND is COMMAND, whatever it looks like.  "
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    from ..command import closest
-
-    return closest(word, choices)
-
-
 # -- values: (text) -> what it stands for, or ValueError with the reason --------------------------------------------
 
 
@@ -69,7 +64,7 @@ def _number(low: int, high: int, what: str) -> Callable[[str], int]:
 def _choice(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}{nearest(text, words)}")
+            raise ValueError(f"{text!r} is none of {', '.join(words)}{suggestion(text, words)}")
         return text
 
     return read
@@ -226,7 +221,7 @@ def _path(rest: str, listens: bool) -> dict[str, Any]:
     if not path:
         raise ValueError("the path is missing, such as /run/name.sock or name.sock")
     if path.startswith("~"):
-        from .reach import expand  # in every daemon already
+        from .socket_path import expand  # in every daemon already
 
         path = expand(path)
     size = len(os.fsencode(path))

@@ -32,6 +32,8 @@ _BUILTINS = _RESERVED | frozenset(
 _BEFORE_COMMANDS = frozenset("! { do elif else exec if then time until while".split())
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-")
 BOX = "r2box"
+SHELL = "/bin/sh"
+LEASH_FD = 9  # of a shell, while it enters itself in a leash
 NOT_FOUND = 127  # what a shell says of a program that is not there
 
 

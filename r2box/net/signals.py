@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
+GRACE = 5.0  # seconds that a program has to end after SIGHUP, and then after SIGTERM
+RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}  # for what is started
 FATAL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 is_tool = False  # the process is ours: so are all its children, also those that it inherits as process 1

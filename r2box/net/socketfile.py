@@ -8,7 +8,7 @@ import stat
 import sys
 
 from ..errors import DaemonError
-from .reach import check_length, home
+from .socket_path import check_length, home
 
 LOCK_TIME = 5.0  # seconds for other daemons that start in the same directory
 

@@ -33,13 +33,23 @@ from .channel import close_all
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol, TypeVar
+    from typing import Any, Protocol, TypeVar
 
     from ..proto.limits import Limits
+    from ..proto.link import Link
     from ..proto.node import Service
-    from .guest import Guest
 
     K = TypeVar("K")
+
+    class ServingClient(Protocol):
+        """The program that serves: it is asked to start what its queue lets through."""
+
+        link: Link
+        incoming: dict[int, Incoming]
+        starts: StartQueue
+
+        def next_id(self) -> int: ...
+        def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool: ...
 
     class Served(Protocol):
         """What hears from the server of an Incoming."""
@@ -162,7 +172,7 @@ class Incoming:
         neighbour: str = "",
     ) -> None:  # fmt: skip
         self.service = service
-        self.server: Guest = service.owner
+        self.server: ServingClient = service.owner
         self.neighbour = neighbour
         self.id = self.server.next_id()
         self.state = State.QUEUED

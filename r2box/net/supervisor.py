@@ -13,7 +13,7 @@ import time
 from collections import deque
 
 from ..errors import DaemonError
-from .reach import default_path, is_default
+from .socket_path import default_path, is_default
 from .socketfile import make_folder
 
 TYPE_CHECKING = False

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import AddressError, UsageError
+from ..errors import AddressError, UsageError, suggestion
 from ..proto.wire import DATAGRAMS, STREAM
 from . import shell
 from .scheme import (
@@ -29,7 +29,6 @@ from .scheme import (
     SERVE,
     WHY_NOT,
     WORDS,
-    nearest,
     switch,
     unescape,
     whole_line,
@@ -200,7 +199,7 @@ def _read_url(text: str, row: Scheme, rest: str) -> Transport:
             taken = f"{row.name}:// takes {', '.join(f'{known}=' for known in row.options)}"
             if name in OPTION_NAMES:
                 raise ValueError(f"no {name}= here: {taken}")
-            raise ValueError(f"no option {name!r}{nearest(name, row.options)}; {taken}")
+            raise ValueError(f"no option {name!r}{suggestion(name, row.options)}; {taken}")
         if name in options:
             raise ValueError(f"{name}= is given twice")
         if not value and option.read is not switch:

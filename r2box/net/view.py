@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..errors import RefusedError
 from ..proto import body as say
 from ..proto.address import format_path
-from .job import JobKind, JobState
+from ..proto.job_states import JobKind, JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

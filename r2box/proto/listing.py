@@ -10,12 +10,28 @@ from .address import ANY, CHILD, SERVICE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any, Protocol
 
-    from .node import Node
+    from .discovery import Discovery
+    from .link import Link
+
+    class Known(Protocol):
+        """What replies are made from: what a node is connected to, and what discovery knows."""
+
+        @property
+        def address(self) -> str: ...
+        @property
+        def links(self) -> Mapping[str, Link]: ...
+        @property
+        def clients(self) -> Mapping[str, Link]: ...
+        @property
+        def services(self) -> Mapping[str, Any]: ...
+        @property
+        def discovery(self) -> Discovery: ...
 
 
-def list_page(node: Node, body: say.Body, to_own: bool) -> bytes:
+def list_page(node: Known, body: say.Body, to_own: bool) -> bytes:
     """Details, such as the command lines of services, are for the node's own clients; so are private services."""
     entries: list[bytes] = []
     size, start, after = 0, body["start"], 0
@@ -31,7 +47,7 @@ def list_page(node: Node, body: say.Body, to_own: bool) -> bytes:
     return say.encode_body(say.LISTING, body.id, entries=tuple(entries), next=after, address=node.address)
 
 
-def _connected(node: Node, clients: bool, to_own: bool) -> Iterator[tuple[str, str, str]]:
+def _connected(node: Known, clients: bool, to_own: bool) -> Iterator[tuple[str, str, str]]:
     """What a node is connected to: (kind, name, detail)."""
     for address, link in sorted(node.links.items()):
         yield "node", address, f"suspended: {link.reason}" if link.is_suspended else ""
@@ -43,7 +59,7 @@ def _connected(node: Node, clients: bool, to_own: bool) -> Iterator[tuple[str, s
             yield "client", address, link.peer["software"]
 
 
-def network_page(node: Node, body: say.Body, to_own: bool, now: float) -> bytes:
+def network_page(node: Known, body: say.Body, to_own: bool, now: float) -> bytes:
     """All that discovery knows, or one node of it, or who offers one service.
 
     Other nodes' questions are answered with what other nodes may be told.
@@ -80,7 +96,7 @@ def network_page(node: Node, body: say.Body, to_own: bool, now: float) -> bytes:
     return say.encode_body(say.NETWORK_IS, body.id, entries=tuple(entries), after=last, address=node.address)
 
 
-def describe_known(node: Node, word: str, most: int, network: bool) -> str:
+def describe_known(node: Known, word: str, most: int, network: bool) -> str:
     """For an error: what a node knows, and what of it, and of the `network`, looks most like `word`."""
     from difflib import get_close_matches
 
@@ -97,7 +113,7 @@ def describe_known(node: Node, word: str, most: int, network: bool) -> str:
     return what + hint
 
 
-def which_service(node: Node, most: int = 10) -> str:
+def which_service(node: Known, most: int = 10) -> str:
     """For an error: a tunnel to a node that has no command of its own needs a service."""
     names = [name for name in sorted(node.services) if name and not node.services[name].private]
     more = f" and {len(names) - most} more" if len(names) > most else ""

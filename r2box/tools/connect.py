@@ -9,17 +9,18 @@ from ..command import Argument, Command, Option
 from ..errors import FAILED, OK, UsageError
 from ..net.client import Client
 from ..net.connector import Connector
-from ..net.job import Job, JobKind
+from ..net.job import Job
 from ..net.keeper import Keeper
 from ..net.log import INFO, WARNING, Log
 from ..net.loop import Loop
 from ..net.reach import reach
-from ..net.rules import OF_LINK, policy_of
 from ..net.scheme import CONNECT, EXEC_HELP, GATHER, LISTEN, URL_HELP
 from ..net.signals import is_ignored
 from ..net.transport import STDIO, explain, parse_transport, summary
 from ..net.units import parse_patience
+from ..policy_options import OF_LINK, policy_of
 from ..proto.address import check_address
+from ..proto.job_states import JobKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from ..net.channel import Channel, close_all
 from ..net.frames import Frames, Sink, Source
 from ..net.log import Log
 from ..net.loop import Loop
+from ..net.shell import SHELL
 from ..net.splice import take_stdio
 from ..proto import terminal as say
 
@@ -70,7 +71,7 @@ class Shell:
         self._frames = Frames(self._loop, Channel(*take_stdio()), self._heard, self._lost)
         self._frames.farewell = NO_IOSH
         self._is_greeted = False
-        self._shell = child.SHELL
+        self._shell = SHELL
         self._pid = 0
         self._has_started = False
         self._status: int | None = None  # of the program, as `on_exit` has it
@@ -128,9 +129,9 @@ class Shell:
         """Go home; the environment of the program."""
         try:
             user = pwd.getpwuid(os.getuid())
-            name, home, self._shell = user.pw_name, user.pw_dir, user.pw_shell or child.SHELL
+            name, home, self._shell = user.pw_name, user.pw_dir, user.pw_shell or SHELL
         except KeyError:  # a number without a name, as in containers
-            name, home, self._shell = str(os.getuid()), "/", child.SHELL
+            name, home, self._shell = str(os.getuid()), "/", SHELL
         known = {"HOME": home, "SHELL": self._shell, "USER": name, "LOGNAME": name, "PATH": os.defpath}
         wanted = {key: value for key, value in env.items() if key in ACCEPTED or key.startswith(b"LC_")}
         environment = {**{os.fsencode(k): os.fsencode(v) for k, v in known.items()}, **os.environb, **wanted}

@@ -12,9 +12,9 @@ from ..net.child import raise_file_limit
 from ..net.daemon import Daemon
 from ..net.log import INFO, Log
 from ..net.loop import Loop
-from ..net.rules import OF_NODE, policy_of
 from ..net.signals import ignore_terminal
 from ..net.supervisor import Supervisor
+from ..policy_options import OF_NODE, policy_of
 from ..proto.limits import Limits
 
 TYPE_CHECKING = False

@@ -1,0 +1,3 @@
+"""The version of r2box."""
+
+__version__ = "0.1.0"
