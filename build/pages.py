@@ -35,54 +35,55 @@ KINDS = {
 }
 
 CONFIG_TEXT = (
-    "A node that r2dm(8) runs is described by a file in TOML: UTF-8, at most {limit} MiB, by custom "
-    "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are texts, but for patterns, a list of texts, what is "
-    "true or false, and a time in seconds, which may be a whole number.  A file with a mistake is refused as a whole, "
-    "before anything starts, and every mistake in it is named, with its line where it has one.",
-    "The address of a node, or the name of a service, is 1 to 64 letters, digits and signs out of ._:+-, the first "
-    "of which is no dash.  The words service, child and any are not addresses.",
-    "A transport is a command line for sh -c, or one of the built-in ones, such as tcp://HOST:PORT and "
-    "tcp-listen://HOST:PORT, which r2-connect(1) lists with their options.  In the cmd of a link, a lone dash behind "
+    "A TOML file describes a node that r2dm(8) runs: UTF-8, at most {limit} MiB, by convention "
+    "/etc/r2/NAME.toml or ~/.config/r2/NAME.toml.  Values are strings, except that a list of patterns is an array of "
+    "strings, a switch is true or false, and a limit or a time in seconds may be an integer.  A file with an error is "
+    "rejected as a whole, before anything starts; each error is reported, with its line if it has one.",
+    "The address of a node and the name of a service are 1 to 64 letters, digits and characters of ._:+-, and do not "
+    "begin with a dash.  The words service, child and any are reserved.",
+    "A transport is a command line for sh -c, or a built-in transport such as tcp://HOST:PORT or "
+    "tcp-listen://HOST:PORT; r2-connect(1) lists these with their options.  In the cmd of a link, a lone dash after "
     "exec: or system:, or the word -%, is replaced by the command that links to this node, with its full path.",
-    "A time is a number with ms, s, m, h or d behind it; of seconds, if nothing is.",
-    "A pattern is compared with the origin of a tunnel, the way back to who opened it, nearest node first.  It is "
-    "the whole path, and may hold the shell's * and ?: bob is bob and the programs on bob's node, bob/* is what comes "
-    "through bob.",
+    "A time is a number with the unit ms, s, m, h or d; the default unit is the second.",
+    "A pattern is matched against the origin of a tunnel: the path back to the node or program that opened it, nearest "
+    "node first.  It must match the whole path, and may contain the shell's * and ?.  The pattern bob matches the node "
+    "bob and the programs on it; bob/* matches what comes through bob.",
 )
 
 # Limits that no key changes: they follow from the protocol, or from what a turn of the loop may take.
 FIXED = (
     (f"{log.LineLimit.FIRST} log lines of a kind in {log.LineLimit.PERIOD:.0f} s",
-     "What neighbours cause more often is counted, and told in one line, so that nobody can fill a disk."),
+     "Further ones that neighbours cause are counted and reported in one line, so that no neighbour can fill a disk."),
     (f"{admission.MAX_OWN} links",
-     "Pending links that programs of this host dial: each may keep a descriptor for 10 s."),
-    (f"{outbox.MAX_BACKLOG >> 20} MiB", "Control frames that wait to be sent on a link: a neighbour that does not read "
-     "them is not read from either."),
-    (f"{outbox.MAX_MESSAGES >> 10} KiB", "Messages that wait to be sent on a link: more are turned away, as every "
-     "origin that passes them through this node may send too many."),
-    (f"{driver.TURN * 1000:.0f} ms, {driver.WORK} units", "What one link may take of a turn of the loop: 10 links at "
-     "their worst then delay an echo by 10 ms. A unit is some 4 us; frames cost from 1 to 32."),
-    ("what is free", "Tunnels of one incoming link that leave by another, which is as many as that one has room for "
-     "besides, in number and in memory: so half of it is the most that one neighbour can take, and others find room."),
-    (f"{neighbour.MAX_HEARD} nodes, {neighbour.MAX_BYTES >> 20} MiB of names", "What a neighbour may tell of the "
-     "network: a table of the size of a large network, some 1 KiB a node."),
-    (f"{neighbour.RATE:.0f} entries a second", f"The same, after a first {neighbour.BURST} at once: a tenth of a "
-     f"processor. A neighbour that says more is not listened to for {neighbour.DEAF:.0f} s."),
-    (f"{1 / discovery.FRAME:.0f} frames, {1 / discovery.ENTRY:.0f} entries a second", "What all neighbours together "
-     "are told of the network: of n neighbours each is told of the n others. They take turns, and who has waited "
-     f"longer is told more at once. After a silence {discovery.AT_ONCE} s of it may be sent at once."),
+     "Pending links dialled by programs of this host: each may hold a descriptor for 10 s."),
+    (f"{outbox.MAX_BACKLOG >> 20} MiB", "Control frames queued on a link.  While it is full, nothing is read from that "
+     "neighbour."),
+    (f"{outbox.MAX_MESSAGES >> 10} KiB", "Messages queued on a link.  Further ones are refused, since any origin that "
+     "sends through this node could fill the queue."),
+    (f"{driver.TURN * 1000:.0f} ms, {driver.WORK} units", "Work for one link in one turn of the event loop: 10 "
+     "busy links then delay an echo by 10 ms.  A unit is some 4 us; a frame costs 1 to 32 units."),
+    ("what is free", "Tunnels of one incoming link through one outgoing link: as many as the outgoing link has free, "
+     "in number and in memory.  So one neighbour can take at most half of it, and leaves room for others."),
+    (f"{neighbour.MAX_HEARD} nodes, {neighbour.MAX_BYTES >> 20} MiB of names", "What a neighbour may "
+     "advertise: the table of a large network, some 1 KiB for each node."),
+    (f"{neighbour.RATE:.0f} entries a second", f"The rate of advertised entries, after a burst of {neighbour.BURST}: "
+     "a tenth of a processor.  The advertisements of a neighbour that exceeds it are ignored for "
+     f"{neighbour.DEAF:.0f} s."),
+    (f"{1 / discovery.FRAME:.0f} frames, {1 / discovery.ENTRY:.0f} entries a second", "What is advertised "
+     "to all neighbours together, since with n neighbours each receives the entries of the n others.  Neighbours take "
+     f"turns, and one that has waited longer receives more at once.  The burst is {discovery.AT_ONCE} s of this rate."),
 )  # fmt: skip
 
 CONFIG_EXAMPLES = (
     (
         '[self]\naddr = "alice"\nsocket = "/home/user/.local/r2/alice.sock"\ncmd = "echo hello from alice"\n\n'
         '[[conn]]\naddr = "bob"\ncmd = "socat tcp-l:47210,fork,reuseaddr exec:-"',
-        "The node alice, which greets whoever tunnels to it and takes links from bob over TCP",
+        "The node alice, which prints a line to each tunnel and accepts links from bob over TCP",
     ),
     (
         '[self]\naddr = "bob"\n\n[[conn]]\naddr = "alice"\ncmd = "tcp://127.0.0.1:47210"\n\n'
         '[[serve]]\nname = "sshd"\ncmd = "/usr/sbin/sshd -i"\nallow = ["alice"]',
-        "The node bob, which links to alice without any other program and lets alice log in",
+        "The node bob, which links to alice without another program and lets alice log in",
     ),
 )
 
@@ -102,7 +103,7 @@ def config_page(date: str) -> str:
             kind = KINDS[key.check.__qualname__.partition(".")[0]]  # some checks are made by a function of that name
             rows.append((f"Cm {manual.words(word)}", [*manual.prose(f"({kind}, {need})"), *manual.prose(key.help)]))
         lines += [f".Ss {table.header}", *manual.prose(f"{table.help} {many}"), *manual.listing(rows)]
-    lines += [".Ss Fixed limits", *manual.prose("These are not set in a file:")]
+    lines += [".Ss Fixed limits", *manual.prose("These limits cannot be configured:")]
     lines += manual.listing((manual.words(head), manual.prose(text)) for head, text in FIXED)
     lines += manual.examples(CONFIG_EXAMPLES)
     lines += manual.see_also(["r2box(1)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-forward(1)", "r2dm(8)"])
