@@ -385,7 +385,8 @@ def check_tables(station: Station) -> None:
         assert len(heard) <= MAX_HEARD
         assert sum(route.is_relayed for route in heard.values()) == neighbour.relayed <= MAX_RELAYED
         assert sum(route.size for route in heard.values()) == neighbour.bytes <= MAX_BYTES
-        assert len(neighbour.dirty) <= len(table.nodes) + len(neighbour.told) + 1
+        assert neighbour.dirty.keys() <= {"", *table.nodes, *discovery._shown}
+        assert neighbour.odd.keys() <= {"", *table.nodes, *discovery._shown, *neighbour.gone}
         assert len(neighbour.gone) <= len(neighbour.told)
         for address, route in heard.items():
             path = route.path

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
 from liar import Liar, join_liar
 from mesh import Mesh
 
+from r2box.proto import advert
 from r2box.proto.advert import BEGIN, END, Entry, Record
 from r2box.proto.discovery import AT_ONCE, ENTRY, FRAME
 from r2box.proto.wire import MAX_REACH
@@ -43,3 +47,29 @@ def test_what_many_neighbours_are_told_a_second_is_bounded() -> None:
     mesh.run(STEP)
     assert all(it.told[f"d{MANY - 1}"] is None for it in liars), "what is gone is told at once"
     assert sum(it.frames for it in liars) - frames == len(liars)
+
+
+def test_what_many_neighbours_were_told_takes_no_memory_and_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = 0
+    encode = type(advert.ENTRY_FIELDS).encode
+
+    def count(self: object, **values: object) -> bytes:
+        nonlocal encoded
+        encoded += self is advert.ENTRY_FIELDS
+        return encode(self, **values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(advert.ENTRY_FIELDS), "encode", count)
+    mesh = Mesh()
+    hub = mesh.station("hub")
+    liars = []
+    for number in range(MANY):
+        liars.append(join_liar(mesh, hub, f"d{number}"))
+        liars[-1].tell([Entry((), 0, Record(b"%08d" % number, ()))], BEGIN | END)
+    while any(len(it.told) < MANY for it in liars):
+        mesh.run(STEP)
+    assert sum(it.entries for it in liars) >= MANY * MANY
+    assert encoded < 4 * MANY
+    neighbours = hub.node.discovery._neighbours.values()
+    kept = sum(sys.getsizeof(it.dirty) + sys.getsizeof(it.odd) + sys.getsizeof(it.gone) for it in neighbours)
+    assert kept < MANY * 1000, "what each was told is what all were told"
+    assert all(len(it.told) == MANY for it in neighbours), "the hub, and the others but itself"

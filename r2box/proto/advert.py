@@ -40,6 +40,7 @@ ENTRY_FIELDS = Fields(
     identity=(5, "bytes"),  # where the record is told
     services=(6, "each"),
 )
+_ENTRY_TAG = encode_varint(REACH_FIELDS.layout["entries"][0])
 
 
 class Record:
@@ -62,14 +63,34 @@ class Record:
 
 
 class Entry:
-    """One line of what is told.  Without a `record`, that is as it was told before; `cost` None: it is gone."""
+    """One line of what is told.  Without a `record`, that is as it was told before; `cost` None: it is gone.
 
-    __slots__ = ("cost", "path", "record")
+    It keeps its bytes: most lines are the same for all neighbours.
+    """
+
+    __slots__ = ("_data", "_keep", "cost", "path", "record")
 
     def __init__(self, path: tuple[str, ...], cost: int | None, record: Record | None = None) -> None:
         self.path = path
         self.cost = cost
         self.record = record
+        self._data = b""
+        self._keep = -1
+
+    def encode(self, keep: int) -> bytes:
+        """As a field of REACH, where `keep` steps are those of the line before."""
+        if keep != self._keep:
+            record = self.record
+            data = ENTRY_FIELDS.encode(
+                keep=keep,
+                path=self.path[keep:],
+                cost=self.cost or 0,
+                gone=int(self.cost is None),
+                identity=record.identity if record else b"",
+                services=tuple(name.encode() for name in record.services) if record else (),
+            )
+            self._keep, self._data = keep, _ENTRY_TAG + encode_varint(len(data)) + data
+        return self._data
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entry) and (self.path, self.cost, self.record) == (
@@ -100,24 +121,19 @@ def pack_reach(number: int, flags: int, entries: Iterable[Entry]) -> tuple[bytes
     encoded: list[bytes] = []
     room = MAX_REACH - 32
     for entry in entries:
+        path = entry.path
         keep = 0
-        while keep < min(len(before), len(entry.path)) and before[keep] == entry.path[keep]:
-            keep += 1
-        record = entry.record
-        data = ENTRY_FIELDS.encode(
-            keep=keep,
-            path=entry.path[keep:],
-            cost=entry.cost or 0,
-            gone=int(entry.cost is None),
-            identity=record.identity if record else b"",
-            services=tuple(name.encode() for name in record.services) if record else (),
-        )
-        room -= len(data) + 3
+        if before and path and path[0] == before[0]:
+            most = min(len(before), len(path))
+            while keep < most and before[keep] == path[keep]:
+                keep += 1
+        data = entry.encode(keep)
+        room -= len(data)
         if room < 0 and encoded:
             break
         encoded.append(data)
-        before = entry.path
-    return REACH_FIELDS.encode(number=number, flags=flags, entries=tuple(encoded)), len(encoded)
+        before = path
+    return REACH_FIELDS.encode(number=number, flags=flags) + b"".join(encoded), len(encoded)
 
 
 def decode_reach(payload: Buffer) -> Reach:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import heapq
 
-from .advert import AGAIN, END, IDENTITY, MAX_PATH, MAX_TOLD, decode_reach
+from .advert import AGAIN, END, IDENTITY, MAX_PATH, MAX_TOLD, Entry, decode_reach
 from .damper import LAST_WAIT, Damper
 from .neighbour import MAX_HEARD, RESTATE, Neighbour, own_record
 from .policy import EVERYTHING, Policy
@@ -66,7 +66,7 @@ NEAR = 8  # nodes that offer a service to which there may be more ways than the 
 TWICE = 120.0  # seconds: as long as a node that has begun anew may still be told of as it was, over a link that is dead
 MAX_TWICE = 256  # names that are remembered to be two nodes'
 FRAME = 1 / 400  # seconds that a frame counts for: the neighbours together are sent 400 a second,
-ENTRY = 1 / 20_000  # and what each entry adds to that, at some 10 us each: a fifth of a processor at worst
+ENTRY = 1 / 60_000  # and what each entry adds to that, at some 2 us each: a fifth of a processor at worst
 AT_ONCE = 0.5  # seconds of these that may be sent at once, after a silence: what is gone is to be told soon
 BATCH = 0.05  # seconds for which frames are held back beyond that, to be sent together
 NEVER = float("inf")
@@ -93,6 +93,7 @@ class Discovery:
         self._alarm = NEVER
         self._sent_until = 0.0  # what was sent is paid for then
         self._news: dict[str, bool] = {}  # nodes that have changed since `_spread`, and whether they are gone
+        self._shown: dict[str, Route] = {}  # what neighbours may be told of each node, as of `_spread`
 
     # -- neighbours ----------------------------------------------------------------------------------------------
 
@@ -100,8 +101,8 @@ class Discovery:
         """`link` is up, and its round trip is known."""
         self._now = now
         policy = (link.policy or EVERYTHING).within(self.policy)
-        neighbour = self._neighbours[link.address] = Neighbour(link, policy, now)
-        neighbour.dirty[""] = None
+        neighbour = self._neighbours[link.address] = Neighbour(link, policy, self._shown, now)
+        neighbour.look_again("")
         self._wake(now)
         return neighbour
 
@@ -169,7 +170,7 @@ class Discovery:
         self._services = names
         self._own.clear()
         for neighbour in self._neighbours.values():
-            neighbour.dirty[""] = None
+            neighbour.look_again("")
         self._wake(self._now)
 
     # -- using ---------------------------------------------------------------------------------------------------
@@ -314,12 +315,18 @@ class Discovery:
 
     def _spread(self) -> None:
         """What has changed since the last time is to be told to all neighbours."""
-        if self._news:
-            gone = dict.fromkeys(address for address, is_gone in self._news.items() if is_gone)
-            changed = dict.fromkeys(address for address, is_gone in self._news.items() if not is_gone)
-            for neighbour in self._neighbours.values():
-                neighbour.has_changed(changed, gone)
-            self._news = {}
+        if not self._news:
+            return
+        gone = {address: Entry((address,), None) for address, is_gone in self._news.items() if is_gone}
+        changed = dict.fromkeys(address for address, is_gone in self._news.items() if not is_gone)
+        before = {address: self._shown.pop(address, None) for address in self._news}
+        for address in changed:
+            route = self.table.nodes[address].told
+            if route is not None:
+                self._shown[address] = route
+        for neighbour in self._neighbours.values():
+            neighbour.has_changed(before, changed, gone)
+        self._news = {}
 
     def _look_again(self, address: str, when: float) -> None:
         heapq.heappush(self._holds, (when, address))
@@ -344,22 +351,22 @@ class Discovery:
             for name in set(new).difference(old):
                 self._host.news("service-up", f"{address}/{name}", told.path, told.cost)
 
-    def _offer(self, neighbour: Neighbour, address: str) -> Route | None:
-        """What `neighbour` is to be told of `address`."""
+    def _offer(self, neighbour: Neighbour, address: str, told: Route | None) -> Route | None:
+        """What `neighbour` is to be told of `address`, where it was `told` that last."""
         if not address:
             return self._itself(neighbour.policy)
         known = self.table.nodes.get(address)
         route = known.told if known else None
         if known is None or route is None or not neighbour.policy.transit:
             return None
-        told = neighbour.told.get(address)
-        still = known.routes.get(told.path[0]) if told is not None else None
-        if address in self._held and (still is None or still.is_relayed):
-            # What was told last, while it is true, and until there is something that stays so.
-            if told is not None and still is not None and still.path == told.path:
-                return told
-            if self._now < known.since + SETTLED or (told is None and self._now < known.born + LAST_WAIT):
-                return told
+        if address in self._held:
+            still = known.routes.get(told.path[0]) if told is not None else None
+            if still is None or still.is_relayed:
+                # What was told last, while it is true, and until there is something that stays so.
+                if told is not None and still is not None and still.path == told.path:
+                    return told
+                if self._now < known.since + SETTLED or (told is None and self._now < known.born + LAST_WAIT):
+                    return told
         if neighbour.address in route.path or len(route.path) >= MAX_PATH:
             return None
         return route
@@ -387,8 +394,8 @@ class Discovery:
             if self._held.get(address, NEVER) <= now:
                 del self._held[address]
             for neighbour in self._neighbours.values():
-                if neighbour.is_heard and address in self.table.nodes:
-                    neighbour.dirty[address] = None
+                if neighbour.follows and address in self.table.nodes:
+                    neighbour.look_again(address)
         self._decide()
         if self._sent_until <= now + AT_ONCE:
             self._spread()
@@ -424,7 +431,7 @@ class Discovery:
                 self._wake(neighbour.told_all_at + RESTATE)
         if not neighbour.has_something:
             return False
-        payload = neighbour.frame(lambda address: self._offer(neighbour, address), now)
+        payload = neighbour.frame(lambda address, told: self._offer(neighbour, address, told), now)
         if payload is not None:
             neighbour.link.control(REACH, 0, payload)
             self._sent_until = max(self._sent_until, now) + FRAME + ENTRY * neighbour.count

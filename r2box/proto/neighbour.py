@@ -4,6 +4,10 @@ Told is what has changed, a frame at a time and at most one in `PAUSE`, but that
 changes twice before its turn is told once.  All that is told is bounded by what we know; when the link has more to send
 than it should, nothing is told until that has gone.
 
+What is on offer to all is in one dict, `shown`.  A neighbour has been told the same, but for what is `dirty`, which is
+for its next frames, and what is `odd`: held back, or not for it because the way leads through itself.  So n neighbours
+that are told of n nodes take memory for n of them, and not for n squared.
+
 What a neighbour says is bounded in number, in bytes, and in rate.  What is beyond the first two is not remembered; who
 says more than `RATE` entries a second for long is not listened to for `DEAF` seconds, and what it has said before is
 forgotten.  Of what one neighbour says only the first `MAX_RELAYED` nodes are told on, so that it cannot fill the room
@@ -17,7 +21,7 @@ from __future__ import annotations
 
 from itertools import chain, islice
 
-from .advert import AGAIN, BEGIN, END, MAX_COST, MAX_PATH, Entry, Record, pack_reach, size_of
+from .advert import AGAIN, BEGIN, END, MAX_PATH, Entry, Record, pack_reach, size_of
 from .allowance import Allowance
 from .policy import fits
 from .table import CUT, Route
@@ -56,11 +60,11 @@ class Neighbour:
 
     __slots__ = (
         "_base", "_begins", "_ends", "_priced_at", "bytes", "cost", "count", "deaf_until", "dirty", "expected",
-        "faults", "gone", "heard", "is_asked", "is_asking", "is_gone", "is_heard", "link", "next_at", "number",
-        "policy", "questions", "relayed", "speech", "stale", "told", "told_all_at",
+        "faults", "gone", "heard", "is_asked", "is_asking", "is_gone", "is_heard", "link", "next_at", "number", "odd",
+        "policy", "questions", "relayed", "shown", "speech", "stale", "told_all_at",
     )  # fmt: skip
 
-    def __init__(self, link: Link, policy: Policy, now: float) -> None:
+    def __init__(self, link: Link, policy: Policy, shown: dict[str, Route], now: float) -> None:
         self.link = link
         self.policy = policy
         self._base = HOP + int(link.trip * 1e6)  # while there is a transport
@@ -71,9 +75,11 @@ class Neighbour:
         self.is_heard = False  # it takes part: it has said something
         self.number = 0
         self.count = 0  # entries of the last frame
-        self.told: dict[str, Route] = {}
-        self.gone: dict[str, None] = {}  # what is not reached any more
-        self.dirty: dict[str, None] = {}  # what else may have to be told; "" is this node itself
+        self.shown = shown  # by node, shared by all neighbours
+        self.gone: dict[str, Entry] = {}  # what is not reached any more
+        # What else may have to be told, and what was told of it last; "" is this node itself.
+        self.dirty: dict[str, Route | None] = {}
+        self.odd: dict[str, Route | None] = {}  # what was told last of others, where that is not what is shown
         self.next_at = now
         self.told_all_at = now
         self.is_asked = False  # to tell all once more
@@ -101,22 +107,42 @@ class Neighbour:
         """Begin anew: everything that is known, and this node itself."""
         self.told_all_at = now
         self.is_asked = False
-        self.told.clear()
-        self.gone.clear()
-        self.dirty = {"": None, **dict.fromkeys(addresses)}
+        self.gone, self.odd = {}, {}
+        self.dirty = {"": None}
+        if self.follows:
+            self.dirty.update(dict.fromkeys(chain(self.shown, addresses)))
         self._begins = self._ends = True
 
-    def has_changed(self, changed: dict[str, None], gone: dict[str, None]) -> None:
-        """There is another best route to each of `changed`, and none to each of `gone` any more."""
-        if not self.is_heard:
+    @property
+    def follows(self) -> bool:
+        """Whether it is told of other nodes."""
+        return self.is_heard and self.policy.transit
+
+    @property
+    def told(self) -> dict[str, Route]:
+        """What it was told last of each node."""
+        told = {**(self.shown if self.follows else {}), **self.odd, **self.dirty}
+        return {address: route for address, route in told.items() if route is not None}
+
+    def has_changed(self, before: dict[str, Route | None], changed: dict[str, None], gone: dict[str, Entry]) -> None:
+        """Another route is shown to each of `changed`, and none to each of `gone` any more; `before` has what was."""
+        if not self.follows:
             return
-        for address in changed if self.gone else ():
+        odd, dirty = self.odd, self.dirty
+        for address, entry in gone.items():
+            told = dirty.pop(address) if address in dirty else odd.pop(address, before[address])
+            if told is not None:
+                self.gone[address] = entry
+                odd[address] = told
+        for address in changed:
             self.gone.pop(address, None)
-        for address in gone:
-            self.dirty.pop(address, None)
-            if address in self.told:
-                self.gone[address] = None
-        self.dirty.update(changed)
+            if address not in dirty:
+                dirty[address] = odd.pop(address, before[address])
+
+    def look_again(self, address: str) -> None:
+        """Something else may have to be told of `address`."""
+        if address not in self.dirty and address not in self.gone:
+            self.dirty[address] = self.odd.pop(address, self.shown.get(address))
 
     def is_due_again(self, now: float) -> bool:
         """Whether all is to be told anew."""
@@ -131,36 +157,43 @@ class Neighbour:
     def has_something(self) -> bool:
         return self.may_speak and bool(self.gone or self.dirty or self._ends or self.is_asking)
 
-    def frame(self, offer: Callable[[str], Route | None], now: float) -> bytes | None:
-        """The next frame for it, or None.  `offer` says what it may be told of a node."""
+    def frame(self, offer: Callable[[str, Route | None], Route | None], now: float) -> bytes | None:
+        """The next frame for it, or None.  `offer` says what it may be told of a node, after what it was told last."""
         gone, self.gone = self.gone, {}
+        odd, dirty, shown = self.odd, self.dirty, self.shown
         if now < self.next_at:
             due = list(islice(gone, CHUNK))
         else:
-            due = list(islice(chain(gone, self.dirty), CHUNK))
+            due = list(islice(chain(gone, dirty), CHUNK))
             self.next_at = now + PAUSE
         entries: list[tuple[Entry, str, Route | None]] = []
         for address in due:
-            route, told = offer(address), self.told.get(address)
-            if route is told or (route is None and told is None):
-                self.dirty.pop(address, None)
+            told = dirty[address] if address in dirty else odd.get(address, shown.get(address))
+            route = offer(address, told)
+            if route is told:
+                self._settle(address, route)
                 gone.pop(address, None)
             elif route is None:
-                entries.append((Entry((address,), None), address, route))
+                entries.append((gone.get(address) or Entry((address,), None), address, route))
             else:
-                record = None if told is not None and told.record == route.record else route.record
-                entries.append((Entry(route.path, min(route.cost, MAX_COST), record), address, route))
+                entries.append((route.entry(has_record=told is None or told.record != route.record), address, route))
         entries.sort(key=lambda it: it[0].path)
-        self.count, payload = self._pack(entries, len(gone) + len(self.dirty))
+        self.count, payload = self._pack(entries, len(gone) + len(dirty))
         for _, address, route in entries[: self.count]:
-            self.dirty.pop(address, None)
+            self._settle(address, route)
             gone.pop(address, None)
-            if route is None:
-                del self.told[address]
-            else:
-                self.told[address] = route
         self.gone = gone
+        if due and not dirty:
+            self.dirty, self.odd = {}, dict(odd)  # a dict keeps the room that it once had
         return payload
+
+    def _settle(self, address: str, route: Route | None) -> None:
+        """It has been told `route`."""
+        self.dirty.pop(address, None)
+        if route is self.shown.get(address):
+            self.odd.pop(address, None)
+        else:
+            self.odd[address] = route
 
     def _pack(self, entries: list[tuple[Entry, str, Route | None]], left: int) -> tuple[int, bytes | None]:
         """How many of `entries` a frame holds, and the frame; `left` are to be told with these."""

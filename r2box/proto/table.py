@@ -11,6 +11,8 @@ transport, whatever it costs: who names a neighbour means that link.
 
 from __future__ import annotations
 
+from .advert import MAX_COST, Entry
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +28,7 @@ class Route:
     A tunnel has failed on it not long ago: until `doubted_until` others are tried before it.
     """
 
-    __slots__ = ("cost", "doubted_until", "is_relayed", "path", "record", "size")
+    __slots__ = ("_brief", "_full", "cost", "doubted_until", "is_relayed", "path", "record", "size")
 
     def __init__(
         self, path: tuple[str, ...], cost: int, record: Record, size: int = 0, is_relayed: bool = True
@@ -37,6 +39,18 @@ class Route:
         self.size = size
         self.is_relayed = is_relayed
         self.doubted_until = 0.0
+        self._full: Entry | None = None
+        self._brief: Entry | None = None
+
+    def entry(self, *, has_record: bool) -> Entry:
+        """What a neighbour is told of it: the same object for all of them."""
+        if has_record:
+            if self._full is None:
+                self._full = Entry(self.path, min(self.cost, MAX_COST), self.record)
+            return self._full
+        if self._brief is None:
+            self._brief = Entry(self.path, min(self.cost, MAX_COST))
+        return self._brief
 
     @property
     def rank(self) -> tuple[bool, int, int, str]:
