@@ -102,6 +102,8 @@ def test_the_recipe(title: str, place: Place) -> None:
         need("socat")
         place.start(f"socat pty,raw,echo=0,link=tty system:'{ROUTER}'")
         eventually((place.path / "tty").exists, "the device")
+    if any("| socat" in text for _, text in blocks):
+        need("socat")
     if any("curl" in text for _, text in blocks):
         need("curl")
     machines = Machines(place, hosts)
