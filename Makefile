@@ -27,10 +27,10 @@ check: $(ready)  ## lint and type-check
 	$(venv)/python -m mypy
 
 sim: $(ready)  ## carriers over bad paths and whole networks, simulated (ARGS="carriers --seeds 10", "network", "growth")
-	@$(venv)/python tests/sim.py $(ARGS)
+	@PYTHONPATH=tests $(venv)/python -m sim $(ARGS)
 
 rehearsal: dist/r2box $(ready)  ## long runs of cuts, losses and kills (ARGS="cuts hops", "cuts size=100 cuts=100 seed=7")
-	@$(venv)/python tests/rehearsal.py $(ARGS)
+	@PYTHONPATH=tests $(venv)/python -m support.rehearsal $(ARGS)
 
 bench: dist/r2box $(ready)  ## measure beside socat, ssh and others (ARGS="--list", "--quick", "--only bulk,rtt")
 	@[ -e .venv/.bench ] || { \

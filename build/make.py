@@ -29,6 +29,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 import zopfli.zlib
+
 from slim import SlimError, outdent, slim
 
 ROOT = Path(__file__).resolve().parent.parent

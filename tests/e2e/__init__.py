@@ -1,0 +1,1 @@
+"""Tests of the built file: real processes, real peers, real sockets."""

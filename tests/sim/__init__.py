@@ -1,0 +1,1 @@
+"""Simulations on a virtual clock, and the tests that use them."""
