@@ -18,3 +18,5 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell without job control starts what stands before & with SIGINT ignored, and so would be all that tests start.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)

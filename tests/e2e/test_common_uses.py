@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import Box, Place, Program, children, eventually, free_port, memory, need, open_files
+from support.processes import Box, Place, Program, eventually, free_port, memory, need, open_files, running
 
 MIB = 1 << 20
 
@@ -226,7 +226,7 @@ def test_last_words_arrive_before_what_carries_them_is_ended(place: Place, socke
     assert refused.err.count("expected carl, but the neighbour is alice") == 2  # by both
 
     link = place.start(line % "").says("linked to bob")
-    hasty, = children(link.pid)
+    hasty, = running(link.pid, b"hasty")
     os.kill(hasty, signal.SIGUSR1)
     assert "bob ended it: its r2 connect has ended" in link.ends(0).err
 

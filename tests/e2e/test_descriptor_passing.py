@@ -22,7 +22,18 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import PATIENCE, Place, Program, await_port, children, command_line, eventually, free_port, need
+from support.processes import (
+    PATIENCE,
+    Place,
+    Program,
+    await_port,
+    children,
+    command_line,
+    eventually,
+    free_port,
+    need,
+    running,
+)
 from support.tunnels import MIB, WAYS, build, make_ends, nothing_left, read_all, read_size, send, tunnel
 
 OWN_FAILURE = 255
@@ -116,7 +127,7 @@ def test_nobody_is_in_the_way(place: Place) -> None:
                 os.write(ours_in, b"first")
                 assert read_size(ours_out, 5) == b"first"
                 if from_ == "bob.sock":
-                    program = eventually(lambda: children(server.pid), "the service's program")[0]
+                    program = eventually(lambda: running(server.pid, b"gate"), "the service's program")[0]
                     assert all("socket" in link_of(fd, program) for fd in (0, 1))
                 else:
                     until_released(client, set(pipes))
@@ -363,7 +374,7 @@ def test_a_terminal(place: Place) -> None:
                         got += piece
                     assert termios.tcgetattr(theirs) == modes
                     assert os.get_blocking(theirs)
-                    program = eventually(lambda: children(server.pid), "the service's program")[0]
+                    program = eventually(lambda: running(server.pid, b"cat"), "the service's program")[0]
                     assert not links(program) & {name}
                     os.write(ours, b"bye\n" + key)
                     if key == b"\x04":

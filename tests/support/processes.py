@@ -130,6 +130,11 @@ def command_line(pid: int) -> list[bytes]:
         return []
 
 
+def running(pid: int, word: bytes) -> list[int]:
+    """The children of `pid` that have `word` in their command lines; not a shell that is about to be one."""
+    return [child for child in children(pid) if any(word in it for it in command_line(child))]
+
+
 def cpu_time(pid: int) -> float:
     """Seconds that it has computed so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
