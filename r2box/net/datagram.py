@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 # Senders at a time.  Anybody can send, under any address, and each costs a descriptor and a link that waits for its
 # neighbour; a daemon that has more neighbours than this over UDP alone has other limits too.
 MAX_SENDERS = 512
-BATCH = 64  # datagrams in a row before others get their turn
+BATCH = 64  # datagrams in a row before others get their turn,
+TURN = 2e-3  # and seconds
 MAX_DATAGRAM = 1 << 16
 COOKIE_TIME = 30.0  # seconds
 PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12
@@ -136,7 +137,10 @@ class Gatherer:
         self._loop.watch(sock.fileno(), lambda: self._readable(sock))
 
     def _readable(self, sock: socket.socket) -> None:
+        end = self._loop.now() + TURN
         for _ in range(BATCH):
+            if self._loop.now() > end:
+                return
             try:
                 data, ancillary, _, sender = sock.recvmsg(MAX_DATAGRAM, ANCILLARY)
             except OSError:

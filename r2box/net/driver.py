@@ -7,6 +7,7 @@ queues up here but one write.
 from __future__ import annotations
 
 import errno
+from collections import deque
 
 from ..proto.link import DOWN
 from ..proto.session import Block
@@ -35,6 +36,7 @@ FIRST_SIZE = 1 << 13  # to read at once until a neighbour has more to say: an id
 ROUNDS = 2  # writes in a row before others get their turn
 RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
 TURN = 1e-3  # seconds of the loop's time that one link may take before others have their turn
+CROWD = 2e-3  # seconds of a round that all links together may take that are not up
 WORK = 256  # and the units of work in it: see `proto.wire`
 FAREWELL = 1.5  # seconds for the last bytes of a link that has ended
 
@@ -42,13 +44,18 @@ SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
 
 
 class Group:
-    """Links that are flushed together: after one was read from, all that this made ready to send, at once."""
+    """Links that are flushed together: after one was read from, all that this made ready to send, at once.
+
+    Links that are not up share `CROWD` of a round, however many they are: those that are readable stand in a queue.
+    """
 
     def __init__(self, loop: Loop, guard: MemoryGuard | None = None) -> None:
         self._loop = loop
         self._guard = guard
         self._waiting: list[Driver] = []
         self._postponed: list[Driver] = []
+        self._crowd: deque[Driver] = deque()
+        self._is_crowd_called = False
         self._first = memoryview(bytearray(FIRST_SIZE))
         self._block: Block | None = None
 
@@ -76,10 +83,28 @@ class Group:
             self._guard.relieve()
 
     def postpone(self, driver: Driver) -> None:
-        """Give `driver` its next turn in the next round of the loop."""
+        """Give `driver` its next turn in the next round of the loop; in the crowd, after those before it."""
+        if driver.is_pending:
+            self._crowd.append(driver)
+            self._call_crowd()
+            return
         if not self._postponed:
             self._loop.soon(self._give_turns)
         self._postponed.append(driver)
+
+    def _call_crowd(self) -> None:
+        if self._crowd and not self._is_crowd_called:
+            self._is_crowd_called = True
+            self._loop.soon(self._serve_crowd)
+
+    def _serve_crowd(self) -> None:
+        self._is_crowd_called = False
+        end = self._loop.now() + CROWD
+        for _ in range(len(self._crowd)):
+            self._loop.call(self._crowd.popleft().turn)
+            if self._loop.now() > end:
+                break
+        self._call_crowd()
 
     def _give_turns(self) -> None:
         postponed, self._postponed = self._postponed, []
@@ -112,6 +137,7 @@ class Driver:
         self._rest: memoryview | None = None  # what was read and is for the next turn
         self._debt = 0.0  # seconds of the loop's time that were used beyond a turn
         self._is_postponed = False  # until its next turn, nothing is read
+        self._is_readable = False  # and in that turn something is
         self._done = done
         self.parted: list[Callable[[], object]] = []  # called when the transport is closed, unless it was released
         self._out: list[Buffer] = []
@@ -133,21 +159,34 @@ class Driver:
 
     # -- in ------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether it has its turns with the crowd."""
+        return not (self.link.is_up or self.link.is_local)
+
     def _readable(self) -> None:
+        if self.is_pending:
+            self._is_postponed = self._is_readable = True
+            self.group.postpone(self)
+            self._watch()
+            return
         begun = self.loop.now()
         self._debt = max(0.0, self._debt - TURN)
         self._read()
         self._end_turn(begun)
 
     def turn(self) -> None:
-        """The next turn of a link that had used up its last one: pay for that first, then take the rest."""
-        self._is_postponed = False
+        """The next turn of a link that had used up its last one, or waited for it: pay for the last, then take the
+        rest, or read."""
+        is_readable, self._is_readable, self._is_postponed = self._is_readable, False, False
         begun = self.loop.now()
         self._debt = max(0.0, self._debt - TURN)
         if self._rest is not None and not self._debt and not self._closed:
             rest, self._rest = self._rest, None
             if self.link.state != DOWN:
                 self._deliver(rest, ())
+        elif is_readable and not self._debt and not self._closed and not self.paused:
+            self._read()
         self._end_turn(begun)
 
     def _end_turn(self, begun: float) -> None:
