@@ -16,6 +16,7 @@ from .client import checked
 from .dial import Dial
 from .leash import Leash
 from .scheme import DEVICE, INTERFACES, SERVE
+from .settling import Settling
 from .transport import COMMAND, Transport
 
 TYPE_CHECKING = False
@@ -62,6 +63,7 @@ class Server:
         self._runs = transport.how in (COMMAND, DEVICE) and transport.kind not in INTERFACES
         self._client: Client | None = None
         self._leash = loop.shared(Leash)
+        self._settling = Settling(loop, self._start_next)
         self._waiting: dict[int, tuple[say.Body, tuple[int, ...]]] = {}  # tunnel: what its program is to get
         self._running: dict[int, Child] = {}  # tunnel: program
         self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
@@ -96,7 +98,8 @@ class Server:
     def event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
         """INCOMING or HANGUP.
 
-        Programs are started one in a round of the loop, so that a HANGUP that came with its INCOMING is seen first.
+        Programs are started one in a round of the loop, so that a HANGUP that came with its INCOMING is seen first,
+        and as their pace allows.
         """
         if body.kind == say.INCOMING and self._runs:
             if not self._waiting:
@@ -121,6 +124,9 @@ class Server:
 
     def _start_next(self) -> None:
         if not self._waiting:
+            return
+        if not self._settling.has_room:
+            self._settling.wait()
             return
         id_ = next(iter(self._waiting))
         body, descriptors = self._waiting.pop(id_)
@@ -160,6 +166,7 @@ class Server:
         self._run(body.id, pid)
 
     def _run(self, id: int, pid: int) -> None:
+        self._settling.add(pid)
         self._running[id] = Child(
             self._loop, pid, lambda status: self._ended(id, status), group=True, leash=self._leash
         )
@@ -208,7 +215,7 @@ class Server:
             self._run(id, device.pid)
 
     def _ended(self, id: int, status: int) -> None:
-        del self._running[id]
+        self._settling.discard(self._running.pop(id).pid)
         self._exited(id, Outcome(signal=-status) if status < 0 else Outcome(status=status))
         if not self._running:
             self._leave()

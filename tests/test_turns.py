@@ -1,0 +1,185 @@
+"""Turns of the loop: how much of a round links that are not up take, and how many programs start at the same time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from processes import eventually
+
+from r2box.net import child, settling
+from r2box.net import server as servers
+from r2box.net.channel import Channel
+from r2box.net.driver import CROWD, TURN, Driver, Group
+from r2box.net.loop import Loop
+from r2box.net.settling import PATIENCE, is_busy
+from r2box.net.transport import parse_transport
+from r2box.proto import body as say
+from r2box.proto.link import READY_WAIT, UP
+
+READ = TURN / 2  # seconds that a link takes in these tests to read what has come
+
+
+class FakeLoop(Loop):
+    """A loop with a clock that is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = 0.0
+        self.now = lambda: self.clock  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def loop() -> Iterator[FakeLoop]:
+    loop = FakeLoop()
+    yield loop
+    loop.close()
+
+
+# -- links that are not up ----------------------------------------------------------------------------------------
+
+
+class Flooded:
+    """Links whose neighbours have always something more to say; `reads` of each in every round are counted."""
+
+    def __init__(self, loop: FakeLoop, pending: int) -> None:
+        self.loop = loop
+        self.group = Group(loop)
+        self.reads: Counter[int] = Counter()
+        self.kept: list[Any] = []
+        for number in range(pending + 1):  # the last one is up
+            self._add(number, UP if number == pending else READY_WAIT)
+
+    def _add(self, number: int, state: Any) -> None:
+        ours, theirs = socket.socketpair()
+        theirs.send(b"x")
+        link: Any = SimpleNamespace(
+            state=state, is_up=state is UP, is_local=False, is_backlogged=False, has_output=False, passes=False,
+            sender=SimpleNamespace(is_repaired=False), tick=lambda now: None, deadline=lambda: 0.0,
+        )  # fmt: skip
+        driver = Driver(self.group, link, Channel(ours.detach()), self.loop, lambda: None)
+        driver._read = lambda: self._read(number)  # type: ignore[method-assign]
+        driver.flush()
+        self.kept.append((driver, theirs))
+
+    def _read(self, number: int) -> None:
+        self.reads[number] += 1
+        self.loop.clock += READ
+
+    def round(self) -> None:
+        self.reads.clear()
+        self.loop.run_once()
+
+    def close(self) -> None:
+        for driver, theirs in self.kept:
+            driver.cut()
+            theirs.close()
+
+
+@pytest.fixture
+def flooded(loop: FakeLoop) -> Iterator[Flooded]:
+    flooded = Flooded(loop, 60)
+    yield flooded
+    flooded.close()
+
+
+def test_links_that_are_not_up_share_a_part_of_each_round(flooded: Flooded) -> None:
+    flooded.round()
+    for _ in range(20):
+        flooded.round()
+        assert flooded.reads.pop(60) == 1, "the link that is up has its turn in every round"
+        assert sum(flooded.reads.values()) * READ <= CROWD + READ
+
+
+def test_links_that_are_not_up_take_turns(flooded: Flooded) -> None:
+    seen: Counter[int] = Counter()
+    for _ in range(60):
+        flooded.round()
+        seen += flooded.reads
+    turns = [seen[number] for number in range(60)]
+    assert min(turns) >= 3
+    assert max(turns) - min(turns) <= 1
+
+
+# -- programs that start ------------------------------------------------------------------------------------------
+
+
+class Served:
+    """A server of `sleep`, of which each start is noted; `busy` are the programs that have not settled."""
+
+    def __init__(self, loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop = loop
+        self.busy: set[int] = set()
+        self.started: list[int] = []
+        self.exits: dict[int, Callable[[int], None]] = {}
+        monkeypatch.setattr(settling, "is_busy", lambda pid: pid in self.busy)
+        monkeypatch.setattr(settling, "processors", lambda: 2)
+        monkeypatch.setattr(child, "start", self._start)
+        monkeypatch.setattr(loop, "on_exit", self.exits.__setitem__)
+        monkeypatch.setattr(servers, "Leash", lambda loop: SimpleNamespace(
+            open=lambda: -1, add=print, ending=print, remove=print, close=lambda: None))  # fmt: skip
+        client: Any = SimpleNamespace(
+            link=SimpleNamespace(state=UP), request=lambda *_, **__: None, send=lambda *_, **__: None
+        )
+        self.server = servers.Server(
+            loop, SimpleNamespace(debug=print, once=print), "x",  # type: ignore[arg-type]
+            parse_transport("sleep 600"), "r2.sock", lambda: None, lambda error: None,
+        )  # fmt: skip
+        self.server.offer(client)
+        for number in range(1, 11):
+            ends = tuple(end.detach() for end in socket.socketpair())
+            self.server.event(say.Body(say.INCOMING, number, {"service": "x", "origin": (), "node": "bob"}), ends)
+
+    def _start(self, *words: Any, **options: Any) -> int:
+        pid = 1_000_000_000 + len(self.started)
+        self.started.append(pid)
+        self.busy.add(pid)
+        return pid
+
+    def turn(self, seconds: float) -> int:
+        """How many have been started after this time."""
+        self.loop.clock += seconds
+        for _ in range(12):
+            self.loop.soon(lambda: None)
+            self.loop.run_once()
+        return len(self.started)
+
+
+@pytest.fixture
+def served(loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    served = Served(loop, monkeypatch)
+    yield served
+    served.server.hang_up_all()
+
+
+def test_as_many_programs_start_at_the_same_time_as_there_are_processors(served: Served) -> None:
+    assert served.turn(0) == 2
+    assert served.turn(PATIENCE / 2) == 2
+    served.busy.discard(served.started[0])
+    assert served.turn(0.01) == 3
+    served.exits[served.started[1]](0)
+    served.busy.clear()
+    assert served.turn(0.01) == 5
+
+
+def test_a_program_that_stays_busy_keeps_others_waiting_for_a_moment_only(served: Served) -> None:
+    assert [served.turn(PATIENCE * 1.1) for _ in range(5)] == [2, 4, 6, 8, 10]
+
+
+def test_a_program_is_busy_until_it_waits_for_something() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"]) as computes:
+        eventually(lambda: is_busy(computes.pid), "a program that computes")
+        computes.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, computes.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_busy(computes.pid), "it has ended"
+    assert not is_busy(computes.pid)
+    with subprocess.Popen(["sleep", "600"]) as sleeps:
+        eventually(lambda: not is_busy(sleeps.pid), "a program that waits")
+        sleeps.kill()
