@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from r2box import __version__, config, index, manual, own  # noqa: E402
-from r2box.net import admission, driver, log  # noqa: E402
+from r2box.net import admission, log, turns  # noqa: E402
 from r2box.proto import discovery, neighbour, outbox  # noqa: E402
 
 # How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
@@ -60,8 +60,10 @@ FIXED = (
      "neighbour."),
     (f"{outbox.MAX_MESSAGES >> 10} KiB", "Messages queued on a link.  Further ones are refused, since any origin that "
      "sends through this node could fill the queue."),
-    (f"{driver.TURN * 1000:.0f} ms, {driver.WORK} units", "Work for one link in one turn of the event loop: 10 "
-     "busy links then delay an echo by 10 ms.  A unit is some 4 us; a frame costs 1 to 32 units."),
+    (f"{turns.TURN * 1000:.0f} ms, {turns.WORK} units", "Work for one link in one turn of the event loop.  More than "
+     f"{turns.FULL} busy links share what {turns.FULL} may use, with {turns.LEAST} units at least for each, so that an "
+     "echo does not wait for all of them.  A unit is some 4 us; a frame costs 1 to 32 units."),
+    (f"{turns.CROWD * 1000:.0f} ms", "Work in one turn of the event loop for all pending links together."),
     ("what is free", "Tunnels of one incoming link through one outgoing link: as many as the outgoing link has free, "
      "in number and in memory.  So one neighbour can take at most half of it, and leaves room for others."),
     (f"{neighbour.MAX_HEARD} nodes, {neighbour.MAX_BYTES >> 20} MiB of names", "What a neighbour may "

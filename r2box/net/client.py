@@ -16,11 +16,12 @@ from ..proto.route import Message
 from ..proto.wire import CLIENT, DESCRIPTOR
 from ..version import __version__
 from .channel import Channel, close_all, is_terminal
-from .driver import Driver, Group
+from .driver import Driver
 from .ferry import Ferry
 from .loop import Loop
 from .reach import WAIT, reach
 from .reserve import explain
+from .turns import Group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from . import reserve
 from .admission import Admission
 from .channel import Channel, adopt, check_usable, close_all
 from .doubt import Doubt
-from .driver import Driver, Group
+from .driver import Driver
 from .entrance import Entrance
 from .exchange import REQUESTS, Exchange
 from .guest import Guest
@@ -35,6 +35,7 @@ from .packets import PacketDriver
 from .peer import peer_address
 from .report import Report, limit_lines
 from .rules import policy_in
+from .turns import Group
 from .units import format_duration
 
 TYPE_CHECKING = False

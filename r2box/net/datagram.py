@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # neighbour; a daemon that has more neighbours than this over UDP alone has other limits too.
 MAX_SENDERS = 512
 BATCH = 64  # datagrams in a row before others get their turn,
-TURN = 2e-3  # and seconds
+TURN = 1e-3  # and seconds
 MAX_DATAGRAM = 1 << 16
 COOKIE_TIME = 30.0  # seconds
 PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12

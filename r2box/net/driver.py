@@ -7,16 +7,15 @@ queues up here but one write.
 from __future__ import annotations
 
 import errno
-from collections import deque
 
 from ..proto.link import DOWN
 from ..proto.session import Block
 from .channel import close_all, drop_written
+from .turns import TURN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
 
     from ..proto.carrier import Carrier
     from ..proto.link import Link
@@ -24,97 +23,13 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .loop import Loop, Timer
     from .opening import Opening
+    from .turns import Group
 
-    class MemoryGuard(Protocol):
-        """Ends links while all of them together hold more memory than they may."""
-
-        @property
-        def is_short(self) -> bool: ...
-        def relieve(self) -> None: ...
-
-FIRST_SIZE = 1 << 13  # to read at once until a neighbour has more to say: an idle program does without the rest
 ROUNDS = 2  # writes in a row before others get their turn
 RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
-TURN = 1e-3  # seconds of the loop's time that one link may take before others have their turn
-CROWD = 2e-3  # seconds of a round that all links together may take that are not up
-WORK = 256  # and the units of work in it: see `proto.wire`
 FAREWELL = 1.5  # seconds for the last bytes of a link that has ended
 
 SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
-
-
-class Group:
-    """Links that are flushed together: after one was read from, all that this made ready to send, at once.
-
-    Links that are not up share `CROWD` of a round, however many they are: those that are readable stand in a queue.
-    """
-
-    def __init__(self, loop: Loop, guard: MemoryGuard | None = None) -> None:
-        self._loop = loop
-        self._guard = guard
-        self._waiting: list[Driver] = []
-        self._postponed: list[Driver] = []
-        self._crowd: deque[Driver] = deque()
-        self._is_crowd_called = False
-        self._first = memoryview(bytearray(FIRST_SIZE))
-        self._block: Block | None = None
-
-    def inward(self) -> memoryview:
-        """What to read into: it is good until the next call, and if it is of a Block, as long as there is a view of
-        it."""
-        if self._block is None:
-            return self._first
-        self._block = self._loop.pool.take(self._block)
-        return memoryview(self._block)
-
-    def widen(self) -> None:
-        """A neighbour has more to say."""
-        if self._block is None:
-            self._block = self._loop.pool.take()
-
-    def add(self, driver: Driver) -> None:
-        if not self._waiting:
-            self._loop.soon(self.flush)
-        self._waiting.append(driver)
-
-    def relieve(self) -> None:
-        """Close links if they take more memory than they may."""
-        if self._guard is not None and self._guard.is_short:
-            self._guard.relieve()
-
-    def postpone(self, driver: Driver) -> None:
-        """Give `driver` its next turn in the next round of the loop; in the crowd, after those before it."""
-        if driver.is_pending:
-            self._crowd.append(driver)
-            self._call_crowd()
-            return
-        if not self._postponed:
-            self._loop.soon(self._give_turns)
-        self._postponed.append(driver)
-
-    def _call_crowd(self) -> None:
-        if self._crowd and not self._is_crowd_called:
-            self._is_crowd_called = True
-            self._loop.soon(self._serve_crowd)
-
-    def _serve_crowd(self) -> None:
-        self._is_crowd_called = False
-        end = self._loop.now() + CROWD
-        for _ in range(len(self._crowd)):
-            self._loop.call(self._crowd.popleft().turn)
-            if self._loop.now() > end:
-                break
-        self._call_crowd()
-
-    def _give_turns(self) -> None:
-        postponed, self._postponed = self._postponed, []
-        for driver in postponed:
-            self._loop.call(driver.turn)
-
-    def flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for driver in waiting:
-            self._loop.call(driver.flush)  # one that fails must not silence the others
 
 
 def _nothing() -> None:
@@ -245,7 +160,7 @@ class Driver:
         """Give bytes to the link, as many as fit into a turn; they are not its own any more afterwards."""
         taken = len(data)
         try:
-            taken = self.link.receive(data, self.loop.now(), passengers, WORK)
+            taken = self.link.receive(data, self.loop.now(), passengers, self.group.work)
         except Exception:
             self.link.close("internal error")  # it has lost its place in the neighbour's bytes
             raise

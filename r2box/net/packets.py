@@ -9,7 +9,7 @@ import errno
 import socket
 
 from ..proto.link import DOWN
-from .driver import RETRY, ROUNDS, SHORTAGES, Driver, Group
+from .driver import RETRY, ROUNDS, SHORTAGES, Driver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..proto.wire import Buffer
     from .channel import Channel
     from .loop import Loop, Timer
+    from .turns import Group
 
 EARLY_WINDOW = 1 << 16  # bytes that may wait for a hole to be filled before the link is up: a handshake has no more
 SLOT = 1 << 11  # bytes to read a datagram into: no packet of ours is larger

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from r2box.net.channel import Channel
-from r2box.net.driver import Driver, Group
+from r2box.net.driver import Driver
 from r2box.net.loop import Loop
+from r2box.net.turns import Group
 from r2box.proto import body as say
 from r2box.proto.advert import IDENTITY, Entry, Record, decode_reach, pack_reach
 from r2box.proto.greeting import Me
