@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from processes import eventually
 
 from r2box.net import child, settling
 from r2box.net import server as servers
@@ -24,6 +23,7 @@ from r2box.net.transport import parse_transport
 from r2box.net.turns import CROWD, FULL, TURN, WORK, Group
 from r2box.proto import body as say
 from r2box.proto.link import READY_WAIT, UP
+from support.processes import eventually
 
 READ = TURN / 2  # seconds that a link takes in these tests to read what has come
 
