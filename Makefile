@@ -9,7 +9,7 @@ venv := .venv/bin
 ready := .venv/.ready
 sources := $(shell find r2box -name '*.py') $(wildcard build/*.py man/*.[57]) pyproject.toml LICENSE README.md
 
-.PHONY: all build demo test check bench sim rehearsal pages install uninstall clean help
+.PHONY: all build demo test quick check bench sim rehearsal pages install uninstall clean help
 
 all: build
 
@@ -21,6 +21,9 @@ demo: dist/r2box  ## link two nodes on this machine and show what can be done wi
 # The tests wait for processes more than they compute: three at a time keep two cores busy.
 test: dist/r2box $(ready)  ## run the tests (ARGS="-k wire" chooses some, ARGS="-n 0" runs one after the other)
 	R2BOX_DIST=dist $(venv)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+quick: check  ## lint, type-check and run the unit tests, in less than a minute
+	$(venv)/python -m pytest -q -n 2 --dist worksteal tests/unit $(ARGS)
 
 check: $(ready)  ## lint and type-check
 	$(venv)/python -m ruff check
