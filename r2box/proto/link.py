@@ -134,8 +134,7 @@ class Link:
 
     def give_to(self, old: Link) -> None:
         """`old` goes on over our transport."""
-        self.state = DOWN
-        self._successor = old
+        self.state, self._successor = DOWN, old
         old.resume(self.sender.outbox.drain(), self.now)
         old.owner.link_resumed(old, self)
 
@@ -191,8 +190,7 @@ class Link:
     def down(self, reason: str) -> None:
         if self.state == DOWN:
             return
-        self.state = DOWN
-        self.reason = reason
+        self.state, self.reason = DOWN, reason
         self.is_suspended = False
         self.sender.stop()
         streams = self.streams.release_all()
@@ -233,6 +231,8 @@ class Link:
             if self._successor is not None:
                 rest = memoryview(data)[taken:]
                 return taken + (self._successor.receive(rest, now, (), work) if rest else 0)
+            if self.streams.fresh:
+                self.streams.begin()
             for stream in list(self._fed):
                 stream.far.readable()
             self._attached.check()
@@ -254,6 +254,8 @@ class Link:
             stream = self.streams.get(route)
             if stream is None:
                 raise WireError(f"a {wire.FRAMES[kind][0]} frame on a route that is not open")
+            if self.streams.fresh and kind != wire.CLOSE:
+                self.streams.begin()
             if kind == wire.DATA:
                 if not stream.close_sent:
                     stream.on_data(payload)
@@ -280,8 +282,10 @@ class Link:
         stream.on_window(fields["window"])
         if why:
             stream.close(Outcome(BUSY, f"{self.me.address}: {why}; retry later"))
-        else:
+        elif self.is_local:  # a message behind it may be about it
             self.owner.link_open(self, stream, fields)
+        else:
+            self.streams.fresh.append((stream, fields))
 
     def _on_message(self, payload: Buffer) -> None:
         message, count = decode_message(payload)

@@ -25,7 +25,8 @@ from .meter import Meters
 from .outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
 from .policy import EVERYTHING, Policy, is_allowed
 from .probes import Probes
-from .route import Message, hop
+from .relaying import Lanes
+from .route import Message, check_circle, hop
 from .table import CUT
 from .whole import describe_modes
 from .wire import CLIENT, DATAGRAMS, DESCRIPTOR, STREAM
@@ -105,6 +106,7 @@ class Node:
         self._last_client = 0
         self.doubt: Callable[[Attempt], object] = lambda attempt: None  # for who has a clock: see `net.doubt`
         self.probes = Probes(self.links)
+        self._lanes = Lanes()
 
     @property
     def address(self) -> str:
@@ -129,6 +131,7 @@ class Node:
     def link_suspended(self, link: Link, reason: str) -> None:
         self.host.suspended(link, reason)
         self.discovery.suspended(link, link.now)
+        self._lanes.wake(link)
         self._collision.suspended(link)
 
     def link_resumed(self, link: Link, newcomer: Link) -> None:
@@ -158,6 +161,7 @@ class Node:
             return
         self._collision.down(link)
         self.discovery.remove(link, self.host.now())
+        self._lanes.remove(link)
         self.host.down(link, reason)
         self._collision.promote(link.address)
 
@@ -221,17 +225,6 @@ class Node:
             tells = self._tells(self.links.get(origin[0]) if origin else None)
             raise UnknownError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, tells)})")
         return ways
-
-    def _check_circle(self, path: tuple[str, ...], origin: tuple[str, ...], spare: int = 0) -> None:
-        """RefusedError if `path` leads to nodes that it has been to, more than `spare` times: each turn of a circle
-        would be work that nothing pays for.  A message may turn back once, as its answer does: a ping of oneself."""
-        seen: set[str] = set()
-        for step in (*origin, self.address, *path[path[:1] == (self.address,) :]):
-            if "/" not in step and step in seen:
-                spare -= 1
-                if spare < 0:
-                    raise RefusedError(f"{self.address}: the path leads in a circle: {step} is on it already")
-            seen.add(step)
 
     def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         """The ways that `routes` are, with `rest` behind them."""
@@ -301,7 +294,7 @@ class Node:
             return
         stream.name(origin, wish.path or (self.address,))
         try:
-            self._check_circle(wish.path, origin)
+            check_circle(self.address, wish.path, origin)
         except RefusedError as error:
             stream.close(Outcome(REFUSED, str(error)))
             return
@@ -320,16 +313,13 @@ class Node:
                     raise BusyError(f"{self.address}: {link.address} has too many tunnels through this node")
                 if link.relays is not None and not link.relays.take(origin, link.now):
                     raise BusyError(f"{self.address}: too many tunnels through this node a second; retry later")
-                on = self.open(link.address, wish, stream, lambda other: _join(stream, other), fields["mode"])
-                stream.far = on
                 stream.is_relayed = True
                 link.streams.relayed += 1
-                if isinstance(on.far, Attempt):
-                    self.doubt(on.far)
+                self._lanes.add(link, target, stream, lambda: self._relay(link, stream, wish, fields["mode"]))
                 return
             service = target or self.itself()
         except RefusedError as error:
-            stream.close(Outcome(BUSY if isinstance(error, BusyError) else UNKNOWN, str(error)))
+            stream.close(_refused(error))
             return
         if not is_allowed(service.allow, origin):
             stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} is not for {format_path(origin)}"))
@@ -339,6 +329,19 @@ class Node:
             self.meters.open(stream)
         else:
             self.host.offer(service, stream, origin)
+
+    def _relay(self, link: Link, stream: Stream, wish: Message, mode: int) -> Stream | None:
+        """Pass a tunnel on that came by `link`; None if that is refused."""
+        try:
+            on = self.open(link.address, wish, stream, lambda other: _join(stream, other), mode)
+        except RefusedError as error:
+            stream.close(_refused(error))
+            return None
+        stream.far = on
+        stream.catch_up()
+        if isinstance(on.far, Attempt):
+            self.doubt(on.far)
+        return on
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -352,7 +355,7 @@ class Node:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
             if link.requests is not None and not link.is_local and not link.requests.take(came.origin, link.now):
                 raise BusyError(f"{self.address}: too many requests a second; retry later")
-            self._check_circle(message.path, came.origin, spare=1)
+            check_circle(self.address, message.path, came.origin, spare=1)
             target, path = self.resolve(message.path, came.origin)
             if isinstance(target, Service):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
@@ -436,6 +439,10 @@ class Node:
 
     def _offer_services(self) -> None:
         self.discovery.offers(tuple(sorted(it.name for it in self.services.values() if it.name and not it.private)))
+
+
+def _refused(error: RefusedError) -> Outcome:
+    return Outcome(BUSY if isinstance(error, BusyError) else UNKNOWN, str(error))
 
 
 def _join(stream: Stream, other: Stream) -> None:

@@ -16,6 +16,7 @@ answer.  A path that leads back to the sender (n0 = n1) is a ping that needs no 
 
 from __future__ import annotations
 
+from ..errors import RefusedError
 from .address import MAX_HOPS, check_address, format_path, parse_path
 from .wire import MESSAGE_FIELDS
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["MAX_HOPS", "Message", "RouteTo", "RoutedFrom", "check_address", "format_path", "hop", "parse_path", "r2"]
+__all__ = ["MAX_HOPS", "Message", "RouteTo", "RoutedFrom", "check_address", "check_circle", "format_path", "hop",
+           "parse_path", "r2"]  # fmt: skip
 
 
 class RouteTo:
@@ -112,6 +114,21 @@ def hop(n0: str, message: Message) -> tuple[str, Message]:
         return n1, rest.came_from(routed.origin)
 
     return r2(deliver, n0, RouteTo(message.path[0], Message(message.path[1:], message.origin, message.body)))
+
+
+def check_circle(me: str, path: tuple[str, ...], origin: tuple[str, ...], spare: int = 0) -> None:
+    """RefusedError if `path` leads to nodes that it has been to, more than `spare` times.
+
+    Each turn of a circle would be work that nothing pays for.  A message may turn back once, as its answer does: a ping
+    of oneself.
+    """
+    seen: set[str] = set()
+    for step in (*origin, me, *path[path[:1] == (me,) :]):
+        if "/" not in step and step in seen:
+            spare -= 1
+            if spare < 0:
+                raise RefusedError(f"{me}: the path leads in a circle: {step} is on it already")
+        seen.add(step)
 
 
 def encode_message(message: Message, descriptors: int = 0) -> bytes:

@@ -263,6 +263,13 @@ class Stream:
             self.link.control(wire.FIN, self.route)
         self.far.stop()
 
+    def catch_up(self) -> None:
+        """Tell the far end, which is new, of the ends of both directions that came before it."""
+        if self.fin_received:
+            self.far.readable()
+        if self.fin_sent:
+            self.far.stop()
+
     def on_close(self, payload: Buffer) -> None:
         outcome = decode_outcome(payload)
         self.close_received = True

@@ -9,6 +9,8 @@ from .stream import LEAST_WINDOW, Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .link import Link
 
 GUARANTEED = 64  # streams that any neighbour may open through this node, whatever others hold
@@ -41,7 +43,7 @@ class Labels:
 class StreamTable(dict[int, Stream]):
     """By the route number of frames that come in."""
 
-    __slots__ = ("_labels", "_link", "opened", "relayed")
+    __slots__ = ("_labels", "_link", "fresh", "opened", "relayed")
 
     def __init__(self, link: Link) -> None:
         super().__init__()
@@ -49,6 +51,15 @@ class StreamTable(dict[int, Stream]):
         self._labels = Labels()
         self.opened = 0  # streams that we have opened
         self.relayed = 0  # streams that the neighbour has opened through this node
+        self.fresh: list[tuple[Stream, dict[str, Any]]] = []  # opened in this receive(), and with what fields
+
+    def begin(self) -> None:
+        """Have the owner take what is fresh; what is closed again already costs nobody else anything.  Nothing came for
+        these streams yet."""
+        fresh, self.fresh = self.fresh, []
+        for stream, fields in fresh:
+            if not stream.close_sent:
+                self._link.owner.link_open(self._link, stream, fields)
 
     @property
     def limit(self) -> int:

@@ -659,7 +659,8 @@ def test_a_neighbour_opens_so_many_tunnels_a_second_and_an_origin_behind_it_half
 
     def refused(count: int, *origin: str) -> int:
         payload = wire.OPEN_FIELDS.encode(path=("echo",), origin=origin, window=1)
-        raw.say(*((wire.OPEN, 2, payload), (wire.CLOSE, 2, b"")) * count)
+        raw.say(*((wire.OPEN, 2 * number, payload) for number in range(1, count + 1)))
+        raw.say(*((wire.CLOSE, 2 * number, b"") for number in range(1, count + 1)))
         return sum(b"retry later" in frame[2] for frame in raw.listen())
 
     burst = int(OPENS_AT_ONCE)

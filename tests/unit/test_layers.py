@@ -2,7 +2,7 @@
 
     errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
                         outbox, flight, session <- sender, pulse <- greeting, policy <- link, whole, meter, attempt;
-                        advert, damper, allowance <- table <- neighbour <- discovery; listing, probes <- node)
+                        advert, damper, allowance <- table <- neighbour <- discovery; listing, probes, relaying <- node)
         <- net <- service <- library <- embedded <- parts <- tools <- index <- pages <- completion <- own <- box
 """
 
@@ -30,7 +30,7 @@ PROTO = [
     "session",
     "sender", "attached", "pulse", "greeting", "policy", "owner", "link", "whole", "meter", "attempt", "advert",
     "damper", "allowance", "table",
-    "neighbour", "discovery", "listing", "probes", "link_collision", "node", "terminal",
+    "neighbour", "discovery", "listing", "probes", "relaying", "link_collision", "node", "terminal",
     "screen",
 ]  # fmt: skip
 PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other

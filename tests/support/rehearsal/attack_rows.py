@@ -231,7 +231,7 @@ def alive(pids: set[int]) -> set[int]:
 ROWS = [
     Row("1-near", ("1-near",), during=answered), Row("1-far", ("1-far",), during=answered),
     *(Row(name, (name,)) for name in ("2-pings", "2-late", "2-unacked", "3-data", "3-credit", "3-list", "3-names",
-                                      "3-unknown", "3-far")),
+                                      "3-unknown", "3-far", "3-farther")),
     Row("4-tunnels", ("4-tunnels",), descriptors=256), Row("4-links", ("4-links",), descriptors=256),
     Row("5-tcp", ("5-tcp",)), Row("5-udp", ("5-udp",), udp_enters),
     Row("6-tcp", ("6-tcp",), dialled_again, during=dial_attacker), Row("6-udp", ("6-udp",), udp_enters),

@@ -156,17 +156,24 @@ def unknown_names(target: Target, until: float, dice: random.Random) -> Counts:
     return _flood(meet(target), lambda: block, target, until)
 
 
-def _open_close(target: Target, path: str, until: float) -> Counts:
+def _open_close(target: Target, path: str, until: float, late: bool = False) -> Counts:
+    """With `late`, a tunnel is closed when 200 others were opened behind it."""
     link = meet(target)
     labels = 0
+    closes = b""
 
     def source() -> bytes:
-        nonlocal labels
+        nonlocal labels, closes
         block = bytearray()
+        before, closes = closes, b""
         for _ in range(200):
             labels = labels % 1_000_000 + 1
-            block += open_frame(labels, path) + frame(raw.CLOSE, labels << 1)
-        return bytes(block)
+            block += open_frame(labels, path)
+            if late:
+                closes += frame(raw.CLOSE, labels << 1)
+            else:
+                block += frame(raw.CLOSE, labels << 1)
+        return bytes(block) + before
 
     return _flood(link, source, target, until)
 
@@ -180,6 +187,12 @@ def unknown_opens(target: Target, until: float, dice: random.Random) -> Counts:
 def far_opens(target: Target, until: float, dice: random.Random) -> Counts:
     """OPEN and CLOSE to a service of a node behind the daemon."""
     return _open_close(target, "carl/hold", until)
+
+
+@attack("3-farther")
+def late_far_opens(target: Target, until: float, dice: random.Random) -> Counts:
+    """The same, but so that the OPEN is there for a while before its CLOSE."""
+    return _open_close(target, "carl/hold", until, late=True)
 
 
 # -- 7: circles -------------------------------------------------------------------------------------------------------
