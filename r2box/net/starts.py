@@ -8,7 +8,9 @@ A tunnel costs its opener one frame, and this host a process.  Three rules keep 
   connect to a socket, are asked for `CONNECTING` at once: a host that is far away answers late.
 - The programs of a service, and those for one neighbour, have limits ("programs", "programs-per-neighbour" of
   `proto.limits`).  What waits in the queue counts, so the queue is bounded too, and so does a program that was hung up
-  on and has not ended.  Past a limit the one tunnel is refused (BUSY).
+  on and has not ended.  Past a limit the one tunnel is refused (BUSY).  Of a service, a neighbour may have no more
+  programs than are free (as in `proto.memory_limit`), and beyond `FEW` none of the last quarter.  So a neighbour that
+  takes links under many names leaves places for others.
 - An `Incoming` for a program lives until the server has said that it exited, whatever the stream does, and a program
   whose tunnel is over is hung up on.  The server makes it end (`child.HANG_UP`).
 
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
 
 STARTING = 32  # programs that one server is starting: a batch that keeps it busy for some 30 ms
 CONNECTING = 256  # connections that one server is making
+KEPT = 1 / 4  # of the programs of a service: for neighbours that have fewer than
+FEW = 4
 
 
 class State(enum.Enum):
@@ -75,20 +79,26 @@ class Starts:
         self.incoming: set[Incoming] = set()
         self._of_service: Counter[Service] = Counter()  # programs
         self._of_neighbour: Counter[str] = Counter()
+        self._of_both: Counter[tuple[Service, str]] = Counter()
         limits.measures["programs"] = lambda: max(self._of_service.values(), default=0)
         limits.measures["programs-per-neighbour"] = lambda: max(self._of_neighbour.values(), default=0)
         self._emptied: Callable[[], None] | None = None
 
     def refusal(self, service: Service, neighbour: str = "") -> str:
         """Why there can be no program more for a tunnel from `neighbour` ("": from this host); "" if there can."""
-        if service.runs == say.APART:
-            what = f"{self.address}: {name_of(service)}"
-            running = self._of_service[service]
-            if running >= self.limits["programs"]:
-                return f"{what}: {running} programs run already; retry later"
-            running = self._of_neighbour[neighbour]
-            if neighbour and running >= self.limits["programs-per-neighbour"]:
-                return f"{what}: {running} programs run for {neighbour} already; retry later"
+        if service.runs != say.APART:
+            return ""
+        what = f"{self.address}: {name_of(service)}"
+        most, running = self.limits["programs"], self._of_service[service]
+        if running >= most:
+            return f"{what}: {running} programs run already; retry later"
+        if not neighbour:
+            return ""
+        own, here = self._of_neighbour[neighbour], self._of_both[service, neighbour]
+        if own >= self.limits["programs-per-neighbour"]:
+            return f"{what}: {own} programs run for {neighbour} already; retry later"
+        if here >= FEW and most - running <= max(here, int(most * KEPT)):
+            return f"{what}: {here} programs run for {neighbour} already, and few more can; retry later"
         return ""
 
     def enter(self, incoming: Incoming) -> None:
@@ -107,6 +117,7 @@ class Starts:
         self.limits.note("programs", _add(self._of_service, incoming.service, more))
         if incoming.neighbour:
             self.limits.note("programs-per-neighbour", _add(self._of_neighbour, incoming.neighbour, more))
+            _add(self._of_both, (incoming.service, incoming.neighbour), more)
 
     def hang_up_all(self, why: str, emptied: Callable[[], None]) -> None:
         """Hang up on everything; emptied() when all of it has ended, or at `wait_no_longer`."""

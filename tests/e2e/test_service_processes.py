@@ -19,7 +19,7 @@ from r2box.net.guest import Guest
 from r2box.net.leash import Leash
 from r2box.net.loop import Loop
 from r2box.net.signals import GRACE
-from r2box.net.starts import CONNECTING, STARTING, Incoming, Starts, State
+from r2box.net.starts import CONNECTING, FEW, STARTING, Incoming, Starts, State
 from r2box.proto import body as say
 from r2box.proto.limits import Limits
 from r2box.proto.node import Service
@@ -214,6 +214,30 @@ def test_a_server_that_leaves_is_asked_for_nothing_more() -> None:
         tunnel.end(Outcome())
     assert len(server.asked) == STARTING
     assert server.limits.used("programs") == 0
+
+
+def test_a_neighbour_of_many_names_leaves_places_for_others() -> None:
+    server = Server(programs=512, programs_per_neighbour=256)
+    tunnels: list[Incoming] = []
+
+    def take(neighbour: str) -> int:
+        count = 0
+        while not server.starts.refusal(server.service, neighbour):
+            tunnels.append(server.tunnel(neighbour))
+            count += 1
+        return count
+
+    assert take("alice") == 256, "who is alone may have the half"
+    for number in range(20):
+        assert take(f"mallory{number}")
+    assert server.starts.refusal(server.service, "mallory0").endswith("already, and few more can; retry later")
+    assert take("carl") >= FEW
+    assert not server.starts.refusal(server.service), "and this host has what is left"
+    for tunnel in tunnels:
+        tunnel.end(Outcome())
+    assert take("alice") == 256
+    for tunnel in tunnels[-256:]:
+        tunnel.end(Outcome())
 
 
 def test_programs_of_a_service_and_of_a_neighbour_are_limited() -> None:
