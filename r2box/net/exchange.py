@@ -24,7 +24,7 @@ from .doubt import Doubt
 from .endpoint import GRACE, Endpoint
 from .guest import HANGUP_TIME, Guest, Tunnel
 from .program import open_channel, program_pairs
-from .reserve import is_short
+from .reserve import check_for_neighbour, is_short
 from .starts import Incoming, Starts
 from .whole import WholeEndpoint, whole_pair
 
@@ -288,6 +288,7 @@ class _Relay:
 
     def __init__(self, exchange: Exchange, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
         mine, theirs = make_pairs(service.runs, service.mode)
+        check_for_neighbour(*mine, *theirs)
         self._mode = service.mode
         self._server: Guest = service.owner
         self._exchange = exchange
@@ -324,6 +325,7 @@ class _Relay:
         if self._end is not None:
             close_all(descriptors)  # the server has ours already
         elif descriptors:
+            check_for_neighbour(*descriptors)  # OSError: see `Exchange.refuse`
             self._make_end(descriptors, ends.SOCKET)
         else:
             self._incoming.end(Outcome(REFUSED, f"{self._exchange.node.address}: the server gave no descriptor"))

@@ -3,6 +3,9 @@
 The kernel gives out the lowest number that is free.  So a descriptor among the last numbers below RLIMIT_NOFILE shows
 that no others are left: what has made it closes it again and fails with `shortage()`.  Those numbers stay free for what
 is held for a moment only: descriptors that come with a message, a client that is refused with a reason.
+
+Tunnels of neighbours to services here leave `SHARE` more of all numbers free, for links and for programs of this host:
+what a neighbour takes must not keep others out.
 """
 
 from __future__ import annotations
@@ -57,4 +60,14 @@ def check(*fds: int) -> None:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
+        raise shortage()
+
+
+def check_for_neighbour(*fds: int) -> None:
+    """The same for a tunnel that a neighbour has opened, where more must stay free."""
+    all_ = limit()
+    most = all_ - _kept(all_) - all_ // SHARE
+    if all_ and any(fd >= most for fd in fds):
+        for fd in fds:
+            os.close(fd)
         raise shortage()

@@ -11,6 +11,7 @@ import pytest
 
 import r2box
 from r2box.errors import R2Error
+from support import raw
 from support.processes import Place, Program, cpu_time, eventually, free_port, open_files
 
 LIMIT = 64
@@ -115,6 +116,9 @@ def test_incoming_tunnels_use_up_the_descriptors(place: Place, nodes: tuple[Prog
         assert WORDS in until_refused(lambda: tunnels.append(session.dial("alice/mirror", timeout=30)))
         tunnels[-1].sendall(b"still here")
         assert tunnels[-1].recv(100) == b"still here"
+        port = int(listener.line.rpartition(":")[2])
+        raw.dial("carl", port).close()  # others are let in: a neighbour's tunnels leave descriptors for links
+        assert echo(place, "mirror"), "and a program of this host has its tunnel"
         for sock in tunnels:
             sock.close()
         eventually(lambda: dials(session, "alice/mirror"), "room again")
