@@ -144,7 +144,7 @@ def kept_name(name: PurePosixPath) -> PurePosixPath | None:
 
 def slim_modules(tree: Path) -> None:
     """Leave out of every module what only its readers need; but `help(r2box.dial)` is to have something to say."""
-    told = {tree / "r2box" / name for name in ("service.py", "library.py", "embedded.py")}
+    told = {tree / "r2box" / "api" / name for name in ("service.py", "session.py", "node.py")}
     for path in set(tree.rglob("*.py")) - told:
         try:
             path.write_bytes(outdent(slim(path.read_text(encoding="utf-8"))).encode())

@@ -14,9 +14,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from r2box import __version__, config, index, manual, own  # noqa: E402
-from r2box.net import admission, log, turns  # noqa: E402
-from r2box.proto import discovery, neighbour, outbox  # noqa: E402
+from r2box import __version__  # noqa: E402
+from r2box.cli import manual, registry  # noqa: E402
+from r2box.config import parse  # noqa: E402
+from r2box.net.daemon import admission  # noqa: E402
+from r2box.net.io import log  # noqa: E402
+from r2box.net.link import turns  # noqa: E402
+from r2box.proto.link import scheduler  # noqa: E402
+from r2box.proto.routing import adjacency, discovery  # noqa: E402
+from r2box.tools import box  # noqa: E402
 
 # How each kind of value in a configuration is written, by the name of the check in `config` that takes it.
 KINDS = {
@@ -56,21 +62,21 @@ FIXED = (
      "Further ones that neighbours cause are counted and reported in one line, so that no neighbour can fill a disk."),
     (f"{admission.MAX_OWN} links",
      "Pending links dialled by programs of this host: each may hold a descriptor for 10 s."),
-    (f"{outbox.MAX_BACKLOG >> 20} MiB", "Control frames queued on a link.  While it is full, nothing is read from that "
-     "neighbour."),
-    (f"{outbox.MAX_MESSAGES >> 10} KiB", "Messages queued on a link.  Further ones are refused, since any origin that "
-     "sends through this node could fill the queue."),
+    (f"{scheduler.MAX_BACKLOG >> 20} MiB", "Control frames queued on a link.  While it is full, nothing is read from "
+     "that neighbour."),
+    (f"{scheduler.MAX_MESSAGES >> 10} KiB", "Messages queued on a link.  Further ones are refused, since any origin "
+     "that sends through this node could fill the queue."),
     (f"{turns.TURN * 1000:.0f} ms, {turns.WORK} units", "Work for one link in one turn of the event loop.  More than "
      f"{turns.FULL} busy links share what {turns.FULL} may use, with {turns.LEAST} units at least for each, so that an "
      "echo does not wait for all of them.  A unit is some 4 us; a frame costs 1 to 32 units."),
     (f"{turns.CROWD * 1000:.0f} ms", "Work in one turn of the event loop for all pending links together."),
     ("what is free", "Tunnels of one incoming link through one outgoing link: as many as the outgoing link has free, "
      "in number and in memory.  So one neighbour can take at most half of it, and leaves room for others."),
-    (f"{neighbour.MAX_HEARD} nodes, {neighbour.MAX_BYTES >> 20} MiB of names", "What a neighbour may "
+    (f"{adjacency.MAX_HEARD} nodes, {adjacency.MAX_BYTES >> 20} MiB of names", "What a neighbour may "
      "advertise: the table of a large network, some 1 KiB for each node."),
-    (f"{neighbour.RATE:.0f} entries a second", f"The rate of advertised entries, after a burst of {neighbour.BURST}: "
+    (f"{adjacency.RATE:.0f} entries a second", f"The rate of advertised entries, after a burst of {adjacency.BURST}: "
      "a tenth of a processor.  The advertisements of a neighbour that exceeds it are ignored for "
-     f"{neighbour.DEAF:.0f} s."),
+     f"{adjacency.DEAF:.0f} s."),
     (f"{1 / discovery.FRAME:.0f} frames, {1 / discovery.ENTRY:.0f} entries a second", "What is advertised "
      "to all neighbours together, since with n neighbours each receives the entries of the n others.  Neighbours take "
      f"turns, and one that has waited longer receives more at once.  The burst is {discovery.AT_ONCE} s of this rate."),
@@ -93,11 +99,11 @@ CONFIG_EXAMPLES = (
 def config_page(date: str) -> str:
     """r2.toml(5), from the tables of `config`."""
     lines = manual.page("r2.toml", 5, __version__, date, ["r2.toml"], "the configuration file of an r2 node")
-    limit = config.MAX_FILE >> 20
+    limit = parse.MAX_FILE >> 20
     parts = [manual.prose(text.format(limit=limit)) for text in CONFIG_TEXT]
     lines += [line for place, part in enumerate(parts) for line in (".Pp" if place else ".Sh DESCRIPTION", *part)]
-    for name, table in config.TABLES.items():
-        only = "At most one." if name in config.OPTIONAL else "Exactly one."
+    for name, table in parse.TABLES.items():
+        only = "At most one." if name in parse.OPTIONAL else "Exactly one."
         many = "There may be any number of these tables." if table.header.startswith("[[") else only
         rows = []
         for word, key in table.keys.items():
@@ -112,11 +118,11 @@ def config_page(date: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render_all(date: str = own.MAN_DATE) -> dict[str, str]:
+def render_all(date: str = box.MAN_DATE) -> dict[str, str]:
     """Every generated page: file name -> text."""
-    below = [index.load(place)[0] for place in index.WORDS.values()]
+    below = [registry.load(place)[0] for place in registry.WORDS.values()]
     pages = {"r2.toml.5": config_page(date)}
-    for command in (own.BOX, *(index.load(place)[0] for place in index.TOOLS.values())):
+    for command in (box.BOX, *(registry.load(place)[0] for place in registry.TOOLS.values())):
         commands = below if command.name == "r2" else []
         pages[f"{command.name}.{command.section}"] = manual.render_man(command, __version__, date, commands)
     return dict(sorted(pages.items()))

@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import sys
 
+from .cli.registry import TOOLS, WORDS, load, resolve
 from .errors import BROKEN_PIPE, OK, USAGE, R2Error, UsageError, suggestion
-from .index import TOOLS, WORDS, load, resolve
 from .version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .command import Args, Command
+    from .cli.command import Args, Command
 
 def entry() -> int:
     """Run as a program: the exit status for sys.exit."""
@@ -33,9 +33,9 @@ def main(argv: list[str]) -> int:
     if name not in TOOLS:
         name, words = resolve(words)
         if not name:
-            from . import own
+            from .tools import box
 
-            return _guarded("r2box", lambda: own.main(words))
+            return _guarded("r2box", lambda: box.main(words))
     return _guarded(name, lambda: _run(name, words))
 
 
@@ -58,7 +58,7 @@ def _open_standard_descriptors() -> None:
 
 def _guarded(name: str, run: Callable[[], int]) -> int:
     """run(), with what goes wrong as `TOOL: what: why` and the right exit status."""
-    from .net.signals import prepare
+    from .net.io.signals import prepare
 
     prepare()
     try:
@@ -97,14 +97,14 @@ def _flushed(status: int) -> int:
 
 
 def _complain(name: str, lines: list[str]) -> None:
-    from .net.log import ERROR, lead, printable
+    from .net.io.log import ERROR, lead, printable
 
     for line in lines:
         print(f"{lead(name, ERROR)}{printable(line)}", file=sys.stderr)
 
 
 def _run(name: str, words: list[str]) -> int:
-    from .command import COMMON, parse, parse_leading
+    from .cli.command import COMMON, parse, parse_leading
 
     lead = None
     place = TOOLS[name]
@@ -119,12 +119,12 @@ def _run(name: str, words: list[str]) -> int:
         name = f"r2-{word}"
     command, run = load(place)
     try:
-        own = [flag for option in command.options for flag in option.flags if flag.startswith("--")]
-        if command.arguments and command.arguments[0].rest and not (words and words[0] in own):
+        box = [flag for option in command.options for flag in option.flags if flag.startswith("--")]
+        if command.arguments and command.arguments[0].rest and not (words and words[0] in box):
             words = ["--", *words]  # all of them belong to the program behind the tool
         args = parse(command, words, lead)
         if args.help or args.version:
-            from .usage import render_help
+            from .cli.help import render_help
 
             print(render_help(command) if args.help else f"{name} (r2box) {__version__}\n", end="")
             return _flushed(OK)
@@ -136,7 +136,7 @@ def _run(name: str, words: list[str]) -> int:
 
 def _show(command: Command, args: Args, missing: bool) -> int:
     """The help or version of r2 itself; the help on stderr if a command is missing."""
-    from .usage import render_help
+    from .cli.help import render_help
 
     if args.version:
         print(f"r2 (r2box) {__version__}")

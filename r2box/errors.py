@@ -70,7 +70,7 @@ class BusyError(RefusedError):
 class WireError(R2Error):
     """Bytes that are not the protocol.
 
-    Raised inside `proto.wire` only, and turned into the end of the link by `proto.link`; a program that uses the
+    Raised in `proto.wire` only, and turned into the end of the link by `proto.link`; a program that uses the
     codec alone catches this and nothing else.
     """
 

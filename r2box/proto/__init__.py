@@ -1,4 +1,8 @@
-"""The protocol, pure: no descriptor, no clock, no randomness, no logging.
+"""The protocol, pure (sans-I/O): no descriptor, clock, randomness or logging.  Callers pass those in.
 
-Time and random bytes come in as arguments.
+    limits    every limit on what neighbours and clients may cost, in one table
+    wire/     bytes <-> values
+    link/     one neighbour: handshake, resume, multiplexed streams, flow control
+    arq/      a reliable byte stream over a transport that loses packets
+    routing/  many neighbours: paths, advertisements, routes
 """

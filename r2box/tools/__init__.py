@@ -1,1 +1,16 @@
-"""One module for each tool: its COMMAND (options, help, manual) and `main(args)`, which returns the exit status."""
+"""One module for each small tool, a folder for each large one: its COMMAND and `main(args)`, the exit status.
+
+    r2                               r2 and r2 ls
+    r2d                              r2d
+    manager                          r2dm
+    connect, tunnel, serve, forward  r2-connect, r2-tunnel, r2-serve, r2-forward
+    ssh                              r2-ssh
+    map                              r2 map
+    ping                             r2 ping, r2 trace
+    watch                            r2 watch, r2 wait
+    box                              what r2box does under its own name
+    bench/                           r2 bench
+    iosh/                            iosh, ioshd
+    lossy/                           r2-lossy
+    status/                          r2 status, r2 top
+"""

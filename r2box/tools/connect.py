@@ -5,29 +5,29 @@ from __future__ import annotations
 import os
 import signal
 
-from ..command import Argument, Command, Option
+from ..cli.command import Argument, Command, Option
+from ..cli.policy_options import OF_LINK, policy_of
 from ..errors import FAILED, OK, UsageError
-from ..net.client import Client
-from ..net.connector import Connector
-from ..net.job import Job
-from ..net.keeper import Keeper
-from ..net.log import INFO, WARNING, Log
-from ..net.loop import Loop
-from ..net.reach import reach
-from ..net.scheme import CONNECT, EXEC_HELP, GATHER, LISTEN, URL_HELP
-from ..net.signals import is_ignored
-from ..net.transport import STDIO, explain, parse_transport, summary
-from ..net.units import parse_patience
-from ..policy_options import OF_LINK, policy_of
-from ..proto.address import check_address
-from ..proto.job_states import JobKind
+from ..net.client.client import Client
+from ..net.client.job import Job
+from ..net.client.link_job import Connector
+from ..net.client.reach import reach
+from ..net.client.reconnect import Reconnect
+from ..net.io.log import INFO, WARNING, Log
+from ..net.io.loop import Loop
+from ..net.io.signals import is_ignored
+from ..net.io.units import parse_patience
+from ..net.transport.transport import STDIO, explain, parse_transport, summary
+from ..net.transport.urls import CONNECT, EXEC_HELP, GATHER, LISTEN, URL_HELP
+from ..proto.wire.address import check_address
+from ..proto.wire.job_states import JobKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..command import Args
-    from ..net.transport import Transport
+    from ..cli.command import Args
+    from ..net.transport.transport import Transport
 
 COMMAND = Command(
     "r2-connect",
@@ -117,10 +117,10 @@ class _Connect:
         self._had_terminal = os.isatty(2)
         self._is_immune = is_ignored(signal.SIGHUP)  # as nohup has it
         self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
-        self._keeper: Keeper | None = None
+        self._keeper: Reconnect | None = None
         self._connector: Connector | None = None
         if args.retry:
-            self._keeper = Keeper(self._loop, self._log, expect or transport.text, transport, self._job, self._make)
+            self._keeper = Reconnect(self._loop, self._log, expect or transport.text, transport, self._job, self._make)
         self._loop.on_end(self._stop, self._abort)
         self._loop.on_signal(signal.SIGHUP, self._hang_up)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ..command import Argument, Command, Option
+from ..cli.command import Argument, Command, Option
 from ..errors import FAILED, OK, UsageError
-from ..net.forward import Forwarding
-from ..net.log import INFO, Log
-from ..net.scheme import FORWARD, URL_HELP
-from ..net.transport import explain, parse_transport, summary
-from ..proto.address import join_targets
+from ..net.client.forward_job import Forwarding
+from ..net.io.log import INFO, Log
+from ..net.transport.transport import explain, parse_transport, summary
+from ..net.transport.urls import FORWARD, URL_HELP
+from ..proto.wire.address import join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..command import Args
+    from ..cli.command import Args
 
 COMMAND = Command(
     "r2-forward",

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import signal
 
-from .. import config as files
-from ..command import BACKGROUND, QUIET, USER, VERBOSE, Command, Option
+from ..cli.background import Background
+from ..cli.command import BACKGROUND, QUIET, USER, VERBOSE, Command, Option
+from ..config import parse as files
+from ..config.jobs import FileJob, ForwardFileJob, LinkFileJob, ServiceFileJob, TasksFileJob
 from ..errors import OK, ConfigError, UsageError
-from ..net import bridge, datagram, device, endpoint, senders, splice, whole  # noqa: F401  a daemon imports all it will need, before the file under it changes
-from ..net.background import Background
-from ..net.child import raise_file_limit
-from ..net.daemon import Daemon
-from ..net.log import INFO, Log
-from ..net.loop import Loop
-from ..net.signals import ignore_terminal
-from ..net.supervisor import Supervisor
-from ..parts import LinkPart, Part, PortPart, ServicePart, TasksPart
-from ..proto.address import BENCH
+from ..net.client import udp_forward  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.daemon.daemon import Daemon
+from ..net.daemon.systemd import ServiceManager
+from ..net.io import bridge, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.io.log import INFO, Log
+from ..net.io.loop import Loop
+from ..net.io.process import raise_file_limit
+from ..net.io.signals import ignore_terminal
+from ..net.link import datagram_endpoint, endpoint  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.transport import devices, udp  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..proto.limits import Limits
+from ..proto.wire.address import BENCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..command import Args
-    from ..records import Config, Conn, Forward, Serve
+    from ..cli.command import Args
+    from ..config.records import Config, Conn, Forward, Serve
 
 COMMAND = Command(
     "r2dm",
@@ -73,7 +76,7 @@ def main(args: Args) -> int:
     config = files.load(args.file)
     log = Log("r2dm", INFO + args.verbose - 2 * args.quiet)
     if args.check:
-        Manager(config, args.file, log).build()
+        NodeManager(config, args.file, log).build()
         counts = (
             ("link", len(config.conns)), ("service", len(config.serves)), ("task", len(config.tasks)),
             ("forward", len(config.forwards)),
@@ -82,10 +85,10 @@ def main(args: Args) -> int:
         print(f"{args.file}: {config.addr}: {told}: right")
         return OK
     background = Background() if args.background else None
-    return Manager(config, args.file, log, args.user, background).run()
+    return NodeManager(config, args.file, log, args.user, background).run()
 
 
-class Manager:
+class NodeManager:
     """A node and everything in its file."""
 
     def __init__(
@@ -93,19 +96,19 @@ class Manager:
     ) -> None:
         self.loop = Loop()
         self.log = log
-        self.supervisor = Supervisor(self.loop)
+        self.supervisor = ServiceManager(self.loop)
         self.path = config.socket or ""  # known for sure when it listens
         self.unsettled = 0  # services and forwards that do not stand yet
         self._user = user
         self._background = background
         self._file = file
         self._config = config
-        self._links: list[tuple[Conn, LinkPart]] = []
-        self._services: list[tuple[Serve, ServicePart]] = []
-        self._ports: list[tuple[Forward, PortPart]] = []
-        self._itself: ServicePart | None = None
-        self._tasks: TasksPart | None = None
-        self._leaving: set[Part] = set()  # taken out of the file; what they ran has still to end
+        self._links: list[tuple[Conn, LinkFileJob]] = []
+        self._services: list[tuple[Serve, ServiceFileJob]] = []
+        self._ports: list[tuple[Forward, ForwardFileJob]] = []
+        self._itself: ServiceFileJob | None = None
+        self._tasks: TasksFileJob | None = None
+        self._leaving: set[FileJob] = set()  # taken out of the file; what they ran has still to end
         self._ending = False
         self.loop.failed = log.bug
         self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended, Limits(config.limits))
@@ -132,7 +135,7 @@ class Manager:
             for part in self.build():
                 part.start()
 
-    def build(self) -> list[Part]:
+    def build(self) -> list[FileJob]:
         """Make the parts that are in the file and are not there yet, in the order in which they start.
 
         UsageError if one of them cannot be.
@@ -140,20 +143,21 @@ class Manager:
         config = self._config
         before = self._parts()
         if config.tasks and self._tasks is None:  # before there is anything to hear of
-            self._tasks = TasksPart(self, config.tasks)
+            self._tasks = TasksFileJob(self, config.tasks)
         self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is turned off here ([self] bench)"
         if config.cmd and self._itself is None:
-            self._itself = ServicePart(self, "", config.cmd)
+            self._itself = ServiceFileJob(self, "", config.cmd)
         for serve in config.serves:
             if serve not in [pair[0] for pair in self._services]:
-                service = ServicePart(self, serve.name, serve.cmd, tuple(serve.allow), serve.private, serve.datagrams)
+                allow = tuple(serve.allow)
+                service = ServiceFileJob(self, serve.name, serve.cmd, allow, serve.private, serve.datagrams)
                 self._services.append((serve, service))
         for forward in config.forwards:
             if forward not in [pair[0] for pair in self._ports]:
-                self._ports.append((forward, PortPart(self, forward)))
+                self._ports.append((forward, ForwardFileJob(self, forward)))
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
-                self._links.append((conn, LinkPart(self, conn)))
+                self._links.append((conn, LinkFileJob(self, conn)))
         return [part for part in self._parts() if part not in before]
 
     def settled(self) -> None:
@@ -188,7 +192,7 @@ class Manager:
             link.hurry()
         for _, port in self._ports:
             port.hurry()
-        gone: list[Part] = [part for entry, part in self._links if entry not in new.conns]
+        gone: list[FileJob] = [part for entry, part in self._links if entry not in new.conns]
         gone += [part for entry, part in self._services if entry not in new.serves]
         gone += [part for entry, part in self._ports if entry not in new.forwards]
         if new.cmd != old.cmd and self._itself is not None:
@@ -229,15 +233,15 @@ class Manager:
     def _daemon_ended(self) -> None:
         end_all(self._parts(), self.loop.stop)
 
-    def _parts(self) -> list[Part]:
-        parts: list[Part] = [part for part in (self._tasks, self._itself) if part is not None]
+    def _parts(self) -> list[FileJob]:
+        parts: list[FileJob] = [part for part in (self._tasks, self._itself) if part is not None]
         parts += [part for _, part in self._services]
         parts += [part for _, part in self._ports]
         parts += [part for _, part in self._links]
         return [*parts, *self._leaving]
 
 
-def end_all(parts: list[Part], done: Callable[[], None]) -> None:
+def end_all(parts: list[FileJob], done: Callable[[], None]) -> None:
     """End `parts`; done() when all of them have."""
     waiting = len(parts)
 

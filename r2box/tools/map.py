@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from collections import deque
 
-from ..command import JSON, Command, Option
+from ..cli.command import JSON, Command, Option
 from ..errors import FAILED, OK, R2Error, UsageError
-from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
-from ..net.client import ask
-from ..proto import body as say
-from ..proto.address import SERVICE, format_path, join_targets
+from ..net.client.client import ask
+from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
+from ..proto.wire import messages as say
+from ..proto.wire.address import SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..command import Args
+    from ..cli.command import Args
     from ..errors import RefusedError
-    from ..net.client import Client
+    from ..net.client.client import Client
 
     Path = tuple[str, ...]
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
-from ..command import JSON, Command, Option
+from ..cli.command import JSON, Command, Option
 from ..errors import FAILED, OK, UsageError
-from ..net.asking import PATH_FIELD, give_up, show_json, spell_out
-from ..net.client import Client, ask
-from ..proto import body as say
-from ..proto.address import ANY, SERVICE, format_path, join_targets
+from ..net.client.client import Client, ask
+from ..net.client.query import PATH_FIELD, give_up, show_json, spell_out
+from ..proto.wire import messages as say
+from ..proto.wire.address import ANY, SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..command import Args
-    from ..net.loop import Timer
+    from ..cli.command import Args
+    from ..net.io.loop import Timer
 
 PING = Command(
     "r2 ping",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from ..command import JSON, WIDE, Argument, Command, Option
+from ..cli.command import JSON, WIDE, Argument, Command, Option
 from ..errors import OK
-from ..net.asking import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of, show_json
-from ..net.client import Client, ask
-from ..proto import body as say
-from ..proto.address import SERVICE, format_path, join_targets
+from ..net.client.client import Client, ask
+from ..net.client.query import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of, show_json
+from ..proto.wire import messages as say
+from ..proto.wire.address import SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from ..command import Args
+    from ..cli.command import Args
 
 R2 = Command(
     "r2",
@@ -84,7 +84,7 @@ def main_ls(args: Args) -> int:
         def listed(_: str, found: list[dict[str, Any]]) -> None:
             entries = [{**entry, "state": "", "pid": 0} for entry in found]
             if args.long and not path:
-                from ..net.view import fetch  # which a plain listing does not wait for
+                from ..net.client.status_rows import fetch  # which a plain listing does not wait for
 
                 jobs = not args.recursive
                 fetch(client, path, lambda _, rows: go_on([*_described(entries, rows, jobs)]), clients=args.all)
@@ -115,7 +115,7 @@ def _described(
     entries: list[dict[str, Any]], rows: list[dict[str, Any]], jobs: bool
 ) -> Iterator[dict[str, Any]]:
     """`entries` with what the local node tells of them besides (`rows`), and the `jobs` that are not among them."""
-    from ..net.columns import endpoint
+    from ..cli.tables import endpoint
 
     links = {row["address"]: row for row in rows if row["kind"] == "link" and row["state"] != "handshake"}
     clients = {row["client"]: row for row in rows if row["kind"] == "client"}
@@ -137,7 +137,7 @@ def _described(
 
 def _describe_job(row: dict[str, Any]) -> str:
     """`retrying in 5 s, tcp://bob:4721: Connection refused`"""
-    from ..net.columns import next_attempt
+    from ..cli.tables import next_attempt
 
     said = f"retrying in {next_attempt(row)}" if row["next"] is not None else row["state"]
     if row["where"]:
@@ -171,7 +171,7 @@ def _everything(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> l
 def _table(args: Args, rows: list[dict[str, Any]]) -> list[str]:
     if not (args.long or args.recursive):
         return [row["name"] for row in rows]
-    from ..net.columns import NAME, NUMBER, TEXT, display_width, lines
+    from ..cli.tables import NAME, NUMBER, TEXT, display_width, lines
 
     columns: list[tuple[int, list[str]]] = [(NAME, [row["path"] for row in rows])]
     if args.recursive:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import signal
 
-from ..command import BACKGROUND, QUIET, SOCKET, USER, VERBOSE, Argument, Command
+from ..cli.background import Background
+from ..cli.command import BACKGROUND, QUIET, SOCKET, USER, VERBOSE, Argument, Command
+from ..cli.policy_options import OF_NODE, policy_of
 from ..errors import OK
-from ..net import endpoint, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
-from ..net.background import Background
-from ..net.child import raise_file_limit
-from ..net.daemon import Daemon
-from ..net.log import INFO, Log
-from ..net.loop import Loop
-from ..net.signals import ignore_terminal
-from ..net.supervisor import Supervisor
-from ..policy_options import OF_NODE, policy_of
+from ..net.daemon.daemon import Daemon
+from ..net.daemon.systemd import ServiceManager
+from ..net.io import splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.io.log import INFO, Log
+from ..net.io.loop import Loop
+from ..net.io.process import raise_file_limit
+from ..net.io.signals import ignore_terminal
+from ..net.link import endpoint  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..proto.limits import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..command import Args
+    from ..cli.command import Args
 
 COMMAND = Command(
     "r2d",
@@ -65,7 +66,7 @@ def main(args: Args) -> int:
     loop = Loop()
     log = Log("r2d", INFO + args.verbose - 2 * args.quiet)
     loop.failed = log.bug
-    supervisor = Supervisor(loop)
+    supervisor = ServiceManager(loop)
     daemon = Daemon(loop, args.address, log, loop.stop, Limits())
 
     def end() -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from ..command import Argument, Command, Option
+from ..cli.command import Argument, Command, Option
 from ..errors import FAILED, OK, AddressError, R2Error, UsageError
-from ..net.child import raise_file_limit
-from ..net.client import Client
-from ..net.log import INFO, Log
-from ..net.loop import Loop
-from ..net.reach import reach
-from ..net.scheme import DATAGRAMS_HELP, EXEC_HELP, SERVE, URL_HELP
-from ..net.server import Server
-from ..net.transport import explain, parse_transport, service_name, summary
-from ..proto.address import SERVICE, check_address
+from ..net.client.client import Client
+from ..net.client.reach import reach
+from ..net.client.service_job import Server
+from ..net.io.log import INFO, Log
+from ..net.io.loop import Loop
+from ..net.io.process import raise_file_limit
+from ..net.transport.transport import explain, parse_transport, service_name, summary
+from ..net.transport.urls import DATAGRAMS_HELP, EXEC_HELP, SERVE, URL_HELP
+from ..proto.wire.address import SERVICE, check_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..command import Args
+    from ..cli.command import Args
 
 COMMAND = Command(
     "r2-serve",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 
-from ..command import Argument, Command, Option
+from ..cli.command import Argument, Command, Option
 from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
-from ..net.child import become
-from ..net.reach import tunnel_words
-from ..net.words import own_command, quote
-from ..proto.address import SERVICE, parse_path
+from ..net.client.reach import tunnel_words
+from ..net.io.process import become
+from ..net.io.words import own_command, quote
+from ..proto.wire.address import SERVICE, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..command import Args
+    from ..cli.command import Args
 
 COMMAND = Command(
     "r2-ssh",

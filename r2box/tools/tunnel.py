@@ -5,33 +5,33 @@ from __future__ import annotations
 import os
 import signal
 
-from ..command import Argument, Command, Option
+from ..cli.command import Argument, Command, Option
 from ..errors import BROKEN_PIPE, OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
-from ..net import child
-from ..net.channel import End, adopt, close_all
-from ..net.client import Client
-from ..net.dial import Dial
-from ..net.endpoint import GRACE
-from ..net.guest import HANGUP_TIME
-from ..net.log import INFO, Log
-from ..net.loop import Loop
-from ..net.program import ProgramChannel, open_channel, program_pairs
-from ..net.reach import reach
-from ..net.scheme import DATAGRAMS_HELP, DEVICE, DIAL, EXEC_HELP, GATHER, INTERFACES, LISTEN, TUNNEL, URL_HELP
-from ..net.splice import BROKEN, Pump, give_descriptor, lend_stdio, open_ends, take_stdio
-from ..net.transport import COMMAND as RUN
-from ..net.transport import STDIO, Transport, explain, parse_transport, summary
-from ..proto import body as say
-from ..proto.address import format_path, join_targets
-from ..proto.outcome import UNREAD, Outcome, make_outcome
+from ..net.client.client import Client
+from ..net.client.reach import reach
+from ..net.daemon.clients import HANGUP_TIME
+from ..net.io import process
+from ..net.io.channel import ChannelEnd, adopt, close_all
+from ..net.io.log import INFO, Log
+from ..net.io.loop import Loop
+from ..net.io.program import ProgramChannel, open_channel, program_pairs
+from ..net.io.splice import BROKEN, Pump, give_descriptor, lend_stdio, open_ends, take_stdio
+from ..net.link.endpoint import GRACE
+from ..net.transport.sockets import Dial
+from ..net.transport.transport import COMMAND as RUN
+from ..net.transport.transport import STDIO, Transport, explain, parse_transport, summary
+from ..net.transport.urls import DATAGRAMS_HELP, DEVICE, DIAL, EXEC_HELP, GATHER, INTERFACES, LISTEN, TUNNEL, URL_HELP
+from ..proto.wire import messages as say
+from ..proto.wire.address import format_path, join_targets
+from ..proto.wire.outcome import UNREAD, Outcome, make_outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..command import Args
-    from ..net.bridge import Bridge
-    from ..net.device import Device
-    from ..net.splice import Source, Target
-    from ..net.whole import Crossing
+    from ..cli.command import Args
+    from ..net.io.bridge import Bridge
+    from ..net.io.splice import PumpSource, PumpTarget
+    from ..net.link.datagram_endpoint import Crossing
+    from ..net.transport.devices import Device
 
 OPTIONS = [
     Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag"),
@@ -92,17 +92,17 @@ def main(args: Args, target: list[str] | None = None, name: str = "r2-tunnel") -
     level = args.verbose - 2 * args.quiet
     try:
         if transport.how in (LISTEN, GATHER):
-            from ..net.forward import Forwarding
+            from ..net.client.forward_job import Forwarding
 
             log = Log(name, INFO + level)
             return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else OWN_FAILURE
-        return Tunnel(args, transport, path, Log(name, level)).run()
+        return TunnelTool(args, transport, path, Log(name, level)).run()
     except R2Error as error:
         error.status = OWN_FAILURE
         raise
 
 
-class Tunnel:
+class TunnelTool:
     """One run of r2-tunnel.  It is over when the daemon has said so and our side is done too."""
 
     def __init__(self, args: Args, transport: Transport, path: tuple[str, ...], log: Log) -> None:
@@ -178,11 +178,12 @@ class Tunnel:
         Dial(self._loop, self._transport, opened)
 
     def _start_device(self) -> None:
-        from ..net import bridge, device  # noqa: F401  a wrong installation is to be heard of before the tunnel stands
+        from ..net.io import bridge  # noqa: F401  a wrong installation is to be heard of before the tunnel stands
+        from ..net.transport import devices
 
         if self._transport.kind in INTERFACES:
             try:
-                fd = device.open_device(self._transport).fds[0]
+                fd = devices.open_device(self._transport).fds[0]
             except TransportError as error:
                 self._fail(f"{self._transport}: {error}")
                 return
@@ -222,23 +223,23 @@ class Tunnel:
         if descriptors:
             close_all(tuple(lent.values()))
             source, target = open_ends(self._loop, descriptors, is_program)
-            self._splice(source, End(stdout), End(stdin), target)
+            self._splice(source, ChannelEnd(stdout), ChannelEnd(stdin), target)
             return
         self._is_given = 1 not in lent
         # What was given away is closed here, so that its end is the daemon's or the service's to make.
         if 1 in lent:
-            self._splice_out(End(lent[1]), End(stdout))
+            self._splice_out(ChannelEnd(lent[1]), ChannelEnd(stdout))
         else:
             os.close(stdout)
         if 0 in lent:
-            self._splice_in(End(stdin), End(lent[0]))
+            self._splice_in(ChannelEnd(stdin), ChannelEnd(lent[0]))
         else:
             os.close(stdin)
 
     def _cross(self, stdin: int, stdout: int, descriptors: tuple[int, ...]) -> None:
         """Copy datagrams, or leave them to the daemon if it could use what it was given."""
-        from ..net.channel import Channel
-        from ..net.whole import Crossing
+        from ..net.io.channel import Channel
+        from ..net.link.datagram_endpoint import Crossing
 
         if not descriptors:
             close_all((stdin, stdout))
@@ -255,17 +256,17 @@ class Tunnel:
         self._output_done = True
         self._maybe_over()
 
-    def _splice(self, source: Source, stdout: Target, stdin: Source, target: Target) -> None:
+    def _splice(self, source: PumpSource, stdout: PumpTarget, stdin: PumpSource, target: PumpTarget) -> None:
         self._splice_out(source, stdout)
         self._splice_in(stdin, target)
 
-    def _splice_out(self, source: Source, stdout: Target) -> None:
+    def _splice_out(self, source: PumpSource, stdout: PumpTarget) -> None:
         self._output_done = False
         self._output = Pump(self._loop, source, stdout, self._output_ended)
         if self._outcome is not None and not self._outcome.is_clean:
             self._output.finish()
 
-    def _splice_in(self, stdin: Source, target: Target) -> None:
+    def _splice_in(self, stdin: PumpSource, target: PumpTarget) -> None:
         self._input = Pump(self._loop, stdin, target, self._input_ended)
 
     def _pass_on(self, fd: int) -> None:
@@ -295,7 +296,7 @@ class Tunnel:
             if is_program and not self._mode:
                 ours, descriptors = program_pairs()
             environment = {"R2_SOCKET": os.path.abspath(self._socket)}
-            self._pid = child.start(self._transport.command, descriptors[0], descriptors[-1], environment=environment)
+            self._pid = process.start(self._transport.command, descriptors[0], descriptors[-1], environment=environment)
         except OSError as error:
             self._fail(f"{self._transport}: {error.strerror}")
             return
@@ -307,12 +308,12 @@ class Tunnel:
         self._loop.on_exit(self._pid, self._command_exited)
 
     def _join_device(self, descriptors: tuple[int, ...], is_program: bool) -> None:
-        from ..net.bridge import Bridge
-        from ..net.device import open_device
+        from ..net.io.bridge import Bridge
+        from ..net.transport.devices import open_device
 
         try:
             environment = {"R2_SOCKET": os.path.abspath(self._socket)}
-            device = self._device = open_device(self._transport, environment, with_stderr=True)
+            devices = self._device = open_device(self._transport, environment, with_stderr=True)
         except TransportError as error:
             close_all(descriptors)
             self._fail(f"{self._transport}: {error}")
@@ -320,8 +321,8 @@ class Tunnel:
 
         self._output_done = False
         stream = open_channel(self._loop, descriptors, is_program)
-        self._bridge = Bridge(self._loop, adopt(device.fds), stream, self._bridge_ended)
-        self._pid = device.pid
+        self._bridge = Bridge(self._loop, adopt(devices.fds), stream, self._bridge_ended)
+        self._pid = devices.pid
         if self._pid:
             self._loop.on_exit(self._pid, self._command_exited)
 
@@ -406,7 +407,7 @@ class Tunnel:
     def _hang_up(self) -> None:
         if self._pid:
             self._hung_up = True
-            child.cut_line(self._pid)
+            process.cut_line(self._pid)
 
     def _fail(self, why: str) -> None:
         self._log.error(why)
@@ -419,12 +420,12 @@ class Tunnel:
 
     def _killed(self, number: int) -> None:
         if self._pid:
-            child.send_signal(self._pid, number)
+            process.send_signal(self._pid, number)
         self._exit = SIGNALLED + number
         self._loop.stop()
 
 
 _STARTS = {
-    STDIO: Tunnel._start_stdio, RUN: Tunnel._start_command,
-    DIAL: Tunnel._start_dialling, DEVICE: Tunnel._start_device,
+    STDIO: TunnelTool._start_stdio, RUN: TunnelTool._start_command,
+    DIAL: TunnelTool._start_dialling, DEVICE: TunnelTool._start_device,
 }  # fmt: skip

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from ..command import JSON, Command, Option
+from ..cli.command import JSON, Command, Option
 from ..errors import FAILED, OK, RefusedError, UsageError
-from ..net.asking import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
-from ..net.client import Client, ask, checked
-from ..net.units import parse_duration
-from ..proto import body as say
-from ..proto.address import ANY, SERVICE, format_path, join_targets
+from ..net.client.client import Client, ask, checked
+from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
+from ..net.io.units import parse_duration
+from ..proto.wire import messages as say
+from ..proto.wire.address import ANY, SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..command import Args
-    from ..net.loop import Timer
+    from ..cli.command import Args
+    from ..net.io.loop import Timer
 
     Path = tuple[str, ...]
 

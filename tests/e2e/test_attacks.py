@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from r2box.library import Session
+from r2box.api.session import Session
 from r2box.proto.limits import TABLE
 from support import raw, raw_udp
 from support.processes import PATIENCE, RUNNING, Box, Place, Program, cpu_time, eventually, memory

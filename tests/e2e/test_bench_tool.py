@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from r2box.tools.bench import COMMAND
+from r2box.tools.bench.bench import COMMAND
 from support.processes import Place, cpu_time, eventually, open_files
 
 TIMES = {"count", "min", "median", "p99"}

@@ -138,8 +138,8 @@ def test_tracebacks_show_the_line(rewritten: Path) -> None:
     script = f"import sys, traceback; sys.path.insert(0, {str(rewritten)!r}); from r2box.{{}} import {{}} as it\n"
     script += "try: it({})\nexcept Exception: traceback.print_exc()"
     for module, name, argument, line in (
-        ("proto.address", "parse_path", "1", ".split("),
-        ("net.units", "parse_duration", "'x'", "raise ValueError"),
+        ("proto.wire.address", "parse_path", "1", ".split("),
+        ("net.io.units", "parse_duration", "'x'", "raise ValueError"),
     ):
         for python in (sys.executable, PYTHONS[min(version for version in PYTHONS if version >= (3, 9))]):
             answer = run(python, "-c", script.format(module, name, argument))
@@ -270,13 +270,13 @@ def test_two_builds_from_two_copies_are_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("python", NEW_PYTHONS)
 def test_compiled_modules_are_used_by_the_python_that_made_them(rewritten: Path, python: str) -> None:
     """Any other falls back to the text."""
-    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); import r2box.index as e; print(e.__file__)"
+    script = f"import sys; sys.path.insert(0, {str(rewritten)!r}); import r2box.cli.registry as e; print(e.__file__)"
     script += "; import importlib.util as u; print(u.MAGIC_NUMBER.hex(), e.load.__code__.co_filename)"
     here, there = (run(each, "-c", script) for each in (sys.executable, python))
-    source = f"{rewritten}/r2box/index.py"
-    assert here.stdout.split()[::2] == [source, "r2box/index.py"], here.stderr
+    source = f"{rewritten}/r2box/cli/registry.py"
+    assert here.stdout.split()[::2] == [source, "r2box/cli/registry.py"], here.stderr
     same = there.stdout.split()[1] == here.stdout.split()[1]
-    assert there.stdout.split()[::2] == [source, "r2box/index.py" if same else source], there.stderr
+    assert there.stdout.split()[::2] == [source, "r2box/cli/registry.py" if same else source], there.stderr
 
 
 @pytest.mark.parametrize("python", [NEW_PYTHONS[0], NEW_PYTHONS[-1]])
@@ -294,11 +294,11 @@ def test_a_program_whose_archive_is_replaced_goes_on(rewritten: Path, tmp_path: 
     """What it has imported stays, tracebacks out of it too; what it has not is said not to be there."""
     program = tmp_path / "r2box"
     shutil.copy(rewritten, program)
-    script = "import os, sys, traceback; sys.path.insert(0, sys.argv[1]); import r2box.net.units, r2box.tools\n"
+    script = "import os, sys, traceback; sys.path.insert(0, sys.argv[1]); import r2box.net.io.units, r2box.tools\n"
     script += "open(sys.argv[1] + '.new', 'wb').write(b'PK' * 1000); os.replace(sys.argv[1] + '.new', sys.argv[1])\n"
     script += "sys.meta_path[0].forget()\n"
-    script += "try: r2box.net.units.parse_duration('x')\nexcept ValueError: traceback.print_exc()\n"
-    script += "try: import r2box.tools.lossy\nexcept ImportError as error: print(error)\n"
+    script += "try: r2box.net.io.units.parse_duration('x')\nexcept ValueError: traceback.print_exc()\n"
+    script += "try: import r2box.tools.ssh\nexcept ImportError as error: print(error)\n"
     answer = run(sys.executable, "-c", script, program)
     assert ", in parse_duration\n" in answer.stderr
     assert answer.stdout.startswith(f"{program} cannot be read: "), answer.stderr

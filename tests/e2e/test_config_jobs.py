@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from r2box import config, parts
-from r2box.net.channel import socketpair
-from r2box.net.client import Client
-from r2box.net.daemon import Daemon
-from r2box.net.driver import FAREWELL
-from r2box.net.log import Log
-from r2box.net.loop import Loop
-from r2box.proto import body as say
+from r2box.config import jobs, parse
+from r2box.net.client.client import Client
+from r2box.net.daemon.daemon import Daemon
+from r2box.net.io.channel import socketpair
+from r2box.net.io.log import Log
+from r2box.net.io.loop import Loop
+from r2box.net.link.driver import FAREWELL
+from r2box.proto.arq.packet import SYNC
 from r2box.proto.limits import Limits
-from r2box.proto.packet import SYNC
-from r2box.tools.manager import Manager
+from r2box.proto.wire import messages as say
+from r2box.tools.manager import NodeManager
 
 SERVE = '[[serve]]\nname = "{}"\ncmd = "cat"\n'
 FORWARD = '[[forward]]\nlisten = "tcp-listen://{}"\ntarget = "bob/x"\n'
@@ -34,7 +34,7 @@ class Node:
     def __init__(self, text: str) -> None:
         self.write(text)
         self.log = Log("r2dm", -1)
-        self.manager = Manager(config.load("alice.toml"), "alice.toml", self.log)
+        self.manager = NodeManager(parse.load("alice.toml"), "alice.toml", self.log)
         self.loop = self.manager.loop
         self.told: list[str] = []
         self.manager.supervisor.ready = lambda status: self.told.append(f"ready: {status.partition(': ')[2]}")  # type: ignore[method-assign]
@@ -115,7 +115,7 @@ def test_a_service_that_is_taken_out_before_it_stands(make: Callable[[str], Node
 def test_a_part_for_which_there_are_no_descriptors(
     make: Callable[[str], Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "AGAIN", 0.01)
+    monkeypatch.setattr(jobs, "AGAIN", 0.01)
     node = make(SERVE.format("x"))
     node.start()
     node.until(lambda: node.told)
@@ -127,7 +127,7 @@ def test_a_part_for_which_there_are_no_descriptors(
             raise refusals.pop()
         return socketpair()
 
-    monkeypatch.setattr(parts, "socketpair", pair)
+    monkeypatch.setattr(jobs, "socketpair", pair)
     part._client.close()
     node.until(lambda: not node.services)
     part._lost("as if")
@@ -138,7 +138,7 @@ def test_a_part_for_which_there_are_no_descriptors(
 def test_who_takes_long_to_listen_is_not_waited_for(
     make: Callable[[str], Node], slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "LISTEN_TIME", 0.1)
+    monkeypatch.setattr(jobs, "LISTEN_TIME", 0.1)
     node = make(FORWARD.format("slow.example:8123"))
     node.start()
     node.until(lambda: node.told)
@@ -147,7 +147,7 @@ def test_who_takes_long_to_listen_is_not_waited_for(
 def test_ready_is_told_when_it_is_and_not_before(
     make: Callable[[str], Node], slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "LISTEN_TIME", PATIENCE)
+    monkeypatch.setattr(jobs, "LISTEN_TIME", PATIENCE)
     node = make(FORWARD.format("slow.example:8123"))
     node.start()
     node.reload("nonsense [")
@@ -158,11 +158,11 @@ def test_ready_is_told_when_it_is_and_not_before(
 
 
 def test_reloads_do_not_multiply_attempts(make: Callable[[str], Node], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "LISTEN_AGAIN", 0.1)
+    monkeypatch.setattr(jobs, "LISTEN_AGAIN", 0.1)
     tries: list[float] = []
-    listen = parts.PortPart._listen
+    listen = jobs.ForwardFileJob._listen
 
-    def counted(self: parts.PortPart) -> None:
+    def counted(self: jobs.ForwardFileJob) -> None:
         tries.append(node.loop.now())
         listen(self)
 
@@ -170,7 +170,7 @@ def test_reloads_do_not_multiply_attempts(make: Callable[[str], Node], monkeypat
         forwarder = node.manager._ports[0][1]._forwarder
         return forwarder is not None and not forwarder.is_listening
 
-    monkeypatch.setattr(parts.PortPart, "_listen", counted)
+    monkeypatch.setattr(jobs.ForwardFileJob, "_listen", counted)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text = FORWARD.format(f"127.0.0.1:{taken.getsockname()[1]}")
         node = make(text)

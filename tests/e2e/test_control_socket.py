@@ -17,9 +17,10 @@ import pytest
 
 import r2box
 from r2box.errors import DaemonError
-from r2box.net import reach, socket_path
-from r2box.net.daemon import YOUNG
-from r2box.net.socket_path import default_path, expand
+from r2box.net.client import reach
+from r2box.net.daemon.daemon import YOUNG
+from r2box.net.io import socket_path
+from r2box.net.io.socket_path import default_path, expand
 from support.processes import Place, eventually, need
 
 UID = 1_000_000_007

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from r2box.net.datagram import MAX_SENDERS
-from r2box.net.senders import QUIET
+from r2box.net.client.udp_forward import QUIET
+from r2box.net.transport.udp import MAX_SENDERS
 from support.namespaces import Namespaces
 from support.processes import PATIENCE, Place, eventually, free_port, need
 

@@ -10,9 +10,9 @@ import threading
 import pytest
 
 from r2box.errors import TransportError
-from r2box.net.dial import Dial
-from r2box.net.loop import Loop
-from r2box.net.transport import parse_transport
+from r2box.net.io.loop import Loop
+from r2box.net.transport.sockets import Dial
+from r2box.net.transport.transport import parse_transport
 from support.processes import PATIENCE, free_port
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from r2box import index
-from r2box.proto.body import ENTRY, KNOWN, LIST, LISTING, NETWORK, NETWORK_IS, encode_body
+from r2box.cli import registry
+from r2box.proto.wire.messages import ENTRY, KNOWN, LIST, LISTING, NETWORK, NETWORK_IS, encode_body
 from support.fake_neighbour import Mouth
 from support.processes import PATIENCE, Place, Program, await_port, eventually, free_port, need
 
@@ -43,7 +43,7 @@ def upper(place: Place, target: str) -> str:
 def rows(place: Place, line: str, tool: str) -> list[dict[str, object]]:
     """What a tool prints as JSON, each object with exactly the fields that its page tells."""
     found = [json.loads(text) for text in place.run(line).out.splitlines()]
-    declared = {field: kind for field, kind, _ in index.load(index.WORDS[tool])[0].json}
+    declared = {field: kind for field, kind, _ in registry.load(registry.WORDS[tool])[0].json}
     for row in found:
         assert set(row) <= set(declared), line
         for field, value in row.items():
@@ -300,7 +300,7 @@ def test_watch(place: Place) -> None:
     assert of_carl == ["node-up", "service-up", "service-down", "node-down"]
     assert all(row["path"] == "bob/carl" for row in found if row["name"].startswith("carl"))
     assert re.search(r"^\d\d:\d\d:\d\d node-up      carl +bob/carl  \d+\.\d ms$", lines.out, re.MULTILINE)
-    declared = {field for field, _, _ in index.load(index.WORDS["watch"])[0].json}
+    declared = {field for field, _, _ in registry.load(registry.WORDS["watch"])[0].json}
     assert all(set(row) == declared for row in found)
     lines.send(signal.SIGINT)
     lines.ends(-signal.SIGINT)

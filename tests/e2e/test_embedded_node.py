@@ -471,6 +471,6 @@ def test_the_librarys_names() -> None:
     for name in r2box.__all__:
         assert getattr(r2box, name) is not None
         assert name == "__version__" or getattr(r2box, name).__doc__, f"{name} says nothing of itself"
-    assert [name for name in dir(r2box.Link) if name[0] != "_"] == ["close", "wait"]
+    assert [name for name in dir(r2box.NodeLink) if name[0] != "_"] == ["close", "wait"]
     with pytest.raises(AttributeError):
         r2box.nothing  # noqa: B018

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from r2box.proto import wire
+from r2box.proto.wire import frames
 from support.processes import (
     PATIENCE,
     Place,
@@ -683,11 +683,11 @@ def test_a_silent_neighbour_has_ten_seconds(place: Place) -> None:
     assert "no hello within 10 s" in silent.ends(1).err
 
 
-def hello(address: str = "mallory", oldest: int = wire.OLDEST, newest: int = wire.VERSION) -> bytes:
-    payload = wire.HELLO_FIELDS.encode(
-        oldest=oldest, newest=newest, address=address, instance=os.urandom(16), role=wire.NODE
+def hello(address: str = "mallory", oldest: int = frames.OLDEST, newest: int = frames.VERSION) -> bytes:
+    payload = frames.HELLO_FIELDS.encode(
+        oldest=oldest, newest=newest, address=address, instance=os.urandom(16), role=frames.NODE
     )
-    return wire.MAGIC + wire.encode_frame(wire.HELLO, 0, payload)
+    return frames.MAGIC + frames.encode_frame(frames.HELLO, 0, payload)
 
 
 def say(place: Place, said: bytes) -> str:
@@ -697,13 +697,13 @@ def say(place: Place, said: bytes) -> str:
 
 
 def opening(path: str) -> bytes:
-    ready = wire.encode_frame(wire.READY, 0)
-    fields = wire.OPEN_FIELDS.encode(path=tuple(path.split("/")), window=1 << 20)
-    return hello() + ready + wire.encode_frame(wire.OPEN, 1 << 1, fields)
+    ready = frames.encode_frame(frames.READY, 0)
+    fields = frames.OPEN_FIELDS.encode(path=tuple(path.split("/")), window=1 << 20)
+    return hello() + ready + frames.encode_frame(frames.OPEN, 1 << 1, fields)
 
 
 @pytest.mark.parametrize(
-    ("oldest", "newest"), [(wire.VERSION + 1, wire.VERSION + 3), (0, wire.OLDEST - 1)], ids=["newer", "older"]
+    ("oldest", "newest"), [(frames.VERSION + 1, frames.VERSION + 3), (0, frames.OLDEST - 1)], ids=["newer", "older"]
 )
 def test_no_version_in_common(place: Place, oldest: int, newest: int) -> None:
     place.pair()
@@ -714,7 +714,7 @@ def test_no_version_in_common(place: Place, oldest: int, newest: int) -> None:
 
 def test_a_newer_neighbour_that_still_speaks_ours(place: Place) -> None:
     alice, _ = place.pair()
-    (place.path / "said").write_bytes(hello(newest=wire.VERSION + 5) + wire.encode_frame(wire.READY, 0))
+    (place.path / "said").write_bytes(hello(newest=frames.VERSION + 5) + frames.encode_frame(frames.READY, 0))
     place.start('r2 -s alice.sock connect "cat said; exec tail -f /dev/null"')
     alice.says("linked to mallory")
 
@@ -722,14 +722,14 @@ def test_a_newer_neighbour_that_still_speaks_ours(place: Place) -> None:
 def test_frames_that_break_the_rules(place: Place) -> None:
     place.pair()
     place.serve("alice", "exec tail -f /dev/null", "deaf")
-    header = wire.encode_header(wire.DATA, 1 << 1, wire.MAX_DATA)
+    header = frames.encode_header(frames.DATA, 1 << 1, frames.MAX_DATA)
     for said, words in (
-        (hello() + wire.encode_frame(wire.READY, 0) + wire.encode_header(wire.MESSAGE, 0, 1 << 20), "at most"),
-        (hello() + wire.encode_header(wire.HELLO, 0, 1 << 20), "at most"),
+        (hello() + frames.encode_frame(frames.READY, 0) + frames.encode_header(frames.MESSAGE, 0, 1 << 20), "at most"),
+        (hello() + frames.encode_header(frames.HELLO, 0, 1 << 20), "at most"),
         (hello("not/an address"), "hello"),
         (hello("alice"), "same address"),
-        (hello() + wire.encode_frame(wire.READY, 0) + b"\x7f\x00\x00", "unknown type"),
-        (opening("deaf") + 20 * (header + bytes(wire.MAX_DATA)), "credit overrun"),
+        (hello() + frames.encode_frame(frames.READY, 0) + b"\x7f\x00\x00", "unknown type"),
+        (opening("deaf") + 20 * (header + bytes(frames.MAX_DATA)), "credit overrun"),
     ):
         error = say(place, said)
         assert words in error

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from r2box.net.guest import HANGUP_TIME
+from r2box.net.daemon.clients import HANGUP_TIME
 from support.processes import Place, Program, await_port, eventually, free_port, need, open_files
 
 MIB = 1 << 20

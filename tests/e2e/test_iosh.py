@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from r2box.net.channel import BUFFER
-from r2box.net.frames import QUIET, Source
-from r2box.net.heartbeat import MAX_PINGS, Heartbeat
-from r2box.net.loop import Loop
-from r2box.proto import terminal as t
+from r2box.net.io.channel import BUFFER
+from r2box.net.io.loop import Loop
+from r2box.tools.iosh import terminal as t
+from r2box.tools.iosh.frames import QUIET, StreamSource
+from r2box.tools.iosh.heartbeat import MAX_PINGS, Heartbeat
 from support.processes import PATIENCE, Place, await_port, command_line, eventually, free_port, memory, need
 from support.rehearsal.transfers import Killed, read_until
 
 
 def one(data: bytes) -> bytes:
     """The payload of the only frame, behind a greeting."""
-    frames = list(t.Decoder().feed(t.encode_hello() + data))
+    frames = list(t.TerminalDecoder().feed(t.encode_hello() + data))
     assert len(frames) == 2
     return frames[1][1]
 
@@ -62,7 +62,7 @@ class Beats:
         )  # fmt: skip
 
     def send(self, data: bytes) -> None:
-        assert list(t.Decoder().feed(t.encode_hello() + data))[1:] == [(t.PING, b"")]
+        assert list(t.TerminalDecoder().feed(t.encode_hello() + data))[1:] == [(t.PING, b"")]
         self.pings += 1
 
     def hear(self) -> None:
@@ -134,7 +134,7 @@ def test_what_waits_for_a_credit_is_not_taken_for_silence() -> None:
     loop, peer, (fd, theirs) = Loop(), Peer(), os.pipe()
     os.set_blocking(fd, False)
     ended: list[bool] = []
-    source = Source(loop, peer, fd, t.OUTPUT, lambda: ended.append(True))  # type: ignore[arg-type]
+    source = StreamSource(loop, peer, fd, t.OUTPUT, lambda: ended.append(True))  # type: ignore[arg-type]
     for size in range(4096, t.WINDOW + 1, 4096):  # exactly
         os.write(theirs, bytes(4096))
         while len(peer.payload) < size:

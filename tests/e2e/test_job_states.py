@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import r2box
-from r2box.net.peer import MAX_COMMAND, address_of, command_line
+from r2box.net.transport.peer import MAX_COMMAND, address_of, command_line
 from support.processes import Place, eventually, free_port
 
 Row = dict[str, Any]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import pages
-from r2box import index, manual
-from r2box.command import Command
-from r2box.manual import render_man
+from r2box.cli import manual, registry
+from r2box.cli.command import Command
+from r2box.cli.manual import render_man
 from support.declarations import ALL, LS
 
 MAN = Path(__file__).resolve().parents[2] / "man"
@@ -82,8 +82,8 @@ def test_mandoc_finds_no_fault(name: str) -> None:
 
 def test_the_page_of_r2_describes_what_has_no_page_of_its_own() -> None:
     text = GENERATED["r2.1"]
-    for word, place in index.WORDS.items():
-        command = index.load(place)[0]
+    for word, place in registry.WORDS.items():
+        command = registry.load(place)[0]
         if command.name == f"r2 {word}":
             below = text.partition(f"\n.Ss {manual.words(command.name)}\n")[2].partition("\n.S")[0]
             assert below

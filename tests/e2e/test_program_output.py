@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from r2box.net.loop import Loop
-from r2box.net.program import DOUBT_TIME, ProgramChannel, program_pairs
+from r2box.net.io.loop import Loop
+from r2box.net.io.program import DOUBT_TIME, ProgramChannel, program_pairs
 
 GOES_ON, ENDED = "goes on", "has ended"
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from r2box.net.words import quote
+from r2box.net.io.words import quote
 from support.processes import Place, await_port, eventually, free_port, need
 
 # As names of sockets: signs of the shell, and of socat's addresses.

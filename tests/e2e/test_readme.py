@@ -7,6 +7,7 @@ pastes it: nothing waits for anything but what the block says itself.  `...` sta
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-import r2box
 from support.documents import COMMAND, READING, pattern_of
 from support.processes import Place, eventually, free_port, need
 
@@ -115,6 +115,8 @@ def test_the_way_through_the_code_leads_somewhere() -> None:
     package = README.parent / "r2box"
     named = re.findall(r"`((?:\w+/)?\w+\.py)`", README.read_text(encoding="utf-8"))
     assert [name for name in named if not (package / name).is_file()] == []
-    modules = {path.stem for path in package.rglob("*.py")} - {"__init__", "__main__"}
-    modules -= {path.stem for path in (package / "tools").iterdir()}
-    assert modules - set(re.findall(r"\w+", r2box.__doc__ or "")) == set(), "not in the map of r2box/__init__.py"
+    for folder in package.rglob("__init__.py"):
+        listed = set(re.findall(r"\w+", ast.get_docstring(ast.parse(folder.read_text())) or ""))
+        here = {path.stem for path in folder.parent.glob("*.py")}
+        here |= {path.parent.name for path in folder.parent.glob("*/__init__.py")}
+        assert here - listed <= {"__init__", "__main__"}, f"not in the docstring of {folder}"

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 
 import r2box
-from r2box.net import child
-from r2box.net.child import STOP_GRACE, TERMINATE, Child
-from r2box.net.guest import Guest
-from r2box.net.leash import Leash
-from r2box.net.loop import Loop
-from r2box.net.signals import GRACE
-from r2box.net.starts import CONNECTING, FEW, STARTING, Incoming, Starts, State
-from r2box.proto import body as say
+from r2box.net.daemon.clients import LocalClient
+from r2box.net.daemon.starts import CONNECTING, FEW, STARTING, Incoming, Starts, StartState
+from r2box.net.io import process
+from r2box.net.io.leash import Leash
+from r2box.net.io.loop import Loop
+from r2box.net.io.process import STOP_GRACE, TERMINATE, Child
+from r2box.net.io.signals import GRACE
 from r2box.proto.limits import Limits
-from r2box.proto.node import Service
-from r2box.proto.outcome import Outcome
+from r2box.proto.routing.router import ServiceEntry
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.outcome import Outcome
 from support import raw
 from support.processes import PATIENCE, RUNNING, Box, Place, children, eventually, free_port
 
@@ -133,13 +133,13 @@ class Server:
     """A server that is asked to start programs, and the tunnels for it."""
 
     def __init__(self, runs: int = say.APART, **limits: int) -> None:
-        self.guest = Guest(Loop(), None)  # type: ignore[arg-type]
+        self.guest = LocalClient(Loop(), None)  # type: ignore[arg-type]
         self.answers = True
         self.asked: list[tuple[int, int]] = []
         self.guest.say = self._say  # type: ignore[method-assign]
         self.limits = Limits({name.replace("_", "-"): value for name, value in limits.items()})
         self.starts = Starts("bob", self.limits)
-        self.service = Service("x", self.guest, runs=runs)  # type: ignore[arg-type]
+        self.service = ServiceEntry("x", self.guest, runs=runs)  # type: ignore[arg-type]
         self.outcomes: list[Outcome] = []
         self.fds: list[int] = []
 
@@ -179,7 +179,7 @@ def test_what_is_closed_while_it_waits_is_never_started() -> None:
     tunnels = [server.tunnel() for _ in range(STARTING + 3)]
     for tunnel in tunnels[STARTING : STARTING + 2]:
         tunnel.hang_up("closed")
-        assert tunnel.state is State.ENDED
+        assert tunnel.state is StartState.ENDED
     for fd in server.fds[STARTING : STARTING + 2]:
         with pytest.raises(OSError):
             os.fstat(fd)
@@ -283,7 +283,7 @@ def test_a_watcher_that_was_killed_is_made_again(tmp_path: Path) -> None:
 
     def start() -> int:
         null = os.open(os.devnull, os.O_RDWR)
-        pid = child.start("sleep 600", null, null, own_session=True, leash=leash.open())
+        pid = process.start("sleep 600", null, null, own_session=True, leash=leash.open())
         os.close(null)
         Child(loop, pid, exited.append, group=True, leash=leash)
         return pid

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from r2box.net.shell import shell_line, with_quotes_closed
-from r2box.net.words import lex
+from r2box.net.io.shell import shell_line, with_quotes_closed
+from r2box.net.io.words import lex
 from support.shell_text import PIECES
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from r2box.net.starter import fill_places
-from r2box.net.transport import parse_transport
+from r2box.net.transport.socat import fill_places
+from r2box.net.transport.transport import parse_transport
 from support.processes import need
 
 SHOW = "import os, sys\nos.write(1, ascii(sys.argv[1:]).encode())"

@@ -19,8 +19,8 @@ HEAVY = """argparse ast asyncio configparser contextlib ctypes dataclasses datet
     inspect json logging pathlib re random shlex shutil ssl string subprocess tempfile textwrap threading tomli tomllib
     traceback typing unicodedata urllib""".split()
 OURS = [
-    "config", "library", "manual", "net.daemon", "net.exchange", "net.faulty", "net.relay", "net.report",
-    "net.view", "proto.faults", "proto.node", "tools.lossy", "tools.manager", "tools.r2d", "tools.status", "tools.top",
+    "api.session", "cli.manual", "config.parse", "net.daemon.daemon", "net.daemon.switchboard", "net.daemon.status",
+    "proto.routing.router", "tools.lossy", "tools.manager", "tools.r2d", "tools.status",
 ]  # fmt: skip
 TOOLS = {"r2", "connect", "serve", "tunnel"}
 LOADED = re.compile(r"^import time:\s+\d+ \|\s+\d+ \| +(\S+)$", re.MULTILINE)
@@ -157,13 +157,13 @@ def test_a_daemon_that_is_killed_while_it_starts_leaves_no_child(place: Place) -
 
 # ---- start-up
 def test_importing_it_imports_nothing_heavy() -> None:
-    show = "import sys; before = set(sys.modules); import r2box.command; print(*sorted(set(sys.modules) - before))"
+    show = "import sys; before = set(sys.modules); import r2box.cli.command; print(*sorted(set(sys.modules) - before))"
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {show}"
     run = subprocess.run([sys.executable, "-S", "-I", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"argparse", "dataclasses", "typing", "enum", "re", "shutil", "textwrap", "collections", "collections.abc"}
-    heavy |= {"difflib", "shlex", "datetime", "functools", "inspect", "subprocess", "logging", "r2box.manual"}
+    heavy |= {"difflib", "shlex", "datetime", "functools", "inspect", "subprocess", "logging", "r2box.cli.manual"}
     loaded = set(run.stdout.split())
-    assert "r2box.command" in loaded
+    assert "r2box.cli.command" in loaded
     assert not loaded & heavy
 
 
@@ -171,5 +171,5 @@ def test_importing_it_imports_nothing_heavy() -> None:
 
 
 def test_what_is_rarely_needed_is_not_loaded() -> None:
-    code = "import sys, r2box.config; print('difflib' in sys.modules, 'dataclasses' in sys.modules)"
+    code = "import sys, r2box.config.parse; print('difflib' in sys.modules, 'dataclasses' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 import r2box
-from r2box.proto import body as say
-from r2box.tools.status import STATUS
-from r2box.tools.top import SORTS
+from r2box.proto.wire import messages as say
+from r2box.tools.status.status import STATUS
+from r2box.tools.status.top import SORTS
 from support.processes import Place, await_port, eventually, free_port
 from support.processes import Program as Process
 from support.rehearsal.transfers import await_datagrams

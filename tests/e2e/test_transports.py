@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from r2box.errors import UsageError
-from r2box.net.scheme import CONNECT
-from r2box.net.transport import parse_transport
+from r2box.net.transport.transport import parse_transport
+from r2box.net.transport.urls import CONNECT
 from support.namespaces import Namespaces
 from support.processes import PATIENCE, Place, Program, eventually, free_port, need
 

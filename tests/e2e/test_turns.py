@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from r2box.net import child, settling
-from r2box.net import server as servers
-from r2box.net.channel import Channel
-from r2box.net.driver import Driver
-from r2box.net.loop import Loop
-from r2box.net.settling import PATIENCE, is_busy
-from r2box.net.transport import parse_transport
-from r2box.net.turns import CROWD, FULL, TURN, WORK, Group
-from r2box.proto import body as say
-from r2box.proto.link import READY_WAIT, UP
+from r2box.net.client import service_job as servers
+from r2box.net.client import start_pace
+from r2box.net.client.start_pace import PATIENCE, is_busy
+from r2box.net.io import process
+from r2box.net.io.channel import Channel
+from r2box.net.io.loop import Loop
+from r2box.net.link.driver import LinkDriver
+from r2box.net.link.turns import CROWD, FULL, TURN, WORK, TurnGroup
+from r2box.net.transport.transport import parse_transport
+from r2box.proto.link.link import READY_WAIT, UP
+from r2box.proto.wire import messages as say
 from support.processes import eventually
 
 READ = TURN / 2  # seconds that a link takes in these tests to read what has come
@@ -52,7 +53,7 @@ class Flooded:
 
     def __init__(self, loop: FakeLoop, pending: int) -> None:
         self.loop = loop
-        self.group = Group(loop)
+        self.group = TurnGroup(loop)
         self.reads: Counter[int] = Counter()
         self.kept: list[Any] = []
         for number in range(pending + 1):  # the last one is up
@@ -65,7 +66,7 @@ class Flooded:
             state=state, is_up=state is UP, is_local=False, is_backlogged=False, has_output=False, passes=False,
             sender=SimpleNamespace(is_repaired=False), tick=lambda now: None, deadline=lambda: 0.0,
         )  # fmt: skip
-        driver = Driver(self.group, link, Channel(ours.detach()), self.loop, lambda: None)
+        driver = LinkDriver(self.group, link, Channel(ours.detach()), self.loop, lambda: None)
         driver._read = lambda: self._read(number)  # type: ignore[method-assign]
         driver.flush()
         self.kept.append((driver, theirs))
@@ -113,7 +114,7 @@ def test_links_that_are_up_share_a_round_too(loop: FakeLoop) -> None:
         flooded._add(number, UP)
         driver, theirs = flooded.kept[-1]
         theirs.send(bytes(1 << 16))
-        driver._read = lambda driver=driver: Driver._read(driver)
+        driver._read = lambda driver=driver: LinkDriver._read(driver)
         driver.link.receive = lambda data, now, descriptors, units, number=number: receive(number, units)
         driver.link.settle = lambda: None
     rounds = []
@@ -149,9 +150,9 @@ class Served:
         self.busy: set[int] = set()
         self.started: list[int] = []
         self.exits: dict[int, Callable[[int], None]] = {}
-        monkeypatch.setattr(settling, "is_busy", lambda pid: pid in self.busy)
-        monkeypatch.setattr(settling, "processors", lambda: 2)
-        monkeypatch.setattr(child, "start", self._start)
+        monkeypatch.setattr(start_pace, "is_busy", lambda pid: pid in self.busy)
+        monkeypatch.setattr(start_pace, "processors", lambda: 2)
+        monkeypatch.setattr(process, "start", self._start)
         monkeypatch.setattr(loop, "on_exit", self.exits.__setitem__)
         monkeypatch.setattr(servers, "Leash", lambda loop: SimpleNamespace(
             open=lambda: -1, add=print, ending=print, remove=print, close=lambda: None))  # fmt: skip

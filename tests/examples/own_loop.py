@@ -13,19 +13,19 @@ import sys
 import time
 from typing import Any
 
-from r2box.proto.greeting import Me
-from r2box.proto.link import DOWN, Link
-from r2box.proto.node import Node, Service
-from r2box.proto.outcome import Outcome
-from r2box.proto.route import Message
-from r2box.proto.stream import Stream
+from r2box.proto.link.handshake import Me
+from r2box.proto.link.link import DOWN, Link
+from r2box.proto.link.stream import Stream
+from r2box.proto.routing.router import Router, ServiceEntry
+from r2box.proto.wire.outcome import Outcome
+from r2box.proto.wire.route import Message
 
 
 class Host:
     """What a node needs done for it.  It passes no descriptors and takes no clients, so half of that is nothing."""
 
     def __init__(self) -> None:
-        self.node = Node(Me("guest", os.urandom(16), software="own_loop"), self)
+        self.node = Router(Me("guest", os.urandom(16), software="own_loop"), self)
         self.work = asyncio.Event()  # somebody has something to say
         self.linked = asyncio.Event()
         self.alarm_at = float("inf")
@@ -43,7 +43,7 @@ class Host:
         self.alarm_at = when
         self.work.set()
 
-    def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
+    def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None:
         stream.far = End(stream, bytes.upper)
         stream.accept()
 
@@ -141,7 +141,7 @@ async def listen(link: Link, reader: asyncio.StreamReader) -> None:
 
 async def main(port: int) -> None:
     host = Host()
-    host.node.add_service(Service("upper", None))
+    host.node.add_service(ServiceEntry("upper", None))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     link = Link(host.node, host.node.me, time.monotonic())
     carrying = asyncio.create_task(carry(host, link, reader, writer))

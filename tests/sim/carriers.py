@@ -16,8 +16,8 @@ from collections.abc import Callable
 from random import Random
 from zlib import crc32
 
-from r2box.proto.carrier import Carrier
-from r2box.proto.packet import MTU
+from r2box.proto.arq.connection import ArqConnection
+from r2box.proto.arq.packet import MTU
 
 TICK = 0.001  # seconds: what an event loop's timers are good for
 PATTERN = 1_000_003  # bytes, after which what is sent repeats: no power of two, and no multiple of a packet
@@ -98,7 +98,7 @@ class Way:
 class Side:
     """A carrier with `total` bytes to send, and what came to it."""
 
-    def __init__(self, sim: Sim, carrier: Carrier, way: Way, total: int, salt: int, begins: float) -> None:
+    def __init__(self, sim: Sim, carrier: ArqConnection, way: Way, total: int, salt: int, begins: float) -> None:
         self.sim = sim
         self.carrier = carrier
         self.way = way  # out
@@ -189,7 +189,7 @@ class Sim:
         self.sides: list[Side] = []
         for way, total, begin in zip((there, back), totals, begins):
             identity = self.random.getrandbits(32) or 1
-            carrier = Carrier(identity, self.now - 37.0 * len(self.sides), mtu)
+            carrier = ArqConnection(identity, self.now - 37.0 * len(self.sides), mtu)
             self.sides.append(Side(self, carrier, way, total, len(self.sides), self.now + begin))
         self.sides[0].peer, self.sides[1].peer = self.sides[1], self.sides[0]
         self._events: list[tuple[float, int, Callable[..., None], tuple[bytes, ...]]] = []
@@ -277,7 +277,7 @@ def matrix(size: int, seeds: int, rate: float, rtt: float, jobs: int) -> bool:
 
 def measure(size: int) -> None:
     """How fast the code is: `size` bytes from one carrier to another with nothing between them."""
-    ends = [Carrier(1, 0.0), Carrier(2, 0.0)]
+    ends = [ArqConnection(1, 0.0), ArqConnection(2, 0.0)]
     spent = [0.0, 0.0]
     block = memoryview(bytes(1 << 18))
     now, given, came, begin = 0.0, 0, 0, time.process_time()

@@ -23,14 +23,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from r2box.proto import advert, discovery
-from r2box.proto.advert import Entry, Reach, Record, pack_reach
-from r2box.proto.discovery import Discovery
-from r2box.proto.greeting import Me
-from r2box.proto.link import DOWN, UP, Link
-from r2box.proto.neighbour import CHUNK
-from r2box.proto.node import Node, Service
-from r2box.proto.wire import REACH, encode_frame
+from r2box.proto.link.handshake import Me
+from r2box.proto.link.link import DOWN, UP, Link
+from r2box.proto.routing import discovery
+from r2box.proto.routing.adjacency import CHUNK
+from r2box.proto.routing.discovery import Discovery
+from r2box.proto.routing.router import Router, ServiceEntry
+from r2box.proto.wire import advertisement
+from r2box.proto.wire.advertisement import AdvertisedNode, NodeRecord, Reach, pack_reach
+from r2box.proto.wire.frames import REACH, encode_frame
 from sim.networks import check_routes
 from support.shapes import SHAPES
 
@@ -99,8 +100,8 @@ class Station:
         self.address = address
         self.wires: dict[Link, tuple[Wire, Link]] = {}
         self.due = float("inf")
-        self.node = Node(Me(address, net.random.getrandbits(128).to_bytes(16, "big")), self)  # type: ignore[arg-type]
-        self.node.add_service(Service("sshd", self))
+        self.node = Router(Me(address, net.random.getrandbits(128).to_bytes(16, "big")), self)  # type: ignore[arg-type]
+        self.node.add_service(ServiceEntry("sshd", self))
 
     def alarm(self, when: float) -> None:
         self.due = when
@@ -167,7 +168,7 @@ class Net:
 
     def settle(self) -> Count:
         """Run until nobody has anything to say; what was said."""
-        name, decode = "decode_reach", advert.decode_reach
+        name, decode = "decode_reach", advertisement.decode_reach
         count = Count()
 
         def counting(payload: Any) -> Reach:
@@ -263,15 +264,15 @@ def update(entries: int = 1000, listeners: int = 3) -> dict[str, float]:
         node = Discovery(Me("hub", bytes(16)), host)
         links = [Idle(f"near-{number}") for number in range(listeners + 1)]
         for link in links:
-            node.heard(link, pack_reach(0, 1, [Entry((), 0, Record(bytes(8), ()))])[0], 0.0)  # type: ignore[arg-type]
+            node.heard(link, pack_reach(0, 1, [AdvertisedNode((), 0, NodeRecord(bytes(8), ()))])[0], 0.0)  # type: ignore[arg-type]
         now = 1.0
         node.tick(now)
         number = 1
         for what in ("new", "cost", "gone"):
             now += 10.0
             rest = [
-                Entry((f"far-{at % 30}", f"node-{at:04}"), None if what == "gone" else 5000 + 100 * number,
-                      Record(at.to_bytes(8, "big"), ("sshd",)) if what == "new" else None)
+                AdvertisedNode((f"far-{at % 30}", f"node-{at:04}"), None if what == "gone" else 5000 + 100 * number,
+                      NodeRecord(at.to_bytes(8, "big"), ("sshd",)) if what == "new" else None)
                 for at in range(entries)
             ]  # fmt: skip
             frames = []

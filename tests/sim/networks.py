@@ -19,11 +19,11 @@ from random import Random
 from typing import NamedTuple
 
 from r2box.errors import RefusedError
-from r2box.proto.advert import IDENTITY, MAX_PATH
-from r2box.proto.link import DOWN
-from r2box.proto.neighbour import MAX_BYTES, MAX_HEARD, MAX_RELAYED, Neighbour
-from r2box.proto.outcome import ENDED
-from r2box.proto.table import Route
+from r2box.proto.link.link import DOWN
+from r2box.proto.routing.adjacency import MAX_BYTES, MAX_HEARD, MAX_RELAYED, Adjacency
+from r2box.proto.routing.route_table import Route
+from r2box.proto.wire.advertisement import IDENTITY, MAX_PATH
+from r2box.proto.wire.outcome import ENDED
 from support.mesh import Mesh, Port, Program, Station, Wire
 from support.shapes import SHAPES
 
@@ -367,7 +367,7 @@ class Network:
             assert not port.link.streams, f"{port.link.me.address}-{port.link.address} still has streams"
 
 
-def neighbours(station: Station) -> Iterator[tuple[str, Neighbour]]:
+def neighbours(station: Station) -> Iterator[tuple[str, Adjacency]]:
     """Those that take part and whose link has a transport."""
     for address, neighbour in station.node.discovery._neighbours.items():
         if neighbour.is_heard and neighbour.link.is_up and not neighbour.link.is_suspended:

@@ -6,15 +6,15 @@ from typing import Any, Callable
 
 import pytest
 
-from r2box.net.doubt import DOUBT, Doubt
-from r2box.proto import body as say
-from r2box.proto.advert import Entry
-from r2box.proto.attempt import MAX_WAYS, Attempt
-from r2box.proto.discovery import DOUBTED
-from r2box.proto.node import Service
-from r2box.proto.outcome import LOST, REFUSED, UNKNOWN, Outcome
-from r2box.proto.probes import MAX_PROBES
-from r2box.proto.route import Message
+from r2box.net.daemon.blackhole import DOUBT, BlackholeCheck
+from r2box.proto.routing.discovery import DOUBTED
+from r2box.proto.routing.failover import MAX_WAYS, Failover
+from r2box.proto.routing.liveness import MAX_PROBES
+from r2box.proto.routing.router import ServiceEntry
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.advertisement import AdvertisedNode
+from r2box.proto.wire.outcome import LOST, REFUSED, UNKNOWN, Outcome
+from r2box.proto.wire.route import Message
 from support.fake_neighbour import Liar, claim, join_liar
 from support.mesh import Mesh, Program, Station
 
@@ -41,8 +41,8 @@ def doubting(mesh: Mesh, station: Station, path: str, data: bytes = b"hello") ->
     """A tunnel as the daemon opens it."""
     program = station.tunnel(path, data)
     attempt = program.stream.far  # type: ignore[union-attr]
-    if isinstance(attempt, Attempt):
-        Doubt(Clock(mesh), station.node, attempt)  # type: ignore[arg-type]
+    if isinstance(attempt, Failover):
+        BlackholeCheck(Clock(mesh), station.node, attempt)  # type: ignore[arg-type]
     return program
 
 
@@ -86,7 +86,7 @@ def test_a_node_doubts_the_way_that_it_chooses_for_others() -> None:
     dora = mesh.station("dora")
     mesh.join(dora, alice)
     mesh.idle()
-    alice.node.doubt = lambda attempt: Doubt(Clock(mesh), alice.node, attempt)  # type: ignore[arg-type]
+    alice.node.doubt = lambda attempt: BlackholeCheck(Clock(mesh), alice.node, attempt)  # type: ignore[arg-type]
     program = dora.tunnel("alice/carl/echo", b"hello")
     mesh.run(2 * DOUBT + 0.5)
     assert liar.opens
@@ -102,7 +102,7 @@ def test_a_slow_service_is_waited_for_and_started_once() -> None:
     dave.serve("slow", Program.echo)
     taken = []
 
-    def offer(service: Service, stream: Any, origin: tuple[str, ...]) -> None:
+    def offer(service: ServiceEntry, stream: Any, origin: tuple[str, ...]) -> None:
         taken.append(stream)
 
     dave.offer = offer  # type: ignore[method-assign]
@@ -241,7 +241,7 @@ def test_what_is_restless_but_there_is_never_told_to_be_gone() -> None:
     mesh.run(60)
     before = eve.entries
     for number in range(200):
-        liar.tell([claim("fred", services=()) if number % 2 else Entry(("fred",), None)])
+        liar.tell([claim("fred", services=()) if number % 2 else AdvertisedNode(("fred",), None)])
         mesh.run(0.1)
     assert eve.entries - before < 30  # what really comes and goes is
     mesh.run(30)

@@ -16,9 +16,9 @@ from statistics import mean
 
 import pytest
 
-from r2box.proto import carrier_in, packet
-from r2box.proto.carrier import ALONE, Carrier
-from r2box.proto.packet import MAX_MTU, MIN_MTU, MTU, Encoder, decode_opening
+from r2box.proto.arq import packet, receiver
+from r2box.proto.arq.connection import ALONE, ArqConnection
+from r2box.proto.arq.packet import MAX_MTU, MIN_MTU, MTU, PacketEncoder, decode_opening
 from sim.carriers import FAULTS, LOSSES, MIB, Side, Sim, Way, path, transfer
 
 BAUD = 11520  # bytes a second of a line of 115200
@@ -217,14 +217,14 @@ def test_greetings_through_much_loss() -> None:
 
 
 def test_the_first_packet_opens_and_later_ones_do_not() -> None:
-    a, b = Carrier(1, 0.0), Carrier(2, 0.0)
+    a, b = ArqConnection(1, 0.0), ArqConnection(2, 0.0)
     a.send([b"hello"], 0.0)
     [first] = a.produce(0.0)
     assert decode_opening(first) == (1, b"")
     assert b.receive(first, 0.1) == [b"hello"]
     assert (b.peer, a.peer) == (1, 0)
     b.send([b"you"], 0.1)
-    answer = b"".join(b.produce(0.1 + carrier_in.MAX_DELAY))
+    answer = b"".join(b.produce(0.1 + receiver.MAX_DELAY))
     assert decode_opening(answer) is None
     assert a.receive(answer, 0.2) == [b"you"]
     assert a.unacked == 0
@@ -233,10 +233,10 @@ def test_the_first_packet_opens_and_later_ones_do_not() -> None:
 
 
 def test_a_cookie_is_shown_at_once_and_until_the_neighbour_is_known() -> None:
-    a, b, listener = Carrier(1, 0.0), Carrier(2, 0.0), Encoder(0, 1)
+    a, b, listener = ArqConnection(1, 0.0), ArqConnection(2, 0.0), PacketEncoder(0, 1)
     a.send([b"hello"], 0.0)
     a.produce(0.0)
-    for forged in (Encoder(0, 3).cookie(b"no"), Encoder(7, 1).cookie(b"no"), listener.cookie(bytes(17))):
+    for forged in (PacketEncoder(0, 3).cookie(b"no"), PacketEncoder(7, 1).cookie(b"no"), listener.cookie(bytes(17))):
         assert a.receive(forged, 0.01) == []
         assert (a.produce(0.01), a.peer) == ([], 0)
     a.receive(listener.cookie(b"cake"), 0.05)
@@ -245,7 +245,7 @@ def test_a_cookie_is_shown_at_once_and_until_the_neighbour_is_known() -> None:
     a.receive(listener.cookie(b"cake"), 0.06)
     assert a.produce(0.06) == [], "the same cookie once more is no reason"
     assert b.receive(again, 0.1) == [b"hello"]
-    a.receive(b"".join(b.produce(0.1 + carrier_in.MAX_DELAY)), 0.2)
+    a.receive(b"".join(b.produce(0.1 + receiver.MAX_DELAY)), 0.2)
     a.send([b"more"], 0.2)
     assert not any(map(decode_opening, a.produce(0.3)))
     a.receive(listener.cookie(b"late"), 0.4)
@@ -255,19 +255,19 @@ def test_a_cookie_is_shown_at_once_and_until_the_neighbour_is_known() -> None:
 
 
 def test_a_cookie_that_does_not_fit_goes_before_the_opening() -> None:
-    a = Carrier(1, 0.0, MIN_MTU)
+    a = ArqConnection(1, 0.0, MIN_MTU)
     a.send([bytes(100)], 0.0)
     a.produce(0.0)
-    a.receive(Encoder(0, 1).cookie(bytes(16)), 0.05)
+    a.receive(PacketEncoder(0, 1).cookie(bytes(16)), 0.05)
     out = a.produce(0.05)
     assert decode_opening(out[0]) == (1, bytes(16))
     assert max(map(len, out)) <= MIN_MTU
 
 
 def test_what_waits_for_a_hole_is_limited() -> None:
-    a = Carrier(1, 0.0)
+    a = ArqConnection(1, 0.0)
     a.limit(10_000)
-    ends = Encoder(2, 1)
+    ends = PacketEncoder(2, 1)
     for number in range(1, 1000):
         a.receive(ends.data(number, number * 1000, bytes(1000)), 0.1)
     assert 9_000 <= a.held <= 10_000
@@ -277,7 +277,7 @@ def test_what_waits_for_a_hole_is_limited() -> None:
 
 
 def test_an_opening_is_repeated() -> None:
-    carrier, now, times = Carrier(1, 0.0), 0.0, []
+    carrier, now, times = ArqConnection(1, 0.0), 0.0, []
     carrier.send([b"hello"], now)
     while now < 8:
         if carrier.produce(now):
@@ -299,7 +299,7 @@ def test_one_side_begins_later(late: float) -> None:
 
 
 def test_junk_and_echoes_before_the_beginning() -> None:
-    a, b = Carrier(1, 0.0), Carrier(2, 0.0)
+    a, b = ArqConnection(1, 0.0), ArqConnection(2, 0.0)
     a.send([b"hello"], 0.0)
     [first] = a.produce(0.0)
     assert b.receive(b"login: \r\n" + Random(1).randbytes(100), 0.0) == []
@@ -309,7 +309,7 @@ def test_junk_and_echoes_before_the_beginning() -> None:
 
 
 def test_a_neighbour_that_began_anew() -> None:
-    a, b, anew = Carrier(1, 0.0), Carrier(2, 0.0), Carrier(3, 0.0)
+    a, b, anew = ArqConnection(1, 0.0), ArqConnection(2, 0.0), ArqConnection(3, 0.0)
     a.send([b"hello"], 0.0)
     b.receive(a.produce(0.0)[0], 0.0)
     anew.send([b"hello"], 0.0)
@@ -324,8 +324,8 @@ def test_a_neighbour_that_began_anew() -> None:
 
 def test_packets_of_an_earlier_life() -> None:
     """They are for an identity that is no more."""
-    b = Carrier(2, 0.0)
-    old = Encoder(1)
+    b = ArqConnection(2, 0.0)
+    old = PacketEncoder(1)
     old.receiver = 99
     assert b.receive(old.data(0, 0, b"old"), 0.0) == []
     assert (b.peer, b.statistics["stale"]) == (0, 1)
@@ -334,7 +334,7 @@ def test_packets_of_an_earlier_life() -> None:
 @pytest.mark.parametrize(("identity", "mtu"), [(0, MTU), (1 << 32, MTU), (1, MIN_MTU - 1), (1, MAX_MTU + 1)])
 def test_what_a_carrier_cannot_be_made_of(identity: int, mtu: int) -> None:
     with pytest.raises(ValueError):
-        Carrier(identity, 0.0, mtu)
+        ArqConnection(identity, 0.0, mtu)
 
 
 # -- in the middle -----------------------------------------------------------------------------------------------------
@@ -383,30 +383,30 @@ def test_a_keystroke_takes_one_trip() -> None:
 
 def test_memory_is_bounded() -> None:
     """The first packet never comes, and a sender without manners sends all the others."""
-    carrier, sender = Carrier(1, 0.0), Encoder(2)
+    carrier, sender = ArqConnection(1, 0.0), PacketEncoder(2)
     for tx in range(1, 6000):
         assert carrier.receive(sender.data(tx, 1000 * tx, bytes(1000)), 0.0) == []
-    assert carrier.statistics["held"] <= carrier_in.WINDOW
-    small = Carrier(1, 0.0)
-    for tx in range(1, 3 * carrier_in.MAX_PIECES, 2):
+    assert carrier.statistics["held"] <= receiver.WINDOW
+    small = ArqConnection(1, 0.0)
+    for tx in range(1, 3 * receiver.MAX_PIECES, 2):
         small.receive(sender.data(tx, tx, b"x"), 0.0)
-    assert small.statistics["held"] <= carrier_in.MAX_PIECES
+    assert small.statistics["held"] <= receiver.MAX_PIECES
     assert carrier.room < 1 << 20
     assert all(len(answer) <= MTU for answer in carrier.produce(0.1) + small.produce(0.1))
 
 
 def test_only_what_was_accepted_is_acknowledged() -> None:
-    carrier, sender = Carrier(1, 0.0), Encoder(2)
+    carrier, sender = ArqConnection(1, 0.0), PacketEncoder(2)
     carrier.receive(sender.data(0, 0, b"x"), 0.0)
-    carrier.receive(sender.data(1, carrier_in.WINDOW + 1, b"beyond"), 0.0)
+    carrier.receive(sender.data(1, receiver.WINDOW + 1, b"beyond"), 0.0)
     [answer] = carrier.produce(1.0)
-    [(_, _, _, body)] = packet.Scanner().feed(answer)
+    [(_, _, _, body)] = packet.PacketScanner().feed(answer)
     tx, _, _, _, offset, bits = packet.decode_ack(body)
     assert (tx, offset, bits) == (0, 1, 0)
 
 
 def test_what_is_kept_is_a_copy() -> None:
-    carrier, sender = Carrier(1, 0.0), Encoder(2)
+    carrier, sender = ArqConnection(1, 0.0), PacketEncoder(2)
     data = bytearray(sender.data(1, 5, b"world"))
     assert carrier.receive(data, 0.0) == []
     data[:] = bytes(len(data))
@@ -419,7 +419,7 @@ def test_what_is_kept_is_a_copy() -> None:
 
 def test_other_pieces_than_before() -> None:
     """We do not send such, but what another does is put together all the same."""
-    carrier, sender = Carrier(1, 0.0), Encoder(2)
+    carrier, sender = ArqConnection(1, 0.0), PacketEncoder(2)
     got = []
     for tx, (begin, end) in enumerate([(0, 3), (5, 8), (1, 5), (2, 9), (8, 12)]):
         got += [bytes(b) for b in carrier.receive(sender.data(tx, begin, b"0123456789ab"[begin:end]), 0.0)]
@@ -428,7 +428,7 @@ def test_other_pieces_than_before() -> None:
 
 @pytest.mark.parametrize(("tx", "offset"), [(5, 0), (0, 6)])
 def test_an_answer_to_what_was_not_sent(tx: int, offset: int) -> None:
-    carrier, other = Carrier(1, 0.0), Encoder(2)
+    carrier, other = ArqConnection(1, 0.0), PacketEncoder(2)
     other.receiver = 1
     carrier.send([b"hello"], 0.0)
     carrier.produce(0.0)
@@ -438,7 +438,7 @@ def test_an_answer_to_what_was_not_sent(tx: int, offset: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_valid_rubbish_raises_nothing(seed: int) -> None:
-    random, carrier, other = Random(seed), Carrier(1, 0.0), Encoder(2)
+    random, carrier, other = Random(seed), ArqConnection(1, 0.0), PacketEncoder(2)
     other.receiver = 1
     for _ in range(300):
         now = random.random()
@@ -452,7 +452,7 @@ def test_valid_rubbish_raises_nothing(seed: int) -> None:
             data = other.ack(number, now, now, 1 << random.randint(0, 25), offset, random.randbytes(30))
         carrier.receive(data, 2.0)
         if carrier.fault:
-            carrier = Carrier(1, 0.0)
+            carrier = ArqConnection(1, 0.0)
 
 
 TRACE = """
@@ -478,14 +478,14 @@ def test_the_same_seed_gives_the_same_trace() -> None:
 
 
 def test_a_neighbour_that_has_gone_ends_the_stream_and_nobody_else_can() -> None:
-    ours = Carrier(5, 0.0)
-    theirs = Carrier(7, 0.0)
+    ours = ArqConnection(5, 0.0)
+    theirs = ArqConnection(7, 0.0)
     theirs.send([b"x"], 0.0)
     for data in theirs.produce(0.0):
         ours.receive(data, 0.0)
-    ours.receive(Encoder(9, 5).gone(), 0.1)
-    ours.receive(Encoder(7, 6).gone(), 0.1)
+    ours.receive(PacketEncoder(9, 5).gone(), 0.1)
+    ours.receive(PacketEncoder(7, 6).gone(), 0.1)
     before = ours.fault
-    ours.receive(Encoder(7, 5).gone(), 0.1)
+    ours.receive(PacketEncoder(7, 5).gone(), 0.1)
     assert before == ""
     assert ours.fault == "the neighbour does not know of it any more"

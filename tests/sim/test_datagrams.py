@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from r2box.proto.whole import MAX_DATAGRAM, Cutter, frame
-from r2box.proto.wire import DATAGRAMS
+from r2box.proto.wire.datagrams import MAX_DATAGRAM, DatagramSplitter, frame
+from r2box.proto.wire.frames import DATAGRAMS
 from support.mesh import Mesh, Program
 
 
@@ -32,7 +32,7 @@ def test_through_several_nodes(seed: int) -> None:
     datagrams = some(mesh.random, 40)
     client = alice.tunnel("bob/carl/dora/echo", cut(datagrams), mode=DATAGRAMS)
     mesh.idle()
-    cutter = Cutter()
+    cutter = DatagramSplitter()
     assert [bytes(it) for it in cutter.feed([client.sink])] == datagrams
     cutter.end()
 

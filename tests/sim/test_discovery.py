@@ -8,16 +8,24 @@ from typing import Any
 import pytest
 
 from r2box.errors import RefusedError
-from r2box.proto import body as say
-from r2box.proto.address import MAX_ADDRESS
-from r2box.proto.advert import BEGIN, MAX_COST, MAX_TOLD, Entry, Record, decode_reach, pack_reach
-from r2box.proto.damper import LAST_WAIT
-from r2box.proto.discovery import GRACE, TWICE
-from r2box.proto.neighbour import CHUNK, DEAF, MAX_BYTES, MAX_HEARD, MAX_RELAYED, RESTATE
-from r2box.proto.node import Service
-from r2box.proto.outcome import UNKNOWN, Outcome
-from r2box.proto.policy import Policy
-from r2box.proto.wire import REACH
+from r2box.proto.link.policy import Policy
+from r2box.proto.routing.adjacency import CHUNK, DEAF, MAX_BYTES, MAX_HEARD, MAX_RELAYED, RESTATE
+from r2box.proto.routing.discovery import GRACE, TWICE
+from r2box.proto.routing.flap_damping import LAST_WAIT
+from r2box.proto.routing.router import ServiceEntry
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.address import MAX_ADDRESS
+from r2box.proto.wire.advertisement import (
+    BEGIN,
+    MAX_COST,
+    MAX_TOLD,
+    AdvertisedNode,
+    NodeRecord,
+    decode_reach,
+    pack_reach,
+)
+from r2box.proto.wire.frames import REACH
+from r2box.proto.wire.outcome import UNKNOWN, Outcome
 from sim.growth import measure, update
 from sim.networks import Clockwork, check_routes, check_tables, simulate
 from support.mesh import Mesh, Port, Program, Station, Wire
@@ -63,9 +71,9 @@ def services(station: Station, address: str) -> tuple[str, ...]:
     return known.best.record.services if known and known.best else ()
 
 
-def listen(station: Station) -> list[tuple[str, list[Entry]]]:
+def listen(station: Station) -> list[tuple[str, list[AdvertisedNode]]]:
     """What is said to `station` from now on: by whom, and the entries of each frame."""
-    heard: list[tuple[str, list[Entry]]] = []
+    heard: list[tuple[str, list[AdvertisedNode]]] = []
     discovery = station.node.discovery
     take = discovery.heard
 
@@ -320,7 +328,7 @@ def test_only_some_services_are_advertised() -> None:
     net = with_policy(mesh, "a-b b-c", "c", Policy(advertise=("web-*", "sshd")))
     for name in ("web-one", "web", "sshd"):
         net.c.serve(name, Program.echo)
-    net.c.node.add_service(Service("web-own", Program.echo, private=True))
+    net.c.node.add_service(ServiceEntry("web-own", Program.echo, private=True))
     mesh.idle()
     assert services(net.a, "c") == ("sshd", "web-one")
     works(net.a, "any/web-one")
@@ -455,7 +463,7 @@ def test_those_that_offer_a_service_are_listed_once() -> None:
     """Though there are more than a page holds."""
     mesh, net, liar = honest(45)
     for start in range(0, 2000, 200):
-        liar.say([Entry((f"some-node-{start + at}",), 0, record(b"y", "web")) for at in range(200)])
+        liar.say([AdvertisedNode((f"some-node-{start + at}",), 0, record(b"y", "web")) for at in range(200)])
         mesh.run(0.1)
     mesh.run(2.0)
     console = net.b.console()
@@ -685,9 +693,9 @@ class Liar:
         net.mesh.run(1.0)
         self.link = self.station.link(victim)
         self.number = 0
-        self.say([Entry((), 0, record(b"liar"))], BEGIN)
+        self.say([AdvertisedNode((), 0, record(b"liar"))], BEGIN)
 
-    def say(self, entries: list[Entry], flags: int = 0) -> None:
+    def say(self, entries: list[AdvertisedNode], flags: int = 0) -> None:
         while True:
             payload, count = pack_reach(self.number, flags, entries[:CHUNK])
             self.link.control(REACH, 0, payload)
@@ -698,8 +706,8 @@ class Liar:
                 return
 
 
-def record(identity: bytes, *services: str) -> Record:
-    return Record(identity.ljust(8, b"\0")[:8], services)
+def record(identity: bytes, *services: str) -> NodeRecord:
+    return NodeRecord(identity.ljust(8, b"\0")[:8], services)
 
 
 def honest(seed: int) -> tuple[Mesh, Links, Liar]:
@@ -725,7 +733,7 @@ def test_paths_that_cannot_be() -> None:
     mesh, net, liar = honest(30)
     lies = [("b",), ("x", "b", "y"), ("x", "y", "x"), ("liar",), ("x", "liar"), ("a", "b", "e"), ("b", "e")]
     for _ in range(3):
-        liar.say([Entry(path, 0, record(b"lie")) for path in lies])
+        liar.say([AdvertisedNode(path, 0, record(b"lie")) for path in lies])
         mesh.run(1.0)
     assert [it for it in known(net.b).values() if "liar" in it and it != "liar"] == []
     assert [it for it in net.b.log if "liar" in it and "up" not in it] == [
@@ -738,7 +746,7 @@ def test_paths_that_cannot_be() -> None:
 def test_costs_that_cannot_be() -> None:
     """The dearest way that can be told, with the next link on top, is told to the next neighbour all the same."""
     mesh, net, liar = honest(31)
-    liar.say([Entry(("far",), MAX_COST, record(b"far"))])
+    liar.say([AdvertisedNode(("far",), MAX_COST, record(b"far"))])
     mesh.run(5.0)
     assert known(net.e)["far"] == "d/a/b/liar/far"
     assert all(len(it.node.links) == len([1 for pair in net.wires if it.address in pair.split("-")])
@@ -753,7 +761,7 @@ def test_what_there_is_room_for_again_is_told_on() -> None:
     names = [f"y{number}" for number in range(5000)]
     for cost, those in ((0, names), (None, names[:4000]), (0, names[4000:])):
         for start in range(0, len(those), 200):
-            liar.say([Entry((name,), cost, record(b"y")) for name in those[start : start + 200]])
+            liar.say([AdvertisedNode((name,), cost, record(b"y")) for name in those[start : start + 200]])
             mesh.run(0.1)
         mesh.run(5.0)
     assert set(names[4000:]) <= set(known(net.a))
@@ -763,10 +771,10 @@ def test_what_there_is_room_for_again_is_told_on() -> None:
 def test_frames_that_are_short_and_cost_much() -> None:
     """To begin anew again and again, and services that change each time, count for what they cost."""
     names = [tuple(f"{letter}{number}" for number in range(MAX_TOLD)) for letter in "ab"]
-    for entries in ([], [Entry(("x",), 0, Record(b"x" * 8, those)) for those in names]):
+    for entries in ([], [AdvertisedNode(("x",), 0, NodeRecord(b"x" * 8, those)) for those in names]):
         mesh, net, liar = honest(44)
         for start in range(0, 8000, 200):
-            liar.say([Entry((f"y{start + at}",), 0, record(b"y")) for at in range(200)])
+            liar.say([AdvertisedNode((f"y{start + at}",), 0, record(b"y")) for at in range(200)])
             mesh.run(0.1)
         mesh.run(5.0)
         for _ in range(100):
@@ -780,7 +788,7 @@ def test_a_million_entries() -> None:
     """Bounded memory, one line in the log, and a pause in which it is not listened to."""
     mesh, net, liar = honest(32)
     frames = [
-        pack_reach(number, 0, [Entry((f"x{number * CHUNK + at}",), 0, record(b"x")) for at in range(CHUNK)])
+        pack_reach(number, 0, [AdvertisedNode((f"x{number * CHUNK + at}",), 0, record(b"x")) for at in range(CHUNK)])
         for number in range(1, 41)
     ]
     spent = process_time()
@@ -806,7 +814,7 @@ def test_a_million_entries() -> None:
 def test_more_nodes_than_are_told_on() -> None:
     mesh, net, liar = honest(37)
     for part in range(5):
-        liar.say([Entry((f"x{part * 1000 + at}",), 0, record(b"x")) for at in range(1000)])
+        liar.say([AdvertisedNode((f"x{part * 1000 + at}",), 0, record(b"x")) for at in range(1000)])
         mesh.run(2.0)
     check_tables(net.b)
     assert len(net.b.node.discovery.table.nodes) == 5 + 5000
@@ -818,11 +826,11 @@ def test_names_that_fill_memory() -> None:
     """Told small and then made large: it is what they are that counts."""
     mesh, net, liar = honest(33)
     names = [f"x{at}" for at in range(800)]
-    liar.say([Entry((name,), 0, record(b"x")) for name in names])
+    liar.say([AdvertisedNode((name,), 0, record(b"x")) for name in names])
     mesh.run(2.0)
     services = tuple(f"{at:0{MAX_ADDRESS}}" for at in range(MAX_TOLD))
     for at in range(0, 800, 100):
-        liar.say([Entry((name,), 0, record(b"x", *services)) for name in names[at : at + 100]])
+        liar.say([AdvertisedNode((name,), 0, record(b"x", *services)) for name in names[at : at + 100]])
         mesh.run(1.0)
         check_tables(net.b)
     assert net.b.node.discovery._neighbours["liar"].bytes <= MAX_BYTES
@@ -834,7 +842,7 @@ def test_somebody_elses_name_flapping() -> None:
     mesh, net, liar = honest(34)
     heard = listen(net.c)
     for turn in range(3000):
-        liar.say([Entry(("e",), 0 if turn % 2 else None, record(b"lie"))])
+        liar.say([AdvertisedNode(("e",), 0 if turn % 2 else None, record(b"lie"))])
         mesh.run(mesh.random.uniform(0.0005, 0.0015))
         for at in (net.a, net.c, net.d):
             assert "e" in at.node.discovery.table.nodes
@@ -843,7 +851,7 @@ def test_somebody_elses_name_flapping() -> None:
             assert known(net.d)["e"] == "e"
             works(net.a, "e/echo", 10)
     assert len(heard) < 60
-    liar.say([Entry(("e",), None)])
+    liar.say([AdvertisedNode(("e",), None)])
     mesh.run(LAST_WAIT + 1.0)
     assert known(net.b)["e"] in ("a/d/e", "c/d/e")
     assert len([it for it in net.b.log if "liar" in it and "up" not in it]) == 0
@@ -854,7 +862,7 @@ def test_everybodys_name_is_one_line_in_a_minute() -> None:
     mesh, net, liar = honest(35)
     names = [name for name in mesh.stations if name not in ("b", "liar")]
     for _ in range(130):
-        liar.say([Entry((name,), MAX_COST // 2, record(b"lie")) for name in names])
+        liar.say([AdvertisedNode((name,), MAX_COST // 2, record(b"lie")) for name in names])
         mesh.run(1.0)
         check_tables(net.b)
     assert len([line for line in net.b.log if "two nodes" in line]) == 1

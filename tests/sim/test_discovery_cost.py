@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from r2box.proto import advert
-from r2box.proto.advert import BEGIN, END, Entry, Record
-from r2box.proto.discovery import AT_ONCE, ENTRY, FRAME
-from r2box.proto.wire import MAX_REACH
+from r2box.proto.routing.discovery import AT_ONCE, ENTRY, FRAME
+from r2box.proto.wire import advertisement
+from r2box.proto.wire.advertisement import BEGIN, END, AdvertisedNode, NodeRecord
+from r2box.proto.wire.frames import MAX_REACH
 from support.fake_neighbour import Liar, join_liar
 from support.mesh import Mesh
 
@@ -35,7 +35,7 @@ def test_what_many_neighbours_are_told_a_second_is_bounded() -> None:
     for number in range(MANY):
         liars.append(join_liar(mesh, hub, f"d{number}", idle=False))
         wait()
-        liars[-1].tell([Entry((), 0, Record(b"%08d" % number, ()))], BEGIN | END)
+        liars[-1].tell([AdvertisedNode((), 0, NodeRecord(b"%08d" % number, ()))], BEGIN | END)
     while any(len(it.told) < MANY for it in liars):  # the hub, and the others but the one that is told
         wait()
     assert mesh.now - began < MANY * STEP + MANY * MANY * ENTRY + 1
@@ -51,20 +51,20 @@ def test_what_many_neighbours_are_told_a_second_is_bounded() -> None:
 
 def test_what_many_neighbours_were_told_takes_no_memory_and_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = 0
-    encode = type(advert.ENTRY_FIELDS).encode
+    encode = type(advertisement.ENTRY_FIELDS).encode
 
     def count(self: object, **values: object) -> bytes:
         nonlocal encoded
-        encoded += self is advert.ENTRY_FIELDS
+        encoded += self is advertisement.ENTRY_FIELDS
         return encode(self, **values)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(advert.ENTRY_FIELDS), "encode", count)
+    monkeypatch.setattr(type(advertisement.ENTRY_FIELDS), "encode", count)
     mesh = Mesh()
     hub = mesh.station("hub")
     liars = []
     for number in range(MANY):
         liars.append(join_liar(mesh, hub, f"d{number}"))
-        liars[-1].tell([Entry((), 0, Record(b"%08d" % number, ()))], BEGIN | END)
+        liars[-1].tell([AdvertisedNode((), 0, NodeRecord(b"%08d" % number, ()))], BEGIN | END)
     while any(len(it.told) < MANY for it in liars):
         mesh.run(STEP)
     assert sum(it.entries for it in liars) >= MANY * MANY

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from r2box.net.admission import Admission
-from r2box.proto import wire
-from r2box.proto.memory_limit import MemoryLimit
-from r2box.proto.node import REQUESTS_AT_ONCE
+from r2box.net.daemon.admission import Admission
+from r2box.proto.link.memory_limit import MemoryLimit
+from r2box.proto.routing.router import REQUESTS_AT_ONCE
+from r2box.proto.wire import frames
 from support.mesh import Mesh
 from support.raw_neighbour import Raw, open_payload
 
@@ -21,10 +21,10 @@ def test_use_is_that_of_the_link_that_uses_most() -> None:
     Admission(limits, MemoryLimit(), alice.node.links, loop, lambda link: None)
     alice.serve("stall", lambda program: setattr(program, "reads", False))
     one, two = Raw(alice, "one").up(), Raw(alice, "two").up()
-    one.say(*((wire.OPEN, 2 * label, open_payload("stall")) for label in range(1, 4)))
-    two.say((wire.OPEN, 2, open_payload("stall")))
+    one.say(*((frames.OPEN, 2 * label, open_payload("stall")) for label in range(1, 4)))
+    two.say((frames.OPEN, 2, open_payload("stall")))
     assert {name: limits.used(name) for name in ("links", "streams", "opens")} == {"links": 2, "streams": 3, "opens": 3}
-    one.say((wire.CLOSE, 2, b""), (wire.CLOSE, 4, b""))
+    one.say((frames.CLOSE, 2, b""), (frames.CLOSE, 4, b""))
     mesh.now += 3
     assert {name: limits.used(name) for name in ("streams", "opens")} == {"streams": 1, "opens": 0}
     assert {name: limits.peak[name] for name in ("links", "streams", "opens")} == {"links": 2, "streams": 3, "opens": 3}

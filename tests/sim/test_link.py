@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
-from r2box.proto import body as say
-from r2box.proto import link as links
-from r2box.proto import stream_table, wire
-from r2box.proto.link import DOWN, UP, Link
-from r2box.proto.link_collision import PROBE
-from r2box.proto.memory_limit import MemoryLimit
-from r2box.proto.node import OPENS_AT_ONCE, RELAYS_AT_ONCE
-from r2box.proto.outcome import BUSY, Outcome, decode_outcome
-from r2box.proto.pulse import HELLO_TIMEOUT, KEEPALIVE, MISSES
-from r2box.proto.route import Message, encode_message
-from r2box.proto.sender import MARK
-from r2box.proto.stream import FIRST_WINDOW, LEAST_WINDOW
-from r2box.proto.stream_table import GUARANTEED, STREAM_COST
+from r2box.proto.link import link as links
+from r2box.proto.link import stream_table
+from r2box.proto.link.keepalive import HELLO_TIMEOUT, KEEPALIVE, MISSES
+from r2box.proto.link.link import DOWN, UP, Link
+from r2box.proto.link.memory_limit import MemoryLimit
+from r2box.proto.link.sender import MARK
+from r2box.proto.link.stream import FIRST_WINDOW, LEAST_WINDOW
+from r2box.proto.link.stream_table import GUARANTEED, STREAM_COST
+from r2box.proto.routing.link_collision import PROBE
+from r2box.proto.routing.router import OPENS_AT_ONCE, RELAYS_AT_ONCE
+from r2box.proto.wire import frames as wire
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.outcome import BUSY, Outcome, decode_outcome
+from r2box.proto.wire.route import Message, encode_message
 from support.frames import decode_all, mutate, slices
 from support.mesh import Mesh, Program, Station
 from support.raw_neighbour import OPENED, Frame, Raw, kinds, mark, open_payload

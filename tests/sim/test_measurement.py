@@ -7,11 +7,11 @@ import tracemalloc
 import pytest
 
 from r2box.errors import RefusedError
-from r2box.proto import body as say
-from r2box.proto.meter import COUNT, ECHO, GIVE, MAX_METERS, TAKE
-from r2box.proto.node import Service
-from r2box.proto.outcome import BUSY, FAILED, LOST, REFUSED, UNKNOWN, Outcome
-from r2box.proto.stream import FIRST_WINDOW, MOST_WINDOW
+from r2box.proto.link.stream import FIRST_WINDOW, MOST_WINDOW
+from r2box.proto.routing.measurement import COUNT, ECHO, GIVE, MAX_METERS, TAKE
+from r2box.proto.routing.router import ServiceEntry
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.outcome import BUSY, FAILED, LOST, REFUSED, UNKNOWN, Outcome
 from support.mesh import Mesh, Program, Station
 
 BENCH = "service/r2.bench"
@@ -209,7 +209,7 @@ def test_a_link_that_is_cut_in_the_middle() -> None:
 def test_the_name_is_taken_and_in_no_listing() -> None:
     mesh, first, last = row("b")
     with pytest.raises(RefusedError, match=r"b: service/r2\.bench is the node's own"):
-        last.node.add_service(Service("r2.bench", None))
+        last.node.add_service(ServiceEntry("r2.bench", None))
     listing = first.console().ask("b", say.LIST)
     assert [say.ENTRY.decode(entry)["name"] for entry in listing["entries"]] == ["a"]
     client = first.tunnel("b/r2.bench", bytes((ECHO,)) + b"short")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from r2box.proto import wire
-from r2box.proto.outcome import decode_outcome
-from r2box.proto.relaying import AT_ONCE
-from r2box.proto.wire import CLOSE, OPEN
+from r2box.proto.routing.relay_queue import AT_ONCE
+from r2box.proto.wire import frames
+from r2box.proto.wire.frames import CLOSE, OPEN
+from r2box.proto.wire.outcome import decode_outcome
 from support.mesh import Mesh
 from support.raw_neighbour import Raw, open_payload
 
@@ -27,7 +27,7 @@ def field() -> tuple[Mesh, Raw, Raw]:
 
 
 def opened(count: int, first: int = 1, target: str = "bob") -> list[tuple[int, int, bytes]]:
-    payload = wire.OPEN_FIELDS.encode(path=(target, "echo"), window=1000)
+    payload = frames.OPEN_FIELDS.encode(path=(target, "echo"), window=1000)
     return [(OPEN, 2 * label, payload) for label in range(first, first + count)]
 
 

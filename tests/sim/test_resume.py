@@ -11,18 +11,28 @@ from typing import Any, Callable
 
 import pytest
 
-from r2box.proto import link as links
-from r2box.proto import sender as senders
-from r2box.proto import wire
-from r2box.proto.flight import FIRST
-from r2box.proto.link import DOWN, UP, Link
-from r2box.proto.link_collision import PROBE
-from r2box.proto.memory_limit import FLOOR, Account, MemoryLimit
-from r2box.proto.outbox import ALONE
-from r2box.proto.outcome import ENDED, LOST, Outcome
-from r2box.proto.pulse import HELLO_TIMEOUT
-from r2box.proto.session import ANSWER, BEGIN, FINISH, HALF, NONCE, RESUME_FIELDS, Attempt, Block, Session
-from r2box.proto.stream import FIRST_WINDOW
+from r2box.proto.link import link as links
+from r2box.proto.link import sender as senders
+from r2box.proto.link.inflight import FIRST
+from r2box.proto.link.keepalive import HELLO_TIMEOUT
+from r2box.proto.link.link import DOWN, UP, Link
+from r2box.proto.link.memory_limit import FLOOR, Account, MemoryLimit
+from r2box.proto.link.resume import (
+    ANSWER,
+    BEGIN,
+    FINISH,
+    HALF,
+    NONCE,
+    RESUME_FIELDS,
+    Block,
+    ResumeAttempt,
+    ResumeSession,
+)
+from r2box.proto.link.scheduler import ALONE
+from r2box.proto.link.stream import FIRST_WINDOW
+from r2box.proto.routing.link_collision import PROBE
+from r2box.proto.wire import frames
+from r2box.proto.wire.outcome import ENDED, LOST, Outcome
 from support.mesh import Mesh, Port, Program, Station, Wire
 from support.raw_neighbour import OPENED, Raw, kinds
 
@@ -755,32 +765,32 @@ class Peer(Raw):
         self.link = self.link._successor or self.link
         return super().listen()
 
-    def session(self) -> Session:
+    def session(self) -> ResumeSession:
         """Of the link that has come up: as this side has it."""
-        (ready,) = (payload for kind, _, payload in self.heard if kind == wire.READY)
-        halves = (HALF * b"s", wire.Fields("", secret=(2, "bytes")).decode(ready)["secret"])
-        return Session(b"".join(halves if self.is_first else halves[::-1]), PATIENCE)
+        (ready,) = (payload for kind, _, payload in self.heard if kind == frames.READY)
+        halves = (HALF * b"s", frames.Fields("", secret=(2, "bytes")).decode(ready)["secret"])
+        return ResumeSession(b"".join(halves if self.is_first else halves[::-1]), PATIENCE)
 
-    def attempt(self) -> Attempt:
+    def attempt(self) -> ResumeAttempt:
         """Greet on another transport; what the proofs of it are made with."""
         self.greet()
         self.listen()
-        (hello,) = (payload for kind, _, payload in self.heard if kind == wire.HELLO)
-        nonce = wire.HELLO_FIELDS.decode(hello)["nonce"]
+        (hello,) = (payload for kind, _, payload in self.heard if kind == frames.HELLO)
+        nonce = frames.HELLO_FIELDS.decode(hello)["nonce"]
         assert len(nonce) == NONCE
         instances = (self.hello["instance"], self.station.node.me.instance)
-        return Attempt(self.is_first, (self.nonce, nonce), instances)
+        return ResumeAttempt(self.is_first, (self.nonce, nonce), instances)
 
     def resume(self, **fields: Any) -> list[dict[str, Any]]:
-        self.say((wire.RESUME, 0, RESUME_FIELDS.encode(**fields)))
-        return [RESUME_FIELDS.decode(payload) for kind, _, payload in self.listen() if kind == wire.RESUME]
+        self.say((frames.RESUME, 0, RESUME_FIELDS.encode(**fields)))
+        return [RESUME_FIELDS.decode(payload) for kind, _, payload in self.listen() if kind == frames.RESUME]
 
-    def take_up(self, secret: bytes, received: int | None = None, *, until: int = FINISH) -> Attempt:
+    def take_up(self, secret: bytes, received: int | None = None, *, until: int = FINISH) -> ResumeAttempt:
         """The whole exchange, or up to a proof, checked as the page tells."""
         attempt = self.attempt()
         link = self.station.node.links["bob"]
         received = link.sender.kept.sent if received is None else received
-        said = [RESUME_FIELDS.decode(payload) for kind, _, payload in self.heard if kind == wire.RESUME]
+        said = [RESUME_FIELDS.decode(payload) for kind, _, payload in self.heard if kind == frames.RESUME]
         if self.is_first:
             assert said == [{"proof": b"", "received": 0}]
             if until >= ANSWER:
@@ -816,7 +826,7 @@ def test_the_exchange_step_by_step(first: bool) -> None:
     assert old.link.state == UP
     assert old.link.session is not None
     assert old.link.session.secret == attempt.mac(secret, 0)
-    marks = [payload for peer in (old, new) for kind, _, payload in peer.heard if kind == wire.PING]
+    marks = [payload for peer in (old, new) for kind, _, payload in peer.heard if kind == frames.PING]
     assert len(marks) == 2, "one is asked for at once"
     assert marks[0][8:] < marks[1][8:], "no answer to a mark of one transport is taken for one of another"
     third = Peer(alice, first=first, seed=2)
@@ -867,7 +877,7 @@ def test_a_neighbour_that_takes_back_what_it_began() -> None:
     alice, old, secret = suspended(first=True)
     new = Peer(alice, first=True, seed=1)
     new.take_up(secret, until=ANSWER)
-    new.say((wire.READY, 0, b""))
+    new.say((frames.READY, 0, b""))
     assert old.link.state == DOWN
     assert alice.log[2:] == ["down bob: bob does not know the session any more", "up bob"]
     assert "READY" in kinds(new.listen())
@@ -909,7 +919,7 @@ def test_an_impostor(first: bool) -> None:
         if raw.link.state != DOWN:
             raw.resume(proof=bytes(32))
         assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link was cut"
-        told = [RESUME_FIELDS.decode(payload)["received"] for kind, _, payload in raw.heard if kind == wire.RESUME]
+        told = [RESUME_FIELDS.decode(payload)["received"] for kind, _, payload in raw.heard if kind == frames.RESUME]
         assert set(told) <= {0}
         assert old.link.is_suspended
     assert not alice.programs[0].is_over
@@ -1035,16 +1045,16 @@ def test_received_must_be_among_what_was_sent(first: bool, error: int) -> None:
 def test_a_resume_at_the_wrong_time() -> None:
     alice = station(Mesh(5), "alice", b"\x77" * 16)
     raw = Raw(alice, "bob")
-    raw.feed(wire.MAGIC + wire.encode_frame(wire.RESUME, 0, b""))
+    raw.feed(frames.MAGIC + frames.encode_frame(frames.RESUME, 0, b""))
     assert raw.farewell() == "a RESUME that nobody waits for"
     raw = Raw(alice, "bob").greet()  # it has lost nothing here: it is told so by READY
-    raw.say((wire.RESUME, 0, RESUME_FIELDS.encode(proof=bytes(32), received=9)))
+    raw.say((frames.RESUME, 0, RESUME_FIELDS.encode(proof=bytes(32), received=9)))
     assert kinds(raw.listen())[-1] == "READY"
-    raw.say((wire.READY, 0, b""))
+    raw.say((frames.READY, 0, b""))
     assert raw.link.state == UP
     alice, _, _ = suspended(first=False)
     raw = Peer(alice, first=False, seed=1).greet()
-    raw.say((wire.RESUME, 0, b"\x01"))
+    raw.say((frames.RESUME, 0, b"\x01"))
     assert raw.farewell() == "RESUME: a field that is cut off"
 
 
@@ -1081,11 +1091,11 @@ def test_bytes_that_are_lost_are_noticed(seed: int) -> None:
     for end in (client, program):
         assert end.outcome is not None
         assert end.outcome.code == LOST
-    decoder, until = wire.Decoder(), 0  # the bytes of data before the next mark
-    list(decoder.feed(wire.MAGIC))
+    decoder, until = frames.FrameDecoder(), 0  # the bytes of data before the next mark
+    list(decoder.feed(frames.MAGIC))
     for kind, _, payload in decoder.feed(tape):
-        until += len(payload) if kind == wire.DATA else 0
-        if kind == wire.PING and decoder.place - len(wire.MAGIC) - 19 > gap:
+        until += len(payload) if kind == frames.DATA else 0
+        if kind == frames.PING and decoder.place - len(frames.MAGIC) - 19 > gap:
             break
     else:
         raise AssertionError("no mark behind the gap")
@@ -1101,7 +1111,7 @@ def test_a_whole_frame_that_is_lost_is_noticed_by_the_mark() -> None:
 
     def tap(port: Port, chunk: bytes) -> bytes:
         nonlocal seen
-        at = chunk.find(wire.encode_header(0x90, 0, 2000))
+        at = chunk.find(frames.encode_header(0x90, 0, 2000))
         if port is wire_.ports[0] or at < 0:
             return chunk
         seen += 1
@@ -1141,7 +1151,7 @@ def test_what_has_arrived_does_not_hold_memory_that_sending_needs() -> None:
     sender.kept.keep([memoryview(Block(1 << 19))[:20_000]])
     others.charge(1 << 20)
     (mark,), _ = sender.produce(0.0, 1 << 20)
-    assert mark[0] == wire.PING
+    assert mark[0] == frames.PING
     assert sender.produce(0.0, 1 << 20) == ([], ())  # one at a time
     sender.on_pong(bytes(mark[-16:]), 0.001)
     assert sender.kept.held < FLOOR

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from r2box.net.report import MAX_ITEMS, Report, stalled_on
-from r2box.proto import body as say
-from r2box.proto.address import parse_path
-from r2box.proto.stream import MAX_NAME
+from r2box.net.daemon.status import MAX_ITEMS, StatusReport, stalled_on
+from r2box.proto.link.stream import MAX_NAME
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.address import parse_path
 from support.mesh import Mesh, Program
 
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ def test_times_are_of_the_moment_and_not_of_the_last_event_on_the_link() -> None
 # -- what is counted (in memory) --------------------------------------------------------------------------------------
 
 
-def pages(report: Report, now: float) -> Iterator[dict[str, Any]]:
+def pages(report: StatusReport, now: float) -> Iterator[dict[str, Any]]:
     """All pages as they are sent, read as who asked for them does."""
     start = 0
     while True:
@@ -61,7 +61,7 @@ def pages(report: Report, now: float) -> Iterator[dict[str, Any]]:
 
 def routes(mesh: Mesh, name: str) -> list[Row]:
     node = mesh.stations[name].node
-    report = Report({}, node.links.values(), (), {}, {})
+    report = StatusReport({}, node.links.values(), (), {}, {})
     return [say.ROUTE.decode(line) for page in pages(report, mesh.now) for line in page["tunnels"]]
 
 
@@ -137,7 +137,7 @@ def test_a_report_of_many_comes_in_pages_and_tells_each_once() -> None:
     mesh.now += 1
     mesh.idle()
     node = bob.node
-    report = Report({}, node.links.values(), (), {}, {})
+    report = StatusReport({}, node.links.values(), (), {}, {})
     labels: list[int] = []
     links: list[str] = []
     count = 0

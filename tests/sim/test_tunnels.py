@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from r2box.errors import RefusedError
-from r2box.proto import body as say
-from r2box.proto.address import MAX_HOPS
-from r2box.proto.outbox import QUANTUM
-from r2box.proto.outcome import ENDED, GONE, LOST, REFUSED, UNKNOWN, Outcome
-from r2box.proto.stream import FIRST_WINDOW, MOST_WINDOW, Stream
-from r2box.proto.wire import Fields
+from r2box.proto.link.scheduler import QUANTUM
+from r2box.proto.link.stream import FIRST_WINDOW, MOST_WINDOW, Stream
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.address import MAX_HOPS
+from r2box.proto.wire.frames import Fields
+from r2box.proto.wire.outcome import ENDED, GONE, LOST, REFUSED, UNKNOWN, Outcome
 from support.mesh import Mesh, Program, Station
 
 LATER = 0x3F  # a kind of request that nobody knows yet

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from r2box.command import SOCKET, VERBOSE, Argument, Command, Option
+from r2box.cli.command import SOCKET, VERBOSE, Argument, Command, Option
 
 LS = Command(
     "r2 ls",

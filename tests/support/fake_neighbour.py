@@ -12,19 +12,19 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from r2box.net.channel import Channel
-from r2box.net.driver import Driver
-from r2box.net.loop import Loop
-from r2box.net.turns import Group
-from r2box.proto import body as say
-from r2box.proto.advert import IDENTITY, Entry, Record, decode_reach, pack_reach
-from r2box.proto.greeting import Me
+from r2box.net.io.channel import Channel
+from r2box.net.io.loop import Loop
+from r2box.net.link.driver import LinkDriver
+from r2box.net.link.turns import TurnGroup
 from r2box.proto.limits import Limits
-from r2box.proto.link import Link
-from r2box.proto.outcome import Outcome
-from r2box.proto.route import Message
-from r2box.proto.stream import Stream
-from r2box.proto.wire import REACH
+from r2box.proto.link.handshake import Me
+from r2box.proto.link.link import Link
+from r2box.proto.link.stream import Stream
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.advertisement import IDENTITY, AdvertisedNode, NodeRecord, decode_reach, pack_reach
+from r2box.proto.wire.frames import REACH
+from r2box.proto.wire.outcome import Outcome
+from r2box.proto.wire.route import Message
 from support.mesh import Mesh, Port, Station, Wire
 
 
@@ -32,9 +32,9 @@ def identity_of(name: str) -> bytes:
     return name.encode()[:IDENTITY].ljust(IDENTITY, b"\0")
 
 
-def claim(*path: str, cost: int = 0, services: Iterable[str] = ("echo",)) -> Entry:
+def claim(*path: str, cost: int = 0, services: Iterable[str] = ("echo",)) -> AdvertisedNode:
     """That the node at the end of `path` is reached; without a path, what the liar says of itself."""
-    return Entry(path, cost, Record(identity_of(path[-1] if path else "me"), tuple(services)))
+    return AdvertisedNode(path, cost, NodeRecord(identity_of(path[-1] if path else "me"), tuple(services)))
 
 
 class Liar:
@@ -57,7 +57,7 @@ class Liar:
         self.told: dict[str, tuple[str, ...] | None] = {}  # by which path a node is reached; None: it is gone
         self._number = 0
 
-    def tell(self, entries: Iterable[Entry], flags: int = 0) -> int:
+    def tell(self, entries: Iterable[AdvertisedNode], flags: int = 0) -> int:
         """As many of these as a frame holds; how many that were."""
         payload, count = pack_reach(self._number, flags, entries)
         self._number += 1
@@ -142,12 +142,12 @@ class Mouth:
     def __init__(self, address: str, port: int) -> None:
         self.loop = Loop()
         self.loop.open_to_threads()
-        self._driver: Driver | None = None
+        self._driver: LinkDriver | None = None
         self.liar = Liar(address, self.loop.now(), self._wake)
         sock = socket.create_connection(("127.0.0.1", port), 5)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel = Channel(sock.detach())
-        self._driver = Driver(Group(self.loop), self.liar.link, channel, self.loop, self._gone)
+        self._driver = LinkDriver(TurnGroup(self.loop), self.liar.link, channel, self.loop, self._gone)
         self._driver.wake()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -179,7 +179,7 @@ class Mouth:
         assert done.wait(20), "the liar is stuck"
         return result[0]
 
-    def tell(self, *entries: Entry, flags: int = 0) -> None:
+    def tell(self, *entries: AdvertisedNode, flags: int = 0) -> None:
         self.do(lambda: self.liar.tell(entries, flags))
 
     def close(self) -> None:

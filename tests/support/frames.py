@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from r2box.proto import wire
+from r2box.proto.wire import frames as wire
 
 
 def encode_all(frames: list[tuple[int, int, bytes]]) -> bytes:
@@ -13,7 +13,7 @@ def encode_all(frames: list[tuple[int, int, bytes]]) -> bytes:
 
 def decode_all(pieces: list[bytes]) -> list[tuple[int, int, bytes]]:
     """What a decoder makes of these, with the pieces of each DATA frame joined (frames next to each other too)."""
-    decoder = wire.Decoder()
+    decoder = wire.FrameDecoder()
     frames: list[tuple[int, int, bytes]] = []
     for piece in pieces:
         for kind, route, payload in decoder.feed(piece):

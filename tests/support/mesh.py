@@ -26,21 +26,21 @@ from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Any, Callable
 
-from r2box.proto import body as say
-from r2box.proto.address import parse_path
-from r2box.proto.greeting import Me
 from r2box.proto.limits import Limits
-from r2box.proto.link import DOWN, UP, Link
-from r2box.proto.memory_limit import MemoryLimit
-from r2box.proto.node import Node, Service
-from r2box.proto.outcome import ENDED, Outcome
-from r2box.proto.route import Message
-from r2box.proto.session import HALF, NONCE
-from r2box.proto.stream import NOBODY, Stream
-from r2box.proto.wire import CLIENT, MAX_WORK
+from r2box.proto.link.handshake import Me
+from r2box.proto.link.link import DOWN, UP, Link
+from r2box.proto.link.memory_limit import MemoryLimit
+from r2box.proto.link.resume import HALF, NONCE
+from r2box.proto.link.stream import NOBODY, Stream
+from r2box.proto.routing.router import Router, ServiceEntry
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.address import parse_path
+from r2box.proto.wire.frames import CLIENT, MAX_WORK
+from r2box.proto.wire.outcome import ENDED, Outcome
+from r2box.proto.wire.route import Message
 
 if TYPE_CHECKING:
-    from r2box.proto.stream import End
+    from r2box.proto.link.stream import StreamEnd
 
 SOON = 0.5  # seconds: what nodes want to do within these is on its way
 MAX_EVENTS = 2_000_000  # a mesh that does more than this goes round in circles
@@ -154,7 +154,7 @@ class Station:
         self.mesh = mesh
         self.address = address
         self.memory = memory
-        self.node = Node(Me(address, mesh.random.getrandbits(128).to_bytes(16, "big"), software="mesh"), self)
+        self.node = Router(Me(address, mesh.random.getrandbits(128).to_bytes(16, "big"), software="mesh"), self)
         self.ports: dict[Link, Port] = {}
         self.log: list[str] = []  # "up bob", "down bob: why"
         self.events: list[tuple[str, str]] = []  # what has come and gone
@@ -163,7 +163,7 @@ class Station:
 
     def serve(self, name: str, begin: Callable[[Program], None], allow: tuple[str, ...] = (), mode: int = 0) -> None:
         """Offer a service; `begin` sets up the program of each tunnel."""
-        self.node.add_service(Service(name, begin, allow=allow, mode=mode))
+        self.node.add_service(ServiceEntry(name, begin, allow=allow, mode=mode))
 
     def tunnel(self, path: str, data: bytes = b"", *, ends: bool = True, mode: int = 0) -> Program:
         """Open a tunnel, with `data` to write, and after it the end if it `ends`.  RefusedError if this node knows."""
@@ -213,7 +213,7 @@ class Station:
         if link in self.ports:
             self.mesh.wake(self.ports[link])
 
-    def offer(self, service: Service, stream: Stream, origin: tuple[str, ...]) -> None:
+    def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None:
         program = Program(self.mesh)
         program.origin = origin
         program.stream, stream.far = stream, program
@@ -252,7 +252,7 @@ class Program:
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.stream: Stream | End = NOBODY
+        self.stream: Stream | StreamEnd = NOBODY
         self.origin: tuple[str, ...] = ()
         self.wrote = bytearray()  # all that was ever written; `_sent` of it has been pulled
         self.sink = bytearray()  # all that came

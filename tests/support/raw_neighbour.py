@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from r2box.proto import link as links
-from r2box.proto import wire
-from r2box.proto.link import DOWN, UP, Link
-from r2box.proto.sender import MARK
-from r2box.proto.session import HALF, NONCE, READY_FIELDS
-from r2box.proto.stream import FIRST_WINDOW
+from r2box.proto.link import link as links
+from r2box.proto.link.link import DOWN, UP, Link
+from r2box.proto.link.resume import HALF, NONCE, READY_FIELDS
+from r2box.proto.link.sender import MARK
+from r2box.proto.link.stream import FIRST_WINDOW
+from r2box.proto.wire import frames as wire
 from support.mesh import Station
 
 Frame = tuple[int, int, bytes]
@@ -32,7 +32,7 @@ class Raw:
         self.link = Link(station.node, station.node.me, self.mesh.now, expect=expect, random=random, patience=patience)
         self.said = 0  # bytes
         self.heard: list[Frame] = []
-        self._decoder = wire.Decoder()
+        self._decoder = wire.FrameDecoder()
         self.hello = {"oldest": 1, "newest": 1, "address": name, "instance": name.encode().ljust(16, b"."), **hello}
 
     def greet(self) -> Raw:

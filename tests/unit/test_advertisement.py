@@ -7,27 +7,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2box.errors import WireError
-from r2box.proto.address import MAX_ADDRESS
-from r2box.proto.advert import AGAIN, END, MAX_COST, MAX_PATH, MAX_TOLD, Entry, Record, decode_reach, pack_reach
-from r2box.proto.wire import MAX_REACH
+from r2box.proto.wire.address import MAX_ADDRESS
+from r2box.proto.wire.advertisement import (
+    AGAIN,
+    END,
+    MAX_COST,
+    MAX_PATH,
+    MAX_TOLD,
+    AdvertisedNode,
+    NodeRecord,
+    decode_reach,
+    pack_reach,
+)
+from r2box.proto.wire.frames import MAX_REACH
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
 
 NAMES = st.sampled_from([f"n{number}" for number in range(40)]) | st.just("x" * MAX_ADDRESS)
 RECORDS = st.builds(
-    Record,
+    NodeRecord,
     st.binary(min_size=8, max_size=8),
     st.lists(NAMES, max_size=MAX_TOLD, unique=True).map(lambda names: tuple(sorted(names))),
 )
 PATHS = st.lists(NAMES, max_size=MAX_PATH).map(tuple)
-ENTRIES = st.builds(Entry, PATHS, st.integers(0, MAX_COST), st.none() | RECORDS) | st.builds(
-    Entry, PATHS, st.none(), st.none()
+ENTRIES = st.builds(AdvertisedNode, PATHS, st.integers(0, MAX_COST), st.none() | RECORDS) | st.builds(
+    AdvertisedNode, PATHS, st.none(), st.none()
 )
 
 
 @given(st.lists(ENTRIES, max_size=60), st.integers(0, 2**32), st.integers(0, 7))
 @settings(max_examples=60)
-def test_entries_come_back_as_they_were(entries: list[Entry], number: int, flags: int) -> None:
+def test_entries_come_back_as_they_were(entries: list[AdvertisedNode], number: int, flags: int) -> None:
     rest = entries
     while True:
         payload, count = pack_reach(number, flags, rest)
@@ -43,16 +53,16 @@ def test_entries_come_back_as_they_were(entries: list[Entry], number: int, flags
 @pytest.mark.parametrize(
     "entry",
     [
-        Entry(("a",) * (MAX_PATH + 1), 0),
-        Entry(("a",), MAX_COST + 1),
-        Entry(("a",), 0, Record(bytes(8), tuple(f"s{at}" for at in range(MAX_TOLD + 1)))),
-        Entry(("a",), 0, Record(bytes(7), ())),
-        Entry(("a",), 0, Record(bytes(8), ("service/x",))),
-        Entry(("service/x",), 0),
-        Entry(("a b",), 0),
+        AdvertisedNode(("a",) * (MAX_PATH + 1), 0),
+        AdvertisedNode(("a",), MAX_COST + 1),
+        AdvertisedNode(("a",), 0, NodeRecord(bytes(8), tuple(f"s{at}" for at in range(MAX_TOLD + 1)))),
+        AdvertisedNode(("a",), 0, NodeRecord(bytes(7), ())),
+        AdvertisedNode(("a",), 0, NodeRecord(bytes(8), ("service/x",))),
+        AdvertisedNode(("service/x",), 0),
+        AdvertisedNode(("a b",), 0),
     ],
 )
-def test_what_is_too_much_is_refused(entry: Entry) -> None:
+def test_what_is_too_much_is_refused(entry: AdvertisedNode) -> None:
     with pytest.raises(WireError):
         decode_reach(pack_reach(0, 0, [entry])[0])
 
@@ -69,7 +79,7 @@ def test_any_bytes_are_refused_or_understood(data: bytes) -> None:
 
 @given(st.lists(ENTRIES, min_size=1, max_size=8), st.data())
 @settings(max_examples=100)
-def test_spoilt_frames_are_refused_or_understood(entries: list[Entry], data: st.DataObject) -> None:
+def test_spoilt_frames_are_refused_or_understood(entries: list[AdvertisedNode], data: st.DataObject) -> None:
     payload, _ = pack_reach(1, AGAIN | END, entries)
     at = data.draw(st.integers(0, len(payload) - 1))
     spoilt = payload[:at] + bytes((data.draw(st.integers(0, 255)),)) + payload[at + data.draw(st.integers(1, 4)) :]

@@ -17,8 +17,8 @@ from typing import Callable
 
 import pytest
 
-from r2box.proto.flight import FIRST, LEAST, MAX_MARKS, Flight
-from r2box.proto.outbox import ALONE
+from r2box.proto.link.inflight import FIRST, LEAST, MAX_MARKS, InFlightLimit
+from r2box.proto.link.scheduler import ALONE
 
 MARK = 19  # bytes of a PING
 HELLO = 60  # and about those of a hello
@@ -75,7 +75,7 @@ class Sender:
         self.path = path
         self.chunk = chunk
         self.loses = loses  # a mark's answer
-        self.flight = Flight()
+        self.flight = InFlightLimit()
         self.now = 0.0
         self.backlog = 0.0  # bytes that wait for room
         self.marks = 0
@@ -288,7 +288,7 @@ def test_it_never_waits_for_nothing() -> None:
 
 
 def test_first_of_all_there_is_room() -> None:
-    flight = Flight()
+    flight = InFlightLimit()
     assert LEAST < flight.room <= flight.limit == FIRST
     assert flight.rtt == flight.trip == 0
 
@@ -304,7 +304,7 @@ def test_answers_that_nobody_waits_for() -> None:
 
 
 def test_an_answer_counts_once() -> None:
-    flight = Flight()
+    flight = InFlightLimit()
     flight.on_sent(1000, 0.0, True)
     first, second = flight.mark(0.0), flight.mark(0.0)
     flight.on_mark(second, 1.0)
@@ -315,7 +315,7 @@ def test_an_answer_counts_once() -> None:
 
 
 def test_marks_without_an_answer_are_forgotten() -> None:
-    flight = Flight()
+    flight = InFlightLimit()
     ids = []
     for number in range(3 * MAX_MARKS):
         flight.on_sent(1, float(number), False)
@@ -355,7 +355,7 @@ def test_what_must_always_hold(seed: int) -> None:
     """Room and what is on its way never exceed the limit, whoever sends what and whatever is answered; and whoever
     waits for no answer has room."""
     random = Random(seed)
-    flight = Flight()
+    flight = InFlightLimit()
     pause = 10 ** random.uniform(-5, 0)
     now = 0.0
     waiting: list[tuple[int, int]] = []  # marks: the number, and the bytes before it

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2box.command import COMMON, Argument, Command, Option, parse, parse_leading
+from r2box.cli.command import COMMON, Argument, Command, Option, parse, parse_leading
+from r2box.cli.help import render_help
+from r2box.cli.manual import render_man
+from r2box.cli.registry import TOOLS, WORDS, load
 from r2box.errors import UsageError, suggestion
-from r2box.index import TOOLS, WORDS, load
-from r2box.manual import render_man
-from r2box.usage import render_help
 from support.declarations import ALL, CONNECT, LS, R2, R2D, SSH
 
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from r2box import config
-from r2box.config import ConfigFileError, load, parse_config
+from r2box.config import parse as config
+from r2box.config.parse import ConfigFileError, load, parse_config
+from r2box.config.records import Config, Conn, Forward, Serve
+from r2box.config.toml_lines import find_lines
 from r2box.errors import AddressError, ConfigError
-from r2box.net.shell import service_name
+from r2box.net.io.shell import service_name
 from r2box.proto.limits import TABLE
-from r2box.records import Config, Conn, Forward, Serve
-from r2box.toml_lines import find_lines
 from support.examples import ALICE, BOB
 
 SELF = '[self]\naddr = "alice"\n'

@@ -9,8 +9,8 @@ from random import Random
 import pytest
 
 from r2box.errors import WireError
-from r2box.net.transport import parse_transport
-from r2box.proto.whole import MAX_DATAGRAM, Cutter, frame
+from r2box.net.transport.transport import parse_transport
+from r2box.proto.wire.datagrams import MAX_DATAGRAM, DatagramSplitter, frame
 
 PAGE = Path(__file__).resolve().parents[2] / "man" / "r2-protocol.7"
 
@@ -31,7 +31,7 @@ def cut(datagrams: list[bytes]) -> bytes:
 def test_any_datagrams_in_any_pieces(seed: int) -> None:
     random = Random(seed)
     datagrams = some(random, 20)
-    data, cutter, found = cut(datagrams), Cutter(), []
+    data, cutter, found = cut(datagrams), DatagramSplitter(), []
     while data:
         pieces = []
         for _ in range(random.randint(1, 3)):
@@ -47,7 +47,7 @@ def test_any_datagrams_in_any_pieces(seed: int) -> None:
 
 def test_an_end_inside_a_datagram_is_an_error() -> None:
     for size in (1, 2, 5):
-        cutter = Cutter()
+        cutter = DatagramSplitter()
         assert cutter.feed([frame(b"hello")[:size]]) == []
         with pytest.raises(WireError, match="inside a datagram"):
             cutter.end()

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import TransportError
-from r2box.net import dial as dialling
-from r2box.net.connecting import explain
-from r2box.net.dial import Dial
-from r2box.net.eyeballs import DELAY, MAX_ATTEMPTS, Race, interleave
-from r2box.net.loop import Timer
-from r2box.net.sockaddr import spell_address
-from r2box.net.transport import parse_transport
+from r2box.net.io.loop import Timer
+from r2box.net.transport import sockets as dialling
+from r2box.net.transport.connecting import explain
+from r2box.net.transport.eyeballs import DELAY, MAX_ATTEMPTS, Race, interleave
+from r2box.net.transport.sockaddr import spell_address
+from r2box.net.transport.sockets import Dial
+from r2box.net.transport.transport import parse_transport
 
 NEVER, FAILS_AT_ONCE = -1.0, -2.0
 

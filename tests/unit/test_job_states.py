@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from r2box.cli.tables import COLUMNS, NUMBER, lines, next_attempt, shorten, table
 from r2box.errors import RefusedError
-from r2box.net.columns import COLUMNS, NUMBER, lines, next_attempt, shorten, table
-from r2box.net.job import Job
-from r2box.net.job_table import MAX_JOBS, JobTable
-from r2box.proto import body as say
-from r2box.proto.job_states import MAX_TEXT, JobKind, JobState
-from r2box.tools import status, top
+from r2box.net.client.job import Job
+from r2box.net.daemon.job_table import MAX_JOBS, JobTable
+from r2box.proto.wire import messages as say
+from r2box.proto.wire.job_states import MAX_TEXT, JobKind, JobState
+from r2box.tools.status import status, top
 
 Row = dict[str, Any]
 

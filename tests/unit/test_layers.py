@@ -1,9 +1,6 @@
-"""The house as it was drawn: who may import whom, what may be imported at all, and how long a thing may be.
+"""The layout: who may import whom, what may be imported at all, and how large a thing may be.
 
-    errors <- proto (address, faults <- wire <- packet <- pace <- carrier; outcome, route, body, budget <- stream,
-                        outbox, flight, session <- sender, pulse <- greeting, policy <- link, whole, meter, attempt;
-                        advert, damper, allowance <- table <- neighbour <- discovery; listing, probes, relaying <- node)
-        <- net <- service <- library <- embedded <- parts <- tools <- index <- pages <- completion <- own <- box
+Imports run one way, and those under TYPE_CHECKING count as all others do.
 """
 
 from __future__ import annotations
@@ -19,33 +16,22 @@ OLDEST = (3, 9)  # the Python that every file must be understood by
 MAX_FUNCTION = 60  # lines: what can be seen at once
 MAX_MODULE = 450  # lines: what can be read at one sitting
 
-# Each name may import from those before it, in its own folder and below.
+MAX_FOLDER = 15  # modules: what can be taken in at a glance
+
+# A module may import from its own layer and from those before it; layers in one tuple do not know each other.
 LAYERS = [
-    "version", "errors", "proto", "net", "service", "library", "embedded", "parts", "tools", "index", "pages",
-    "completion", "own", "box",
+    ("version", "errors"), ("proto.limits",), ("proto.wire",), ("proto.link", "proto.arq"), ("proto.routing",),
+    ("net.io",), ("net.transport",), ("net.link",), ("net.daemon", "net.client"), ("config", "api", "cli"), ("tools",),
+    ("box",),
 ]  # fmt: skip
-PROTO = [
-    "address", "faults", "wire", "packet", "pace", "carrier_in", "carrier_out", "carrier", "preamble", "outcome",
-    "job_states", "route", "body", "limits", "memory_limit", "budget", "stream", "stream_table", "outbox", "flight",
-    "session",
-    "sender", "attached", "pulse", "greeting", "policy", "owner", "link", "whole", "meter", "attempt", "advert",
-    "damper", "allowance", "table",
-    "neighbour", "discovery", "listing", "probes", "relaying", "link_collision", "node", "terminal",
-    "screen",
-]  # fmt: skip
-PEERS = [{"address", "faults"}, {"outcome", "route", "body", "budget"}]  # that do not know each other
-# Beside the layers: each may use `errors` and what is named here.
-ASIDE = {"__init__", "command", "config", "manual", "records", "policy_options", "toml_lines", "usage"}
-ASIDE_USES = {
-    "__init__": {"version", "service", "library", "embedded"}, "command": {"net"},
-    "config": {"command", "proto", "net", "records", "toml_lines"}, "policy_options": {"command", "proto"},
-    "toml_lines": set(),
-    "records": {"proto", "net"}, "manual": {"command", "usage"}, "usage": {"command"},
-}  # fmt: skip
-MAY_USE_ASIDE = {
-    "version": set(), "errors": set(), "proto": set(), "net": {"records"}, "service": set(), "library": set(),
-    "embedded": set(), "parts": {"records"}, "tools": ASIDE, "index": ASIDE, "pages": ASIDE, "completion": ASIDE,
-    "own": ASIDE, "box": ASIDE,
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+# The one circle: a link and its parts call each other back.
+CIRCLE = {
+    f"proto.link.{name}"
+    for name in (
+        "handshake", "inflight", "keepalive", "link", "owner", "receive_limit", "scheduler", "sender", "stream",
+        "stream_table",
+    )
 }  # fmt: skip
 
 # What would make `proto` depend on anything but its arguments.
@@ -55,10 +41,11 @@ BUNDLED = {"tomli"}
 STANDARD = getattr(sys, "stdlib_module_names", None)
 
 MODULES = sorted(ROOT.rglob("*.py"))
+FOLDERS = sorted({file.parent for file in MODULES} - {ROOT})
 
 
 def name_of(file: Path) -> str:
-    """`proto.link` for r2box/proto/link.py."""
+    """`proto.link.link` for r2box/proto/link.py."""
     return ".".join(file.relative_to(ROOT).with_suffix("").parts)
 
 
@@ -66,20 +53,14 @@ def read(file: Path) -> ast.Module:
     return ast.parse(file.read_text(), str(file), feature_version=OLDEST)
 
 
-def imports(file: Path, *, runtime: bool = False) -> tuple[set[str], set[str]]:
-    """What a module imports anywhere in it: (modules of r2box such as `proto.link`, others by their first name).
-
-    With `runtime`, without what stands under `if TYPE_CHECKING:`, which exists for the type checker only.
-    """
+def imports(file: Path) -> tuple[set[str], set[str]]:
+    """What a module imports anywhere in it: (modules of r2box such as `proto.link.link`, others by their name)."""
     ours: set[str] = set()
     others: set[str] = set()
     package = file.relative_to(ROOT).parts[:-1]
     todo: list[ast.AST] = [read(file)]
     while todo:
         node = todo.pop()
-        if runtime and isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            todo.extend(node.orelse)
-            continue
         todo.extend(ast.iter_child_nodes(node))
         if isinstance(node, ast.Import):
             others.update(alias.name.split(".")[0] for alias in node.names)
@@ -96,44 +77,45 @@ def imports(file: Path, *, runtime: bool = False) -> tuple[set[str], set[str]]:
 
 
 def layer(module: str) -> str:
-    return module.partition(".")[0]
+    """The longest name of a layer that `module` begins with; "" for the package itself."""
+    parts = module.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((name for name in names if name in RANKS), "")
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
 def test_imports_run_one_way(file: Path) -> None:
     me = name_of(file)
-    ours, _ = imports(file)
-    for other in ours:
-        above, below = layer(me), layer(other)
+    for other in imports(file)[0]:
         assert "r2box" not in other, f"{me} imports {other} by its full name"
-        if above in ASIDE or me == "__main__":
-            if me != "__main__":
-                assert below in {"errors", "__init__"} | ASIDE_USES.get(above, set()), f"{me} imports {other}"
-        elif above in LAYERS and below in LAYERS:
-            assert LAYERS.index(below) <= LAYERS.index(above), f"{me} imports {other}, which is above it"
-        else:
-            assert below in MAY_USE_ASIDE[above], f"{me} imports {other}"
+        above, below = layer(me), layer(other)
+        if not above:  # the package: its names are loaded when they are used
+            continue
+        assert below, f"{me} imports {other}"
+        assert above == below or RANKS[below] < RANKS[above], f"{me} imports {other}, which is not below it"
 
 
-@pytest.mark.parametrize("name", PROTO)
-def test_the_protocol_is_built_in_layers(name: str) -> None:
-    ours, _ = imports(ROOT / "proto" / f"{name}.py", runtime=True)
-    below = set(PROTO[: PROTO.index(name)])
-    for peers in PEERS:
-        below -= peers if name in peers else set()
-    for other in ours - {"errors"}:
-        assert other.split(".")[-1] in below, f"proto.{name} imports {other}, which is not below it"
+def test_every_module_has_its_layer() -> None:
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in FOLDERS} | {""}
+    names = {name_of(file) for file in MODULES} - {"__init__", "__main__"}
+    assert {name for name in names if not layer(name)} == {f"{it}.__init__" for it in packages & {"proto", "net"}}
 
 
-def test_every_module_of_the_protocol_has_its_layer() -> None:
-    assert {file.stem for file in (ROOT / "proto").glob("*.py")} == {"__init__", *PROTO}
+def test_no_folder_is_too_full() -> None:
+    counts = {str(folder): len([*folder.glob("*.py")]) - 1 for folder in FOLDERS}
+    assert not {name: count for name, count in counts.items() if count > MAX_FOLDER}
 
 
-def test_nothing_is_outside_the_layers() -> None:
-    assert {layer(name_of(file)) for file in MODULES} <= {*LAYERS, *ASIDE, "__main__"}
+def test_no_two_classes_share_a_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for file in MODULES:
+        for node in ast.walk(read(file)):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name_of(file))
+    assert not {name: places for name, places in homes.items() if len(places) > 1}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "proto").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("file", sorted((ROOT / "proto").rglob("*.py")), ids=name_of)
 def test_the_protocol_is_pure(file: Path) -> None:
     _, others = imports(file)
     assert not others & IMPURE, f"{name_of(file)} imports {', '.join(sorted(others & IMPURE))}"
@@ -141,10 +123,11 @@ def test_the_protocol_is_pure(file: Path) -> None:
     assert not called & {"open", "print", "input", "exec", "eval", "__import__"}, f"{name_of(file)} does I/O"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "tools").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("file", sorted((ROOT / "tools").rglob("*.py")), ids=name_of)
 def test_tools_do_not_know_each_other(file: Path) -> None:
-    ours, _ = imports(file)
-    assert not [other for other in ours if layer(other) == "tools"]
+    me = name_of(file)
+    here = f"{me.rpartition('.')[0]}." if me.count(".") > 1 else me
+    assert not [other for other in imports(file)[0] if layer(other) == "tools" and not other.startswith(here)]
 
 
 @pytest.mark.skipif(STANDARD is None, reason="this Python does not say what its library holds")
@@ -156,19 +139,20 @@ def test_only_the_standard_library(file: Path) -> None:
 
 
 def test_no_circles() -> None:
-    """Not even through imports in functions: those under TYPE_CHECKING alone may go round."""
-    uses = {name_of(file): imports(file, runtime=True)[0] for file in MODULES}
-    done: set[str] = set()
+    """Not even through imports in functions or for the type checker, but for the one of `CIRCLE`."""
+    uses = {name_of(file): imports(file)[0] for file in MODULES}
+    uses["__init__"] = set()  # its names are loaded when they are used
 
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, f"imports in a circle: {' -> '.join((*trail, module))}"
-        if module not in done:
-            for other in sorted(uses.get(module, ())):
-                visit(other, (*trail, module))
-            done.add(module)
+    def below(module: str) -> set[str]:
+        found: set[str] = set()
+        todo = [module]
+        while todo:
+            new = uses.get(todo.pop(), set()) - found
+            found |= new
+            todo += new
+        return found
 
-    for module in uses:
-        visit(module, ())
+    assert {module for module in uses if module in below(module)} == CIRCLE
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
@@ -191,8 +175,5 @@ def test_nothing_is_too_long() -> None:
 
 
 def test_the_walk_finds_imports_wherever_they_stand() -> None:
-    assert "difflib" in imports(ROOT / "proto" / "listing.py")[1], "an import in a function"
-    file = ROOT / "proto" / "node.py"
-    assert "proto.link" in imports(file)[0]
-    assert "proto.stream" in imports(file)[0]
-    assert "proto.stream" not in imports(file, runtime=True)[0]
+    assert "difflib" in imports(ROOT / "proto" / "routing" / "replies.py")[1], "an import in a function"
+    assert "proto.link.link" in imports(ROOT / "proto" / "link" / "stream.py")[0], "one under TYPE_CHECKING"

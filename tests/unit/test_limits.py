@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from r2box import Node
-from r2box.net.units import parse_size
+from r2box.net.io.units import parse_size
 from r2box.proto.limits import LINKS_SHARE, TABLE, Limits
 
 

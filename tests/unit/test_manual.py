@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import pages
-from r2box import config, index, manual
-from r2box.proto import terminal
+from r2box.cli import manual, registry
+from r2box.config import parse
+from r2box.tools.iosh import terminal
 
 MAN = Path(__file__).resolve().parents[2] / "man"
 GENERATED = pages.render_all()
@@ -31,7 +32,7 @@ def test_the_page_of_the_protocol_has_every_frame_of_a_shell() -> None:
 
 
 def test_every_tool_has_a_page_and_no_page_is_left_over() -> None:
-    assert {name.rpartition(".")[0] for name in GENERATED} == {*index.TOOLS, "r2box", "r2.toml"}
+    assert {name.rpartition(".")[0] for name in GENERATED} == {*registry.TOOLS, "r2box", "r2.toml"}
     assert set(CHECKED_IN) - set(GENERATED) <= {"r2-examples.7", "r2-host.7", "r2-protocol.7"}
 
 
@@ -55,7 +56,7 @@ def test_no_sentence_is_torn_off(name: str) -> None:
 
 def test_the_page_of_the_configuration_has_every_key() -> None:
     text = GENERATED["r2.toml.5"]
-    for table in config.TABLES.values():
+    for table in parse.TABLES.values():
         below = text.partition(f"\n.Ss {table.header}\n")[2].partition("\n.S")[0]
         for name in table.keys:
             assert f"\n.It Cm {manual.words(name)}\n" in below
@@ -63,7 +64,7 @@ def test_the_page_of_the_configuration_has_every_key() -> None:
 
 @pytest.mark.parametrize("example", pages.CONFIG_EXAMPLES, ids=lambda example: example[1].split(",")[0])
 def test_the_examples_of_the_page_are_right(example: tuple[str, str]) -> None:
-    assert config.parse_config(example[0], "example.toml").addr in ("alice", "bob")
+    assert parse.parse_config(example[0], "example.toml").addr in ("alice", "bob")
 
 
 def test_the_recipe_writes_all_pages(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import WireError
-from r2box.proto import packet as p
-from r2box.proto import wire
+from r2box.proto.arq import packet as p
+from r2box.proto.wire import frames
 
 ME, YOU = 0x01020304, 0xA0B0C0D0
 DATA_VECTOR = "c19e 100d 01020304 a0b0c0d0 82ea 00000007 00000100 68656c6c6f f5e69ea5"
@@ -21,14 +21,14 @@ ACK_VECTOR = "c19e 2012 01020304 a0b0c0d0 e4db 00000009 0001e848 007d 1000 00000
 Found = list[tuple[int, int, int, bytes]]
 
 
-def encoder(receiver: int = YOU) -> p.Encoder:
-    encoder = p.Encoder(ME)
+def encoder(receiver: int = YOU) -> p.PacketEncoder:
+    encoder = p.PacketEncoder(ME)
     encoder.receiver = receiver
     return encoder
 
 
-def scan(*pieces: bytes) -> tuple[Found, p.Scanner]:
-    scanner = p.Scanner()
+def scan(*pieces: bytes) -> tuple[Found, p.PacketScanner]:
+    scanner = p.PacketScanner()
     found = [(kind, a, b, bytes(body)) for piece in pieces for kind, a, b, body in scanner.feed(piece)]
     return found, scanner
 
@@ -56,7 +56,7 @@ def some_packets(random: Random, count: int = 8) -> list[bytes]:
 def test_the_marker() -> None:
     assert len(p.SYNC) == 2
     assert p.SYNC[0] >= 0x80
-    assert p.SYNC[0] not in (*wire.MAGIC, 0x00, 0xFF, 0xAA, 0x55)
+    assert p.SYNC[0] not in (*frames.MAGIC, 0x00, 0xFF, 0xAA, 0x55)
     with pytest.raises(UnicodeDecodeError):
         p.SYNC.decode()
 
@@ -100,7 +100,7 @@ def test_unwrap(near: int, away: int) -> None:
 
 
 def test_the_receiver_may_change() -> None:
-    one = p.Encoder(ME)
+    one = p.PacketEncoder(ME)
     assert scan(one.data(0, 0, b"x"))[0][0][2] == 0
     one.receiver = YOU
     assert scan(one.data(0, 0, b"x"))[0][0][2] == YOU
@@ -192,7 +192,7 @@ def test_many_markers_take_no_longer() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    scanner = p.Scanner()
+    scanner = p.PacketScanner()
     head = encoder().data(1, 2, bytes(p.MAX_MTU - p.DATA_OVERHEAD))[: p.HEADER]
     for _ in range(100):
         scanner.feed(head + bytes(100) + p.SYNC)
@@ -210,26 +210,26 @@ def test_what_opens() -> None:
     assert p.decode_opening(b"noise" + other + opening) == (0x01020304, b"")
     assert p.decode_opening(memoryview(bytearray(opening))) == (0x01020304, b"")
     assert p.decode_opening(encoder(0).cookie(b"cake") + opening) == (0x01020304, b"cake")
-    for datagram in (b"", other, opening[:-1], wire.MAGIC, bytes(40), p.Encoder(0, 1).cookie(b"cake")):
+    for datagram in (b"", other, opening[:-1], frames.MAGIC, bytes(40), p.PacketEncoder(0, 1).cookie(b"cake")):
         assert p.decode_opening(datagram) is None
 
 
 def test_a_cookie_is_small() -> None:
     """Its header and itself together are at most 3 times the smallest packet that it may answer."""
-    assert len(p.Encoder(0, 1).cookie(bytes(p.COOKIE_SIZE))) <= 3 * (p.HEADER + p.TRAILER)
+    assert len(p.PacketEncoder(0, 1).cookie(bytes(p.COOKIE_SIZE))) <= 3 * (p.HEADER + p.TRAILER)
 
 
 def test_the_page_has_these_vectors() -> None:
     page = (Path(__file__).resolve().parents[2] / "man" / "r2-protocol.7").read_text(encoding="ascii")
     block = page.split(".Ss Vectors of packets", 1)[1].split(".Bd -literal -offset indent\n", 1)[1].split(".Ed", 1)[0]
-    encoder = p.Encoder(0x01020304, 0xA0B0C0D0)
+    encoder = p.PacketEncoder(0x01020304, 0xA0B0C0D0)
     ours = encoder.data(7, 256, b"hello") + encoder.ack(9, 1.0, 0.001, 4 << 20, 261, b"\x03\x05")
     assert bytes.fromhex(block) == ours
 
 
 def test_who_is_gone_is_told_of_once() -> None:
-    theirs, ours = p.Encoder(1, 2), p.Encoder(2, 1)
+    theirs, ours = p.PacketEncoder(1, 2), p.PacketEncoder(2, 1)
     assert p.refusal(theirs.data(0, 0, b"x")) == ours.gone()
     assert p.refusal(ours.gone()) == b""
-    assert p.refusal(p.Encoder(1).data(0, 0, b"x")) == b""
+    assert p.refusal(p.PacketEncoder(1).data(0, 0, b"x")) == b""
     assert p.refusal(b"noise") == b""

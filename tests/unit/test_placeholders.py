@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2box.config import ConfigFileError, parse_config
-from r2box.net.placeholders import fill
+from r2box.config.parse import ConfigFileError, parse_config
+from r2box.config.placeholders import fill
 
 VALUES = {"addr": "bob/web"}
 

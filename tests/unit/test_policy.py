@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from r2box.proto.address import parse_path
-from r2box.proto.policy import is_allowed
+from r2box.proto.link.policy import is_allowed
+from r2box.proto.wire.address import parse_path
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from r2box.net.log import printable
-from r2box.proto.packet import HEADER, SYNC, Encoder
-from r2box.proto.preamble import MAX_CHATTER, Preamble
-from r2box.proto.wire import MAGIC
+from r2box.net.io.log import printable
+from r2box.proto.arq.packet import HEADER, SYNC, PacketEncoder
+from r2box.proto.arq.preamble import MAX_CHATTER, Preamble
+from r2box.proto.wire.frames import MAGIC
 
-PACKET = Encoder(7).data(0, 0, b"hello")
+PACKET = PacketEncoder(7).data(0, 0, b"hello")
 LINKS = {False: MAGIC + b"\x01\x00\x05hello", True: PACKET}
 # Whatever a command may write, with what links begin with among it, but no whole beginning.
 CHATTER = st.lists(

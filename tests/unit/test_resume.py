@@ -8,23 +8,23 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2box.proto.memory_limit import Account, MemoryLimit
-from r2box.proto.session import (
+from r2box.proto.link.memory_limit import Account, MemoryLimit
+from r2box.proto.link.resume import (
     ANSWER,
     BEGIN,
     FINISH,
     MAX_CANDIDATES,
     MAX_PATIENCE,
     NONCE,
-    Attempt,
     Block,
-    Kept,
-    Session,
+    ReplayBuffer,
+    ResumeAttempt,
+    ResumeSession,
     check_patience,
 )
 
 if TYPE_CHECKING:
-    from r2box.proto.wire import Buffer
+    from r2box.proto.wire.frames import Buffer
 
 
 PATIENCE = 600
@@ -44,14 +44,14 @@ STEPS = st.lists(
 )
 
 
-@patch("r2box.proto.session.WORTH", 20)
+@patch("r2box.proto.link.resume.WORTH", 20)
 @settings(max_examples=300)
 @given(STEPS)
 def test_kept_is_a_row_of_bytes(steps: list[tuple[str, Any]]) -> None:
     """Beside a plain bytearray: all that was ever sent, and where what is not acknowledged begins, and what is sent
     again."""
     account = Account(MemoryLimit())
-    kept, row, acked, behind, serial = Kept(account), bytearray(), 0, b"", 0
+    kept, row, acked, behind, serial = ReplayBuffer(account), bytearray(), 0, b"", 0
     for what, how in steps:
         if what == "keep":
             buffers: list[Buffer] = []
@@ -93,8 +93,8 @@ def test_kept_is_a_row_of_bytes(steps: list[tuple[str, Any]]) -> None:
 
 
 def test_both_sides_make_the_same_of_an_attempt() -> None:
-    one = Attempt(True, (b"n" * NONCE, b"m" * NONCE), (LOW, HIGH))
-    other = Attempt(False, (b"m" * NONCE, b"n" * NONCE), (HIGH, LOW))
+    one = ResumeAttempt(True, (b"n" * NONCE, b"m" * NONCE), (LOW, HIGH))
+    other = ResumeAttempt(False, (b"m" * NONCE, b"n" * NONCE), (HIGH, LOW))
     for what in (0, BEGIN, ANSWER, FINISH):
         assert one.mac(b"secret", what, 7) == other.mac(b"secret", what, 7)
     assert other.proves(b"secret", one.mac(b"secret", ANSWER, 7), ANSWER, 7)
@@ -102,14 +102,14 @@ def test_both_sides_make_the_same_of_an_attempt() -> None:
 
 def test_a_proof_is_of_all_that_it_is_about() -> None:
     nonces, instances = (b"n" * NONCE, b"m" * NONCE), (LOW, HIGH)
-    right = Attempt(True, nonces, instances)
+    right = ResumeAttempt(True, nonces, instances)
     proof = right.mac(b"secret", ANSWER, 7)
     others = [
-        Attempt(False, nonces, instances),
-        Attempt(True, (b"n" * NONCE, b"x" * NONCE), instances),
-        Attempt(True, (b"x" * NONCE, b"m" * NONCE), instances),
-        Attempt(True, nonces, (LOW, LOW)),
-        Attempt(True, nonces, (HIGH, HIGH)),
+        ResumeAttempt(False, nonces, instances),
+        ResumeAttempt(True, (b"n" * NONCE, b"x" * NONCE), instances),
+        ResumeAttempt(True, (b"x" * NONCE, b"m" * NONCE), instances),
+        ResumeAttempt(True, nonces, (LOW, LOW)),
+        ResumeAttempt(True, nonces, (HIGH, HIGH)),
     ]
     assert right.proves(b"secret", proof, ANSWER, 7)
     assert not any(other.proves(b"secret", proof, ANSWER, 7) for other in others)
@@ -126,8 +126,9 @@ def test_patience_has_an_end() -> None:
 
 
 def test_secrets_that_the_first_may_have_are_few() -> None:
-    session = Session(b"s" * 32, PATIENCE)
-    attempts = [Attempt(False, (bytes((n,)) * NONCE, b"m" * NONCE), (HIGH, LOW)) for n in range(3 * MAX_CANDIDATES)]
+    session = ResumeSession(b"s" * 32, PATIENCE)
+    numbers = range(3 * MAX_CANDIDATES)
+    attempts = [ResumeAttempt(False, (bytes((n,)) * NONCE, b"m" * NONCE), (HIGH, LOW)) for n in numbers]
     for attempt in attempts:
         assert session.is_begun(attempt, attempt.mac(b"s" * 32, BEGIN))
         assert not session.is_begun(attempt, attempt.mac(b"t" * 32, BEGIN))

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from r2box.errors import AddressError, WireError
-from r2box.proto.address import MAX_ADDRESS, MAX_HOPS, check_address, format_path, join_targets, parse_path
-from r2box.proto.route import Message, RoutedFrom, RouteTo, decode_message, encode_message, hop, r2
-from r2box.proto.wire import encode_varint
+from r2box.proto.wire.address import MAX_ADDRESS, MAX_HOPS, check_address, format_path, join_targets, parse_path
+from r2box.proto.wire.frames import encode_varint
+from r2box.proto.wire.route import Message, RoutedFrom, RouteTo, decode_message, encode_message, hop, r2
 
 LETTERS = "abcXYZ019._:+-"
 names = st.text(LETTERS, min_size=1, max_size=MAX_ADDRESS).filter(

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from r2box import index
+from r2box.cli import registry
 from r2box.errors import AddressError, UsageError
-from r2box.net.scheme import CONNECT, FORWARD, SERVE, TUNNEL
-from r2box.net.shell import missing_tool, service_name, shell_line, with_quotes_closed
-from r2box.net.transport import parse_transport
-from r2box.net.words import TOOLS, Text, lex, own_command, quote, splice
+from r2box.net.io.shell import missing_tool, service_name, shell_line, with_quotes_closed
+from r2box.net.io.words import TOOLS, LexText, lex, own_command, quote, splice
+from r2box.net.transport.transport import parse_transport
+from r2box.net.transport.urls import CONNECT, FORWARD, SERVE, TUNNEL
 from support.shell_text import PIECES
 
 ANYTHING = st.one_of(st.text(), st.text(alphabet="ab \\'\"`$(){}\n#;&|<>-%!,:", max_size=60), PIECES)
@@ -91,7 +91,7 @@ def test_tools_of_ours_are_found_without_their_names(monkeypatch: pytest.MonkeyP
         ("r2box connect -", "exec {own} connect -"),
     ):
         assert shell_line(line) == wanted.replace("{own}", own)
-    assert {*index.TOOLS, "r2box"} == TOOLS
+    assert {*registry.TOOLS, "r2box"} == TOOLS
     assert "if r2 was not found" in missing_tool("ssh bob r2 connect -", 127)
     assert not missing_tool("ssh bob r2 connect -", 1)
     assert not missing_tool("ssh bob cat", 127)
@@ -135,4 +135,4 @@ def test_places_are_those_of_the_line_given() -> None:
     assert (inner, [line[start:end] for start, end, _ in inner.spots]) == ('c"d', ["c", '\\"', "d"])
     assert {context for _, _, context in inner.spots} == {('"', "'")}
     assert splice(line, [(14, 15, "z"), (0, 1, "y")])[:1] == "y"
-    assert Text("ab").part(1, 2, "x").spots == [(1, 2, ("x",))]
+    assert LexText("ab").part(1, 2, "x").spots == [(1, 2, ("x",))]

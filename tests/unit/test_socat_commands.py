@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2box.net.starter import fill_places, find_places, has_tun, with_tun_name
-from r2box.net.transport import TUN_NOTE, parse_transport
+from r2box.net.transport.socat import fill_places, find_places, has_tun, with_tun_name
+from r2box.net.transport.transport import TUN_NOTE, parse_transport
 
 ODD = "a(1) b&c;$x$(id)`id`!'\"\\,:[{~#*%|<>"  # signs of the shell, and of socat's addresses
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from r2box.net.units import format_size, format_span
-from r2box.tools.top import add_rates
+from r2box.net.io.units import format_size, format_span
+from r2box.tools.status.top import add_rates
 
 Row = dict[str, Any]
 

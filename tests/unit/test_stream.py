@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from r2box.proto.stream import ByteQueue
-from r2box.proto.stream_table import Labels
+from r2box.proto.link.stream import ByteQueue
+from r2box.proto.link.stream_table import IdPool
 
 # -- what a neighbour can cost -----------------------------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ def test_byte_queue(seed: int) -> None:
 
 def test_numbers_of_routes_stay_short() -> None:
     """After many tunnels at once, those that come later have the smallest again."""
-    labels = Labels()
+    labels = IdPool()
     for label in [labels.take() for _ in range(1000)]:
         labels.give(label)
     assert [labels.take() for _ in range(3)] == [1, 2, 3]

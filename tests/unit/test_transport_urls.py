@@ -10,10 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import AddressError, UsageError
-from r2box.net.scheme import BAUDS, CONNECT, FORWARD, SCHEMES, SERVE, TUNNEL
-from r2box.net.starter import is_lossy_command
-from r2box.net.transport import COMMAND, STARTER, STDIO, Transport, explain, parse_transport, service_name, summary
-from r2box.net.units import format_duration, parse_duration
+from r2box.net.io.units import format_duration, parse_duration
+from r2box.net.transport.socat import is_lossy_command
+from r2box.net.transport.transport import (
+    COMMAND,
+    STARTER,
+    STDIO,
+    Transport,
+    explain,
+    parse_transport,
+    service_name,
+    summary,
+)
+from r2box.net.transport.urls import BAUDS, CONNECT, FORWARD, SCHEMES, SERVE, TUNNEL
 
 FIELDS = ("host", "port", "path", "command", "descriptors", "options")
 

@@ -6,9 +6,9 @@ from typing import Callable
 
 import pytest
 
-from r2box.net import trim
-from r2box.net.loop import Timer
-from r2box.proto.memory_limit import Account, MemoryLimit
+from r2box.net.daemon import trim
+from r2box.net.io.loop import Timer
+from r2box.proto.link.memory_limit import Account, MemoryLimit
 
 
 class Later:
@@ -38,7 +38,7 @@ def trimmed(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 def test_after_many_links_once(trimmed: list[None]) -> None:
     loop = Later()
-    watch = trim.Trim(loop, MemoryLimit())  # type: ignore[arg-type]
+    watch = trim.MemoryTrim(loop, MemoryLimit())  # type: ignore[arg-type]
     for _ in range(trim.MANY - 1):
         watch.link_ended()
     assert not loop.timers
@@ -52,7 +52,7 @@ def test_after_many_links_once(trimmed: list[None]) -> None:
 
 def test_after_links_that_held_much(trimmed: list[None]) -> None:
     loop, memory = Later(), MemoryLimit()
-    watch = trim.Trim(loop, memory)  # type: ignore[arg-type]
+    watch = trim.MemoryTrim(loop, memory)  # type: ignore[arg-type]
     account = Account(memory)
     account.charge(trim.MUCH)
     account.charge(-trim.MUCH)

@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from r2box.api.session import Session
 from r2box.errors import R2Error
-from r2box.library import Session
 from support import raw, raw_udp
 from support.processes import Place, eventually
 from support.rehearsal.field import MIB, STUBBORN, Field, Gauge, descendants

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from r2box.library import Session
-from r2box.net.doubt import DOUBT
-from r2box.proto.advert import BEGIN, END, ENTRY_FIELDS, REACH_FIELDS, Entry, Record
-from r2box.proto.neighbour import CHUNK, MAX_HEARD, PAUSE
-from r2box.proto.outcome import REFUSED, UNKNOWN, Outcome
-from r2box.proto.wire import MAX_REACH, REACH, encode_frame
+from r2box.api.session import Session
+from r2box.net.daemon.blackhole import DOUBT
+from r2box.proto.routing.adjacency import CHUNK, MAX_HEARD, PAUSE
+from r2box.proto.wire.advertisement import BEGIN, END, ENTRY_FIELDS, REACH_FIELDS, AdvertisedNode, NodeRecord
+from r2box.proto.wire.frames import MAX_REACH, REACH, encode_frame
+from r2box.proto.wire.outcome import REFUSED, UNKNOWN, Outcome
 from support.fake_neighbour import Liar, Mouth, claim, identity_of
 from support.processes import Place, await_port, cpu_time, eventually, free_port, memory
 from support.rehearsal.grid import Echo, network
@@ -144,7 +144,7 @@ def bogus_paths(square: Square) -> Iterator[str]:
         ("never answers", None, 2 * DOUBT + LATE),
     ):
         mallory.liar.answer = answer
-        mallory.tell(Entry(("carl",), None))  # and again, so that nothing is doubted
+        mallory.tell(AdvertisedNode(("carl",), None))  # and again, so that nothing is doubted
         eventually(lambda: network(square.socket("alice"))["carl"][0] != ("mallory", "carl"), "the right way")
         mallory.tell(claim("carl"))
         eventually(lambda: network(square.socket("alice"))["carl"][0] == ("mallory", "carl"), "the wrong way")
@@ -262,7 +262,7 @@ def flapping(square: Square, seconds: float, names: int, way: bool = False) -> I
 def _flap(liar: Liar, start: int, end: int, names: int, way: bool) -> int:
     for number in range(start, end):
         name, turn = f"flap{number % names}", number // names % 2
-        liar.tell([claim(f"way{turn}", name) if way else Entry((name,), None) if turn else claim(name)])
+        liar.tell([claim(f"way{turn}", name) if way else AdvertisedNode((name,), None) if turn else claim(name)])
     return end - start
 
 
@@ -357,12 +357,12 @@ def update(place: Place, count: int, others: int) -> Iterator[str]:
 
 
 def _say_all(mouth: Mouth, paths: list[tuple[str, ...]], cost: int | None, is_first: bool) -> None:
-    """In frames as `Neighbour.frame` makes them."""
+    """In frames as `Adjacency.frame` makes them."""
     entries = sorted(
         (
-            Entry(path, cost, Record(identity_of(path[-1]), ("echo",)) if is_first else None)
+            AdvertisedNode(path, cost, NodeRecord(identity_of(path[-1]), ("echo",)) if is_first else None)
             if cost is not None
-            else Entry(path[-1:], None)
+            else AdvertisedNode(path[-1:], None)
             for path in paths
         ),
         key=lambda entry: entry.path,

@@ -24,12 +24,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from r2box.api.session import Session
 from r2box.errors import DaemonError, R2Error, RefusedError
-from r2box.library import Session
-from r2box.net.client import Client, ask, checked
-from r2box.proto import body as say
-from r2box.proto.neighbour import HOP
-from r2box.proto.table import CUT
+from r2box.net.client.client import Client, ask, checked
+from r2box.proto.routing.adjacency import HOP
+from r2box.proto.routing.route_table import CUT
+from r2box.proto.wire import messages as say
 from support.processes import PROGRAMS, Place, Program, children, cpu_time, eventually, memory, open_files
 
 MIB = 1 << 20

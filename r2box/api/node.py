@@ -1,0 +1,286 @@
+"""A daemon inside your own process: everything that `r2d` is, without another program.
+
+    with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
+        bob.connect("tcp-listen://127.0.0.1:4721")
+        alice.connect("tcp://127.0.0.1:4721", retry=True).wait(timeout=5)
+        sock = alice.dial("bob/echo", timeout=5)
+
+A Node runs its loop in a thread of its own from `start` to `stop` (a `with` does both), or in yours with `run`.  There
+may be any number of them in a process.  It sets no signal handler, changes no environment and raises no limits; what
+`r2d` writes on stderr goes to the logger "r2box" of `logging`, from the node's thread.
+
+All methods may be called from any thread but the node's own, and wait for it: with asyncio, `asyncio.to_thread`.  In a
+child by fork the node does not run; it may make one of its own.
+"""
+
+from __future__ import annotations
+
+import socket as sockets
+import threading
+
+from ..errors import DaemonError, TransportError, UsageError
+from ..net.client.job import Job
+from ..net.client.link_job import Connector
+from ..net.client.reconnect import Reconnect
+from ..net.io.units import PATIENCE
+from ..net.transport.transport import STARTER, STDIO, parse_transport
+from ..net.transport.urls import CONNECT, GATHER, LISTEN
+from ..proto.limits import Limits
+from ..proto.wire.address import check_address
+from ..proto.wire.job_states import JobKind
+from .engine import Engine, EngineJob, ServiceOffer
+from .session import Entry, Session, offer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from ..net.daemon.daemon import Daemon
+    from ..net.io.loop import Loop
+    from ..net.transport.transport import Transport
+    from .service import Service
+
+
+class Node:
+    """The node `address`.  With `socket`, a path, the tools and other programs reach it there too.
+
+    `limits` are as in [limits] of r2.toml(5), but all of them numbers: `{"memory": 64 << 20}`.
+
+    AddressError if `address` is none, ValueError for a limit that cannot be.  Nothing runs before `start` or `run`; a
+    node that was stopped stays so.
+
+    >>> with r2box.Node("alice", socket="alice.sock") as node:  # doctest: +SKIP
+    ...     node.offer("date", "date -u")
+    ...     node.connect("tcp://host:4721", retry=True).wait(timeout=10)
+    ...     node.ping("bob")
+    """
+
+    def __init__(
+        self, address: str, *, socket: str | None = None, limits: Mapping[str, int] | None = None
+    ) -> None:
+        self.address = check_address(address)
+        self.socket = socket
+        self._engine = Engine(self.address, socket, Limits(limits))
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Node:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> Node:
+        """Run in a thread of its own; it is there when this returns.  DaemonError if `socket` is taken or unsafe."""
+        loop = self._engine.prepare()
+        name = f"r2box {self.address}"
+        self._thread = threading.Thread(target=self._engine.run, args=(loop,), name=name, daemon=True)
+        self._thread.start()
+        return self
+
+    def run(self, ready: Callable[[], object] | None = None) -> None:
+        """Run in this thread until `stop` is called in another.  DaemonError as `start`.
+
+        `ready()` is called here when it is there; it must not wait, nor call this node.
+
+        >>> threading.Thread(target=node.run, args=(event.set,)).start()  # doctest: +SKIP
+        """
+        loop = self._engine.prepare()
+        if ready is not None:
+            loop.soon(ready)
+        self._engine.run(loop)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End in order, as `r2d` does on SIGTERM: what was accepted is passed on, neighbours are told, commands end.
+
+        It takes 20 seconds at most.  TimeoutError if it is not over within `timeout` seconds.  Safe to call again.
+        """
+        self._engine.stop(timeout)
+        if self._thread is not None:
+            self._thread.join()
+
+    # -- as with any daemon ----------------------------------------------------------------------------------------
+
+    def session(self) -> Session:
+        """A Session of this node, for any number of calls in one thread.  DaemonError if the node does not run."""
+        ours, theirs = sockets.socketpair()
+        with ours, theirs:
+            self._engine.call(lambda loop, daemon: daemon.adopt_client(theirs.detach()))
+            return Session(ours)
+
+    def dial(self, path: str, timeout: float | None = None) -> sockets.socket:
+        """A tunnel to `path` as a connected, blocking socket: see `Session.dial`.
+
+        >>> sock = node.dial("bob/echo", timeout=5)  # doctest: +SKIP
+        """
+        with self.session() as session:
+            return session.dial(path, timeout)
+
+    def serve(self, name: str, allow: Iterable[str] = ()) -> Service:
+        """Offer the service `name`, and iterate over its tunnels: see `Service`.  The iteration ends with the node.
+
+        >>> for sock, origin in node.serve("echo"):  # doctest: +SKIP
+        ...     threading.Thread(target=handle, args=(sock,)).start()
+        """
+        return offer(self.session(), name, allow, lambda: self._engine.is_ending)
+
+    def ls(self, path: str = "", *, clients: bool = False, timeout: float | None = 5.0) -> list[Entry]:
+        """What the node at `path` ("": this one) is connected to: see `Session.ls`.
+
+        >>> [entry.name for entry in node.ls()]  # doctest: +SKIP
+        ['bob', 'service/date']
+        """
+        with self.session() as session:
+            return session.ls(path, clients=clients, timeout=timeout)
+
+    def ping(self, path: str = "", *, timeout: float | None = 5.0) -> float:
+        """The seconds of a round trip to the node at `path`: see `Session.ping`.
+
+        >>> node.ping("bob") < 0.1  # doctest: +SKIP
+        True
+        """
+        with self.session() as session:
+            return session.ping(path, timeout=timeout)
+
+    # -- what else a daemon's programs do --------------------------------------------------------------------------
+
+    def offer(self, name: str, transport: str, allow: Iterable[str] = ()) -> None:
+        """Offer what `r2 serve -n NAME TRANSPORT` does, until the node ends: a command line, "tcp://host:port" ...
+
+        `allow` is as in `Session.serve`.  UsageError if `transport` is spelled wrong or cannot be served, AddressError
+        if `name` is no name, RefusedError if it is taken.
+
+        >>> node.offer("sshd", "tcp://127.0.0.1:22")  # doctest: +SKIP
+        """
+        parsed, patterns = parse_transport(transport), (allow,) if isinstance(allow, str) else tuple(allow)
+        check_address(name)
+        if parsed.kind == STDIO:
+            raise UsageError("-: stdin and stdout are the process's; serve them by hand")
+        self._engine.call(lambda loop, daemon: ServiceOffer(self._engine, loop, daemon, name, parsed, patterns)).wait()
+
+    def connect(
+        self, transport: str, *, node: str = "", retry: bool = False, lossy: bool = False, resume: int = PATIENCE
+    ) -> NodeLink:
+        """Begin a link over `transport`, as `r2 connect` does, and return it at once: `NodeLink.wait` waits for it.
+
+        A transport that listens, and is not to `retry`, listens when this returns; TransportError if it cannot.
+
+        `node` is the only address that the neighbour may have ("": any).  With `retry` the link is made again whenever
+        it ends.  After a cut its tunnels wait `resume` seconds for another transport.  `lossy`: bytes may be lost.
+        UsageError if `transport` is spelled wrong, is "-", or starts links by itself and the node has no socket.
+
+        >>> node.connect("ssh bob r2-connect -", retry=True).wait(timeout=10)  # doctest: +SKIP
+        'bob'
+        """
+        parsed = parse_transport(transport).check_use(CONNECT)
+        if parsed.kind == STDIO or (retry and parsed.descriptors):
+            raise UsageError(f"{transport}: cannot be used here")
+        if parsed.kind == STARTER and self.socket is None:
+            raise UsageError(f"{transport}: it connects to the node's socket, and this node has none")
+        expect = check_address(node) if node else ""
+        engine = self._engine
+        link = engine.call(lambda loop, daemon: NodeLink(engine, loop, daemon, parsed, expect, retry, lossy, resume))
+        if parsed.how in (LISTEN, GATHER) and not retry:
+            link._wait_for_listening()
+        return link
+
+
+class NodeLink(EngineJob):
+    """A link that `Node.connect` has begun.  It goes on whether or not this object is kept."""
+
+    def __init__(
+        self, engine: Engine, loop: Loop, daemon: Daemon, transport: Transport, expect: str, retry: bool, lossy: bool,
+        resume: int,
+    ) -> None:  # fmt: skip
+        self._transport = transport
+        self._options = (expect, lossy, resume)
+        self._connector: Connector | None = None
+        self._done: Callable[[], None] | None = None
+        self._listens = False
+        self._job = Job(loop, JobKind.LINK, transport.text, expect)
+        name = expect or transport.text
+        self._keeper = Reconnect(loop, engine.log, name, transport, self._job, self._make) if retry else None
+        super().__init__(engine, loop, daemon)
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Wait until there has been a link, and return the neighbour's address.
+
+        TransportError if it is over before, TimeoutError after `timeout` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._got is not None or self._why is not None, timeout):
+                raise TimeoutError(f"{self._transport}: no link within {timeout:g} s")
+            if self._got is None:
+                raise TransportError(f"{self._transport}: {self._why}")
+            return self._got
+
+    def _wait_for_listening(self) -> None:
+        """Wait until a transport that listens does.  TransportError if it cannot."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._listens or self._why is not None)
+            if not self._listens:
+                raise TransportError(f"{self._transport}: {self._why}")
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the link, and wait for its command to end; TimeoutError after `timeout` seconds.  Safe to call again."""
+        try:
+            self._engine.call(lambda loop, daemon: self._leave())
+        except DaemonError:
+            return  # it has ended with its node
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._why is not None, timeout):
+                raise TimeoutError(f"{self._transport}: has not ended within {timeout:g} s")
+
+    def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
+        expect, lossy, resume = self._options
+
+        def up(address: str) -> None:
+            linked(address)
+            self._is_there(address)
+
+        engine = self._engine
+        return Connector(
+            self._loop, engine.log, self._client, self._transport, engine.path, expect, up, ended, self._job,
+            patience=resume, lossy=lossy, listening=self._is_listening,
+        )  # fmt: skip
+
+    def _is_listening(self, where: str) -> None:
+        with self._changed:
+            self._listens = True
+            self._changed.notify_all()
+
+    def _begin(self) -> None:
+        self._job.use(self._client)
+        if self._keeper is not None:
+            self._keeper.start()
+            return
+        self._connector = self._make(lambda address: None, self._ended)
+        try:
+            self._connector.start()
+        except OSError as error:
+            self._ended(error.strerror or str(error), False)
+
+    def _ended(self, why: str, linked: bool) -> None:
+        self._connector = None
+        self._over(why or "the link ended")
+        if self._done is not None:
+            self._done()
+        else:
+            self._leave()
+
+    def _halt(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stop()
+
+    def _finish(self, done: Callable[[], None]) -> None:
+        self._done = done
+        if self._keeper is not None:
+            self._keeper.end(done)
+        elif self._connector is not None:
+            self._connector.end()
+        else:
+            done()

@@ -1,0 +1,144 @@
+"""Commands that are run when something comes or goes in the network.
+
+A task runs once at a time for each name; what happens to that name meanwhile makes it run once more.  At most
+`MAX_RUNNING` run at once; the others wait, each name once, so as many as there are names at most.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..net.client.query import ask_all, names_of
+from ..net.io import process
+from ..net.io.leash import Leash
+from ..net.io.process import Child
+from ..proto.link.policy import fits
+from ..proto.wire import messages as say
+from ..proto.wire.address import format_path
+from .placeholders import fill
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..net.client.client import Client
+    from ..net.io.log import Log
+    from ..net.io.loop import Loop
+    from .records import Task
+
+    # What is to be run for what: the task, the name, and the environment.
+    Run = tuple[Task, str, dict[str, str]]
+
+MAX_RUNNING = 64  # commands at once: a network that comes up is thousands of events
+ADDRESS = "addr"  # the placeholder
+
+
+class Tasks:
+    """Runs `tasks`, a list that may be changed by `change`, for what the daemon behind `watch`ed clients tells."""
+
+    def __init__(self, loop: Loop, log: Log, socket_path: str, tasks: list[Task]) -> None:
+        self._loop = loop
+        self._log = log
+        self._environment = {"R2_SOCKET": os.path.abspath(socket_path)}
+        self._tasks = tasks
+        self._client: Client | None = None
+        self._running: dict[tuple[int, str], Child] = {}  # by task and name
+        self._waiting: dict[tuple[int, str], Run] = {}
+        self._done: Callable[[], None] | None = None
+        self._is_ending = False
+        self._leash = loop.shared(Leash)
+
+    def watch(self, client: Client) -> None:
+        """Hear of events from the daemon behind `client`."""
+        self._client = client
+        client.request(say.WATCH, self._heard)
+
+    def change(self, tasks: list[Task]) -> None:
+        """Other tasks, from now on.  New ones are run for what is there already."""
+        added = [task for task in tasks if task not in self._tasks]
+        # What runs for a task is known by its record, so those that stay are kept.
+        self._tasks = [next((old for old in self._tasks if old == task), task) for task in tasks]
+        if added and self._client is not None:
+            ask_all(
+                self._client,
+                say.NETWORK,
+                (),
+                lambda _, known: self._catch_up(added, known),
+                lambda error: self._log.warning(f"tasks: {error}"),
+            )
+
+    def _catch_up(self, added: list[Task], known: list[dict[str, Any]]) -> None:
+        for entry in known:
+            name = entry["path"][-1]
+            for task in added:
+                self._match(task, "node-up", name, entry["path"])
+                for service in names_of(entry):
+                    self._match(task, "service-up", f"{name}/{service}", entry["path"])
+
+    def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == say.ERROR:
+            self._log.error(f"tasks: {body['text']}")
+            return
+        if body.kind != say.EVENT:
+            return
+        if body["missed"]:
+            self._log.warning(f"tasks: {body['missed']} events came faster than they could be heard of")
+        for task in self._tasks:
+            self._match(task, body["what"], body["name"], body["path"])
+
+    def _match(self, task: Task, event: str, name: str, path: tuple[str, ...]) -> None:
+        if event == task.event and fits(name, (task.name,)) and not self._is_ending:
+            more = {"R2_EVENT": event, "R2_NAME": name, "R2_PATH": format_path(path)}
+            self._waiting[id(task), name] = (task, name, more)
+            self._start()
+
+    def _start(self) -> None:
+        for key in list(self._waiting):
+            if len(self._running) >= MAX_RUNNING:
+                return
+            if key not in self._running:
+                self._run(key, *self._waiting.pop(key))
+
+    def _run(self, key: tuple[int, str], task: Task, name: str, more: dict[str, str]) -> None:
+        command = fill(task.cmd, {ADDRESS: name})  # a name holds nothing that a shell would see
+        self._log.debug(f"{more['R2_EVENT']} {name}: {command}")
+        null = os.open(os.devnull, os.O_RDONLY)
+        try:
+            environment = {**self._environment, **more}
+            pid = process.start(command, null, 2, environment=environment, own_session=True, leash=self._leash.open())
+        except OSError as error:
+            self._log.error(f"{command}: {error.strerror}")
+            return
+        finally:
+            os.close(null)
+        self._running[key] = Child(
+            self._loop, pid, lambda status: self._ended(key, command, status), group=True, leash=self._leash
+        )
+
+    def _ended(self, key: tuple[int, str], command: str, status: int) -> None:
+        del self._running[key]
+        if status:
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            self._log.warning(f"{command}: {how}")
+        if not self._is_ending:
+            self._start()
+        elif not self._running:
+            self._leave()
+
+    def end(self, done: Callable[[], None]) -> None:
+        """Run nothing more, and end what runs; done() when it has ended, or has had `child.LEAVE_TIME`."""
+        self._done = done
+        self._is_ending = True
+        self._waiting.clear()
+        for running in self._running.values():
+            running.end()
+        if self._running:
+            self._loop.later(process.LEAVE_TIME, self._leave)
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()

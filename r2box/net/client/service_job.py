@@ -1,0 +1,296 @@
+"""The server of one service: runs a command, or makes a connection, for each tunnel that the daemon announces."""
+
+from __future__ import annotations
+
+import os
+
+from ...errors import R2Error, RefusedError, TransportError
+from ...proto.link.link import UP
+from ...proto.wire import messages as say
+from ...proto.wire.address import SERVICE, format_path
+from ...proto.wire.outcome import FAILED, Outcome
+from ..io import process
+from ..io.channel import adopt, close_all
+from ..io.leash import Leash
+from ..io.process import Child
+from ..transport.sockets import Dial
+from ..transport.transport import COMMAND, Transport
+from ..transport.urls import DEVICE, INTERFACES, SERVE
+from .client import checked
+from .start_pace import Settling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..io.log import Log
+    from ..io.loop import Loop
+    from .client import Client
+
+
+
+class Server:
+    """Offers `transport` as `name` ("" for the node's own command) over `client`.
+
+    Programs find the daemon at `socket_path` (R2_SOCKET).  `client` must give its events to `event`.  `ready()` is
+    called when the service is offered, `failed(error)` if it cannot be.  UsageError if `transport` cannot be served.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        name: str,
+        transport: Transport,
+        socket_path: str,
+        ready: Callable[[], None],
+        failed: Callable[[R2Error], None],
+        allow: tuple[str, ...] = (),
+        private: bool = False,
+        datagrams: bool = False,
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self.name = name
+        self.transport = transport.check_use(SERVE)
+        self._socket_path = os.path.abspath(socket_path)
+        self._ready = ready
+        self._failed = failed
+        self._allow = allow
+        self._private = private
+        self._mode = transport.mode(datagrams)
+        log.once(transport.note)
+        self._runs = transport.how in (COMMAND, DEVICE) and transport.kind not in INTERFACES
+        self._client: Client | None = None
+        self._leash = loop.shared(Leash)
+        self._settling = Settling(loop, self._start_next)
+        self._waiting: dict[int, tuple[say.Body, tuple[int, ...]]] = {}  # tunnel: what its program is to get
+        self._running: dict[int, Child] = {}  # tunnel: program
+        self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
+        self._dials: dict[int, Dial] = {}
+        self._said = ""  # why the last connection could not be made, until one is
+        self._done: Callable[[], None] | None = None
+        if transport.how == DEVICE:
+            from ..io import bridge  # noqa: F401  now, as the file under us may change before the first tunnel
+            from ..transport import devices  # noqa: F401  now, as the file under us may change before the first tunnel
+
+    def offer(self, client: Client) -> None:
+        """Ask the daemon behind `client` to announce the service."""
+        self._client = client
+        client.request(
+            say.SERVE,
+            self._answered,
+            name=self.name,
+            runs=say.APART if self._runs else say.PROVIDES,
+            mode=self._mode,
+            allow=tuple(pattern.encode() for pattern in self._allow),
+            detail=self.transport.text[:200],
+            private=int(self._private),
+        )
+
+    def _answered(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        try:
+            checked(body)
+        except RefusedError as error:
+            self._failed(error)
+            return
+        self._ready()
+
+    def event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        """INCOMING or HANGUP.
+
+        Programs are started one in a round of the loop, so that a HANGUP that came with its INCOMING is seen first,
+        and as their pace allows.
+        """
+        if body.kind == say.INCOMING and self._runs:
+            if not self._waiting:
+                self._loop.soon(self._start_next)
+            self._waiting[body.id] = (body, descriptors)
+            return
+        try:
+            if body.kind == say.INCOMING:
+                self._incoming(body)
+            elif body.kind == say.HANGUP:
+                self._hang_up(body.id, body["text"])
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def _incoming(self, body: say.Body) -> None:
+        self._log.debug(f"{self.name or 'cmd'}: a tunnel from {format_path(body['origin'])}")
+        if self.transport.kind in INTERFACES:
+            self._give_interface(body.id)
+        else:
+            self._dials[body.id] = Dial(self._loop, self.transport, lambda got: self._dialled(body.id, got))
+
+    def _start_next(self) -> None:
+        if not self._waiting:
+            return
+        if not self._settling.has_room:
+            self._settling.wait()
+            return
+        id_ = next(iter(self._waiting))
+        body, descriptors = self._waiting.pop(id_)
+        try:
+            if self._client is not None and self._client.link.state == UP:
+                self._start(body, descriptors)
+        finally:
+            close_all(descriptors)
+        if self._waiting:
+            self._loop.soon(self._start_next)
+
+    def _start(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        origin = format_path(body["origin"])
+        self._log.debug(f"{self.name or 'cmd'}: a tunnel from {origin}")
+        environment = {
+            "R2_ORIGIN": origin,
+            "R2_SERVICE": self.name,
+            "R2_NODE": body["node"],
+            "R2_SOCKET": self._socket_path,
+        }
+        if self.transport.how == DEVICE:
+            self._join_device(body.id, descriptors, environment)
+            return
+        try:
+            pid = process.start(
+                self.transport.command,
+                descriptors[0],
+                descriptors[-1],
+                environment=environment,
+                own_session=True,
+                leash=self._leash.open(),
+            )
+        except OSError as error:
+            self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: cannot be started: {error.strerror}"))
+            return
+        self._send(say.STARTED, body.id)
+        self._run(body.id, pid)
+
+    def _run(self, id: int, pid: int) -> None:
+        self._settling.add(pid)
+        self._running[id] = Child(
+            self._loop, pid, lambda status: self._ended(id, status), group=True, leash=self._leash
+        )
+
+    def _give_interface(self, id: int) -> None:
+        """It is gone when the daemon, or who gets it from there, closes it."""
+        from ..transport.devices import open_device
+
+        try:
+            self._send(say.STARTED, id, open_device(self.transport).fds)
+        except TransportError as error:
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error}"))
+
+    def _join_device(self, id: int, descriptors: tuple[int, ...], environment: dict[str, str]) -> None:
+        from ..io.bridge import Bridge
+        from ..transport.devices import open_device
+
+        try:
+            stream = adopt(tuple(os.dup(fd) for fd in descriptors))
+        except OSError as error:
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error.strerror}"))
+            return
+        try:
+            leash = self._leash.open() if self.transport.command else -1
+            devices = open_device(self.transport, environment, with_stderr=True, leash=leash)
+        except (OSError, TransportError) as error:
+            stream.close()
+            why = error.strerror if isinstance(error, OSError) else error
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {why}"))
+            return
+
+        def ended(why: str) -> None:
+            self._bridges.pop(id, None)
+            devices.release()
+            if not devices.pid:
+                self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {why}") if why else Outcome())
+
+        def close() -> None:
+            bridge.close()
+            devices.release()
+
+        bridge = Bridge(self._loop, adopt(devices.fds), stream, ended)
+        self._bridges[id] = close
+        self._send(say.STARTED, id)
+        if devices.pid:
+            self._run(id, devices.pid)
+
+    def _ended(self, id: int, status: int) -> None:
+        self._settling.discard(self._running.pop(id).pid)
+        self._exited(id, Outcome(signal=-status) if status < 0 else Outcome(status=status))
+        if not self._running:
+            self._leave()
+
+    def _dialled(self, id: int, got: int | TransportError) -> None:
+        del self._dials[id]
+        if isinstance(got, int):
+            self._said = ""
+            self._send(say.STARTED, id, (got,))
+        else:
+            if str(got) != self._said:
+                self._said = str(got)
+                self._log.warning(f"{self.name or 'cmd'}: {self.transport}: {got}")
+            self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {got}"))
+
+    def _exited(self, id: int, outcome: Outcome) -> None:
+        if not outcome.is_clean or outcome.status:
+            # Many programs end so when their line is cut (sshd: 255); who opened the tunnel is told in any case.
+            self._log.debug(f"{self.name or 'cmd'}: {outcome.describe()}")
+        self._send(say.EXITED, id, **outcome.fields())
+
+    def _send(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: object) -> None:
+        assert self._client is not None
+        self._client.send(kind, id, (), descriptors, **fields)
+
+    def _hang_up(self, id: int, why: str) -> None:
+        if id in self._waiting:
+            close_all(self._waiting.pop(id)[1])
+            self._exited(id, Outcome(FAILED, why))
+            return
+        dial = self._dials.pop(id, None)
+        if dial is not None:
+            dial.cancel()
+            self._exited(id, Outcome(FAILED, why))
+            return
+        close = self._bridges.pop(id, None)
+        if close is not None:
+            close()
+            if id not in self._running:
+                self._exited(id, Outcome(FAILED, why))
+        if id in self._running:
+            self._log.debug(f"{self.name or 'cmd'}: hanging up: {why}")
+            self._running[id].end()
+
+    def end(self, done: Callable[[], None], seconds: float = process.LEAVE_TIME) -> None:
+        """Hang up on everything that runs; done() when all of it has ended, or has had so many seconds.
+
+        What is left then is ended as long as this process goes on, and after that by the leash.
+        """
+        self.hang_up_all()
+        if self._running:
+            self._done = done
+            self._loop.later(seconds, self._leave)
+        else:
+            done()
+
+    def hang_up_all(self) -> None:
+        """Begin to end everything.  What is left when this process ends is ended by the leash."""
+        for _, descriptors in self._waiting.values():
+            close_all(descriptors)
+        self._waiting.clear()
+        for dial in self._dials.values():
+            dial.cancel()
+        for close in self._bridges.values():
+            close()
+        for program in self._running.values():
+            program.end()
+
+    def kill_all(self) -> None:
+        """Kill everything that runs."""
+        for program in self._running.values():
+            program.kill()
+
+    def _leave(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()

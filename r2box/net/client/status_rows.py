@@ -1,0 +1,185 @@
+"""The other side of `report`: a daemon's links, tunnels, jobs and clients as rows; `columns` makes tables of them.
+
+A row is what `--json` shows; `LINK_JSON`, `TUNNEL_JSON` and `JOB_JSON` say what is in it.
+"""
+
+from __future__ import annotations
+
+from ...errors import RefusedError
+from ...proto.wire import messages as say
+from ...proto.wire.address import format_path
+from ...proto.wire.job_states import JobKind, JobState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .client import Client
+
+    Row = dict[str, Any]
+
+STATES = ("up", "suspended", "handshake")  # by number, as `body` has them
+JOBS = tuple(kind.name.lower() for kind in JobKind)
+JOB_STATES = tuple(state.name.lower() for state in JobState)
+WAYS = ("out", "in", "across", "local")
+STALLS = ("nothing", "its reader", "credit", "link", "transport", "service")
+
+# (field, type, meaning), as `Command` wants them
+LINK_JSON = [
+    ("kind", "text", '"link"; "tunnel", "job" and "limit" are below'),
+    ("address", "text", "the neighbour; empty as long as it is unknown"),
+    ("state", "text", 'one of "up", "suspended" (it was cut and waits for another transport) and "handshake"'),
+    ("reason", "text", "why it is suspended; empty if it is not"),
+    ("transport", "text", 'TRANSPORT as it was given to connect; "-" is stdio'),
+    ("capacity", "integer", "bytes a second that the path was seen to deliver; 0 while unknown"),
+    ("received", "integer", "bytes from the neighbour, since the link came up, over all its transports"),
+    ("sent", "integer", "bytes to the neighbour"),
+    ("rtt", "number or null", "the round trip in seconds; null while unknown"),
+    ("loss", "number or null", "the share of packets that were sent again; null where there are no packets"),
+    ("packets", "integer", "packets sent over the present transport; 0 where there are none"),
+    ("resent", "integer", "how many of them repeat an earlier one"),
+    ("resumes", "integer", "how often the link went on over another transport after a cut"),
+    ("queue", "integer", "bytes that wait here: control frames, what a write has left, and after a cut what is to be "
+     "sent again.  What tunnels want to send waits with its writer"),
+    ("unacked", "integer", "bytes that were sent, and not acknowledged yet"),
+    ("tunnels", "integer", "tunnels on it"),
+    ("age", "number", "seconds since it came up, or since the handshake began"),
+    ("peer", "text", "the remote address of its socket; empty where there is none"),
+]  # fmt: skip
+TUNNEL_JSON = [
+    ("kind", "text", '"tunnel"'),
+    ("from", "text", "who opened it: child/ID for a program of this node, else the way back to it"),
+    ("to", "text", "the target: the way from here to it"),
+    ("way", "text", '"out" (it begins here), "in" (it ends here), "across" or "local"'),
+    ("sent", "integer", "bytes from the first to the second; 0 if it is local, as they do not pass the daemon"),
+    ("received", "integer", "bytes back"),
+    ("idle", "number or null", "seconds since bytes have passed; null if it is local"),
+    ("age", "number", "seconds since it was opened"),
+    ("stalled", "text", '"nothing", "its reader" (the program at this end does not read), "credit" (the far end does '
+     'not read), "link" (bytes wait for their turn, or for room on the link), "transport" (the link is cut), or '
+     '"service" (nobody has taken it yet)'),
+    ("link", "text", "the neighbour that it goes to or, if it is not ours, comes from; for a local one, who opened it"),
+    ("label", "integer", "its number there"),
+]  # fmt: skip
+
+JOB_JSON = [
+    ("kind", "text", '"job": a link, service or forward that a program keeps'),
+    ("job", "text", f"one of {', '.join(JOBS)}"),
+    ("name", "text", "of a link the neighbour, if it is known; the service; the target of a forward"),
+    ("state", "text", f"one of {', '.join(JOB_STATES)}; running: a command that makes links itself"),
+    ("transport", "text", "TRANSPORT as it was given"),
+    ("where", "text", "the addresses at which it listens; empty if it does not"),
+    ("reason", "text", "why the last attempt failed; empty after one that did not"),
+    ("next", "number or null", "seconds until the next attempt; null if none is waited for"),
+    ("tries", "integer", "attempts that failed, since the last one that did not"),
+    ("age", "number", "seconds in this state; connecting and retrying count as one"),
+    ("client", "text", "the program that keeps it: child/ID, as r2 ls -a has it"),
+    ("pid", "integer", "its process; 0 where the system does not say"),
+]
+
+LIMIT_JSON = [
+    ("kind", "text", '"limit", with --limits'),
+    ("name", "text", "its key in [limits] of r2.toml(5)"),
+    ("limit", "integer", "how much there may be"),
+    ("used", "integer", "how much there is; of what each link, service or neighbour may have, the most that one has"),
+    ("peak", "integer", "the most that there was since the node was started"),
+    ("unit", "text", 'what is counted, such as "links" or "bytes"; "a second": it is a rate'),
+    ("why", "text", "what it is for, and what happens when it is reached"),
+]
+
+MAX_ROWS = 200_000  # that are taken from one daemon
+PATIENCE = 10.0  # seconds for an answer
+
+
+def fetch(
+    client: Client,
+    path: tuple[str, ...],
+    done: Callable[[str, list[Row]], None],
+    clients: bool = False,
+    limits: bool = False,
+) -> None:
+    """All rows, page by page: done(the node's address, rows).  Those of `clients` come only where they are asked for;
+    where `limits` are, nothing else does.
+
+    RefusedError if there is no answer, or it is none.
+    """
+    rows: list[Row] = []
+
+    def ask_for(start: int) -> None:
+        def page(body: say.Body, _: tuple[int, ...]) -> None:
+            timer.cancel()
+            client.forget(id_)
+            if body.kind != say.STATUS_IS:
+                raise RefusedError(body["text"] if body.kind == say.ERROR else "an answer that is no report")
+            rows.extend(_link(say.LINK.decode(line)) for line in body["links"])
+            rows.extend(_tunnel(say.ROUTE.decode(line)) for line in body["tunnels"])
+            rows.extend(_job(say.JOB_LINE.decode(line)) for line in body["jobs"])
+            rows.extend({"kind": "client", **say.CLIENT_LINE.decode(line)} for line in body["clients"])
+            rows.extend({"kind": "limit", **say.LIMIT.decode(line)} for line in body["limits"])
+            if start < body["next"] and len(rows) < MAX_ROWS:
+                ask_for(body["next"])
+            else:
+                done(body["address"], rows)
+
+        def missed() -> None:
+            raise RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s")
+
+        id_ = client.request(say.STATUS, page, path, start=start, clients=int(clients), limits=int(limits))
+        timer = client.loop.later(PATIENCE, missed)
+
+    ask_for(0)
+
+
+def _link(line: Row) -> Row:
+    packets = line["packets"]
+    return {
+        "kind": "link",
+        **{field: value for field, value in line.items() if field != "rate"},
+        "capacity": line["rate"],
+        "state": _word(STATES, line["state"]),
+        "reason": plain(line["reason"]),
+        "transport": plain(line["transport"]),
+        "rtt": line["rtt"] / 1e6 if line["rtt"] else None,
+        "loss": line["resent"] / packets if packets else None,
+        "age": line["age"] / 1000,
+    }
+
+
+def _tunnel(line: Row) -> Row:
+    way = _word(WAYS, line["way"])
+    return {
+        "kind": "tunnel",
+        "from": plain(line["who"]),
+        "to": plain(line["where"]),
+        "way": way,
+        "sent": line["there"],
+        "received": line["back"],
+        "idle": line["idle"] / 1000 if way != "local" else None,
+        "age": line["age"] / 1000,
+        "stalled": _word(STALLS, line["stalled"]),
+        "link": plain(line["link"]),
+        "label": line["label"],
+    }
+
+
+def _job(line: Row) -> Row:
+    state = _word(JOB_STATES, line["state"])
+    return {
+        "kind": "job",
+        **line,
+        "job": _word(JOBS, line["job"]),
+        "state": state,
+        "next": line["next"] / 1000 if line["next"] else None,
+        "age": line["age"] / 1000,
+    }
+
+
+def _word(words: tuple[str, ...], number: int) -> str:
+    """That a later daemon may have more of."""
+    return words[number] if number < len(words) else f"unknown ({number})"
+
+
+def plain(text: str) -> str:
+    """What others have written, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in text)

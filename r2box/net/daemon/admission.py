@@ -1,0 +1,186 @@
+"""Admission of links: how many may be pending, suspended, and how much memory all of them may take.
+
+A link is pending from its attachment until it is up, or until its transport is closed.  An incoming one costs a
+descriptor and a timer, and anyone who reaches a listener can make it; so there are few places, and the oldest link
+makes room for a new one: a neighbour that is honest needs its place for a few round trips only.  A neighbour that
+resumes a suspended link is the last to lose its place.
+
+Where all links together take more memory than they may, they are closed in this order: pending, the oldest first;
+suspended without tunnels, the one that has waited longest first; then the one that holds most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ...errors import BusyError
+from ...proto.limits import LINKS_SHARE
+from .trim import MemoryTrim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ...proto.limits import Limits
+    from ...proto.link.link import Link
+    from ...proto.link.memory_limit import MemoryLimit
+    from ...proto.link.token_bucket import RequestLimit
+    from ..io.loop import Loop
+
+MAX_OWN = 256  # pending links that clients of this node dial: each may keep a descriptor for 10 s
+SILENT = 2.0  # seconds for the first bytes when more than half of the places are taken
+
+
+class Admission:
+    """Decides which links stay.  `links` are those that are up, by address; `cut(link)` closes a transport at once."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        memory: MemoryLimit,
+        links: dict[str, Link],
+        loop: Loop,
+        cut: Callable[[Link], None],
+    ) -> None:
+        self._limits = limits
+        self._memory = memory
+        self._links = links
+        self._now = loop.now
+        self._trim = MemoryTrim(loop, memory)
+        self._cut = cut
+        self._incoming: dict[Link, tuple[str, float]] = {}  # with their source and since when; the oldest first
+        self._own: dict[Link, None] = {}
+        self._suspended: dict[Link, None] = {}  # waiting longest first
+        limits.measures.update(self._measures())
+        self.change(dict(limits))
+
+    def change(self, changes: Mapping[str, int]) -> None:
+        """From now on the defaults with `changes` hold, for all of the node.  ValueError if one of them cannot be."""
+        self._limits.change(changes)
+        self._memory.limit = int(self._limits["memory"] * LINKS_SHARE)
+
+    def _measures(self) -> dict[str, Callable[[], int]]:
+        """How much is in use: the most of one link, for what each may have."""
+
+        def most(of: Callable[[Link], int]) -> Callable[[], int]:
+            return lambda: max(map(of, self._links.values()), default=0)
+
+        def recent(of: Callable[[Link], RequestLimit | None]) -> Callable[[], int]:
+            def count(link: Link) -> int:
+                limit = of(link)
+                return limit.recent(self._now()) if limit is not None else 0
+
+            return most(count)
+
+        return {
+            "pending": lambda: len(self._incoming),
+            "pending-per-source": lambda: max(self._sources().values(), default=0),
+            "links": lambda: len(self._links),
+            "sessions": lambda: len(self._suspended),
+            "streams": most(lambda link: link.streams.used),
+            "opens": recent(lambda link: link.opens),
+            "relays": recent(lambda link: link.relays),
+            "requests": recent(lambda link: link.requests),
+            "memory": self._measure_memory,
+        }
+
+    def _measure_memory(self) -> int:
+        self._limits.note("memory", self._memory.peak)
+        return self._memory.used
+
+    def _sources(self) -> Counter[str]:
+        """How many links are pending from each source that is known."""
+        return Counter(source for source, _ in self._incoming.values() if source)
+
+    @property
+    def pending(self) -> tuple[Link, ...]:
+        return (*self._incoming, *self._own)
+
+    # -- pending -------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """BusyError if a client of this node may not begin a link now."""
+        if len(self._own) >= MAX_OWN:
+            raise BusyError(f"{MAX_OWN} links are pending already; retry later")
+
+    def add(self, link: Link, *, is_incoming: bool, source: str = "") -> None:
+        """A new link, which came from the host `source`, or "" if that is not known."""
+        if not is_incoming:
+            self._own[link] = None
+            return
+        self._make_room(source)
+        self._incoming[link] = source, self._now()
+        self._limits.note("pending", len(self._incoming))
+        if source:
+            self._limits.note("pending-per-source", self._sources()[source])
+
+    def _make_room(self, source: str) -> None:
+        places = self._limits["pending"]
+        same = [link for link, (it, _) in self._incoming.items() if source and it == source]
+        if len(same) >= self._limits["pending-per-source"]:
+            self._evict(same, f"too many links from {source} are pending")
+        elif len(self._incoming) >= places:
+            self._evict(list(self._incoming), "too many links are pending")
+        elif len(self._incoming) > places // 2:
+            before = self._now() - SILENT
+            for link, (_, since) in list(self._incoming.items()):
+                if since > before:
+                    break
+                if not link.received:
+                    self._end(link, f"nothing came within {SILENT:.0f} s, and many links are pending")
+
+    def _evict(self, links: list[Link], why: str) -> None:
+        """End the oldest, or the oldest that does not resume a suspended link."""
+        self._end(next((link for link in links if not self._resumes(link)), links[0]), why)
+
+    def _resumes(self, link: Link) -> bool:
+        old = self._links.get(link.address)
+        return old is not None and old.is_suspended and old.peer["instance"] == link.peer["instance"]
+
+    def _end(self, link: Link, why: str) -> None:
+        self.forget(link)
+        link.close(why)
+        self._cut(link)
+
+    def forget(self, link: Link) -> None:
+        """It is up, or its transport is closed."""
+        self._incoming.pop(link, None)
+        self._own.pop(link, None)
+
+    # -- links that were up --------------------------------------------------------------------------------------
+
+    def suspended(self, link: Link) -> None:
+        """It waits for another transport."""
+        self._suspended[link] = None
+        self._limits.note("sessions", len(self._suspended))
+        if len(self._suspended) > self._limits["sessions"]:
+            # The first of those with the fewest tunnels is the one that has waited longest.
+            least = min(self._suspended, key=lambda it: len(it.streams))
+            least.close("too many links are suspended")
+
+    def resumed(self, link: Link) -> None:
+        """It has a transport again, or is down."""
+        self._suspended.pop(link, None)
+        if link.is_down:
+            self._trim.link_ended()
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the links take more memory than they may."""
+        return self._memory.used > self._limits["memory"]
+
+    def relieve(self) -> None:
+        """Close links until they take no more memory than they may."""
+        why = "the memory limit of this node is reached"
+        while self.is_short and self._incoming:
+            self._end(next(iter(self._incoming)), why)
+        for link in [link for link in self._suspended if not link.streams]:
+            if self.is_short:
+                link.close(why)
+        while self.is_short and self._links:
+            before = len(self._links)
+            max(self._links.values(), key=lambda link: link.account.used).close(why)
+            if len(self._links) == before:  # closed, but its place is taken: never turn here for ever
+                return

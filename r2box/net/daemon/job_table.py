@@ -1,0 +1,58 @@
+"""Job table: the jobs of one client of the daemon, as it has reported them.  They are removed when the client ends."""
+
+from __future__ import annotations
+
+from ...errors import RefusedError
+from ...proto.wire import messages as say
+from ...proto.wire.job_states import MAX_TEXT, TRYING, JobState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_JOBS = 256  # of one client: a forward has one for each TRANSPORT of its command line
+
+
+class JobRecord:
+    """A job as the client `client` has reported it; `begun` is when it came into its present state."""
+
+    __slots__ = ("begun", "client", "due", "fields")
+
+    def __init__(self, client: str, fields: dict[str, Any], now: float, before: JobRecord | None = None) -> None:
+        self.client = client
+        self.fields = fields
+        self.due = now + fields.pop("next") / 1000
+        self.begun = now
+        if before is not None:
+            old, new = before.fields["state"], fields["state"]
+            if old == new or (old in TRYING and new in TRYING):
+                self.begun = before.begun
+
+    def line(self, now: float, pid: int) -> bytes:
+        """As STATUS_IS has it."""
+        waits = self.fields["state"] == JobState.RETRYING
+        left = max(1, int((self.due - now) * 1000)) if waits else 0
+        age = max(0, int((now - self.begun) * 1000))
+        return say.JOB_LINE.encode(**self.fields, next=left, age=age, client=self.client, pid=pid)
+
+
+class JobTable:
+    """The jobs of one client, by number."""
+
+    __slots__ = ("records",)
+
+    def __init__(self) -> None:
+        self.records: dict[int, JobRecord] = {}
+
+    def take(self, client: str, body: say.Body, now: float) -> None:
+        """Keep what a JOB message says.  RefusedError if the client has `MAX_JOBS` already."""
+        number = body["number"]
+        if number not in self.records and len(self.records) >= MAX_JOBS:
+            raise RefusedError(f"{client}: reports more than {MAX_JOBS} jobs")
+        fields = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in body.values.items()}
+        del fields["number"]
+        self.records[number] = JobRecord(client, fields, now, self.records.get(number))
+
+    def clear(self) -> None:
+        """The client has ended, or is about to."""
+        self.records.clear()

@@ -1,0 +1,213 @@
+"""What a daemon tells its clients of its links, tunnels and jobs (STATUS), page by page.
+
+A Report holds on to what there was when the first page was asked for, so that nothing is told twice and none is left
+out because others came or went.  Each page costs no more than it is long.
+
+What a tunnel is stalled on, the first of these that is true:
+
+    transport   a link that it crosses was cut and waits for another
+    service     who serves it has not taken it yet
+    its reader  bytes are here, and the program at this end does not take them
+    credit      bytes are here, and the far end does not read
+    link        bytes are here, and wait for their turn on the link, or for room on it
+    nothing     no bytes are here
+"""
+
+from __future__ import annotations
+
+from ...proto.limits import TABLE
+from ...proto.link.link import Link
+from ...proto.link.stream import NullEnd, Stream
+from ...proto.routing.router import ServiceEntry
+from ...proto.wire import messages as say
+from ...proto.wire.job_states import JobKind, JobState
+from ..transport.peer import command_line, peer_address, peer_process
+from .clients import LocalClient
+from .job_table import JobRecord
+from .switchboard import LocalTunnel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from ...proto.limits import Limits
+    from ..link.driver import LinkDriver
+    from ..link.endpoint import Endpoint
+
+MAX_TEXT = 512  # characters of what others have written
+MAX_ITEMS = 1000  # looked at for one page, some of which are nothing to tell of: a few ms of the loop's time
+
+
+class StatusReport:
+    """All links, the tunnels on them, and all jobs, at one moment, and with `clients` the programs on the control
+    socket.  `ends` are the endpoints with their streams."""
+
+    def __init__(
+        self,
+        drivers: dict[Link, LinkDriver],
+        links: Iterable[Link],
+        guests: Iterable[LocalClient],
+        ends: dict[Endpoint, Stream],
+        services: Mapping[str, ServiceEntry],
+        clients: bool = False,
+    ) -> None:
+        self._drivers = drivers
+        self._clients = {guest.link.address: guest for guest in guests}
+        self._items: list[Any] = [*links]
+        for link in self._items[:]:
+            self._items += link.streams.values()
+        self._items += ends.items()
+        for guest in self._clients.values():
+            self._items += guest.tunnels.values()
+        for guest in self._clients.values():
+            self._items += guest.jobs.records.values()
+        self._items += services.values()
+        if clients:
+            self._items += self._clients.values()
+
+    def page(self, start: int, now: float) -> dict[str, Any]:
+        """The fields of STATUS_IS from item number `start` on."""
+        found: dict[str, list[bytes]] = {"links": [], "tunnels": [], "jobs": [], "clients": []}
+        size = 0
+        for number in range(start, len(self._items)):
+            item = self._items[number]
+            kind, tell = _TELL.get(type(item), _SILENT)
+            line = tell(self, item, now)
+            size += len(line) + 4
+            if number - start >= MAX_ITEMS or (size > say.MAX_LISTING and number > start):
+                break
+            if line:
+                found[kind].append(line)
+        else:
+            number = 0
+        return {"next": number, **{name: tuple(lines) for name, lines in found.items()}}
+
+    def _link(self, link: Link, now: float) -> bytes:
+        if link.is_down:
+            return b""
+        driver, sender = self._drivers.get(link), link.sender
+        carrier = driver.carrier if driver is not None else None
+        counted = carrier.statistics if carrier is not None else {}
+        path = carrier or sender.flight
+        unacked = sender.kept.sent - sender.kept.acked
+        again = unacked if link.is_suspended or sender.repeats else 0
+        return say.LINK.encode(
+            address=link.address or link.expect or "",
+            state=say.LINK_WAITS if link.is_suspended else say.LINK_UP if link.is_up else say.LINK_GREETS,
+            reason=link.reason[:MAX_TEXT],
+            transport=link.transport[:MAX_TEXT],
+            rate=int(path.rate),
+            received=link.received,
+            sent=sender.kept.sent,
+            rtt=int(path.rtt * 1e6),
+            packets=int(counted.get("sent", 0)),
+            resent=int(counted.get("resent", 0)),
+            resumes=sender.resumes,
+            queue=sender.outbox.waiting + again + (driver.unwritten if driver is not None else 0),
+            unacked=unacked,
+            tunnels=len(link.streams),
+            age=_ms(now - link.begun),
+            peer=peer_address(driver.channel)[:MAX_TEXT] if driver is not None else "",
+        )
+
+    def _crossing(self, stream: Stream, now: float) -> bytes:
+        """A stream that is joined to another one, or to nothing yet; the others are told of by their endpoints."""
+        is_ours = not (stream.opened_here or stream.close_sent) and isinstance(stream.far, (Stream, NullEnd))
+        return _tunnel(stream, None, now) if is_ours else b""
+
+    def _ended(self, item: tuple[Endpoint, Stream], now: float) -> bytes:
+        end, stream = item
+        return b"" if end.is_over else _tunnel(stream, end, now)
+
+    def _local(self, tunnel: LocalTunnel, now: float) -> bytes:
+        if tunnel.guest.tunnels.get(tunnel.id) is not tunnel:
+            return b""
+        who = tunnel.guest.link.address
+        return say.ROUTE.encode(
+            who=who, where=tunnel.where[:MAX_TEXT], way=say.WAY_LOCAL, age=_ms(now - tunnel.begun), link=who,
+            stalled=say.FREE if tunnel.opened else say.SERVICE, label=tunnel.id,
+        )  # fmt: skip
+
+
+    def _job(self, record: JobRecord, now: float) -> bytes:
+        guest = self._clients[record.client]
+        return b"" if guest.is_gone else record.line(now, self._process(guest))
+
+    def _service(self, service: ServiceEntry, now: float) -> bytes:
+        guest: LocalClient = service.owner
+        return say.JOB_LINE.encode(
+            job=JobKind.SERVICE, state=JobState.UP, name=service.name, transport=service.detail[:MAX_TEXT],
+            age=_ms(now - service.begun), client=guest.link.address, pid=self._process(guest),
+        )  # fmt: skip
+
+    def _client(self, guest: LocalClient, now: float) -> bytes:
+        if guest.is_gone:
+            return b""
+        pid, software = self._process(guest), guest.link.peer["software"]
+        return say.CLIENT_LINE.encode(
+            client=guest.link.address, pid=pid, command=command_line(pid), software=software[:MAX_TEXT]
+        )
+
+    def _process(self, guest: LocalClient) -> int:
+        driver = self._drivers.get(guest.link)
+        return peer_process(driver.channel) if driver is not None else 0
+
+
+def _nothing(report: StatusReport, item: Any, now: float) -> bytes:
+    return b""
+
+
+_SILENT = ("tunnels", _nothing)
+_TELL: dict[type, tuple[str, Callable[[StatusReport, Any, float], bytes]]] = {
+    Link: ("links", StatusReport._link),
+    Stream: ("tunnels", StatusReport._crossing),
+    tuple: ("tunnels", StatusReport._ended),
+    LocalTunnel: ("tunnels", StatusReport._local),
+    JobRecord: ("jobs", StatusReport._job),
+    ServiceEntry: ("jobs", StatusReport._service),
+    LocalClient: ("clients", StatusReport._client),
+}
+
+
+def _tunnel(stream: Stream, end: Endpoint | None, now: float) -> bytes:
+    """A tunnel that comes in by `stream`, or goes out by it from `end`."""
+    there, back = stream.received, stream.sent
+    way = say.WAY_IN
+    if stream.opened_here:
+        there, back, way = back, there, say.WAY_OUT
+    elif isinstance(stream.far, Stream):
+        way = say.WAY_ACROSS
+    return say.ROUTE.encode(
+        who=stream.who, where=stream.where, way=way, there=there, back=back, idle=_ms(now - stream.used),
+        age=_ms(now - stream.begun), stalled=stalled_on(stream, end), link=stream.link.address, label=stream.key,
+    )  # fmt: skip
+
+
+def stalled_on(stream: Stream, end: Endpoint | None) -> int:
+    """See the top of this module."""
+    streams = [stream, stream.far] if isinstance(stream.far, Stream) else [stream]
+    if any(one.link.is_suspended for one in streams):
+        return say.CUT
+    if not stream.accepted:
+        return say.SERVICE
+    if end is not None and (end.is_writing or stream.inbox.size):
+        return say.READER
+    ready = [one for one in streams if one.far_ready and not (one.fin_sent or one.close_sent)]
+    if any(not one.credit for one in ready):
+        return say.CREDIT
+    return say.TURN if any(one.queued for one in ready) else say.FREE
+
+
+def limit_lines(limits: Limits) -> tuple[bytes, ...]:
+    """All limits, for one page of STATUS_IS."""
+    return tuple(
+        say.LIMIT.encode(
+            name=name, limit=limits[name], used=limits.used(name), peak=limits.peak[name], unit=row.unit, why=row.why
+        )
+        for name, row in TABLE.items()
+    )
+
+
+def _ms(seconds: float) -> int:
+    return max(int(seconds * 1000), 0)

@@ -1,0 +1,18 @@
+"""The selector loop and what runs on it: channels, child processes, copying, signals, log.
+
+    loop         descriptors, timers, signals and children, in one thread
+    channel      a non-blocking stream of bytes over descriptors
+    buffers      buffers for reading, reused
+    reserve      descriptors in reserve for when the limit is reached
+    process      child processes: start, terminate, wait, kill
+    leash        ends child processes when this process was killed
+    program      the descriptors 0 and 1 of a program that was started
+    signals      signals of a tool, and of process 1
+    shell        command lines as `sh -c` gets them
+    words        shell lexer and quoting
+    splice       copying between two pairs of descriptors
+    bridge       copying between a device and a tunnel
+    socket_path  where the control socket is
+    units        durations and sizes as text
+    log          messages on stderr
+"""

@@ -1,0 +1,355 @@
+"""A non-blocking pipe of bytes over whatever descriptors carry it.
+
+One descriptor or two (one to read, one to write), sockets or anything else.  O_NONBLOCK belongs to the open file, which
+others may share (a terminal and the shell, two programs on one pipe), so it is never set on what is not ours alone:
+sockets are read and written with MSG_DONTWAIT; a pipe or terminal is opened anew through /proc/self/fd, which gives an
+open file of our own; where that cannot be, reads follow a poll and writes are at most PIPE_BUF, which a pipe that polls
+as writable takes without blocking (POSIX, write(2)).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import select
+import socket
+import stat
+import sys
+
+from ...errors import RefusedError
+from ...proto.link.attachments import REST
+from ...proto.link.resume import Block
+from . import reserve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import TypeVar, Union
+
+    from .loop import Loop
+
+    T = TypeVar("T")
+    Callback = Callable[[], object]
+    Buffer = Union[bytes, bytearray, memoryview]
+
+MAX_PASSENGERS = 16  # descriptors in one message; SCM_MAX_FD is 253
+BUFFER = 1 << 20  # bytes that one end of a socketpair or pipe may be ahead: twice what is read at once
+_ANCILLARY = socket.CMSG_SPACE(MAX_PASSENGERS * array.array("i").itemsize)
+_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_SETPIPE_SZ, _GETPIPE_SZ = 1031, 1032  # fcntl.F_SETPIPE_SZ of Python 3.10 and newer, on Linux
+_PATH_ONLY = getattr(os, "O_PATH", 0)
+_PTMX = os.makedev(5, 2)  # /dev/ptmx on Linux
+_PIPE_BUF = getattr(select, "PIPE_BUF", 512)
+
+
+class ChannelEnd:
+    """One direction, or both, on one descriptor.  Owns it."""
+
+    __slots__ = ("_careful", "fd", "is_pipe", "sock")
+
+    def __init__(self, fd: int) -> None:
+        self.sock: socket.socket | None = None
+        self._careful = False  # O_NONBLOCK is not ours to set
+        mode = os.fstat(fd).st_mode
+        self.is_pipe = stat.S_ISFIFO(mode)  # that can be spliced
+        if stat.S_ISSOCK(mode):
+            self.sock = socket.socket(fileno=fd)
+        elif os.get_blocking(fd) and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            fd = self._own(fd)
+        self.fd = fd
+
+    def _own(self, fd: int) -> int:
+        import fcntl
+
+        access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        try:
+            own = os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            self._careful = True
+            self.is_pipe = False
+            return fd
+        os.dup2(own, fd, inheritable=False)  # by the old number: the new one may be of the reserve
+        os.close(own)
+        widen(fd)
+        return fd
+
+    def _ready(self, event: int) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, event)
+        return bool(poll.poll(0))
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill the beginning of `view`; return how many bytes, 0 at the end, -1 if there is nothing now.
+
+        OSError as read(2).
+        """
+        try:
+            if self.sock is not None:
+                return self.sock.recv_into(view, 0, socket.MSG_DONTWAIT)
+            if self._careful and not self._ready(select.POLLIN):
+                return -1
+            return os.readv(self.fd, (view,))
+        except BlockingIOError:
+            return -1
+        except OSError as error:
+            if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fd).st_mode):
+                return 0  # a terminal whose other side is closed
+            raise
+
+    def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
+        """The same for a UNIX socket, and the descriptors that came along; they are close-on-exec.
+
+        Where not all could be received, `REST` stands for all of them.
+        """
+        assert self.sock is not None
+        try:
+            size, ancillary, flags, _ = self.sock.recvmsg_into((view,), _ANCILLARY, socket.MSG_DONTWAIT | _CLOEXEC)
+        except BlockingIOError:
+            return -1, ()
+        if not ancillary and not flags & socket.MSG_CTRUNC:
+            return size, ()
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        if flags & socket.MSG_CTRUNC:  # the limit of open files is reached, and the kernel has dropped some
+            close_all(tuple(fds))
+            return size, (REST,)
+        return size, tuple(fds)
+
+    def is_hung_up(self) -> bool:
+        """Whether the other side has closed both directions, as far as can be told."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+    def is_ending(self) -> bool:
+        """Whether the other side writes no more, although what it has written may not be read yet."""
+        poll = select.poll()
+        poll.register(self.fd, getattr(select, "POLLRDHUP", 0))
+        return bool(poll.poll(0))
+
+    def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
+        """Write what fits now and return how many bytes that was; 0: nothing fits.  OSError as write(2)."""
+        try:
+            if self.sock is not None:
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passengers))] if passengers else []
+                return self.sock.sendmsg(buffers, ancillary, _FLAGS)
+            if self._careful:
+                if not self._ready(select.POLLOUT):
+                    return 0
+                return os.write(self.fd, memoryview(buffers[0])[:_PIPE_BUF])
+            return os.writev(self.fd, buffers)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+        else:
+            os.close(self.fd)
+
+    # One direction of a copy, as `program.ProgramChannel` has them too.
+
+    @property
+    def write_fd(self) -> int:
+        return self.fd
+
+    def is_writable(self) -> bool:
+        return self._ready(select.POLLOUT)
+
+    def watch_read(self, loop: Loop, read: Callback | None) -> None:
+        loop.watch(self.fd, read)
+
+    def watch_write(self, loop: Loop, write: Callback | None) -> None:
+        loop.watch(self.fd, None, write)
+
+    def read_by(self, read: Callable[[ChannelEnd, T], int], into: T) -> int:
+        """`read(self, into)`, whose result is that of `read_into`."""
+        return read(self, into)
+
+    def close_read(self) -> None:
+        self.close()
+
+    def close_write(self) -> None:
+        """Pass the end of the stream on, also where another process holds the same socket."""
+        if self.sock is not None:
+            try:
+                self.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # not connected any more: as good as shut
+        self.close()
+
+
+class Channel:
+    """Both directions.  `read_fd` and `write_fd` are the same for a socket."""
+
+    __slots__ = ("_read", "_write")
+
+    def __init__(self, read_fd: int, write_fd: int | None = None) -> None:
+        self._read: ChannelEnd | None = ChannelEnd(read_fd)
+        self._write: ChannelEnd | None = self._read if write_fd is None or write_fd == read_fd else ChannelEnd(write_fd)
+
+    @property
+    def read_fd(self) -> int:
+        """-1 once reading is closed."""
+        return self._read.fd if self._read else -1
+
+    @property
+    def write_fd(self) -> int:
+        """-1 once writing is closed."""
+        return self._write.fd if self._write else -1
+
+    @property
+    def sock(self) -> socket.socket | None:
+        """The socket, if one carries both directions."""
+        return self._read.sock if self._read and self._read is self._write else None
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether what is read comes over a UNIX socket."""
+        return self._read is not None and self._read.sock is not None and self._read.sock.family == socket.AF_UNIX
+
+    @property
+    def is_hung_up(self) -> bool:
+        """Whether one socket carries both directions, and its other side has closed them."""
+        return self._read is not None and self._read is self._write and self._read.is_hung_up()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more will come than what is there already."""
+        return self._read is None or self._read.is_ending()
+
+    def read_into(self, view: memoryview) -> int:
+        assert self._read is not None
+        return self._read.read_into(view)
+
+    def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
+        assert self._read is not None
+        return self._read.read_with_passengers(view)
+
+    def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
+        assert self._write is not None
+        return self._write.write(buffers, passengers)
+
+    @property
+    def is_inet(self) -> bool:
+        """Whether a failure can be shown to who is at the other side, by `reset`."""
+        end = self._read or self._write
+        return bool(end and end.sock and end.sock.family in (socket.AF_INET, socket.AF_INET6))
+
+    def watch(self, loop: Loop, read: Callback | None, write: Callback | None) -> None:
+        """Have `loop` call read() and write() when that is possible; None: do not."""
+        if self.read_fd == self.write_fd:
+            loop.watch(self.read_fd, read, write)
+        else:
+            loop.watch(self.read_fd, read)
+            loop.watch(self.write_fd, None, write)
+
+    def close_write(self) -> None:
+        """No more bytes will be written: the other side reads to the end."""
+        end, self._write = self._write, None
+        if end is not None:
+            self._half_close(end, socket.SHUT_WR, last=end is not self._read)
+
+    def close_read(self) -> None:
+        """No more bytes will be read: the other side cannot write any more."""
+        end, self._read = self._read, None
+        if end is not None:
+            self._half_close(end, socket.SHUT_RD, last=end is not self._write)
+
+    @staticmethod
+    def _half_close(end: ChannelEnd, how: int, last: bool) -> None:
+        if end.sock is not None:
+            try:
+                end.sock.shutdown(how)  # also where another process holds the same socket
+            except OSError:
+                pass  # not connected any more: as good as shut
+        if last:
+            end.close()
+
+    def close(self) -> None:
+        """Close what is open.  Safe to call again."""
+        read, write, self._read, self._write = self._read, self._write, None, None
+        for end in {read, write} - {None}:
+            assert end is not None
+            end.close()
+
+    def reset(self) -> None:
+        """Close so that a TCP neighbour sees a failure (RST), not an end, once nobody else holds the socket either."""
+        import struct
+
+        end = self._read or self._write
+        if self.is_inet and end and end.sock:
+            end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+
+def widen(fd: int) -> None:
+    """Let a pipe hold as much as is read at once; one that may not grow, or is no pipe, serves as it is."""
+    import fcntl
+
+    try:
+        if fcntl.fcntl(fd, _GETPIPE_SZ) < BUFFER:
+            fcntl.fcntl(fd, _SETPIPE_SZ, BUFFER)
+    except OSError:
+        return
+
+
+def drop_written(buffers: list[Buffer], written: int) -> list[Buffer]:
+    """What is left of `buffers` after `written` bytes; a copy of those whose memory may be used again."""
+    for number, buffer in enumerate(buffers):
+        if written < len(buffer):
+            left = [memoryview(buffer)[written:], *(memoryview(after) for after in buffers[number + 1 :])]
+            return [view if isinstance(view.obj, (bytes, Block)) else bytes(view) for view in left]
+        written -= len(buffer)
+    return []
+
+
+def adopt(descriptors: tuple[int, ...]) -> Channel:
+    """A channel over one descriptor, or two (to read, to write)."""
+    return Channel(descriptors[0], descriptors[1] if len(descriptors) > 1 else None)
+
+
+def socketpair(kind: int = socket.SOCK_STREAM, buffer: int = BUFFER) -> tuple[int, int]:
+    """Two descriptors, joined by the kernel, close-on-exec.  OSError if none are left but the reserve."""
+    try:
+        pair = socket.socketpair(socket.AF_UNIX, kind)
+    except OSError as error:
+        raise (reserve.shortage() if reserve.is_short(error) else error) from None
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    one, other = pair[0].detach(), pair[1].detach()
+    reserve.check(one, other)
+    return one, other
+
+
+def same_socket(one: int, other: int) -> bool:
+    """Whether both descriptors are the same socket."""
+    a, b = os.fstat(one), os.fstat(other)
+    return stat.S_ISSOCK(a.st_mode) and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def check_usable(descriptors: tuple[int, ...]) -> None:
+    """RefusedError, with all of them closed, if one can be neither read nor written, as what O_PATH opens."""
+    import fcntl
+
+    if any(fcntl.fcntl(fd, fcntl.F_GETFL) & _PATH_ONLY for fd in descriptors):
+        close_all(descriptors)
+        raise RefusedError("a descriptor that was opened with O_PATH carries no bytes")
+
+
+def is_terminal(fd: int) -> bool:
+    """Whether `fd` is a terminal, and not the master side of one."""
+    if not os.isatty(fd):
+        return False
+    return sys.platform != "linux" or os.fstat(fd).st_rdev != _PTMX
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close them, but for those that were lost on the way (`LOST`, `REST`)."""
+    for fd in descriptors:
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,189 @@
+"""A Driver for a transport that may lose, repeat and change what it carries: a Carrier stands between link and channel.
+
+Each packet is one write, so that a datagram transport keeps it whole; a byte stream may cut it as it likes.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from ...proto.link.link import DOWN
+from .driver import RETRY, ROUNDS, SHORTAGES, LinkDriver
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...proto.arq.connection import ArqConnection
+    from ...proto.link.link import Link
+    from ...proto.wire.frames import Buffer
+    from ..io.channel import Channel
+    from ..io.loop import Loop, Timer
+    from .turns import TurnGroup
+
+EARLY_WINDOW = 1 << 16  # bytes that may wait for a hole to be filled before the link is up: a handshake has no more
+SLOT = 1 << 11  # bytes to read a datagram into: no packet of ours is larger
+BATCH = 64  # datagrams read in a row before others get their turn
+
+
+class LossyDriver(LinkDriver):
+    """Owns `channel`, which carries the packets of `carrier`; `first` has been read from it already."""
+
+    is_repaired = True
+
+    def __init__(
+        self,
+        group: TurnGroup,
+        link: Link,
+        channel: Channel,
+        loop: Loop,
+        done: Callable[[], None],
+        carrier: ArqConnection,
+        first: bytes = b"",
+    ) -> None:
+        self._carrier = carrier
+        self._held = 0  # bytes of the carrier that the link's account is charged with
+        self._has_ends = channel.sock is None or channel.sock.type != socket.SOCK_DGRAM  # nothing read is the end
+        self._alarm: Timer | None = None
+        self._alarm_at = 0.0
+        super().__init__(group, link, channel, loop, done)
+        if first:
+            loop.soon(lambda: self._take_first(first))
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        self.group.widen()
+        inward = self.group.inward()
+        pieces: list[memoryview] = []
+        end: str | None = None
+        for number in range(BATCH):
+            view = inward[number * SLOT : (number + 1) * SLOT]
+            try:
+                size = self.channel.read_into(view)
+            except OSError as error:
+                end = error.strerror or str(error)
+                break
+            if size <= 0 and (size or self._has_ends):
+                end = None if size else ""
+                break
+            pieces.append(view[:size])
+        self._take(pieces)
+        if end is not None and not self._closed:
+            self._broken(end)
+
+    def _take_first(self, first: bytes) -> None:
+        begun = self.loop.now()
+        self._take([first])
+        self._end_turn(begun)
+
+    def _take(self, pieces: list[memoryview] | list[bytes]) -> None:
+        """What has come from the transport."""
+        if self._closed:
+            return
+        now = self.loop.now()
+        self._carrier.limit(max(self.link.account.room, EARLY_WINDOW) if self.link.is_up else EARLY_WINDOW)
+        parts: list[Buffer] = []
+        for piece in pieces:
+            parts.extend(self._carrier.receive(piece, now))
+        self._account()
+        if parts and self.link.state != DOWN:
+            self._deliver(b"".join(parts) if len(parts) > 1 else parts[0], ())
+        if self._carrier.fault and not self._closed:
+            self._broken(self._carrier.fault)
+        self.wake()
+
+    def _account(self) -> None:
+        held = self._carrier.held
+        if held != self._held:
+            self.link.account.charge(held - self._held)
+            self._held = held
+
+    def carry(self, link: Link) -> None:
+        self.link.account.charge(-self._held)
+        link.account.charge(self._held)
+        super().carry(link)
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def _write(self) -> bool:
+        carrier = self._carrier
+        for _ in range(ROUNDS):
+            now = self.loop.now()
+            if not self._out:
+                room = carrier.room
+                if room and self.link.has_output:
+                    self.loop.arena.clear()
+                    buffers, _ = self.link.produce(now, room)
+                    carrier.send(buffers, now)
+                self._out = carrier.produce(now)  # type: ignore[assignment]
+                if not self._out:
+                    return self._set_alarm()
+            for number, packet in enumerate(self._out):
+                try:
+                    written = self.channel.write((packet,))
+                except OSError as error:
+                    return self._packet_failed(error)
+                if written < len(packet):
+                    self._out = [bytes(packet)[written:], *self._out[number + 1 :]]
+                    return False
+            self._out = []
+        self._scheduled = True
+        self.group.add(self)
+        return True
+
+    def _packet_failed(self, error: OSError) -> bool:
+        self._out = []  # as if they had been lost
+        if error.errno in SHORTAGES:
+            self.loop.later(RETRY, self._unblocked)
+            return False
+        hint = ": try a smaller ?mtu=" if error.errno == errno.EMSGSIZE else ""
+        self._broken((error.strerror or str(error)) + hint)
+        return False
+
+    def _set_alarm(self) -> bool:
+        """Nothing can be sent now: see to it that the carrier is asked again when it wants to be."""
+        due = self._carrier.deadline()
+        if due and (self._alarm is None or due < self._alarm_at):
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm_at = due
+            self._alarm = self.loop.later(due - self.loop.now(), self._alarmed)
+        return True
+
+    def _alarmed(self) -> None:
+        self._alarm = None
+        self.wake()
+
+    @property
+    def carrier(self) -> ArqConnection:
+        return self._carrier
+
+    @property
+    def unwritten(self) -> int:
+        return super().unwritten + int(self._carrier.statistics["queue"])
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    @property
+    def _listens(self) -> bool:
+        return self.link.state == DOWN or super()._listens  # for what is acknowledged of the farewell
+
+    @property
+    def is_idle(self) -> bool:
+        return self._closed or (super().is_idle and not self._carrier.unacked)
+
+    def _wave(self) -> None:
+        """Nobody sees the other close here: it is enough that all is acknowledged."""
+        if self._carrier.fault or not (self.link.has_output or self._out or self._carrier.deadline()):
+            self.cut()
+        elif self._farewell is None:
+            self._set_farewell()
+
+    def cut(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._carrier.close()
+        self._account()
+        super().cut()

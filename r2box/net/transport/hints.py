@@ -1,0 +1,131 @@
+"""Hints: the URL that was most likely meant by a TRANSPORT that is neither a URL nor a program.
+
+Used for error messages only.  The file system is read only for a word that looks like an address, so that a program
+whose name is `tcp:foo` still runs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from ..io.shell import SYSTEM_PATH
+from .urls import CONNECT, FORWARD, GATHER, LISTEN, SCHEMES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .urls import Scheme
+
+LINES = ("/dev/tty", "/dev/serial", "/dev/rfcomm")
+LOOPBACK = "127.0.0.1"
+_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%[]*")
+_SOCAT = {"l": "-listen", "listen": "-listen", "connect": "", "client": "", "recv": "-listen", "recvfrom": "-listen"}
+
+
+def find_executable(word: str) -> str:
+    """The executable file that the shell runs for `word` as the first word of a command; "" if there is none."""
+    own = os.path.dirname(os.path.abspath(sys.argv[0]))
+    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH, own]
+    for path in [word] if "/" in word else [os.path.join(folder, word) for folder in folders]:
+        try:
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return path
+        except ValueError:  # a NUL
+            return ""
+    return ""
+
+
+def near_scheme(word: str) -> str:
+    """The name of the scheme that `word`, in front of a colon, is like; "" if there is none."""
+    from difflib import get_close_matches
+
+    base, _, variant = word.lower().partition("-")
+    if variant in _SOCAT:
+        base += _SOCAT[variant]
+        variant = ""
+    if base[:4] in ("tcp4", "tcp6", "udp4", "udp6"):
+        base = base[:3] + base[4:]
+    name = f"{base}-{variant}" if variant else base
+    return name if name in SCHEMES else next(iter(get_close_matches(name, SCHEMES, 1)), "")
+
+
+def did_you_mean(url: str) -> str:
+    """What is appended to an error; nothing for ""."""
+    return f" (did you mean {url}?)" if url else ""
+
+
+def repair_url(scheme: str, rest: str) -> str:
+    """The URL that `scheme://rest`, which is not valid, was probably meant to be; "" if nothing is near."""
+    name = near_scheme(scheme)
+    url = _spell(SCHEMES[name], rest) if name else ""
+    return url if url != f"{scheme}://{rest}" else ""  # then an option of it is wrong
+
+
+def meant_url(text: str, use: str) -> str:
+    """The URL that `text`, a command line for `use`, was probably meant to be; "" if it may well be a command."""
+    word = text.strip()
+    first = word.split(None, 1)[0] if word else ""
+    if not ("/" in first or ":" in first) or find_executable(first):
+        return ""
+    url = (_from_file(word) if "/" in first else "") or _from_prefix(word) or _from_host(word, use)
+    kind = url.partition("://")[0]
+    return url if not url or use in SCHEMES[kind].uses else instead(url, kind, use) or url
+
+
+def instead(text: str, kind: str, use: str) -> str:
+    """The URL `text` of a scheme that cannot be used for `use`, with the one that can: to dial, or to listen."""
+    other = kind.rpartition("-listen")[0] or f"{kind}-listen"
+    return other + text[len(kind) :] if other in SCHEMES and use in SCHEMES[other].uses else ""
+
+
+def _spell(row: Scheme, rest: str) -> str:
+    """A valid URL of `row`, from what is almost the rest of one; "" if it cannot be guessed."""
+    head = rest.partition(",")[0]  # behind a comma socat has options
+    guesses = [rest, head]
+    if "HOST" in row.form:
+        host, _, port = head.rpartition(":")
+        at_loopback = f"{LOOPBACK}:{head.lstrip(':')}"
+        guesses += [head.lstrip("/"), f"[{host}]:{port}", at_loopback]
+    for guess in guesses:
+        try:
+            row.read(guess.partition("?")[0], row.how in (LISTEN, GATHER))
+        except ValueError:
+            continue
+        return f"{row.name}://{guess}"
+    return ""
+
+
+def _from_file(word: str) -> str:
+    """A UNIX socket or a serial line that is there."""
+    try:
+        mode = os.stat(word).st_mode
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISSOCK(mode):
+        return _spell(SCHEMES["unix"], word)
+    return _spell(SCHEMES["serial"], word) if stat.S_ISCHR(mode) and word.startswith(LINES) else ""
+
+
+def _from_prefix(word: str) -> str:
+    """tcp:HOST:PORT, tcp//HOST:PORT, tcp-l:PORT and the like."""
+    size = next((at for at, c in enumerate(word) if not (c.isalnum() or c == "-")), 0)
+    name, rest = word[:size], word[size:]
+    if not name or not rest.startswith((":", "//")):
+        return ""
+    rest = rest.removeprefix(":").removeprefix("//")
+    scheme = near_scheme(name)
+    if scheme != name.lower() and rest.isdigit() and "-" not in name:
+        return ""  # HOST:PORT, of a host whose name is like a scheme
+    if not scheme or (" " in word and SCHEMES[scheme].form != "COMMAND"):
+        return ""
+    return _spell(SCHEMES[scheme], rest) or f"{scheme}://{SCHEMES[scheme].form}"
+
+
+def _from_host(word: str, use: str) -> str:
+    """HOST:PORT, [IPV6]:PORT, :PORT."""
+    host, colon, port = word.rpartition(":")
+    if not (colon and port.isdigit() and word.isascii() and set(host) <= _HOST):
+        return ""
+    scheme = "tcp-listen" if use == FORWARD or (host == "*" and use == CONNECT) else "tcp"
+    return _spell(SCHEMES[scheme], word.lstrip("*"))

@@ -1,0 +1,345 @@
+"""The sending half of a carrier: cuts the stream into packets and sends each until it is acknowledged.
+
+Each transmission has a number, and an acknowledgement names those that were accepted.  What is lost is found as RFC
+8985 (RACK-TLP) has it: by time and not by counting.  A packet is lost when one that was sent later has been accepted
+and a round trip and `patience` have passed since it was sent.  Patience is learned: as long as packets overtake each
+other by some time, that time is waited for, so a path that swaps packets does not make us send them twice.
+
+When nothing is acknowledged for a round trip and four deviations of it (RFC 6298, 2) the oldest packet is sent again as
+a probe.  Its number is new, so whichever answer comes shows what else was lost.  The time doubles with each probe
+(RFC 6298, 5.5); the third holds all for lost that was on its way.
+
+Nothing here takes longer when more is on its way: transmissions are judged in the order of their numbers, each once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ...errors import WireError
+from .congestion import QUANTUM, CongestionControl, Segment
+from .packet import MAX_MTU, TICK, unwrap
+from .receiver import MAX_DELAY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..wire.frames import Buffer
+    from .packet import PacketEncoder
+
+# RFC 6298 begins with 1 s, for paths of which nothing is known and that a repetition might add to the load of.  Here
+# one packet of some 300 bytes is repeated, a person waits for it, and in 0.3 s all but satellites have answered.  The
+# gentle factor is for loss: of 30 % each way half of the exchanges fail.
+OPENING = 0.3  # seconds
+OPENING_BACKOFF = 1.5
+OPENING_MOST = 2.0
+PATIENT = 8  # probes before the time grows, when the neighbour is heard: then it is answers that are lost
+LEAST_TIMEOUT = 0.01  # seconds
+MOST_TIMEOUT = 2.0  # a path that was gone is used again so soon after it is back
+SILENT = 3  # probes without an answer
+
+QUEUE = 0.025  # seconds of the rate that wait here: enough for a timer, short for something urgent that comes behind
+MAX_QUEUE = 1 << 20  # bytes
+BURST = 64  # packets at one time: others want to be heard
+REMEMBER = 1 << 14  # transmissions that may be unjudged or come late
+MOST_PATIENCE = 0.05  # seconds, or a round trip: later than that it is sent twice
+DRY = QUANTUM / 4  # seconds without anything to send that a program may take to bring more
+
+
+class ArqSender:
+    """What is to be sent, and what was and is not acknowledged."""
+
+    def __init__(self, identity: int, mtu: int) -> None:
+        self.pace = CongestionControl(identity, mtu)
+        self.is_met = False  # the neighbour has been heard
+        self.rtt = 0.0  # smoothed, seconds; 0 while unknown
+        self.acked = 0  # the stream before this offset is acknowledged
+        self.end = 0  # where it ends so far
+        self.sent = self.resent = 0  # packets
+        self._mtu = mtu
+        self._queue = bytearray()  # of the stream, not sent yet
+        self._segments: deque[Segment] = deque()  # sent, by offset; the first is not acknowledged
+        self._lost: deque[Segment] = deque()  # to be sent again, unless they are acknowledged meanwhile
+        self._by_tx: dict[int, Segment] = {}  # transmissions of which nothing was heard
+        self._given_up: dict[int, float] = {}  # those that were held for lost: when they were sent
+        self._next_tx = 0
+        self._judged = 0  # transmissions before this one are acknowledged or held for lost
+        self._top = -1  # the newest transmission that was acknowledged
+        self._top_rtt = 0.0
+        self._clock = 0  # the receiver's, when that came
+        self._seen = 0  # map of acknowledged transmissions: bit i is top - i
+        self._limit = MAX_MTU  # offset up to which the receiver takes the stream
+        self._deviation = 0.0  # of `rtt`
+        self._patience = 0.0
+        self._patience_at = 0.0
+        self._judge_at = 0.0  # when a transmission will have to be held for lost; 0: none waits
+        self._timer_at = 0.0  # since when there is no answer
+        self._probes = 0  # since the last answer
+        self._dry_at = 0.0  # since when there is nothing to send; 0: there is
+
+    # -- the stream --------------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """Bytes of stream that would be taken now."""
+        pace = self.pace
+        step = pace.segment
+        free = pace.window - pace.flight
+        if pace.rate:
+            free = min(free, int(pace.rate * QUEUE), MAX_QUEUE)
+        # Whole packets, so that a large transfer does not leave a small one at the end of each portion.
+        return max((max(free, 0) // step + 1) * step - len(self._queue), 0)
+
+    @property
+    def queue(self) -> int:
+        """Bytes of the stream that were taken and not sent yet."""
+        return len(self._queue)
+
+    def send(self, buffers: list[Buffer]) -> None:
+        """Take bytes of the stream; they are copied."""
+        queue = self._queue
+        before = len(queue)
+        for buffer in buffers:
+            queue += buffer
+        self.end += len(queue) - before
+
+    # -- packets out -------------------------------------------------------------------------------------------------
+
+    def produce(self, encoder: PacketEncoder, now: float, out: list[bytes]) -> None:
+        """Append the packets to `out` that may go now."""
+        if self._judge_at and now >= self._judge_at:
+            self._judge(now)
+        if self.pace.flight and now >= self._timeout_at:
+            self._probe(encoder, now, out)
+        pace, lost, queue = self.pace, self._lost, self._queue
+        if queue and self._dry_at:
+            if now - self._dry_at > DRY:
+                pace.on_scarce()
+            self._dry_at = 0.0
+        early = now + QUANTUM
+        for _ in range(BURST):
+            if pace.next_at > early or self._next_tx - self._judged >= REMEMBER:
+                return
+            segment = self._pop_lost()
+            if segment is None:
+                if not queue:
+                    if not self._dry_at:
+                        self._dry_at = now
+                    return
+                size = min(len(queue), pace.segment)
+                offset = self.end - len(queue)
+                if pace.flight and (pace.flight + size > pace.window or offset + size > self._limit):
+                    return
+                segment = Segment(offset, bytes(memoryview(queue)[:size]))
+                del queue[:size]
+                self._segments.append(segment)
+            elif pace.flight and pace.flight + segment.size > pace.window:
+                lost.appendleft(segment)
+                return
+            self._transmit(segment, encoder, now, out)
+
+    def _pop_lost(self) -> Segment | None:
+        lost = self._lost
+        while lost:
+            segment = lost.popleft()
+            if not segment.is_acked and not segment.flies:
+                self.resent += 1
+                return segment
+        return None
+
+    def _transmit(self, segment: Segment, encoder: PacketEncoder, now: float, out: list[bytes]) -> None:
+        tx = segment.tx = self._next_tx
+        self._next_tx = tx + 1
+        self.sent += 1
+        if not self.pace.flight:
+            self._timer_at = now
+        self.pace.on_sent(segment, now)
+        self._by_tx[tx] = segment
+        if tx - REMEMBER in self._given_up:
+            del self._given_up[tx - REMEMBER]
+            self._by_tx.pop(tx - REMEMBER, None)
+        out.append(encoder.data(tx, segment.offset, segment.data))
+
+    # -- timers ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _timeout_at(self) -> float:
+        """When something must be done about there being no answer."""
+        if not self.rtt:
+            tries = max(self._probes - (PATIENT if self.is_met else 0), 0)
+            wait = OPENING * float(OPENING_BACKOFF ** min(tries, 8))
+            return self._timer_at + min(wait, OPENING_MOST)
+        wait = self.rtt + max(4 * self._deviation, LEAST_TIMEOUT) + MAX_DELAY + self._patience
+        return self._timer_at + min(wait * (1 << min(self._probes, 8)), max(MOST_TIMEOUT, wait))
+
+    def hurry(self, now: float) -> None:
+        """Send the oldest packet again at once."""
+        self._timer_at = now - OPENING_MOST
+
+    def _probe(self, encoder: PacketEncoder, now: float, out: list[bytes]) -> None:
+        self._probes += 1
+        self._timer_at = now
+        if self._probes % SILENT == 0 and self.rtt:
+            self.pace.on_silence()
+            for tx in range(self._judged, self._next_tx):
+                self._give_up(tx)
+            self._judged = self._next_tx
+        # The oldest is what the stream waits for; a second one, since the first may be lost again.
+        for segment in [self._segments[0], self._segments[-1]][: min(self._probes, len(self._segments))]:
+            if segment.flies:
+                self._give_up(segment.tx)
+            if not segment.is_acked:
+                self.resent += 1
+                self._transmit(segment, encoder, now, out)
+
+    def deadline(self, now: float) -> float:
+        """When `produce` has something to do if nothing comes before; 0: never."""
+        pace = self.pace
+        at = 0.0
+        if pace.flight:
+            at = self._timeout_at
+            if self._judge_at:
+                at = min(at, self._judge_at)
+        lost = self._lost
+        while lost and (lost[0].is_acked or lost[0].flies):
+            lost.popleft()
+        if lost:
+            size = lost[0].size
+        elif self._queue:
+            size = min(len(self._queue), pace.segment)
+            if pace.flight and self.end - len(self._queue) + size > self._limit:
+                return at
+        else:
+            return at
+        if self._next_tx - self._judged < REMEMBER and (not pace.flight or pace.flight + size <= pace.window):
+            due = max(pace.next_at, now)
+            return min(at, due) if at else due
+        return at
+
+    # -- acknowledgements --------------------------------------------------------------------------------------------
+
+    def on_ack(
+        self, low_tx: int, clock: int, delay: float, window: int, low_offset: int, bits: int, now: float
+    ) -> None:
+        """An ACK packet.  WireError if it acknowledges what was never sent."""
+        tx = unwrap(low_tx, max(self._top, 0))
+        offset = unwrap(low_offset, self.acked)
+        if tx >= self._next_tx or offset > self.end - len(self._queue):
+            raise WireError("the neighbour acknowledges what was not sent")
+        if tx < 0:
+            return
+        newest = self._by_tx.get(tx) if tx > self._top else None
+        trip = 0.0
+        if newest is not None and newest.tx != tx:
+            newest = None  # held for lost and sent again since
+        if newest is not None:
+            trip = max(now - newest.sent_at, 1e-6)
+            self._note_trip(trip, delay)
+            self._clock = unwrap(clock, self._clock) if self._clock else clock
+        is_news = self._take_map(tx, bits << 1 | 1, now)
+        if offset > self.acked:
+            self._take_offset(offset, now)
+            is_news = True
+        self._limit = max(self._limit, self.acked + max(window, MAX_MTU))
+        if not is_news:
+            return
+        self._probes = 0
+        self._timer_at = now
+        self.pace.on_ack(newest, trip, self._clock * TICK, now)
+        self._judge(now)
+
+    def _take_map(self, tx: int, bits: int, now: float) -> bool:
+        """The transmissions in `bits`, of which bit i is tx - i, have come.  Whether that is news."""
+        ahead = tx - self._top
+        old_top = self._top
+        if ahead > 0:
+            self._top = tx
+            self._seen = self._seen << ahead if ahead < REMEMBER else 0
+            if self._seen >> REMEMBER:
+                self._seen &= (1 << REMEMBER) - 1
+        else:
+            if -ahead >= REMEMBER:
+                return False
+            bits <<= -ahead
+        news = bits & ~self._seen
+        self._seen |= news
+        is_news = bool(news)
+        by_tx = self._by_tx
+        while news:
+            place = news.bit_length() - 1  # the oldest first
+            news ^= 1 << place
+            number = self._top - place
+            segment = by_tx.pop(number, None)
+            if segment is None:
+                continue
+            if number < old_top:
+                self._note_late(number, segment, now)
+            if not segment.is_acked:
+                segment.is_acked = True
+                self.pace.on_delivered(segment)
+        return is_news
+
+    def _take_offset(self, offset: int, now: float) -> None:
+        """All of the stream before `offset` has come."""
+        self.acked = offset
+        segments = self._segments
+        while segments and segments[0].end <= offset:
+            segment = segments.popleft()
+            if not segment.is_acked:
+                if segment.tx in self._given_up:
+                    self._note_late(segment.tx, segment, now)
+                segment.is_acked = True
+                self.pace.on_delivered(segment)
+                del self._by_tx[segment.tx]
+
+    def _note_trip(self, trip: float, delay: float) -> None:
+        """RFC 6298, 2; the receiver's delay is taken off as far as that can be (RFC 9002, 5.3)."""
+        self._top_rtt = trip
+        if trip - delay >= self.pace.trip:
+            trip -= delay
+        if not self.rtt:
+            self.rtt, self._deviation = trip, trip / 2
+        else:
+            self._deviation += (abs(self.rtt - trip) - self._deviation) / 4
+            self.rtt += (trip - self.rtt) / 8
+
+    # -- losses ------------------------------------------------------------------------------------------------------
+
+    def _note_late(self, tx: int, segment: Segment, now: float) -> None:
+        """A packet has been overtaken by others: wait for such."""
+        sent_at = self._given_up.pop(tx, segment.sent_at if segment.tx == tx else now)
+        if segment.tx != tx or not segment.flies:
+            self.pace.on_spurious()
+        late = now - sent_at - max(self.rtt, self._top_rtt)
+        if late > 0:
+            self._patience = max(self._patience, min(late * 1.25, max(MOST_PATIENCE, self.rtt)))
+
+    def _judge(self, now: float) -> None:
+        """Hold for lost what was sent before the newest that has come, and too long ago."""
+        trip = self.pace.trip
+        if now - self._patience_at > self.rtt:
+            self._patience_at = now
+            self._patience *= 0.97
+        patience = max(self._patience, trip / 8, QUANTUM)
+        wait = max(self.rtt, self._top_rtt) + patience
+        by_tx = self._by_tx
+        self._judge_at = 0.0
+        tx, top = self._judged, self._top
+        while tx < top:
+            segment = by_tx.get(tx)
+            if segment is not None and segment.tx == tx and segment.flies:
+                if segment.sent_at + wait > now:
+                    self._judge_at = segment.sent_at + wait
+                    break
+                self._give_up(tx)
+            elif segment is not None and segment.is_acked and tx not in self._given_up:
+                del by_tx[tx]  # another copy has come, and this one does not matter
+            tx += 1
+        self._judged = max(tx, self._judged)
+
+    def _give_up(self, tx: int) -> None:
+        """The segment that was sent as `tx` has to be sent again, if it still flies as that."""
+        segment = self._by_tx.get(tx)
+        if segment is not None and segment.flies and segment.tx == tx:
+            self._given_up[tx] = segment.sent_at
+            self.pace.on_lost(segment)
+            self._lost.append(segment)

@@ -1,0 +1,450 @@
+"""One node's state: its links, its clients, its services, and how a path is resolved.
+
+A Node owns Links and is told by them what neighbours want.  It joins streams to streams and answers what any node
+answers (PING, LIST); what needs descriptors or programs goes to its `host`: the daemon, or a test's mesh.
+
+How a path is resolved, in this order: empty, the node itself; its own address, stripped; a neighbour or a client,
+which gets the rest; `service/NAME`, or NAME with nothing after it, a service here; `any/NAME`, that service here or at
+the nearest node that offers it; a node that discovery knows, whose path is put in front; else an error that names the
+address, this node, and what it does know.
+"""
+
+from __future__ import annotations
+
+from ...errors import BusyError, RefusedError, UnknownError, WireError
+from ..limits import Limits
+from ..link.link import Link
+from ..link.policy import EVERYTHING, Policy, is_allowed
+from ..link.token_bucket import RequestLimit
+from ..wire import messages as say
+from ..wire.address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
+from ..wire.datagrams import describe_modes
+from ..wire.frames import CLIENT, DATAGRAMS, DESCRIPTOR, STREAM
+from ..wire.outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
+from ..wire.route import Message, check_circle, hop
+from .discovery import Discovery
+from .failover import Candidate, Failover
+from .link_collision import LinkCollision
+from .liveness import LivenessProbes
+from .measurement import Meters
+from .relay_queue import Lanes
+from .replies import describe_known, list_page, network_page, which_service
+from .route_table import CUT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from ..link.handshake import Me
+    from ..link.stream import Stream, StreamEnd
+    from ..wire.frames import Buffer
+    from .route_table import Route
+
+    Joined = Callable[[Stream], None]
+    Target = tuple["Link | ServiceEntry | None", tuple[str, ...]]
+    Choice = tuple["Link | ServiceEntry | None", tuple[str, ...], "Route | None"]  # and the route before it
+
+    class RouterHost(Protocol):
+        """What a node needs done for it."""
+
+        def now(self) -> float: ...  # on the clock of the links; theirs is that of their last event
+        def up(self, link: Link) -> None: ...
+        def down(self, link: Link, reason: str) -> None: ...
+        def suspended(self, link: Link, reason: str) -> None: ...
+        def resumed(self, link: Link, newcomer: Link) -> None: ...
+        def wake(self, link: Link) -> None: ...
+        def ferry(self, link: Link, stream: Stream) -> None: ...
+        def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None: ...
+        def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None: ...
+        def discard(self, descriptors: tuple[int, ...]) -> None: ...
+        def alarm(self, when: float) -> None: ...
+        def note(self, text: str) -> None: ...
+        def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None: ...
+
+
+NAMED = 8  # names that an error message lists
+MAX_SERVICES = 4096  # offered at once by one node
+OPENS_AT_ONCE = 16384.0  # tunnels, after a silence: as many as a link may have
+RELAYS_AT_ONCE, REQUESTS_AT_ONCE = 1000.0, 2000.0
+
+
+class ServiceEntry:
+    """A service of this node.  `owner` is whatever the host wants to find it by."""
+
+    __slots__ = ("allow", "begun", "detail", "mode", "name", "owner", "private", "runs")
+
+    def __init__(
+        self, name: str, owner: Any, *, runs: bool = True, allow: tuple[str, ...] = (), detail: str = "",
+        private: bool = False, mode: int = STREAM, begun: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.name = name  # "" for the node's own command
+        self.owner = owner
+        self.runs = runs  # a program is run for each tunnel; else the server gives a descriptor of its own
+        self.allow = allow
+        self.detail = detail
+        self.private = private  # no other node is told of it
+        self.mode = mode  # of the tunnels that it takes: STREAM or DATAGRAMS
+        self.begun = begun  # when it was offered
+
+
+class Router:
+    """The node `me.address`.  It is the `Owner` of its links."""
+
+    def __init__(self, me: Me, host: RouterHost, limits: Limits | None = None) -> None:
+        self.me = me
+        self.limits = limits or Limits()
+        self.host = host
+        self.links: dict[str, Link] = {}  # neighbours by address
+        self.clients: dict[str, Link] = {}  # by virtual address: child/1
+        self.services: dict[str, ServiceEntry] = {}
+        self.discovery = Discovery(me, host)
+        self.settled = 0.0  # from when on, by the host's clock, a name that is not known is not just about to be
+        self.meters = Meters(me.address)
+        self.bench = ServiceEntry(BENCH, self.meters)  # the only service that is nobody's, and in no listing
+        self._collision = LinkCollision(me, self.links)
+        self._last_client = 0
+        self.doubt: Callable[[Failover], object] = lambda attempt: None  # see `net.daemon.blackhole`
+        self.probes = LivenessProbes(self.links)
+        self._lanes = Lanes()
+
+    @property
+    def address(self) -> str:
+        return self.me.address
+
+    # -- links (the Owner interface) -------------------------------------------------------------------------------
+
+    def link_hello(self, link: Link) -> None:
+        if link.peer["role"] == CLIENT:
+            if not link.is_local:
+                raise WireError("a client where a node was expected")
+            self._last_client += 1
+            link.address = f"{CHILD}{self._last_client}"
+            link.accept()
+            return
+        if link.is_local:
+            raise WireError("a node on the control socket: use r2 connect")
+        if link.address not in self.links and not self.limits.has_room("links", len(self.links)):
+            raise WireError(f"{self.address}: {len(self.links)} links are up already")
+        self._collision.hello(link)
+
+    def link_suspended(self, link: Link, reason: str) -> None:
+        self.host.suspended(link, reason)
+        self.discovery.suspended(link, link.now)
+        self._lanes.wake(link)
+        self._collision.suspended(link)
+
+    def link_resumed(self, link: Link, newcomer: Link) -> None:
+        self._collision.resumed(link, newcomer)
+        self.host.resumed(link, newcomer)
+        link.policy = newcomer.policy
+        self.discovery.resumed(link, link.now)
+
+    def link_alive(self, link: Link) -> None:
+        self._collision.alive(link)
+
+    def link_up(self, link: Link) -> None:
+        if link.is_local:
+            self.clients[link.address] = link
+        elif not self._collision.up(link):
+            return
+        else:
+            link.opens = RequestLimit(self.limits, "opens", OPENS_AT_ONCE, link.now)
+            link.relays = RequestLimit(self.limits, "relays", RELAYS_AT_ONCE, link.now)
+            link.requests = RequestLimit(self.limits, "requests", REQUESTS_AT_ONCE, link.now)
+        self.host.up(link)
+
+    def link_down(self, link: Link, reason: str) -> None:
+        if link.is_local:
+            self.clients.pop(link.address, None)
+            self.host.down(link, reason)
+            return
+        self._collision.down(link)
+        self.discovery.remove(link, self.host.now())
+        self._lanes.remove(link)
+        self.host.down(link, reason)
+        self._collision.promote(link.address)
+
+    def link_measured(self, link: Link) -> None:
+        if self.links.get(link.address) is link:
+            self.discovery.measured(link, link.now)
+
+    def link_reach(self, link: Link, payload: Buffer) -> None:
+        if self.links.get(link.address) is link:
+            self.discovery.heard(link, payload, link.now)
+
+    def link_wake(self, link: Link) -> None:
+        self.host.wake(link)
+
+    def tick(self, now: float) -> None:
+        """What the host was to call by `alarm`."""
+        self.discovery.tick(now)
+
+    # -- resolving -------------------------------------------------------------------------------------------------
+
+    def resolve(self, path: tuple[str, ...], origin: tuple[str, ...] = ()) -> Target:
+        """What `path` leads to, and what it is to see: a Link the rest, with its own address still at the head,
+        for `hop` to strip; a Service, and None, which is this node itself, nothing.  RefusedError if there is none."""
+        return self._targets(path, origin)[0][:2]
+
+    def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
+        """The same, with all that may be tried where discovery knows more than one way; what came by `origin` is not
+        sent back there, nor over a link that carries nothing from there."""
+        choices = self._choices(path, origin)
+        came = self.links.get(origin[0]) if origin else None
+        if came is None or not isinstance(choices[0][0], Link) or choices[0][0].is_local:
+            return choices
+        carries = self._rules(came).transit
+        carried = [it for it in choices if carries and isinstance(it[0], Link) and self._rules(it[0]).transit]
+        if carried:
+            return carried
+        raise RefusedError(f"{self.address}: carries nothing from {came.address} to {choices[0][1][0]}")
+
+    def _choices(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
+        while path and path[0] == self.address:
+            path = path[1:]
+        if not path:
+            return [(None, (), None)]
+        head, rest = path[0], path[1:]
+        link = self.links.get(head) or self.clients.get(head)
+        if link is not None:
+            around = [it for it in self.discovery.routes_to(head) if it.cost < CUT] if link.is_suspended else []
+            return [*self._over(around, rest, origin), (link, path, None)]
+        is_any, is_here = head.startswith(ANY), head.startswith(SERVICE)
+        name = head.partition("/")[2] if is_any or is_here else head
+        service = self.bench if name == BENCH else self.services.get(name)
+        if service is not None and not rest:
+            return [(service, (), None)]
+        if rest and (service is not None or is_any):
+            raise RefusedError(f"{self.address}: {head} is a service, and nothing lies behind it: {format_path(path)}")
+        if is_any:
+            ways = self._over(self.discovery.routes_to_any(name), (SERVICE + name,), origin)
+        else:
+            ways = self._over(self.discovery.routes_to(head), rest, origin)
+        if not ways:
+            tells = self._tells(self.links.get(origin[0]) if origin else None)
+            raise UnknownError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, tells)})")
+        return ways
+
+    def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
+        """The ways that `routes` are, with `rest` behind them."""
+        return [
+            (self.links[route.path[0]], route.path + rest, route)
+            for route in routes
+            if route.path[0] in self.links and not set(route.path).intersection(origin)
+        ]
+
+    def _rules(self, link: Link | None) -> Policy:
+        """For what comes or goes by `link`; programs here (None: one of them) may do everything."""
+        if link is None or link.is_local:
+            return EVERYTHING
+        return (link.policy or EVERYTHING).within(self.discovery.policy)
+
+    def _tells(self, link: Link | None) -> bool:
+        """Whether who asks by `link` (None: a program here) is told of other nodes, now."""
+        return link is None or link.is_local or (self._rules(link).tells and self.discovery.may_ask(link))
+
+    # -- tunnels ---------------------------------------------------------------------------------------------------
+
+    def open(self, n0: str, wish: Message, far: StreamEnd, joined: Joined, mode: int = STREAM) -> Stream:
+        """Route what n0 wishes for one step on: a stream to the neighbour at the head of `wish.path`, joined to `far`.
+
+        If it fails before the tunnel stands and there is another way, another stream takes its place: `joined` is
+        called with it.  RefusedError if there is no neighbour that way, or if all of their links are full.
+        """
+        ways = [
+            self._way(n0, link, Message(path, wish.origin, b""), route, mode)
+            for link, path, route in self._targets(wish.path, wish.came_from(n0).origin)
+            if isinstance(link, Link) and not link.is_local
+        ]
+        if not ways:
+            raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
+        if len(ways) == 1:
+            return ways[0].begin(far)
+        return Failover(ways, far, joined, self._doubt).start()
+
+    def _doubt(self, route: Route) -> None:
+        link = self.links.get(route.path[0])
+        if link is not None:
+            self.discovery.doubt(route, self.host.now())
+
+    def _way(self, n0: str, link: Any, wish: Message, route: Route | None, mode: int) -> Candidate:
+        def begin(far: StreamEnd) -> Stream:
+            onward = hop(n0, wish)[1]
+            link.now = self.host.now()
+            stream: Stream | None = link.open({"path": onward.path, "origin": onward.origin, "mode": mode})
+            if stream is None:
+                raise BusyError(f"{self.address}: the link to {link.address} carries as many tunnels as it can")
+            stream.far = far
+            return stream
+
+        return Candidate(begin, route)
+
+    def itself(self) -> ServiceEntry:
+        """What a tunnel to the node itself reaches; RefusedError if there is nothing."""
+        if "" not in self.services:
+            raise RefusedError(f"{self.address}: {which_service(self)}")
+        return self.services[""]
+
+    def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
+        wish = Message(fields["path"], fields["origin"], b"")
+        origin = wish.came_from(link.address).origin
+        if link.is_local and fields["mode"] == DESCRIPTOR:
+            self.host.ferry(link, stream)
+            return
+        stream.name(origin, wish.path or (self.address,))
+        try:
+            check_circle(self.address, wish.path, origin)
+        except RefusedError as error:
+            stream.close(Outcome(REFUSED, str(error)))
+            return
+        try:
+            if link.is_local:
+                raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
+            if len(wish.path) + len(origin) > MAX_HOPS:
+                raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            if link.opens is not None and not link.opens.take(origin, link.now):
+                raise BusyError(f"{self.address}: too many tunnels opened a second; retry later")
+            if fields["mode"] not in (STREAM, DATAGRAMS):
+                raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
+            target, _ = self.resolve(wish.path, origin)
+            if isinstance(target, Link):
+                if not target.is_local and not target.streams.may_relay(link.streams):
+                    raise BusyError(f"{self.address}: {link.address} has too many tunnels through this node")
+                if link.relays is not None and not link.relays.take(origin, link.now):
+                    raise BusyError(f"{self.address}: too many tunnels through this node a second; retry later")
+                stream.is_relayed = True
+                link.streams.relayed += 1
+                self._lanes.add(link, target, stream, lambda: self._relay(link, stream, wish, fields["mode"]))
+                return
+            service = target or self.itself()
+        except RefusedError as error:
+            stream.close(_refused(error))
+            return
+        if not is_allowed(service.allow, origin):
+            stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} is not for {format_path(origin)}"))
+        elif fields["mode"] != service.mode:
+            stream.close(Outcome(REFUSED, f"{self.address}: {SERVICE}{service.name} {describe_modes(service.mode)}"))
+        elif service is self.bench:
+            self.meters.open(stream)
+        else:
+            self.host.offer(service, stream, origin)
+
+    def _relay(self, link: Link, stream: Stream, wish: Message, mode: int) -> Stream | None:
+        """Pass a tunnel on that came by `link`; None if that is refused."""
+        try:
+            on = self.open(link.address, wish, stream, lambda other: _join(stream, other), mode)
+        except RefusedError as error:
+            stream.close(_refused(error))
+            return None
+        stream.far = on
+        stream.catch_up()
+        if isinstance(on.far, Failover):
+            self.doubt(on.far)
+        return on
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
+        if descriptors and not link.is_local:
+            self.host.discard(descriptors)
+            descriptors = ()
+        came = message.came_from(link.address)
+        try:
+            if len(came.origin) + len(came.path) > MAX_HOPS:
+                raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
+            if link.requests is not None and not link.is_local and not link.requests.take(came.origin, link.now):
+                raise BusyError(f"{self.address}: too many requests a second; retry later")
+            check_circle(self.address, message.path, came.origin, spare=1)
+            target, path = self.resolve(message.path, came.origin)
+            if isinstance(target, ServiceEntry):
+                raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
+            if isinstance(target, Link):
+                if target.is_local and not say.is_answer(message.body):
+                    raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
+                if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
+                    why = f"the link to {target.address} was cut and waits for a transport"
+                    raise RefusedError(f"{self.address}: {why}: {target.reason}")
+                _, onward = hop(link.address, Message(path, message.origin, message.body))
+                self.host.discard(descriptors)
+                if not target.message(onward):
+                    raise RefusedError(f"{self.address}: too much waits for {target.address} already")
+                return
+        except RefusedError as error:
+            self.host.discard(descriptors)
+            self._bounce(link, came, str(error), self.again(error, link.now) if link.is_local else 0)
+            return
+        self._deliver(link, came, descriptors)
+
+    def _deliver(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
+        """A message for this node itself."""
+        try:
+            body = say.decode_body(message.body)
+        except WireError as error:
+            self.host.discard(descriptors)
+            self._bounce(link, message, f"{self.address}: {error}")
+            return
+        if body.kind == say.PING:
+            self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
+        elif body.kind == say.LIST:
+            self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
+        elif body.kind == say.NETWORK and self._rules(link).tells:
+            if self._tells(link):
+                self._answer(link, message, network_page(self, body, link.is_local, link.now))
+            else:
+                self._bounce(link, message, f"{self.address}: is asked too much at once; try again in a while")
+        elif link.is_local and len(message.origin) == 1:
+            self.host.request(link, body, descriptors)
+            return
+        elif body.is_request:
+            self._bounce(link, message, f"{self.address}: does not do that for others")
+        elif body.kind in (say.PONG, say.ERROR):
+            self.probes.heard(body, message.origin)
+        self.host.discard(descriptors)
+
+    def _answer(self, link: Link, message: Message, answer: bytes) -> None:
+        """Send `answer` back the way that `message` came.  A neighbour that does not read gets none."""
+        link.message(Message(message.origin[1:], (), answer))
+
+    def again(self, error: Exception, now: float) -> int:
+        """For how many milliseconds a client may ask again because of `error`: links are just being made."""
+        return int(max(0.0, self.settled - now) * 1000) if isinstance(error, UnknownError) else 0
+
+    def _bounce(self, link: Link, message: Message, text: str, again: int = 0) -> None:
+        """Tell the sender that its request failed.  Answers are never answered."""
+        if say.is_request(message.body):
+            id_ = say.decode_body(message.body).id
+            self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900], again=again))
+
+    # -- services --------------------------------------------------------------------------------------------------
+
+    def add_service(self, service: ServiceEntry) -> None:
+        """RefusedError if the name is taken."""
+        if service.name == BENCH:
+            raise RefusedError(f"{self.address}: {SERVICE}{BENCH} is the node's own: choose another name")
+        if service.name in self.services:
+            raise RefusedError(f"{self.address}: {SERVICE}{service.name} is already offered")
+        if len(self.services) >= MAX_SERVICES:
+            raise BusyError(f"{self.address}: offers {MAX_SERVICES} services already")
+        self.services[service.name] = service
+        self._offer_services()
+
+    def remove_services(self, owner: Any) -> list[str]:
+        """Withdraw all services of `owner`; return their names."""
+        names = [name for name, service in self.services.items() if service.owner is owner]
+        for name in names:
+            del self.services[name]
+        self._offer_services()
+        return names
+
+    def _offer_services(self) -> None:
+        self.discovery.offers(tuple(sorted(it.name for it in self.services.values() if it.name and not it.private)))
+
+
+def _refused(error: RefusedError) -> Outcome:
+    return Outcome(BUSY if isinstance(error, BusyError) else UNKNOWN, str(error))
+
+
+def _join(stream: Stream, other: Stream) -> None:
+    """A tunnel that came by `stream` goes on by `other`."""
+    stream.far = other

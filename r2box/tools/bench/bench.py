@@ -1,0 +1,276 @@
+"""r2 bench: how much goes through to a node, and how long it takes.
+
+The far end is the service `r2.bench` that every node has (`measurement`).  Each step of a run has a time of its own, as
+a round trip beside a bulk says something else than one alone, and a bulk beside which nothing runs goes in larger
+pieces:
+
+    idle         round trips, nothing beside them
+    up, down     a bulk, nothing beside it
+    and again    a shorter bulk, and round trips beside it
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from ...cli.command import Command, Option
+from ...errors import OK, SIGNALLED, RefusedError, UsageError
+from ...net.client.client import ask
+from ...proto.wire import messages as say
+from ...proto.wire.address import BENCH, format_path, join_targets
+from ...proto.wire.outcome import UNKNOWN
+from .gauge import BenchTunnel, Bulk, Down, Echo, Up
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ...cli.command import Args
+    from ...net.client.client import Client
+    from ...net.io.loop import Timer
+
+IDLE, BESIDE = 1.0, 2.0  # seconds of round trips alone and beside a bulk; less if less is measured at all
+EVERY = 0.01  # seconds between round trips beside a bulk: they should not be a load of their own
+REDRAW = 0.2  # seconds
+PARTING = 1.5  # seconds for the far end's count after ^C
+PATIENCE = 5.0  # seconds for an answer to whether the node is there at all
+MIB = 1 << 20
+
+_TIMES = "an object or null, round trips of 64 bytes"
+_BULK = "an object or null, a stream"
+COMMAND = Command(
+    "r2 bench",
+    "measure throughput and latency to a node",
+    options=[
+        Option(("--time",), "send for S seconds each way", "S", kind="float", default=5.0),
+        Option(("--size",), "end each way after so many BYTES, if that is sooner", "BYTES", kind="int"),
+        Option(("--json",), "as one JSON object", kind="flag"),
+    ],
+    description=(
+        "Measures the way to the node TARGET, through as many nodes as it takes: round trips of 64 bytes alone, the "
+        "throughput from here (up) and to here (down), and for 2 seconds more each way, round trips beside such a "
+        "bulk.  The far end is built into every node; what went up is what that end has counted.  On a terminal a line "
+        "on stderr shows how it goes.  ^C ends it with what was measured so far.\n\n"
+        "A node that is not to be measured is configured with bench = false: see r2.toml(5)."
+    ),
+    examples=[("r2 -t carl/bob bench", "how fast the way to bob by way of carl is")],
+    statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("130", "ended by ^C")],
+    seealso=["r2(1)"],
+    json=[
+        ("target", "text", "The way to the node."),
+        ("idle", _TIMES, "with nothing beside them: how many (count), and min, median and p99 in seconds."),
+        ("up", _BULK, "from here to the node: bytes, seconds and rate, in bytes a second."),
+        ("up_beside", _TIMES, "beside a stream from here, as idle."),
+        ("down", _BULK, "from the node to here, as up."),
+        ("down_beside", _TIMES, "beside a stream to here, as idle."),
+        ("interrupted", "true or false", "Whether a signal or a failure has ended it before its time.  What was not "
+            "measured is null."),
+    ],
+)  # fmt: skip
+
+
+def main(args: Args) -> int:
+    if args.time <= 0:
+        raise UsageError("--time: a time in seconds")
+    if args.size is not None and args.size < 1:
+        raise UsageError("--size: at least one byte")
+    path = join_targets(args.target)
+    if not path:
+        raise UsageError("bench measures the way to another node: give one with -t")
+    run = BenchRun(args, path)
+    try:
+        ask(args.socket, run.start, args.wait)
+    finally:
+        run.report()
+    return run.status
+
+
+# name of the result, what runs as a bulk, whether round trips are measured
+STEPS: tuple[tuple[str, type[Bulk] | None, bool], ...] = (
+    ("idle", None, True),
+    ("up", Up, False),
+    ("up_beside", Up, True),
+    ("down", Down, False),
+    ("down_beside", Down, True),
+)
+
+
+class BenchRun:
+    """All steps, one after the other, and what came of them."""
+
+    client: Client
+    _done: Callable[[], None]
+
+    def __init__(self, args: Args, path: tuple[str, ...]) -> None:
+        self.path = path
+        self.name = format_path(path)
+        self.status = OK
+        self._args = args
+        self._steps = list(STEPS)
+        self._step = STEPS[0]
+        self._echo: Echo | None = None
+        self._bulk: Bulk | None = None
+        self._runs = False  # a step does
+        self._timer: Timer | None = None  # its time
+        self._is_late = False  # that is up, but there is no round trip yet
+        self._times: dict[str, list[float]] = {}
+        self._bulks: dict[str, tuple[int, float]] = {}  # bytes and seconds
+        self._is_complete = False
+        self._shows = not args.quiet and sys.stderr.isatty()
+        self._width = 0  # of the line on the terminal
+
+    # -- the steps -------------------------------------------------------------------------------------------------
+
+    def start(self, client: Client, done: Callable[[], None]) -> None:
+        self.client, self._done = client, done
+        client.loop.on_kill((signal.SIGINT, signal.SIGTERM), self._interrupted)
+        if self._shows:
+            self._redraw()
+        self._next()
+
+    def _next(self) -> None:
+        """The next step, if there is one: first its round trips' tunnel, then its bulk's, then its time begins."""
+        if self.status or not self._steps:
+            self._is_complete = not self.status
+            self._done()
+            return
+        self._step = self._steps.pop(0)
+        _, bulk, probes = self._step
+        if not probes:
+            self._open_bulk()
+            return
+        every = EVERY if bulk else 0.0
+        self._echo = Echo(self.client, self.path, self._refused, self._open_bulk, self._over, self._returned, every)
+
+    def _open_bulk(self) -> None:
+        kind = self._step[1]
+        if kind is not None:
+            self._bulk = kind(self.client, self.path, self._refused, self._begin, self._over, self._args.size or 0)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        name, bulk, probes = self._step
+        seconds = min(self._args.time, BESIDE if bulk else IDLE) if probes else self._args.time
+        self._timer = self.client.loop.later(seconds, self._time_up)
+        self._runs = True
+        if self._echo is not None:
+            self._times[name] = self._echo.times
+            self._echo.send()
+
+    def _time_up(self) -> None:
+        """End the step; but not before there is one round trip."""
+        self._is_late = self._echo is not None and not self._echo.times
+        if not self._is_late:
+            self._stop()
+
+    def _returned(self) -> None:
+        if self._is_late:
+            self._stop()
+
+    def _stop(self) -> None:
+        """End the present step, and wait for what the far end says to that."""
+        self._runs = self._is_late = False
+        if self._timer is not None:
+            self._timer.cancel()
+        for tunnel in (self._echo, self._bulk):
+            if tunnel is not None:
+                tunnel.stop()
+
+    def _over(self, tunnel: BenchTunnel) -> None:
+        if tunnel is self._echo:
+            self._echo = None
+        else:
+            assert isinstance(tunnel, Bulk)
+            assert tunnel.seconds is not None
+            self._bulk = None
+            if not self._step[2]:
+                self._bulks[self._step[0]] = tunnel.moved, tunnel.seconds
+        if self._runs:  # a bulk of a certain size
+            self._stop()
+        if self._echo is None and self._bulk is None:
+            self._next()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _interrupted(self, number: int) -> None:
+        """End with what there is.  Asked twice, or while a tunnel is not open yet, at once."""
+        opens = not self._runs and not any(tunnel and tunnel.is_stopped for tunnel in (self._echo, self._bulk))
+        self.client.loop.later(0.0 if self.status or opens else PARTING, self._done)
+        self.status = SIGNALLED + number
+        if self._runs:
+            self._stop()
+
+    def _refused(self, body: say.Body) -> None:
+        """A tunnel could not be opened.  A node that is there and does not know r2.bench is of an older version."""
+        error = RefusedError(body["text"] if body.kind == say.ERROR else f"{self.name}: an answer that is none")
+        if body.kind != say.ERROR or body["code"] != UNKNOWN:
+            raise error
+
+        def heard(answer: say.Body, _: tuple[int, ...]) -> None:
+            if answer.kind == say.PONG:
+                raise RefusedError(f"{self.name}: has no {BENCH}: its r2box is older than this one")
+            raise error
+
+        def missed() -> None:
+            raise error
+
+        self.client.request(say.PING, heard, self.path)
+        self.client.loop.later(PATIENCE, missed)
+
+    # -- what is shown ---------------------------------------------------------------------------------------------
+
+    def _redraw(self) -> None:
+        name, _, probes = self._step
+        text = name.replace("_", ", ")
+        if self._bulk is not None and self._bulk.channel is not None:
+            text += f"  {self._bulk.elapsed:.1f} s  {_rate(self._bulk.moved / (self._bulk.elapsed or 1))} MiB/s"
+        if probes and self._times.get(name):
+            text += f"  {self._times[name][-1] * 1000:.3f} ms"
+        self._draw(text)
+        self.client.loop.later(REDRAW, self._redraw)
+
+    def _draw(self, text: str) -> None:
+        """`text` in place of the line that is there."""
+        sys.stderr.write(f"\r{text:<{self._width}}")
+        sys.stderr.flush()
+        self._width = len(text)
+
+    def report(self) -> None:
+        """What was measured, on stdout."""
+        if self._width:
+            self._draw("")
+            self._draw("")
+        found = {name: _summary(times) for name, times in self._times.items() if times}
+        for name, (moved, seconds) in self._bulks.items():
+            found[name] = {"bytes": moved, "seconds": seconds, "rate": moved / (seconds or 1e-9)}
+        if not found and not self.status:
+            return
+        if self._args.json:
+            import json
+
+            names = [step[0] for step in STEPS]
+            print(json.dumps({"target": self.name, **{name: found.get(name) for name in names},
+                              "interrupted": not self._is_complete}))  # fmt: skip
+            return
+        print(f"{'':<8}{'MiB/s':>9}  round trip min/median/p99 in ms")
+        for name in ("idle", "up", "down"):
+            rate = _rate(found[name]["rate"]) if name in self._bulks else ""
+            times = found.get(name if name == "idle" else f"{name}_beside", {})
+            trip = "/".join(f"{times[key] * 1000:.3f}" for key in ("min", "median", "p99")) if times else ""
+            if rate or trip:
+                print(f"{name:<8}{rate:>9}  {trip}".rstrip())
+
+
+def _rate(rate: float) -> str:
+    """Bytes a second as MiB/s, with three digits that say something."""
+    return f"{rate / MIB:.0f}" if rate >= 100 * MIB else f"{rate / MIB:.3g}"
+
+
+def _summary(times: list[float]) -> dict[str, Any]:
+    """Of round trips, in seconds."""
+    row = sorted(times)
+    last = len(row) - 1
+    return {"count": len(row), "min": row[0], "median": row[last // 2], "p99": row[-(-last * 99 // 100)]}

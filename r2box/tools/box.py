@@ -1,0 +1,149 @@
+"""What r2box does under its own name: list, install and describe the tools."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..cli import completion
+from ..cli.command import Argument, Command, Option, parse
+from ..cli.completion import SCRIPTS
+from ..cli.help import render_help
+from ..cli.registry import TOOLS, WORDS
+from ..errors import OK, USAGE, R2Error, UsageError, suggestion
+from ..version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+MAN_DATE = "2026-11-25"  # of the last change to a manual page
+
+BOX = Command(
+    "r2box",
+    "programs joined to programs, on one machine and across many",
+    arguments=[
+        Argument("TOOL", f"one of {' '.join(TOOLS)}, or a command of r2, such as ls or connect", required=False),
+        Argument("ARGUMENT", "what is for the tool; TOOL --help tells more", required=False, rest=True),
+    ],
+    options=[
+        Option(("--list",), "print the names of all tools", kind="flag"),
+        Option(("--install",), "copy r2box into DIR and put a symlink for every tool beside it", "DIR"),
+        Option(("--force",), "with --install: replace a file of the same name that is not r2box's", kind="flag"),
+        Option(("--man",), "print a manual page as mdoc(7): of a tool or command, or r2.toml, r2-examples, r2-host, "
+               "r2-protocol", "PAGE"),
+        Option(("--completion",), "print a completion script for bash, zsh or fish", "SHELL", choices=[*SCRIPTS]),
+    ],
+    description=(
+        "r2box joins programs on one machine and programs on machines far away.  A node is run by r2d(8), or from a "
+        "file by r2dm(8); r2-connect(1) links two nodes over anything that carries bytes; r2-serve(1) offers a program "
+        "as a service; r2-tunnel(1) joins a program to a service, through as many nodes as it takes.\n\n"
+        "All of them are one file.  It acts as the tool by whose name it is called (a symlink), or as TOOL, its first "
+        "argument.  It needs Python 3.9 or newer and nothing else.\n\n"
+        "A file that has a tool's name and is not r2box's, such as the r2 of radare2, is left alone by --install and "
+        "reported; the status is 0 all the same, as all the others are in their places."
+    ),
+    examples=[
+        ("r2box --install ~/.local/bin", "have every tool on PATH"),
+        ("r2box r2d alice", "run a tool without a symlink"),
+        ("r2box ls", "the same as r2 ls, without a symlink"),
+        ("r2box --man r2d | man -l -", "read a page where none is installed"),
+        ("r2box --man 7 r2-protocol | man -l -", "the same, with the section"),
+        ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
+    ],
+    statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("the tool's", "if one was run")],
+    seealso=["r2(1)", "r2-connect(1)", "r2-tunnel(1)", "r2-serve(1)", "r2-ssh(1)", "r2-forward(1)", "r2-lossy(1)",
+             "iosh(1)", "r2d(8)", "r2dm(8)", "r2.toml(5)", "r2-examples(7)", "r2-protocol(7)", "r2-host(7)"],
+    common=False,
+)
+
+
+def main(words: list[str]) -> int:
+    """Act on the command line `words` of r2box itself."""
+    if words[:1] == ["--complete"]:  # for the completion scripts alone
+        return completion.main(BOX, words[1:])
+    args = parse(BOX, words)
+    page = f"{args.man} {args.tool}" if "man" in args and args.tool is not None else args.man
+    if args.tool is not None and page == args.man:
+        known = [*TOOLS, *(word for word in WORDS if f"r2-{word}" not in TOOLS)]
+        raise UsageError(f"{args.tool}: no such tool{suggestion(args.tool, known)}; there are {', '.join(known)}")
+    given = [name for name in _ACTIONS if name in args]
+    if args.help or not given:
+        print(render_help(BOX), end="", file=sys.stdout if args.help else sys.stderr)
+        return OK if args.help else USAGE
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} cannot be had at once")
+    return _ACTIONS[given[0]](page if given[0] == "man" else getattr(args, given[0]), args.force)
+
+
+def _version(_: bool, force: bool) -> int:
+    print(f"r2box {__version__}")
+    return OK
+
+
+def _list(_: bool, force: bool) -> int:
+    print("\n".join(TOOLS))
+    return OK
+
+
+def _install(folder: str, force: bool) -> int:
+    """Copy this file to `folder` and link every tool's name to it; names that are not ours are left alone."""
+    from ..net.io.words import own_command
+
+    source = own_command()[-1]
+    if not os.path.isfile(source):
+        raise R2Error("--install: this r2box is not one file; build it first (make)")
+    os.makedirs(folder, exist_ok=True)
+    target = os.path.join(folder, "r2box")
+    if not (os.path.exists(target) and os.path.samefile(source, target)):
+        _copy(source, target)
+    print(target)
+    for name in TOOLS:
+        path = os.path.join(folder, name)
+        if os.path.lexists(path) and not force and os.path.realpath(path) != os.path.realpath(target):
+            way = f"--force replaces it; r2box {name} works without"
+            print(f"r2box: {path}: left alone: it is not r2box's ({way})", file=sys.stderr)
+            continue
+        if os.path.lexists(path):
+            os.unlink(path)
+        os.symlink("r2box", path)
+        print(f"{path} -> r2box")
+    return OK
+
+
+def _copy(source: str, target: str) -> None:
+    """Replace `target` at once; what does not become whole, as on a full disk, does not stay.  R2Error."""
+    import contextlib
+    import shutil
+
+    new = target + ".new"
+    try:
+        shutil.copyfile(source, new)
+        os.chmod(new, 0o755)
+        os.replace(new, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise R2Error(f"{target}: {error.strerror}") from None  # shutil names the source
+
+
+def _man(name: str, force: bool) -> int:
+    from ..cli.pages import render
+
+    print(render(name, BOX, MAN_DATE), end="")
+    return OK
+
+
+def _completion(shell: str, force: bool) -> int:
+    print(completion.script(shell), end="")
+    return OK
+
+
+_ACTIONS: dict[str, Callable[[Any, bool], int]] = {
+    "version": _version,
+    "list": _list,
+    "install": _install,
+    "man": _man,
+    "completion": _completion,
+}

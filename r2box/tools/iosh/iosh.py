@@ -1,0 +1,417 @@
+"""iosh: a shell far away, at the terminal one sits at."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+
+from ...cli.command import QUIET, SOCKET, VERBOSE, Argument, Command, Option
+from ...errors import OWN_FAILURE, SIGNALLED, AddressError, UsageError, WireError
+from ...net.client.reach import tunnel_words
+from ...net.io import process
+from ...net.io.channel import Channel, socketpair
+from ...net.io.log import Log
+from ...net.io.loop import Loop
+from ...net.io.signals import FATAL
+from ...net.io.words import TOOLS, quote
+from ...net.transport.hints import find_executable
+from ...proto.wire.address import ANY, SERVICE, parse_path
+from . import terminal as say
+from .frames import LAST_WORDS, Frames, StreamSink, StreamSource
+from .heartbeat import Heartbeat
+from .statusline import StatusLine
+from .usertty import Escapes, Terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...cli.command import Args
+
+COMMAND = Command(
+    "iosh",
+    "a shell far away, through anything that leads to an ioshd",
+    arguments=[
+        Argument("DESTINATION", "a node, or a command line whose stdin and stdout lead to an ioshd"),
+        Argument("PROGRAM", "what to run there, and its words; one word is a line for the shell there", rest=True,
+                 required=False),
+    ],
+    options=[
+        Option(("-t", "--tty"), "on a terminal there, even if there is none here", kind="flag"),
+        Option(("-T", "--no-tty"), "on no terminal there: with stdin, stdout and stderr apart", kind="flag"),
+        SOCKET,
+        VERBOSE,
+        QUIET,
+    ],
+    description=(
+        "Runs PROGRAM at DESTINATION, as the user who serves ioshd there; without PROGRAM, that user's login shell.  "
+        "DESTINATION is a node when it is one word that is a path, such as bob or carl/bob, and not a program on "
+        "PATH; then its service ioshd is meant, unless the path names another, as in bob/service/guest.  Anything "
+        "else is a command line.  r2://NODE is always a node, exec:COMMAND always a command.\n\n"
+        "If stdin and stdout are a terminal, PROGRAM gets one too, of the same size and kind: TERM, "
+        "COLORTERM, LANG, LANGUAGE and LC_* are passed on.  If they are not, it gets three pipes, and the end of stdin "
+        "is passed on.  PROGRAM and these variables may have 16 KiB together, in 256 words and 32 variables; variables "
+        "that do not fit are left out with a warning, and what is longer than that can be sent as stdin, to sh -s.\n\n"
+        "The terminal here is raw meanwhile, so that every key goes there, and is restored however iosh ends.  Behind "
+        "a new line, these keys are for iosh itself: ~. leaves at once, ~^Z suspends iosh, ~~ sends one ~, ~? lists "
+        "them.\n\n"
+        "A tunnel that survives the cut of a link carries the shell over it; what is typed meanwhile arrives later.  "
+        "When nothing has come from the other end for 3 seconds, not even the answer to a sign of life, the top row "
+        "of the terminal says since when; when it answers again the row says so, is taken away, and the program is "
+        "asked to draw its screen anew (by a change of size, SIGWINCH).  ~. leaves meanwhile too.\n\n"
+        "At most 64 KiB of output are on their way, so that ^C stops what has too much to say."
+    ),
+    examples=[
+        ("iosh bob", "a login shell on the node bob, which runs: r2 serve ioshd"),
+        ("iosh bob zsh -l", "another shell"),
+        ("iosh bob tar c . | tar x", "a program without a terminal"),
+        ('iosh "r2 -t bob -t ioshd tunnel -" zsh -l', "the same with a tunnel spelled out"),
+        ('iosh "ssh bob ioshd" vi notes', "through something else"),
+    ],
+    statuses=[
+        ("PROGRAM's", "when it has ended by itself; 128+N by a signal; 126, 127: it could not be started"),
+        ("255", "iosh or its tunnel failed, or was left by ~."),
+        ("128+N", "iosh was ended by a signal"),
+        ("2", "wrong usage"),
+    ],
+    seealso=["ioshd(8)", "r2(1)", "r2-tunnel(1)", "r2-ssh(1)"],
+    common=False,
+)
+
+_LOCALE = (b"LC_ALL", b"LC_CTYPE", b"LC_MESSAGES", b"LC_COLLATE", b"LC_TIME", b"LC_NUMERIC", b"LC_MONETARY")
+EXIT_TIME = 1.0  # seconds for COMMAND to end when the shell has, or when it was hung up
+SUSPEND = 0x1A  # ^Z
+HELP = b"""
+~.   leave at once
+~^Z  suspend iosh
+~~   send one ~
+~?   this help
+(each behind a new line)
+"""
+
+
+NODE, RUN = "r2://", "exec:"  # in front of a DESTINATION: what it is, whatever it looks like
+REDRAW = 0.1  # seconds between the two changes of size that make a program draw its screen anew
+
+
+def main(args: Args) -> int:
+    if args.tty and args.no_tty:
+        raise UsageError("-t and -T: only one of them")
+    if args.program[:1] == ["--"]:  # as with ssh and mosh
+        del args.program[0]
+    is_terminal = os.isatty(0) and os.isatty(1)
+    return ShellSession(args, args.tty or (is_terminal and not args.no_tty)).run()
+
+
+def find_command(destination: str, socket: str | None) -> tuple[str, str]:
+    """The command line that leads to `destination`, and what that is called in messages.
+
+    `socket` is -s, for a node only.  UsageError or AddressError if there is no such destination.
+    """
+    is_node = destination.startswith(NODE)
+    name = destination[len(NODE) :] if is_node else destination
+    command = destination[len(RUN) :] if destination.startswith(RUN) else destination
+    if not command.strip() or not name:
+        raise UsageError("an empty DESTINATION: name a node, or a command that leads to an ioshd")
+    is_program = destination in TOOLS or find_executable(destination)
+    if not is_node and (is_program or not is_path(destination)):
+        if socket is not None:
+            raise UsageError(f"-s {socket}: for a node only; the command {command!r} names its own daemon")
+        return command, command
+    path = parse_path(name)
+    service = path[-1].startswith((SERVICE, ANY))
+    words = tunnel_words(path if service else (*path, f"{SERVICE}ioshd"), socket)
+    return " ".join(map(quote, words)), name
+
+
+def is_path(text: str) -> bool:
+    """Whether `text` is one word that names a node or a service."""
+    try:
+        return bool(parse_path(text))
+    except AddressError:
+        return False
+
+
+def _shorten(name: bytes) -> str:
+    text = "".join(c if c.isprintable() else "?" for c in os.fsdecode(name))
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+class ShellSession:
+    """One run of iosh."""
+
+    def __init__(self, args: Args, on_terminal: bool) -> None:
+        self._log = Log("iosh", args.verbose - 2 * args.quiet)
+        self._command, self._name = find_command(args.destination, args.socket)
+        self._on_terminal = on_terminal
+        self._loop = Loop()
+        self._terminal = Terminal()
+        self._size = self._terminal.size()
+        self._start = self._encode_start([os.fsencode(word) for word in args.program or ()])
+        ours, theirs = socketpair()
+        try:
+            self._pid = process.start(self._command, theirs, theirs)
+        finally:
+            os.close(theirs)
+        self._frames = Frames(self._loop, Channel(ours), self._heard, self._lost)
+        self._source: StreamSource | None = None  # our stdin, once it has been started there
+        self._sinks = {
+            say.OUTPUT: StreamSink(self._loop, self._frames, os.dup(1), say.OUTPUT, self._unwritable),
+            say.ERRORS: StreamSink(self._loop, self._frames, os.dup(2), say.ERRORS),
+        }
+        self._heartbeat: Heartbeat | None = None  # of an ioshd that answers, while we have the terminal
+        self._line = StatusLine(
+            self._loop, self._name, self._show_status, lambda: self._terminal.size()[1], self._redraw
+        )
+        self._is_greeted = False
+        self._answers = False  # PING
+        self._has_exited = False  # the program; what it has said may not be written out yet
+        self._is_over = False
+        self._exit = OWN_FAILURE
+        self._why = ""  # there is no tunnel any more
+
+    def _encode_start(self, words: list[bytes]) -> bytes:
+        first = [*((b"TERM", b"COLORTERM") if self._on_terminal else ()), b"LANG", b"LANGUAGE", *_LOCALE]
+        names = [*first, *sorted(name for name in os.environb if name.startswith(b"LC_") and name not in first)]
+        env = {name: os.environb[name] for name in names if name in os.environb}
+        try:
+            say.encode_start(words, {}, None)
+        except ValueError as error:
+            raise UsageError(f"PROGRAM: {error}") from None
+        env, left_out = say.fit_env(words, env)
+        if left_out:
+            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+            self._log.warning(
+                f"{', '.join(map(_shorten, left_out[:5]))}{more}: not passed on: PROGRAM and the environment may have "
+                f"{say.MAX_FRAME >> 10} KiB, the latter {say.MAX_ENV} variables"
+            )
+        return say.encode_start(words, env, self._size if self._on_terminal else None)
+
+    def run(self) -> int:
+        self._loop.on_kill(FATAL, lambda number: self._leave(SIGNALLED + number))
+        if self._on_terminal:
+            self._loop.on_signal(signal.SIGWINCH, self._resized)
+            self._loop.on_signal(signal.SIGCONT, self._continued)
+        self._loop.on_exit(self._pid, self._command_exited)
+        self._frames.send(say.encode_hello() + self._start)
+        try:
+            self._loop.run()
+        finally:
+            self._terminal.restore()
+        return self._exit
+
+    # -- what ioshd says -------------------------------------------------------------------------------------------
+
+    def _heard(self, kind: int, payload: bytes) -> None:
+        if kind not in _HEARD or (kind == say.HELLO) == self._is_greeted:
+            raise WireError("the other side is no ioshd")
+        _HEARD[kind](self, payload)
+
+    def _hello(self, payload: bytes) -> None:
+        self._answers = bool(say.decode_hello(payload)[1] & say.ANSWERS)
+        self._is_greeted = True
+
+    def _started(self, payload: bytes) -> None:
+        if self._source is not None:
+            raise WireError("a second start")
+        take: Callable[[bytes], bytes] | None = None
+        if self._on_terminal and os.isatty(0):
+            keys = {ord("."): self._leave, ord("?"): self._help, SUSPEND: self._suspend}
+            escapes = Escapes(keys)
+
+            def take(data: bytes) -> bytes:
+                self._resized()  # what is typed into a new size finds it there, though the signal be heard of later
+                return escapes.take(data)
+
+            self._terminal.make_raw()
+            if self._answers and os.isatty(1):
+                self._heartbeat = Heartbeat(self._loop, self._frames, self._line.silent, self._line.back)
+        ahead = say.WINDOW if take else 0
+        self._source = StreamSource(self._loop, self._frames, os.dup(0), say.INPUT, self._input_ended, take, ahead)
+        self._resized()
+
+    def _refused(self, payload: bytes) -> None:
+        status, why = say.decode_refused(payload)
+        self._leave(status, why)
+
+    def _output(self, payload: bytes) -> None:
+        self._line.output(payload)
+        self._sinks[say.OUTPUT].put(payload)
+
+    def _errors(self, payload: bytes) -> None:
+        self._sinks[say.ERRORS].put(payload)
+
+    def _exited(self, payload: bytes) -> None:
+        status, number = say.decode_exit(payload)
+        self._has_exited = True
+        left = list(self._sinks)
+
+        def written() -> None:
+            left.pop()
+            if not left:
+                self._close(SIGNALLED + number if number else status)
+
+        for sink in self._sinks.values():
+            sink.finish(written)
+
+    def _pong(self, payload: bytes) -> None:
+        """Its bytes have been noticed; they say nothing more."""
+
+    def _credit(self, payload: bytes) -> None:
+        stream, count = say.decode_credit(payload)
+        if stream != say.INPUT or self._source is None:
+            raise WireError("credit for what is not sent")
+        self._source.give(count)
+
+    # -- what happens here -----------------------------------------------------------------------------------------
+
+    def _input_ended(self) -> None:
+        self._frames.send(say.encode_frame(say.EOF))
+
+    def _resized(self) -> None:
+        """The size that counts is the last one: no more than one waits."""
+        if self._source is None or not self._on_terminal:
+            return
+        if not self._frames.is_clear:
+            self._frames.cleared = self._resized
+            return
+        self._frames.cleared = None
+        size = self._terminal.size()
+        if size != self._size:
+            self._size = size
+            self._frames.send(say.encode_size(*size))
+
+    def _continued(self) -> None:
+        """We were stopped, and the shell here has made the terminal its own meanwhile."""
+        if self._terminal.is_raw:
+            self._terminal.make_raw()
+            self._resized()
+            if self._heartbeat is not None:
+                self._heartbeat.restart()
+
+    def _suspend(self) -> None:
+        self._line.hide(redraw=False)
+        self._terminal.restore()
+        os.kill(os.getpid(), signal.SIGTSTP)
+        self._terminal.make_raw()
+        self._resized()
+
+    def _help(self) -> None:
+        self._show(HELP)
+
+    @staticmethod
+    def _show(text: bytes) -> bool:
+        """On the raw terminal, if it takes it at once.  Whether it did."""
+        poll = select.poll()
+        poll.register(1, select.POLLOUT)
+        if not poll.poll(0):
+            return False
+        os.write(1, text.replace(b"\n", b"\r\n"))
+        return True
+
+    def _show_status(self, data: bytes) -> bool:
+        return self._terminal.is_raw and self._sinks[say.OUTPUT].is_clear and self._show(data)
+
+    def _redraw(self) -> None:
+        """Make the program draw its screen: by a row less for a moment, since a size that stays is no change."""
+        rows, columns = self._size
+        if rows > 1 and not self._has_exited and self._frames.is_clear:
+            self._size = rows - 1, columns
+            self._frames.send(say.encode_size(*self._size))
+            self._loop.later(REDRAW, self._resized)
+
+    def _unwritable(self, error: OSError) -> None:
+        if error.errno == errno.EPIPE:
+            self._leave(SIGNALLED + signal.SIGPIPE)
+        else:
+            self._leave(OWN_FAILURE, f"writing failed: {error.strerror}")
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _lost(self, why: str) -> None:
+        """The tunnel has ended.  If it did before the program, COMMAND has some time to say why."""
+        if self._has_exited:
+            return
+        self._why = why or ("it broke off" if self._source else "no ioshd has answered")
+        self._give_terminal_back()
+        if self._pid:
+            self._loop.later(LAST_WORDS, self._give_up)
+        else:
+            self._give_up_soon()
+
+    def _give_up_soon(self) -> None:
+        """A ^C reaches COMMAND too, whose end may be heard of before our own signal is.  Two rounds on, it has been."""
+        self._loop.soon(lambda: self._loop.soon(self._give_up))
+
+    def _give_up(self) -> None:
+        if not self._is_over:
+            is_both = is_path(self._command) and self._source is None  # a program's name that a node may have too
+            hint = f" (if a node is meant: iosh {NODE}{self._command})" if is_both else ""
+            self._leave(OWN_FAILURE, f"{self._name}: {self._why}{hint}")
+
+    def _leave(self, status: int = OWN_FAILURE, why: str = "") -> None:
+        """End at once, and hang COMMAND up."""
+        if self._is_over:
+            self._loop.stop()
+            return
+        self._give_terminal_back()
+        self._close(status)
+        if why:
+            self._log.error(why)
+        if self._pid:
+            process.cut_line(self._pid)
+
+    def _give_terminal_back(self) -> None:
+        if self._terminal.is_raw:
+            self._line.hide(redraw=False)
+            self._show(b"\n")  # so that what is said next stands on a line of its own
+        self._terminal.restore()
+
+    def _close(self, status: int) -> None:
+        """All is done but that COMMAND has to end."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._exit = status
+        self._line.hide(redraw=False)
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+        self._frames.close()
+        if self._source is not None:
+            self._source.close()
+        for sink in self._sinks.values():
+            sink.close()
+        self._terminal.restore()
+        if self._pid:
+            self._loop.later(EXIT_TIME, self._kill)
+        else:
+            self._loop.stop()
+
+    def _kill(self) -> None:
+        if self._pid:
+            process.send_signal(self._pid, signal.SIGTERM)
+        self._loop.stop()
+
+    def _command_exited(self, status: int) -> None:
+        self._pid = 0
+        if status and not self._is_over:
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            self._log.info(f"{self._name}: {how}")
+        if self._is_over:
+            self._loop.stop()
+        elif self._why:
+            self._give_up_soon()
+
+
+_HEARD = {
+    say.HELLO: ShellSession._hello,
+    say.STARTED: ShellSession._started,
+    say.REFUSED: ShellSession._refused,
+    say.OUTPUT: ShellSession._output,
+    say.ERRORS: ShellSession._errors,
+    say.EXIT: ShellSession._exited,
+    say.CREDIT: ShellSession._credit,
+    say.PONG: ShellSession._pong,
+}

@@ -1,0 +1,264 @@
+"""ioshd: the far end of iosh, a shell on its stdin and stdout."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pwd
+import signal
+import struct
+import termios
+
+from ...cli.command import Command
+from ...errors import FAILED, NOT_EXECUTABLE, NOT_FOUND, OK, UsageError, WireError
+from ...net.io import process
+from ...net.io.channel import Channel, close_all
+from ...net.io.log import Log
+from ...net.io.loop import Loop
+from ...net.io.shell import SHELL
+from ...net.io.splice import take_stdio
+from . import terminal as say
+from .frames import Frames, StreamSink, StreamSource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...cli.command import Args
+
+COMMAND = Command(
+    "ioshd",
+    "a shell for iosh, as a service",
+    description=(
+        "Speaks with iosh(1) over its stdin and stdout, and runs one program for it: on a new terminal, or with three "
+        "pipes.  It is meant to be served; each tunnel has an ioshd of its own.  Without a program it is the login "
+        "shell of the user.\n\n"
+        "The program runs as the user who runs ioshd, in that user's home directory.  There is no password: whoever "
+        "may open a tunnel to the service may do what that user may, so restrict it (r2 serve --allow).\n\n"
+        "When the tunnel fails or ends, the program is hung up (SIGHUP), as by a terminal that is closed."
+    ),
+    examples=[
+        ("r2 serve ioshd", "let other nodes have a shell here, as yourself"),
+        ("r2 serve --allow alice ioshd", "only those from the node alice"),
+        ("r2 serve -n guest 'sudo -u guest ioshd'", "a shell as another user"),
+    ],
+    statuses=[
+        ("0", "the program has ended, whatever its status"), ("1", "the tunnel ended first, or is no iosh's"),
+        ("2", "wrong usage, or stdin is a terminal"),
+    ],
+    seealso=["iosh(1)", "r2-serve(1)"],
+    common=False,
+    section=8,
+)
+
+HELLO_TIME = 60.0  # seconds for iosh to greet: who connects by hand and waits is to be told what this is
+NO_IOSH = b'ioshd: this is a shell for iosh; run: iosh NODE\n'
+ACCEPTED = (b"TERM", b"COLORTERM", b"LANG", b"LANGUAGE")  # of iosh's environment; and LC_*
+_IUTF8 = 0x4000  # linux/termbits.h; missing in termios before Python 3.13
+
+
+def main(args: Args) -> int:
+    if os.isatty(0):
+        raise UsageError("stdin is a terminal: this is for iosh at the other end of a tunnel (r2 serve ioshd)")
+    return Shell().run()
+
+
+class Shell:
+    """One program for one iosh.  It is over when the program has ended and all that it said is on its way."""
+
+    def __init__(self) -> None:
+        self._log = Log("ioshd")
+        self._loop = Loop()
+        self._frames = Frames(self._loop, Channel(*take_stdio()), self._heard, self._lost)
+        self._frames.farewell = NO_IOSH
+        self._is_greeted = False
+        self._shell = SHELL
+        self._pid = 0
+        self._has_started = False
+        self._status: int | None = None  # of the program, as `on_exit` has it
+        self._input: StreamSink | None = None
+        self._outputs: dict[int, StreamSource] = {}  # by stream, those that are not at their end
+        self._master = -1  # our side of the terminal
+        self._last = b"\n"  # byte that was typed
+        self._exit = FAILED
+
+    def run(self) -> int:
+        self._loop.on_kill((signal.SIGHUP, signal.SIGTERM, signal.SIGINT), lambda number: self._lost(""))
+        self._loop.later(HELLO_TIME, self._greet_plainly)
+        self._loop.run()
+        return self._exit
+
+    # -- what iosh says --------------------------------------------------------------------------------------------
+
+    def _heard(self, kind: int, payload: bytes) -> None:
+        due = say.HELLO if not self._is_greeted else say.START if not self._has_started else 0
+        if kind not in _HEARD or (kind != due if due else kind in (say.HELLO, say.START)):
+            raise WireError(f"a frame of type {kind} at the wrong time")
+        _HEARD[kind](self, payload)
+
+    def _hello(self, payload: bytes) -> None:
+        say.decode_hello(payload)
+        self._is_greeted = True
+        self._frames.farewell = b""
+        self._frames.send(say.encode_hello(say.ANSWERS))
+
+    def _start(self, payload: bytes) -> None:
+        words, env, size = say.decode_start(payload)
+        self._has_started = True
+        try:
+            self._run(words, env, size)
+        except OSError as error:
+            what = os.fsdecode(words[0]) if len(words) > 1 else self._shell
+            status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
+            self._frames.send(say.encode_refused(status, f"{what}: {error.strerror}"))
+            self._exit = OK  # iosh has its answer
+            self._leave()
+
+    def _run(self, words: list[bytes], env: dict[bytes, bytes], size: tuple[int, int] | None) -> None:
+        environment = self._prepare(env)
+        base = os.path.basename(self._shell)
+        line: list[str | bytes] = [*words] if len(words) > 1 else [base, "-c", *words] if words else ["-" + base]
+        path = "" if len(words) > 1 else self._shell
+        if size is not None:
+            self._run_on_terminal(line, path, environment, size)
+        else:
+            self._run_on_pipes(line, path, environment)
+        self._loop.on_exit(self._pid, self._exited)
+        self._frames.send(say.encode_frame(say.STARTED))
+
+    def _prepare(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """Go home; the environment of the program."""
+        try:
+            user = pwd.getpwuid(os.getuid())
+            name, home, self._shell = user.pw_name, user.pw_dir, user.pw_shell or SHELL
+        except KeyError:  # a number without a name, as in containers
+            name, home, self._shell = str(os.getuid()), "/", SHELL
+        known = {"HOME": home, "SHELL": self._shell, "USER": name, "LOGNAME": name, "PATH": os.defpath}
+        wanted = {key: value for key, value in env.items() if key in ACCEPTED or key.startswith(b"LC_")}
+        environment = {**{os.fsencode(k): os.fsencode(v) for k, v in known.items()}, **os.environb, **wanted}
+        try:
+            os.chdir(environment[b"HOME"])
+        except OSError as error:
+            self._log.warning(f"{os.fsdecode(environment[b'HOME'])}: {error.strerror}")
+        return environment
+
+    def _run_on_terminal(
+        self, line: list[str | bytes], path: str, environment: dict[bytes, bytes], size: tuple[int, int]
+    ) -> None:
+        self._master, slave = os.openpty()
+        try:
+            os.set_blocking(self._master, False)
+            modes = termios.tcgetattr(slave)
+            modes[0] |= _IUTF8
+            termios.tcsetattr(slave, termios.TCSANOW, modes)
+            self._set_size(*size)
+            self._pid = process.start_program(line, environment, path=path, terminal=os.ttyname(slave))
+        finally:
+            os.close(slave)
+        self._input = StreamSink(self._loop, self._frames, os.dup(self._master), say.INPUT)
+        self._listen(say.OUTPUT, self._master)
+
+    def _run_on_pipes(self, line: list[str | bytes], path: str, environment: dict[bytes, bytes]) -> None:
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = pipes[0][0], pipes[1][1], pipes[2][1]
+        ours = pipes[0][1], pipes[1][0], pipes[2][0]
+        try:
+            self._pid = process.start_program(line, environment, path=path, streams=theirs)
+        except OSError:
+            close_all(ours)
+            raise
+        finally:
+            close_all(theirs)
+        for fd in ours:
+            os.set_blocking(fd, False)
+        self._input = StreamSink(self._loop, self._frames, ours[0], say.INPUT)
+        self._listen(say.OUTPUT, ours[1])
+        self._listen(say.ERRORS, ours[2])
+
+    def _listen(self, stream: int, fd: int) -> None:
+        self._outputs[stream] = StreamSource(self._loop, self._frames, fd, stream, lambda: self._silent(stream))
+
+    def _type(self, payload: bytes) -> None:
+        if self._input is None:
+            raise WireError("input for what was not started")
+        self._last = payload[-1:] or self._last
+        self._input.put(payload)
+
+    def _end_input(self, payload: bytes) -> None:
+        """A terminal cannot end one direction; what is typed there for that purpose can be."""
+        sink = self._input
+        if sink is None:
+            raise WireError("the end of input for what was not started")
+        if self._master < 0:
+            sink.finish(sink.close)
+            return
+        eof = termios.tcgetattr(self._master)[6][termios.VEOF]
+        tail = eof if self._last == b"\n" else eof * 2  # the first one only ends the line that was begun
+        sink.finish(lambda: None, tail)
+
+    def _resize(self, payload: bytes) -> None:
+        size = say.decode_size(payload)
+        if say.OUTPUT in self._outputs and self._master >= 0:
+            self._set_size(*size)
+
+    def _set_size(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _credit(self, payload: bytes) -> None:
+        stream, count = say.decode_credit(payload)
+        if stream in self._outputs:
+            self._outputs[stream].give(count)
+
+    def _ping(self, payload: bytes) -> None:
+        """What waits to be written already shows as much as an answer; so no number of PINGs fills our memory."""
+        if self._frames.is_clear:
+            self._frames.send(say.encode_frame(say.PONG))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _exited(self, status: int) -> None:
+        self._pid = 0
+        self._status = status
+        if self._master >= 0 and say.OUTPUT in self._outputs:
+            self._outputs[say.OUTPUT].finish()
+        self._maybe_over()
+
+    def _silent(self, stream: int) -> None:
+        del self._outputs[stream]
+        self._maybe_over()
+
+    def _maybe_over(self) -> None:
+        """As sshd has it: what the program has left running may still write to pipes.  A terminal ends with it."""
+        if self._status is not None and not self._outputs:
+            self._frames.send(say.encode_exit(max(self._status, 0), max(-self._status, 0)))
+            self._exit = OK
+            self._leave()
+
+    def _leave(self) -> None:
+        """When all is written."""
+        self._frames.cleared = self._loop.stop
+        if self._frames.is_clear:
+            self._loop.stop()
+
+    def _greet_plainly(self) -> None:
+        if not self._is_greeted:
+            self._frames.fail("iosh has not greeted")
+
+    def _lost(self, why: str) -> None:
+        """iosh is gone, or was none."""
+        if why:
+            self._log.warning(why)
+        if self._pid:
+            for number in (signal.SIGHUP, signal.SIGCONT):
+                process.hang_up(self._pid, number)
+        self._loop.stop()
+
+
+_HEARD = {
+    say.HELLO: Shell._hello,
+    say.START: Shell._start,
+    say.INPUT: Shell._type,
+    say.EOF: Shell._end_input,
+    say.SIZE: Shell._resize,
+    say.CREDIT: Shell._credit,
+    say.PING: Shell._ping,
+}

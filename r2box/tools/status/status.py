@@ -1,0 +1,118 @@
+"""r2 status: what a node's links, tunnels and jobs do at this moment."""
+
+from __future__ import annotations
+
+from ...cli.command import JSON, WIDE, Command, Option
+from ...cli.tables import display_width, table
+from ...errors import OK
+from ...net.client.client import Client, ask
+from ...net.client.status_rows import JOB_JSON, LIMIT_JSON, LINK_JSON, TUNNEL_JSON, fetch
+from ...proto.wire.address import join_targets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...cli.command import Args
+    from ...net.client.status_rows import Row
+
+STATUS = Command(
+    "r2 status",
+    "show the links, tunnels and jobs of the local node",
+    options=[
+        Option(("-l", "--long"), "with a second table of each kind, of what else is known", kind="flag"),
+        Option(("--limits",), "nothing but the limits of this node, and how much of each is used", kind="flag"),
+        WIDE,
+        JSON,
+    ],
+    description=(
+        "One table of links, one of tunnels: those that begin here, end here, or only cross this node, and one of "
+        "jobs: the links, services and forwards that programs keep (r2 connect, r2 serve, r2 forward, r2dm), in "
+        "whatever state they are.  Of local tunnels, whose bytes do not pass the daemon, it shows those that it still "
+        "knows of.  A node answers only to the programs on its own control socket.\n\n"
+        "A job is connecting, listening, up, running (a command that makes links itself), retrying, which is done in "
+        "NEXT, or stopped; DETAIL is where it listens, or why it failed.\n\n"
+        "PEER is the remote address of a link's socket, or else its TRANSPORT, or why the link is suspended.  "
+        "CAPACITY is what its path was seen to deliver in a second, not what it delivers now; LOSS, of links that go "
+        "in packets, the share that had to be sent again; CUTS, how often a link was resumed over another transport; "
+        "QUEUE, the bytes that wait in the daemon, without those of tunnels, which wait with their writers.  SENT is "
+        "what went from FROM to TO, and BACK what came back.\n\n"
+        "With --limits it shows nothing but the limits that [limits] of r2.toml(5) sets: USED now, and PEAK, the most "
+        "since the node was started.  Of what each link, service or neighbour may have, that is the most that one of "
+        "them has.  A rate may be more than its LIMIT for a moment, as much being allowed at once after a silence.  "
+        "With -l it says what each limit is for.\n\n"
+        "Lines have at most the width of the terminal, which COLUMNS overrides, or 80 characters; longer texts are "
+        "shortened."
+    ),
+    examples=[
+        ("r2 status --json | grep credit", "tunnels whose far end does not read"),
+        ("r2 status -w | grep retrying", "links and forwards that are down, and why"),
+        ("r2 status --limits", "how near the node is to what it may use"),
+    ],
+    statuses=[("0", "done"), ("1", "there is no daemon"), ("2", "wrong usage")],
+    seealso=["r2(1)", "r2.toml(5)"],
+    json=[*LINK_JSON, *TUNNEL_JSON, *JOB_JSON, *LIMIT_JSON],
+)
+# kind: its tables, each a list of columns
+SHORT = {
+    "link": ["address state received sent rtt loss tunnels age endpoint".split()],
+    "tunnel": ["from to sent received idle age stalled".split()],
+    "job": ["job name state next transport detail".split()],
+}
+LONG = {
+    "link": [
+        "address state received sent rtt queue unacked tunnels age peer".split(),
+        "address capacity loss packets resent resumes transport reason".split(),
+    ],
+    "tunnel": [*SHORT["tunnel"], "from to way link label".split()],
+    "job": [*SHORT["job"], "job name tries age client pid transport".split()],
+}
+LIMITS = "name limit used peak unit".split()
+ORDER = {"link": ("address",), "tunnel": ("link", "label"), "job": ("job", "name", "transport")}
+
+
+def main(args: Args) -> int:
+    path = join_targets(args.target)
+
+    def steps(client: Client, done: Callable[[], None]) -> None:
+        def show(_: str, rows: list[Row]) -> None:
+            width = None if args.wide else display_width()
+            if args.json:
+                lines = _json(rows)
+            elif args.limits:
+                lines = [*table("limit", LIMITS, rows, width), *(_reasons(rows, width) if args.long else [])]
+            else:
+                lines = _tables(rows, LONG if args.long else SHORT, width)
+            for line in lines:
+                print(line)
+            done()
+
+        fetch(client, path, show, limits=args.limits)
+
+    ask(args.socket, steps, args.wait)
+    return OK
+
+
+def _json(rows: list[Row]) -> list[str]:
+    import json
+
+    return [json.dumps(row) for row in rows]
+
+
+def _reasons(rows: list[Row], width: int | None) -> list[str]:
+    import textwrap
+
+    found = []
+    for row in rows:
+        text = f"{row['name']}: {row['why']}"
+        found += ["", *(textwrap.wrap(text, width, subsequent_indent="  ") if width is not None else [text])]
+    return found
+
+
+def _tables(rows: list[Row], shown: dict[str, list[list[str]]], width: int | None) -> list[str]:
+    found: list[str] = []
+    for kind, tables in shown.items():
+        those = sorted((row for row in rows if row["kind"] == kind), key=lambda row: [row[key] for key in ORDER[kind]])
+        for fields in tables:
+            found += [*([""] if found else []), *table(kind, fields, those, width)]
+    return found
