@@ -1,4 +1,7 @@
-"""Forwarding: services of other nodes at ports of this host, for real clients and for bare sockets."""
+"""Forwarding: services of other nodes at ports of this host, for real clients and for bare sockets.
+
+What a forwarded connection has in common with all ends of tunnels is in test_tunnel_contract.py.
+"""
 
 from __future__ import annotations
 
@@ -117,23 +120,6 @@ def nodes(place: Place) -> Place:
 
 
 @AT
-def test_each_direction_ends_by_itself(nodes: Place, peer: Peer, at: str) -> None:
-    offer(nodes, at, peer.port)
-    port = port_of(forward(nodes, f"{at}/web"))
-    data = os.urandom(MIB)
-    for first in ("client", "server"):
-        with dial(port) as client:
-            server = peer.take()
-            one, other = (client, server) if first == "client" else (server, client)
-            threading.Thread(target=lambda one=one: (one.sendall(data), one.shutdown(socket.SHUT_WR))).start()
-            assert read_all(other) == data
-            other.sendall(b"still here")
-            other.shutdown(socket.SHUT_WR)
-            assert read_all(one) == b"still here"
-            server.close()
-
-
-@AT
 def test_a_refusal_is_a_reset(nodes: Place, at: str) -> None:
     offer(nodes, at, free_port())
     program = forward(nodes, f"{at}/web")
@@ -146,22 +132,6 @@ def test_a_service_that_is_not_there_is_a_reset(nodes: Place) -> None:
     program = forward(nodes, "bob/nothing")
     assert is_refused(port_of(program))
     program.says("does not know nothing")
-
-
-@AT
-@pytest.mark.parametrize("who", ["client", "server"])
-def test_a_reset_is_a_reset(nodes: Place, peer: Peer, at: str, who: str) -> None:
-    offer(nodes, at, peer.port)
-    port = port_of(forward(nodes, f"{at}/web"))
-    client = dial(port)
-    server = peer.take()
-    one, other = (client, server) if who == "client" else (server, client)
-    one.sendall(b"x")
-    assert other.recv(1) == b"x"
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    one.close()
-    assert is_reset(other)
-    other.close()
 
 
 @pytest.mark.parametrize("victim", ["alice", "bob"])

@@ -655,12 +655,12 @@ def killed_scp(place: Place, kills: int, size: int) -> str:
 # -- losses ---------------------------------------------------------------------------------------------------------
 
 
-def bad_way(place: Place, options: str) -> int:
-    """UDP from a port to bob, with the faults `options`."""
+def bad_way(place: Place, faults: str, options: str = "") -> int:
+    """UDP from a port to bob, with `faults`; `options` are those of his r2-connect."""
     far, near = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
-    place.start(f"r2 -v -s bob.sock connect udp-listen://127.0.0.1:{far}")
+    place.start(f"r2 -v -s bob.sock connect {options} udp-listen://127.0.0.1:{far}")
     await_datagrams(far)
-    place.start(f"r2-lossy --stats {options} udp-listen://127.0.0.1:{near} udp://127.0.0.1:{far}")
+    place.start(f"r2-lossy --stats {faults} udp-listen://127.0.0.1:{near} udp://127.0.0.1:{far}")
     await_datagrams(near)
     return near
 
