@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from r2box.proto.routing.relay_queue import AT_ONCE
+from r2box.proto.routing.router import RELAYS_AT_ONCE
 from r2box.proto.wire import frames
 from r2box.proto.wire.frames import CLOSE, OPEN
 from r2box.proto.wire.outcome import decode_outcome
@@ -108,3 +109,32 @@ def test_a_thousand_tunnels_at_once_through_a_node() -> None:
     assert [client.sink for client in clients] == [b"hello"] * 1000
     assert mesh.now - began < 1
     mesh.check_closed()
+
+
+def test_tunnels_that_are_closed_before_they_stand_count_tenfold() -> None:
+    """Those that stood do not."""
+    mesh, mallory, bob = field()
+    window = frames.ACCEPT_FIELDS.encode(window=1000)
+
+    def passed(count: int, accepts: bool) -> int:
+        """How many of so many bob got, of which each is closed when he has, or when it stands."""
+        came = 0
+        for _ in range(count):
+            mallory.say(*opened(1))
+            routes = [route for kind, route, _ in bob.listen() if kind == OPEN]
+            came += len(routes)
+            for route in routes:
+                bob.pong()
+                if accepts:
+                    bob.say((frames.ACCEPT, route ^ 1, window))
+            mallory.say(*closed(1))
+            for route in routes:
+                bob.say((CLOSE, route ^ 1, b""))
+            bob.listen()
+            mallory.listen()
+        return came
+
+    assert passed(int(RELAYS_AT_ONCE) // 2, accepts=True) == RELAYS_AT_ONCE // 2
+    assert passed(200, accepts=False) == RELAYS_AT_ONCE // 20
+    mesh.now += 60
+    assert passed(10, accepts=True) == 10

@@ -52,6 +52,7 @@ MOST_WINDOW = 1 << 24  # 16 MiB: covers 1 Gbit/s at 130 ms
 LEAST_WINDOW = 1 << 10  # what a stream gets when the link's share of memory is used up
 GROW_ROUNDS = 2  # a window that was used up within this many round trips is too small for the path
 SHRINK_AFTER = 10.0  # seconds a window may take to be used once before it goes back to the first size
+ABORTED = 9  # further tunnels that one counts for which is closed before it stands: all work for it was for nothing
 MAX_PIECES = 512  # taken at once: IOV_MAX is 1024
 MAX_NAME = 256  # characters kept of a path for people: 32 steps of 64 would cost more than all the rest of a stream
 COALESCE = 1 << 14  # small pieces in a queue are joined up to this size, so that 1-byte frames do not cost 50 each
@@ -156,7 +157,8 @@ class Stream:
     __slots__ = (
         "_ending", "_round", "_round_at", "accepted", "allowance", "begun", "close_received", "close_sent", "credit",
         "eof_passed", "far", "far_ready", "fin_received", "fin_sent", "inbox", "is_relayed", "key", "link",
-        "opened_here", "queued", "recalled", "received", "route", "sent", "stopped", "used", "where", "who", "window",
+        "opened_here", "origin", "queued", "recalled", "received", "route", "sent", "stopped", "used", "where", "who",
+        "window",
     )  # fmt: skip
 
     def __init__(self, link: Link, key: int, route: int, opened_here: bool) -> None:
@@ -166,6 +168,7 @@ class Stream:
         self.opened_here = opened_here  # the far side of the link leads to the service
         self.far: StreamEnd = NOBODY
         self.is_relayed = False  # the neighbour has opened it through this node
+        self.origin: tuple[str, ...] = ()  # by whom, until it stands
         self.accepted = False  # the tunnel stands
         # for people
         self.who = self.where = ""  # where the tunnel comes from and leads to, seen from here; see `name`
@@ -273,6 +276,8 @@ class Stream:
     def on_close(self, payload: Buffer) -> None:
         outcome = decode_outcome(payload)
         self.close_received = True
+        if self.origin and self.link.relays is not None and not self.close_sent:
+            self.link.relays.spend(self.origin, ABORTED)
         self._forget_allowance()
         if not self.close_sent:
             self.close_sent = True
@@ -354,7 +359,7 @@ class Stream:
 
     def accept(self) -> None:
         """The tunnel stands: tell the neighbour, with the first window for what it sends."""
-        self.accepted = True
+        self.accepted, self.origin = True, ()
         if not self.close_sent:
             self.link.control(frames.ACCEPT, self.route, frames.ACCEPT_FIELDS.encode(window=self.first_grant()))
             self._schedule()

@@ -25,6 +25,10 @@ class TokenBucket:
         self._left -= count
         return True
 
+    def spend(self, count: float) -> None:
+        """Take so much, even where that makes a debt."""
+        self._left = max(self._left - count, -self._burst)
+
     def renew(self) -> None:
         """Begin anew, with all of it."""
         self._left = self._burst
@@ -72,6 +76,13 @@ class RequestLimit:
         self._count += 1
         self._limits.note(self._name, self._count)
         return True
+
+    def spend(self, origin: tuple[str, ...], count: float) -> None:
+        """One request by `origin` has cost so much more than others."""
+        own = self._origins.get(origin[:2]) if len(origin) > 2 else None
+        if own is not None:
+            own.spend(count)
+        self._all.spend(count)
 
     def _turn(self, now: float) -> None:
         passed = int(now) - self._second

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Go = Callable[[], "Stream | None"]  # opens the stream at the other side; None: it was refused
 
-AT_ONCE = 64  # OPENs: some 10 ms of the next node's time
+AT_ONCE = 32  # OPENs: 5 to 40 ms of the next node's time
 A_SECOND = 2000.0  # of the round trip to it, in which more are on their way
 
 

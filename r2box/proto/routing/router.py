@@ -313,7 +313,7 @@ class Router:
                     raise BusyError(f"{self.address}: {link.address} has too many tunnels through this node")
                 if link.relays is not None and not link.relays.take(origin, link.now):
                     raise BusyError(f"{self.address}: too many tunnels through this node a second; retry later")
-                stream.is_relayed = True
+                stream.is_relayed, stream.origin = True, origin[:3]
                 link.streams.relayed += 1
                 self._lanes.add(link, target, stream, lambda: self._relay(link, stream, wish, fields["mode"]))
                 return
