@@ -61,7 +61,7 @@ COMMAND = Command(
         "link.  Where stdin is a socket that keeps packets apart (SOCK_SEQPACKET or SOCK_DGRAM), the command gets "
         "such a socket too, and the faults strike packets.  With udp-listen:// each sender gets a port of its own "
         "towards the target, and is forgotten when it has been silent for two minutes; 64 are served at a time.  With "
-        "tcp-listen:// (or unix-listen://) each connection leads to one of its own, 32 at a time.\n\n"
+        "tcp-listen:// (or unix-listen://) each connection leads to one of its own, 64 at a time.\n\n"
         "Faults strike both directions, each for itself.  A RATE is a share of the packets, or of the pieces of a "
         "stream: what was read at once, cut at 1200 bytes.  Sizes may end in k, M or G (1024, its square, its cube), "
         "times in ms, s, m, h or d; a bare number is in seconds.  What is reordered is held back until others have "
