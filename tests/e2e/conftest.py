@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.processes import PYTHONS, RUNNING, Box, Place, need
+from support.sshd import serve_sshd
 
 ROOT = Path(__file__).resolve().parents[2]
 # Mark -> the Pythons under which a test runs that has it.  What the tools need of Python at all is tried with each from
@@ -77,30 +76,8 @@ def socat() -> None:
     need("socat")
 
 
-# -- 6: ssh ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def ssh(place: Place) -> str:
     """Two nodes, of which bob serves a real sshd; returns the options for ssh."""
-    need("ssh", "sshd", "ssh-keygen", "scp")
-    path = place.path
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    for key in ("host", "user"):
-        place.run(f"ssh-keygen -q -t ed25519 -N '' -f {key}")
-    shutil.copy(path / "user.pub", path / "authorized")
-    (path / "sshd.conf").write_text(
-        f"HostKey {path}/host\nAuthorizedKeysFile {path}/authorized\nStrictModes no\nUsePAM no\nPidFile none\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n"
-    )
     place.pair()
-    sshd = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    place.serve("bob", f"{sshd} -i -f {path}/sshd.conf -E {path}/sshd.log")
-    kind, public, *_ = (path / "host.pub").read_text().split()
-    (path / "known").write_text(f"r2/bob,bob {kind} {public}\n")
-    (path / "ssh.conf").write_text(
-        f"User {getpass.getuser()}\nIdentityFile {path}/user\nIdentitiesOnly yes\nUserKnownHostsFile {path}/known\n"
-        "GlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\nBatchMode yes\nLogLevel ERROR\n"
-    )
-    return f"-F {path}/ssh.conf"
+    return serve_sshd(place)

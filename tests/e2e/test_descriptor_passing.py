@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import array
 import fcntl
-import getpass
 import hashlib
 import os
 import pty
-import shutil
 import signal
 import socket
 import termios
@@ -31,9 +29,9 @@ from support.processes import (
     command_line,
     eventually,
     free_port,
-    need,
     running,
 )
+from support.sshd import prepare_sshd
 from support.tunnels import MIB, WAYS, build, make_ends, nothing_left, read_all, read_size, send, tunnel
 
 OWN_FAILURE = 255
@@ -531,39 +529,15 @@ def test_a_tunnel_that_is_passed_on(place: Place) -> None:
             assert "stdout takes no descriptors" in place.run(f"{line}cat - {redirection}", status=OWN_FAILURE).err
 
 
-@pytest.fixture
-def ssh(place: Place) -> str:
-    """bob serves a real sshd; the options for ssh."""
-    need("ssh", "sshd", "ssh-keygen")
-    path = place.path
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    for key in ("host", "user"):
-        place.run(f"ssh-keygen -q -t ed25519 -N '' -f {key}")
-    shutil.copy(path / "user.pub", path / "authorized")
-    (path / "sshd.conf").write_text(
-        f"HostKey {path}/host\nAuthorizedKeysFile {path}/authorized\nStrictModes no\nUsePAM no\nPidFile none\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-    )
-    (path / "ssh.conf").write_text(
-        f"User {getpass.getuser()}\nIdentityFile {path}/user\nIdentitiesOnly yes\nUserKnownHostsFile /dev/null\n"
-        "GlobalKnownHostsFile /dev/null\nStrictHostKeyChecking no\nBatchMode yes\nLogLevel ERROR\n"
-    )
-    return f"-F {path}/ssh.conf"
-
-
-def sshd_line(place: Place) -> str:
-    sshd = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    return f"{sshd} -i -f {place.path}/sshd.conf -E {place.path}/sshd.log"
-
-
-def test_ssh_with_fdpass(place: Place, ssh: str) -> None:
+def test_ssh_with_fdpass(place: Place) -> None:
     """Also where the control socket is one that ssh -L forwards, which carries no descriptors."""
+    sshd, ssh = prepare_sshd(place)
+    ssh += " -o HostKeyAlias=bob"
     place.pair()
-    place.serve("bob", sshd_line(place), "sshd")
+    place.serve("bob", sshd, "sshd")
     data = os.urandom(MIB)
     place.start(
-        f"ssh {ssh} -o ProxyCommand='{sshd_line(place)}' -N"
+        f"ssh {ssh} -o ProxyCommand='{sshd}' -N"
         f" -L {place.path}/alice.fwd:{place.path}/alice.sock -L {place.path}/bob.fwd:{place.path}/bob.sock here"
     )
     place.await_socket("bob.fwd")

@@ -144,6 +144,18 @@ def test_a_map_of_nodes_behind_one_that_is_not_heard_of(place: Place) -> None:
     ]  # fmt: skip
 
 
+def linked_mouth(place: Place) -> Mouth:
+    """A neighbour of alice that answers what the test wants."""
+    place.node("alice")
+    port = free_port()
+    link = place.start(f"r2 -v -s alice.sock connect tcp-listen://127.0.0.1:{port}")
+    await_port(port)
+    mallory = Mouth("mallory", port)
+    assert mallory.liar.is_up.wait(PATIENCE)
+    link.says("linked to mallory")
+    return mallory
+
+
 def test_answers_that_are_none(place: Place) -> None:
     """What a node answers that says what it likes is shown as far as it is names."""
     service, bad = (ENTRY.encode(kind="service", name=f"service/{name}") for name in ("web", 'x"]; y [image="z'))
@@ -154,13 +166,7 @@ def test_answers_that_are_none(place: Place) -> None:
             NETWORK_IS, id_, entries=(KNOWN.encode(path=("bob",), services=names), KNOWN.encode()), address="mallory"
         ),
     }
-    place.node("alice")
-    port = free_port()
-    link = place.start(f"r2 -v -s alice.sock connect tcp-listen://127.0.0.1:{port}")
-    await_port(port)
-    mallory = Mouth("mallory", port)
-    assert mallory.liar.is_up.wait(PATIENCE)
-    link.says("linked to mallory")
+    mallory = linked_mouth(place)
     mallory.liar.answers = answers
     assert place.run("r2 -s alice.sock -t mallory map").out == "mallory  web\n└─ bob  web\n"
     listed = place.run("r2 -s alice.sock -t mallory ls -R").out
@@ -204,13 +210,7 @@ def test_odd_answers_are_shown_by_all_tools(place: Place) -> None:
         for number, path in enumerate(ODD_PATHS)
     ]
     known += [b"", b"\xff", b"\1\3a//", b"\1\2\xff\xfe", b"\1\3bob\5\1\x80"]
-    place.node("alice")
-    port = free_port()
-    link = place.start(f"r2 -v -s alice.sock connect tcp-listen://127.0.0.1:{port}")
-    await_port(port)
-    mallory = Mouth("mallory", port)
-    assert mallory.liar.is_up.wait(PATIENCE)
-    link.says("linked to mallory")
+    mallory = linked_mouth(place)
     mallory.liar.answers = {
         LIST: lambda id_: encode_body(LISTING, id_, entries=tuple(entries), address="mallory"),
         NETWORK: lambda id_: encode_body(NETWORK_IS, id_, entries=tuple(known), address="mallory"),

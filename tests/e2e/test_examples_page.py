@@ -14,7 +14,7 @@ import pytest
 from support.documents import COMMAND, READING, pattern_of
 from support.namespaces import Namespaces
 from support.processes import Place, Program, Result, eventually, free_port, need
-from support.rehearsal.transfers import prepare_ssh
+from support.sshd import prepare_sshd
 
 PAGE = Path(__file__).resolve().parents[2] / "man" / "r2-examples.7"
 BLOCK = re.compile(r'^\.\\" run ?(\S*)\n\.Bd [^\n]*\n(.*?)^\.Ed$', re.MULTILINE | re.DOTALL)
@@ -109,7 +109,7 @@ def test_the_recipe(title: str, place: Place) -> None:
         need("curl")
     machines = Machines(place, hosts)
     if any("r2-ssh bob" in text for _, text in blocks):
-        command, options = prepare_ssh(place)
+        command, options = prepare_sshd(place)
         machines.names.update({"sshd -i": command, "r2-ssh bob": f"r2-ssh {options} bob"})
     for machine, text in blocks:
         machines.type_in(machine, text)

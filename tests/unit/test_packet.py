@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from r2box.errors import WireError
 from r2box.proto.arq import packet as p
 from r2box.proto.wire import frames
+from support.frames import slices
 
 ME, YOU = 0x01020304, 0xA0B0C0D0
 DATA_VECTOR = "c19e 100d 01020304 a0b0c0d0 82ea 00000007 00000100 68656c6c6f f5e69ea5"
@@ -31,15 +32,6 @@ def scan(*pieces: bytes) -> tuple[Found, p.PacketScanner]:
     scanner = p.PacketScanner()
     found = [(kind, a, b, bytes(body)) for piece in pieces for kind, a, b, body in scanner.feed(piece)]
     return found, scanner
-
-
-def cut(random: Random, data: bytes, most: int) -> list[bytes]:
-    pieces = []
-    while data:
-        size = random.randint(1, most)
-        pieces.append(data[:size])
-        data = data[size:]
-    return pieces
 
 
 def some_packets(random: Random, count: int = 8) -> list[bytes]:
@@ -131,7 +123,7 @@ def test_slices_of_any_size_give_the_same(seed: int) -> None:
     whole = b"".join(parts) + bytes(p.MAX_MTU)
     found, scanner = scan(whole)
     for most in (1, 3, 20, 500, 3000):
-        again, other = scan(*cut(random, whole, most))
+        again, other = scan(*slices(random, whole, most))
         assert again == found
         assert (other.noise, other.bad) == (scanner.noise, scanner.bad)
     assert scanner.noise == len(whole) - sum(len(body) + p.HEADER + p.TRAILER for *_, body in found)

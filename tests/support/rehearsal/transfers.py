@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import os
 import pty
@@ -12,7 +11,6 @@ import re
 import select
 import selectors
 import shlex
-import shutil
 import signal
 import socket
 import struct
@@ -24,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from support.processes import PATIENCE, Place, Program, await_port, children, eventually, free_port, memory, need
+from support.sshd import serve_sshd
 
 MIB = 1 << 20
 WINDOW = 16 * MIB  # the largest of a stream
@@ -523,36 +522,6 @@ class Killed:
         eventually(lambda: resumptions(self.alice) > before, lambda: f"resumption {before + 1}: {self.alice}")
 
 
-def make_ssh(place: Place) -> str:
-    """A server of ssh as bob's service sshd; the options with which ssh finds it."""
-    command, options = prepare_ssh(place)
-    place.serve("bob", command, "sshd")
-    return options
-
-
-def prepare_ssh(place: Place) -> tuple[str, str]:
-    """What to serve as the service sshd of a node bob; the options with which ssh finds it."""
-    need("ssh", "sshd", "ssh-keygen", "scp")
-    path = place.path
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    for key in ("host", "user"):
-        place.run(f"ssh-keygen -q -t ed25519 -N '' -f {key}")
-    shutil.copy(path / "user.pub", path / "authorized")
-    (path / "sshd.conf").write_text(
-        f"HostKey {path}/host\nAuthorizedKeysFile {path}/authorized\nStrictModes no\nUsePAM no\nPidFile none\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n"
-    )
-    sshd = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    kind, public, *_ = (path / "host.pub").read_text().split()
-    (path / "known").write_text(f"r2/bob,bob {kind} {public}\n")
-    (path / "ssh.conf").write_text(
-        f"User {getpass.getuser()}\nIdentityFile {path}/user\nIdentitiesOnly yes\nUserKnownHostsFile {path}/known\n"
-        "GlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\nBatchMode yes\nLogLevel ERROR\n"
-    )
-    return f"{sshd} -i -f {path}/sshd.conf -E {path}/sshd.log", f"-F {path}/ssh.conf"
-
-
 def read_until(fd: int, text: bytes, patience: float = PATIENCE) -> bytes:
     data = b""
     deadline = time.monotonic() + patience
@@ -566,7 +535,7 @@ def read_until(fd: int, text: bytes, patience: float = PATIENCE) -> bytes:
 def interactive_ssh(place: Place, kills: int) -> str:
     """A shell on a terminal: each time the transport was killed, it still answers, once."""
     link = Killed(place)
-    options = make_ssh(place)
+    options = serve_sshd(place)
     master, slave = pty.openpty()
     try:
         tty.setraw(slave)
@@ -623,7 +592,7 @@ sys.exit(program.wait())
 
 def killed_scp(place: Place, kills: int, size: int) -> str:
     link = Killed(place)
-    options = make_ssh(place)
+    options = serve_sshd(place)
     digest = hashlib.sha256()
     with open(place.path / "big", "wb") as file:
         for _ in range(size // MIB):
