@@ -20,10 +20,13 @@ from r2box.net.io import process
 from r2box.net.io.channel import Channel
 from r2box.net.io.loop import Loop
 from r2box.net.link.driver import LinkDriver
-from r2box.net.link.turns import CROWD, FULL, TURN, WORK, TurnGroup
+from r2box.net.link.turns import BURST, CROWD, FULL, SHARE, TURN, WORK, TurnGroup
+from r2box.net.transport import udp
 from r2box.net.transport.transport import parse_transport
+from r2box.net.transport.udp import UdpListener
 from r2box.proto.link.link import READY_WAIT, UP
 from r2box.proto.wire import messages as say
+from support import raw_udp
 from support.processes import eventually
 
 READ = TURN / 2  # seconds that a link takes in these tests to read what has come
@@ -129,14 +132,52 @@ def test_links_that_are_up_share_a_round_too(loop: FakeLoop) -> None:
     flooded.close()
 
 
+def test_links_that_are_not_up_leave_most_of_a_second_to_others(flooded: Flooded) -> None:
+    crowd = 0
+    for _ in range(1000):
+        flooded.round()
+        crowd += sum(count for number, count in flooded.reads.items() if number != 60)
+    assert SHARE * flooded.loop.clock <= crowd * READ <= SHARE * flooded.loop.clock + BURST + 2 * CROWD
+
+
 def test_links_that_are_not_up_take_turns(flooded: Flooded) -> None:
     seen: Counter[int] = Counter()
-    for _ in range(60):
+    for _ in range(600):
         flooded.round()
         seen += flooded.reads
     turns = [seen[number] for number in range(60)]
     assert min(turns) >= 2
     assert max(turns) - min(turns) <= 1
+
+
+def test_unknown_senders_leave_most_of_a_second_to_others(loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer to one takes 1 ms here; what is not answered is lost or waits."""
+    where: list[str] = []
+    gatherer = UdpListener(
+        loop, parse_transport("udp-listen://127.0.0.1:0"), lambda fd, sender: None, lambda error: None, where.append
+    )
+    answers = 0
+
+    def answer(sock: socket.socket, data: bytes, sender: Any) -> None:
+        nonlocal answers
+        answers += 1
+        loop.clock += 1e-3
+
+    monkeypatch.setattr(gatherer, "_answer", answer)
+    while not where:
+        loop.soon(lambda: None)
+        loop.run_once()
+    with raw_udp.connected(int(where[0].rpartition(":")[2])) as sock:
+        for second in range(3):
+            began, before = loop.clock, answers
+            while loop.clock < began + 1:
+                sock.send(raw_udp.opening(second + 1))
+                sock.send(raw_udp.opening(second + 1))
+                loop.clock += 1e-3
+                loop.soon(lambda: None)
+                loop.run_once()
+            assert 100 <= answers - before <= 1000 * (udp.SHARE + udp.BURST) + 10
+    gatherer.close()
 
 
 # -- programs that start ------------------------------------------------------------------------------------------

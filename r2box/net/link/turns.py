@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from ...proto.link.resume import Block
+from ...proto.link.token_bucket import TokenBucket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ TURN = 1e-3  # seconds of the loop's time that one link may take before others h
 WORK = 256  # and the units of work in it: see `proto.wire.frames`
 FULL = 2  # links that have such turns in one round; more share what these would have,
 LEAST = 16  # but for so many units that each has in any case
-CROWD = 1e-3  # seconds of a round that all links together may take that are not up
+CROWD = 1e-3  # seconds of a round that all links together may take that are not up,
+SHARE = 1 / 4  # and of each second,
+BURST = 0.05  # after so many seconds at once
 
 
 class TurnGroup:
@@ -41,7 +44,8 @@ class TurnGroup:
 
     A round of the loop is bounded, so that an answer does not wait long for its turn: while many links have more to do
     than fits into a turn, their turns are shorter; and links that are not up share `CROWD` of a round, however many
-    they are, and those that are readable stand in a queue.
+    they are, and those that are readable stand in a queue.  What they take in a second is bounded too, as others may
+    need the processor.
     """
 
     def __init__(self, loop: Loop, guard: MemoryGuard | None = None) -> None:
@@ -52,6 +56,7 @@ class TurnGroup:
         self._busy = 0  # links that had more to do in the last round
         self._crowd: deque[Driver] = deque()
         self._is_crowd_called = False
+        self._crowd_time = TokenBucket(SHARE, BURST, loop.now())
         self._first = memoryview(bytearray(FIRST_SIZE))
         self._block: Block | None = None
 
@@ -94,12 +99,18 @@ class TurnGroup:
             self._loop.soon(self._serve_crowd)
 
     def _serve_crowd(self) -> None:
+        begun = now = self._loop.now()
+        wait = self._crowd_time.wait(now)
+        if wait:
+            self._loop.later(wait, self._serve_crowd)
+            return
         self._is_crowd_called = False
-        end = self._loop.now() + CROWD
         for _ in range(len(self._crowd)):
             self._loop.call(self._crowd.popleft().turn)
-            if self._loop.now() > end:
+            now = self._loop.now()
+            if now - begun > CROWD:
                 break
+        self._crowd_time.spend(now - begun)
         self._call_crowd()
 
     def _give_turns(self) -> None:

@@ -15,6 +15,7 @@ import sys
 
 from ...errors import TransportError
 from ...proto.arq.packet import COOKIE_SIZE, PacketEncoder, decode_opening, refusal
+from ...proto.link.token_bucket import TokenBucket
 from ..io.reserve import is_last, is_short, shortage
 from .connecting import tune
 from .sockaddr import spell
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 # neighbour; a daemon that has more neighbours than this over UDP alone has other limits too.
 MAX_SENDERS = 512
 BATCH = 64  # datagrams in a row before others get their turn,
-TURN = 1e-3  # and seconds
+TURN = 1e-3  # and seconds,
+SHARE = 1 / 4  # and seconds of each second, as others may need the processor,
+BURST = 0.05  # after so many at once: the rest is lost, as datagrams are
 MAX_DATAGRAM = 1 << 16
 COOKIE_TIME = 30.0  # seconds
 PKTINFO = getattr(socket, "IP_PKTINFO", 8 if sys.platform == "linux" else None)  # in Python since 3.12
@@ -90,6 +93,7 @@ class UdpListener:
         self._senders: set[Any] = set()
         self._closed = False
         self._cookies = Cookies(loop.now)
+        self._time = TokenBucket(SHARE, BURST, loop.now())
         loop.soon(self._start)  # so that nothing is called before the caller has us
 
     def _start(self) -> None:
@@ -134,10 +138,23 @@ class UdpListener:
             sock.close()
             raise
         self._socks.append(sock)
-        self._loop.watch(sock.fileno(), lambda: self._readable(sock))
+        self._watch(sock)
 
     def _readable(self, sock: socket.socket) -> None:
-        end = self._loop.now() + TURN
+        begun = self._loop.now()
+        self._read(sock, begun + TURN)
+        now = self._loop.now()
+        self._time.spend(now - begun)
+        wait = self._time.wait(now)
+        if wait and not self._closed:
+            self._loop.watch(sock.fileno())
+            self._loop.later(wait, lambda: self._watch(sock))
+
+    def _watch(self, sock: socket.socket) -> None:
+        if not self._closed:
+            self._loop.watch(sock.fileno(), lambda: self._readable(sock))
+
+    def _read(self, sock: socket.socket, end: float) -> None:
         for _ in range(BATCH):
             if self._loop.now() > end:
                 return
@@ -152,7 +169,7 @@ class UdpListener:
                 self._answer(sock, refusal(data), sender)
                 continue
             identity, cookie = opening
-            if not self._cookies.check(cookie, sender, identity):
+            if not cookie or not self._cookies.check(cookie, sender, identity):
                 self._answer(sock, PacketEncoder(0, identity).cookie(self._cookies.make(sender, identity)), sender)
                 continue
             try:

@@ -18,8 +18,7 @@ class TokenBucket:
 
     def take(self, count: float, now: float) -> bool:
         """Whether there was so much; if not, nothing is taken."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
-        self._at = now
+        self._refill(now)
         if count > self._left:
             return False
         self._left -= count
@@ -28,6 +27,15 @@ class TokenBucket:
     def spend(self, count: float) -> None:
         """Take so much, even where that makes a debt."""
         self._left = max(self._left - count, -self._burst)
+
+    def wait(self, now: float) -> float:
+        """The seconds until nothing is owed."""
+        self._refill(now)
+        return max(0.0, -self._left / self._rate)
+
+    def _refill(self, now: float) -> None:
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
 
     def renew(self) -> None:
         """Begin anew, with all of it."""
