@@ -6,6 +6,7 @@ import json
 import signal
 import textwrap
 
+import r2box
 from r2box.proto.limits import TABLE
 from support.processes import Place, eventually
 
@@ -52,3 +53,9 @@ def test_the_limits_of_a_file_are_shown_and_a_reload_changes_them(place: Place) 
     manager.send(signal.SIGHUP)
     manager.says("not reloaded")
     assert shown(place, "links")["limit"] == 2
+
+
+def test_the_limits_of_a_node_in_a_program(place: Place) -> None:
+    with r2box.Node("alice", socket=str(place.path / "alice.sock"), limits={"memory": 64 << 20, "links": 5}):
+        assert shown(place, "memory")["limit"] == 64 << 20
+        assert shown(place, "links")["limit"] == 5

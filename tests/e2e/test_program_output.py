@@ -27,9 +27,9 @@ class Program:
         self.channel = ProgramChannel(self.loop, ours)
         self.got = b""
         self.has_ended = False
-        self.channel.watch(self.loop, self._readable, None)
+        self.channel.watch(self.loop, self.readable, None)
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
         room = memoryview(bytearray(1 << 16))
         while (size := self.channel.read_into(room)) > 0:
             self.got += room[:size]
@@ -147,7 +147,7 @@ def test_an_end_that_comes_while_nothing_is_read_is_told_later(it: Program) -> N
     it.channel.watch(it.loop, None, None)
     it.wait_for_doubt()
     assert not it.has_ended
-    it.channel.watch(it.loop, it._readable, None)
+    it.channel.watch(it.loop, it.readable, None)
     it.turn()
     assert it.has_ended
 

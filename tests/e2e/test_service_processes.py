@@ -393,8 +393,7 @@ def test_a_tunnel_that_is_closed_at_once_starts_no_program(place: Place, door: i
 
 def test_tunnels_beyond_the_limit_are_refused_and_the_others_go_on() -> None:
     port = free_port()
-    with r2box.Node("bob") as bob:
-        bob._engine.call(lambda loop, daemon: setattr(daemon.exchange.starts, "limits", Limits({"programs": 2})))
+    with r2box.Node("bob", limits={"programs": 2}) as bob:
         bob.offer("cat", "cat")
         bob.connect(f"tcp-listen://127.0.0.1:{port}")
         link = raw.dial("mallory", port)

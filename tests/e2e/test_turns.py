@@ -60,9 +60,9 @@ class Flooded:
         self.reads: Counter[int] = Counter()
         self.kept: list[Any] = []
         for number in range(pending + 1):  # the last one is up
-            self._add(number, UP if number == pending else READY_WAIT)
+            self.add(number, UP if number == pending else READY_WAIT)
 
-    def _add(self, number: int, state: Any) -> None:
+    def add(self, number: int, state: Any) -> None:
         ours, theirs = socket.socketpair()
         theirs.send(b"x")
         link: Any = SimpleNamespace(
@@ -114,7 +114,7 @@ def test_links_that_are_up_share_a_round_too(loop: FakeLoop) -> None:
         return units
 
     for number in range(1, 21):
-        flooded._add(number, UP)
+        flooded.add(number, UP)
         driver, theirs = flooded.kept[-1]
         theirs.send(bytes(1 << 16))
         driver._read = lambda driver=driver: LinkDriver._read(driver)

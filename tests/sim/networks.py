@@ -62,7 +62,7 @@ class Clockwork(Mesh):
 
 def is_left(port: Port) -> bool:
     """Whether the link of `port` has another transport, or waits for one."""
-    return port._ports.get(port.link) is not port and not port.link.is_suspended
+    return port.ports.get(port.link) is not port and not port.link.is_suspended
 
 
 def is_whole(wire: Wire) -> bool:

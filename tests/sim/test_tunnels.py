@@ -609,6 +609,6 @@ def test_the_order_of_events_depends_on_the_seed_only() -> None:
         last.serve("echo", echo)
         first.tunnel(f"{path}/echo", mesh.random.randbytes(100_000))
         mesh.idle()
-        return mesh.now, next(mesh._serial), first.log + last.log
+        return mesh.now, next(mesh.serial), first.log + last.log
 
     assert run() == run()

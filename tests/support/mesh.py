@@ -56,7 +56,7 @@ class Mesh:
         self.ports: list[Port] = []
         self._woken: list[Port] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._serial = itertools.count()
+        self.serial = itertools.count()  # of events
 
     def station(self, address: str, memory: MemoryLimit | None = None) -> Station:
         """A new node, whose links share `memory`.  One of the same address takes the place of the old, as after a
@@ -96,7 +96,7 @@ class Mesh:
     # -- the order of events ---------------------------------------------------------------------------------------
 
     def later(self, delay: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.now + delay, next(self._serial), what))
+        heapq.heappush(self._events, (self.now + delay, next(self.serial), what))
 
     def wake(self, port: Port) -> None:
         if port not in self._woken:
@@ -402,7 +402,7 @@ class Port:
         self.wire = wire
         self.mesh = wire.mesh
         self.link = link
-        self._ports = ports
+        self.ports = ports
         self.out = bytearray()  # produced, not yet on the wire
         self.flying = 0  # bytes that have not been read at the other side
         self.arrived: deque[bytes] = deque()
@@ -442,7 +442,7 @@ class Port:
             self.mesh.later(0, self.read)
 
     def eof(self) -> None:
-        if self._ports.get(self.link) is self:  # else the link has another transport, or none
+        if self.ports.get(self.link) is self:  # else the link has another transport, or none
             self.link.eof(self.mesh.now)
 
     def arrive(self, chunk: bytes) -> None:

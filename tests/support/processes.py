@@ -190,7 +190,7 @@ class Program:
         self.popen = popen
         self.pid = popen.pid
         self._out = out
-        self._err = err
+        self.err_file = err
         self.is_daemon = bool(re.match(r"(nsenter .*? -- )?r2dm?\s", line))
         self.was_killed = False
 
@@ -201,7 +201,7 @@ class Program:
 
     @property
     def err(self) -> str:
-        return self._err.read_text(errors="replace")
+        return self.err_file.read_text(errors="replace")
 
     @property
     def raw(self) -> bytes:

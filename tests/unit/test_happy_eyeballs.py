@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import heapq
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import TransportError
-from r2box.net.io.loop import Timer
 from r2box.net.transport import sockets as dialling
 from r2box.net.transport.connecting import explain
 from r2box.net.transport.eyeballs import DELAY, MAX_ATTEMPTS, Race, interleave
 from r2box.net.transport.sockaddr import spell_address
 from r2box.net.transport.sockets import Dial
 from r2box.net.transport.transport import parse_transport
+from support.virtual_loop import VirtualLoop
 
 NEVER, FAILS_AT_ONCE = -1.0, -2.0
 
@@ -32,42 +31,17 @@ def four(number: int) -> Any:
     return socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{number}", 80)
 
 
-class Clock:
-    """The part of a loop that a race and a Dial use, without a selector and with a time of its own."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        self._timers: list[Timer] = []
-        self._due: Callable[[Any], None] = lambda found: None
-
-    def later(self, seconds: float, fn: Callable[[], object]) -> Timer:
-        timer = Timer(self.time + seconds, fn)
-        heapq.heappush(self._timers, timer)
-        return timer
-
-    def soon(self, fn: Callable[[], object]) -> None:
-        self.later(0, fn)
-
-    def run(self) -> None:
-        """Until nothing is to be done any more."""
-        while self._timers:
-            timer = heapq.heappop(self._timers)
-            if timer._fn is not None:
-                self.time = timer._when
-                timer._fn()
-
-
 class Net:
     """Addresses that answer after a time or fail: what happens is in `log`, and when."""
 
-    def __init__(self, clock: Clock, answers: dict[Any, tuple[float, int]]) -> None:
+    def __init__(self, clock: VirtualLoop, answers: dict[Any, tuple[float, int]]) -> None:
         self.clock, self.answers = clock, answers
         self.log: list[tuple[float, str, Any]] = []
         self.open: list[Any] = []
         self.most = 0
 
     def begin(self, address: Any, report: Callable[[int, int], None]) -> Any:
-        self._note("begin", address)
+        self.note("begin", address)
         after, code = self.answers[address]
         if after == FAILS_AT_ONCE:
             raise OSError(code, "")
@@ -81,7 +55,7 @@ class Net:
                 report(-1 if code else 7, code)
 
             def close(self) -> None:
-                net._note("close", address)
+                net.note("close", address)
                 net.open.remove(address)
                 timer.cancel()
 
@@ -89,12 +63,12 @@ class Net:
         timer = self.clock.later(after if after != NEVER else 1e9, connection.answer)
         return connection
 
-    def _note(self, what: str, address: Any) -> None:
+    def note(self, what: str, address: Any) -> None:
         self.log.append((self.clock.time, what, address))
 
 
-def race(answers: dict[Any, tuple[float, int]]) -> tuple[Clock, Net, list[Any], Race]:
-    clock = Clock()
+def race(answers: dict[Any, tuple[float, int]]) -> tuple[VirtualLoop, Net, list[Any], Race]:
+    clock = VirtualLoop()
     net = Net(clock, answers)
     results: list[Any] = []
     running = Race(clock, answers, net.begin, lambda result: results.append((clock.time, result)))
@@ -223,7 +197,7 @@ def dial(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Net, list[Any]]
     """Dial `url` where its name stands for the addresses of `answers`."""
 
     def dial(url: str, answers: dict[Any, tuple[float, int]]) -> tuple[Net, list[Any]]:
-        clock = Clock()
+        clock = VirtualLoop()
         net = Net(clock, answers)
         monkeypatch.setattr(dialling, "resolve", lambda loop, transport, found: found(list(answers)))
         monkeypatch.setattr(dialling, "Connecting", lambda loop, t, address, local, probe, r: net.begin(address, r))

@@ -6,7 +6,7 @@ import pytest
 
 from r2box import Node
 from r2box.net.io.units import parse_size
-from r2box.proto.limits import LINKS_SHARE, TABLE, Limits
+from r2box.proto.limits import TABLE, Limits
 
 
 def test_changes_hold_at_once_and_the_defaults_come_back() -> None:
@@ -45,6 +45,3 @@ def test_the_limits_of_a_node_in_a_program() -> None:
         Node("alice", limits={"lnks": 1})
     with pytest.raises(ValueError, match=r"^links: must be from 1 to "):
         Node("alice", limits={"links": 0})
-    with Node("alice", limits={"memory": 64 << 20}) as node:
-        found = node._engine.call(lambda loop, daemon: (daemon.node.limits["memory"], daemon.memory.limit))
-    assert found == (64 << 20, int((64 << 20) * LINKS_SHARE))

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Callable
-
 import pytest
 
 from r2box.net.daemon import trim
-from r2box.net.io.loop import Timer
 from r2box.proto.link.memory_limit import Account, MemoryLimit
-
-
-class Later:
-    """A loop whose timers run when a test says so."""
-
-    def __init__(self) -> None:
-        self.timers: list[tuple[Timer, Callable[[], object]]] = []
-
-    def later(self, seconds: float, fn: Callable[[], object]) -> Timer:
-        timer = Timer(0.0, fn)
-        self.timers.append((timer, fn))
-        return timer
-
-    def run(self) -> None:
-        timers, self.timers = self.timers, []
-        for timer, fn in timers:
-            if timer._fn is not None:
-                fn()
+from support.virtual_loop import VirtualLoop
 
 
 @pytest.fixture
@@ -37,21 +17,21 @@ def trimmed(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 
 def test_after_many_links_once(trimmed: list[None]) -> None:
-    loop = Later()
+    loop = VirtualLoop()
     watch = trim.MemoryTrim(loop, MemoryLimit())  # type: ignore[arg-type]
     for _ in range(trim.MANY - 1):
         watch.link_ended()
-    assert not loop.timers
+    assert not loop.pending
     for _ in range(10):
         watch.link_ended()
     loop.run()
     assert len(trimmed) == 1
     watch.link_ended()
-    assert not loop.timers, "it begins anew"
+    assert not loop.pending, "it begins anew"
 
 
 def test_after_links_that_held_much(trimmed: list[None]) -> None:
-    loop, memory = Later(), MemoryLimit()
+    loop, memory = VirtualLoop(), MemoryLimit()
     watch = trim.MemoryTrim(loop, memory)  # type: ignore[arg-type]
     account = Account(memory)
     account.charge(trim.MUCH)
@@ -62,7 +42,7 @@ def test_after_links_that_held_much(trimmed: list[None]) -> None:
     assert memory.peak == trim.MUCH
     account.charge(1000)
     watch.link_ended()
-    assert not loop.timers
+    assert not loop.pending
 
 
 def test_the_library_takes_the_call() -> None:

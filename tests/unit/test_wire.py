@@ -21,6 +21,7 @@ from r2box.proto.link.resume import MAX_CANDIDATES, MAX_PATIENCE, READY_FIELDS, 
 from r2box.proto.link.sender import MAX_OVER
 from r2box.proto.wire import frames as wire
 from r2box.proto.wire import messages
+from r2box.proto.wire.address import parse_path
 from r2box.proto.wire.advertisement import REACH_FIELDS, decode_reach
 from r2box.proto.wire.messages import encode_body
 from r2box.proto.wire.outcome import Outcome, decode_outcome, encode_outcome
@@ -413,7 +414,7 @@ def parse_words(words: str, layout: dict[str, tuple[int, str]]) -> tuple[str, di
         "uint": int,
         "bytes": bytes.fromhex,
         "text": str,
-        "path": lambda text: wire._decode_path(text.encode()),
+        "path": parse_path,
         "each": lambda text: tuple(map(bytes.fromhex, text.split(","))),
     }
     name, *rest = shlex.split(words)

@@ -170,7 +170,7 @@ class Field:
 
     def _logs(self) -> Iterator[Path]:
         for program in (self.nodes["bob"], self.doors["bob's door"], self.doors["bob's UDP door"], *self.servers):
-            yield program._err
+            yield program.err_file
 
     def log_size(self) -> int:
         return sum(path.stat().st_size for path in self._logs())
