@@ -174,6 +174,16 @@ def test_a_server_is_asked_for_some_at_once(runs: int, most: int) -> None:
     assert server.asked[most + 1 :] == [(say.INCOMING, tunnels[most + 1].id)]
 
 
+def test_a_neighbour_with_few_tunnels_does_not_wait_for_one_with_many() -> None:
+    server = Server()
+    many = [server.tunnel("mallory") for _ in range(STARTING + 100)]
+    few = [server.tunnel("alice") for _ in range(2)]
+    for tunnel in many[:5]:
+        tunnel.started(())
+    order = [many[STARTING], few[0], many[STARTING + 1], few[1], many[STARTING + 2]]
+    assert server.asked[STARTING:] == [(say.INCOMING, tunnel.id) for tunnel in order]
+
+
 def test_what_is_closed_while_it_waits_is_never_started() -> None:
     server = Server()
     tunnels = [server.tunnel() for _ in range(STARTING + 3)]

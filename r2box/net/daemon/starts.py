@@ -134,22 +134,27 @@ class Starts:
 
 
 class StartQueue:
-    """What one server was asked to start and has not answered, and what it has still to be asked."""
+    """What one server was asked to start and has not answered, and what it has still to be asked.
+
+    Neighbours take turns.
+    """
 
     __slots__ = ("_is_announcing", "_starting", "_waiting")
 
     def __init__(self) -> None:
         self._starting: set[int] = set()
-        self._waiting: dict[int, Incoming] = {}  # a queue that can be left
+        self._waiting: dict[str, dict[int, Incoming]] = {}  # by neighbour, whose turn it is first; queues can be left
         self._is_announcing = False
 
     def add(self, incoming: Incoming) -> None:
-        self._waiting[incoming.id] = incoming
+        self._waiting.setdefault(incoming.neighbour, {})[incoming.id] = incoming
         self._announce()
 
     def remove(self, incoming: Incoming) -> None:
         """It was answered, or nothing is wanted of it any more."""
-        self._waiting.pop(incoming.id, None)
+        queue = self._waiting.get(incoming.neighbour, {})
+        if queue.pop(incoming.id, None) is not None and not queue:
+            del self._waiting[incoming.neighbour]
         if incoming.id in self._starting:
             self._starting.remove(incoming.id)
             self._announce()
@@ -160,10 +165,13 @@ class StartQueue:
 
     def _announce(self) -> None:
         while self._waiting and not self._is_announcing:
-            id_, incoming = next(iter(self._waiting.items()))
+            neighbour, queue = next(iter(self._waiting.items()))
+            id_, incoming = next(iter(queue.items()))
             if len(self._starting) >= (STARTING if incoming.service.runs == say.APART else CONNECTING):
                 return
-            del self._waiting[id_]
+            del queue[id_], self._waiting[neighbour]
+            if queue:
+                self._waiting[neighbour] = queue  # behind the others
             self._starting.add(id_)
             self._is_announcing = True  # one that cannot be announced is removed meanwhile
             incoming.announce()
