@@ -22,7 +22,7 @@ from ..errors import DaemonError, TransportError, UsageError
 from ..net.client.job import Job
 from ..net.client.link_job import Connector
 from ..net.client.reconnect import Reconnect
-from ..net.io.units import PATIENCE
+from ..net.io.units import RESUME_TIMEOUT
 from ..net.transport.transport import STARTER, STDIO, parse_transport
 from ..net.transport.urls import CONNECT, GATHER, LISTEN
 from ..proto.limits import Limits
@@ -163,7 +163,7 @@ class Node:
         self._engine.call(lambda loop, daemon: ServiceOffer(self._engine, loop, daemon, name, parsed, patterns)).wait()
 
     def connect(
-        self, transport: str, *, node: str = "", retry: bool = False, lossy: bool = False, resume: int = PATIENCE
+        self, transport: str, *, node: str = "", retry: bool = False, lossy: bool = False, resume: int = RESUME_TIMEOUT
     ) -> NodeLink:
         """Begin a link over `transport`, as `r2 connect` does, and return it at once: `NodeLink.wait` waits for it.
 
@@ -203,7 +203,7 @@ class NodeLink(EngineJob):
         self._listens = False
         self._job = Job(loop, JobKind.LINK, transport.text, expect)
         name = expect or transport.text
-        self._keeper = Reconnect(loop, engine.log, name, transport, self._job, self._make) if retry else None
+        self._reconnect = Reconnect(loop, engine.log, name, transport, self._job, self._make) if retry else None
         super().__init__(engine, loop, daemon)
 
     def wait(self, timeout: float | None = None) -> str:
@@ -245,7 +245,7 @@ class NodeLink(EngineJob):
         engine = self._engine
         return Connector(
             self._loop, engine.log, self._client, self._transport, engine.path, expect, up, ended, self._job,
-            patience=resume, lossy=lossy, listening=self._is_listening,
+            resume_timeout=resume, lossy=lossy, listening=self._is_listening,
         )  # fmt: skip
 
     def _is_listening(self, where: str) -> None:
@@ -255,8 +255,8 @@ class NodeLink(EngineJob):
 
     def _begin(self) -> None:
         self._job.use(self._client)
-        if self._keeper is not None:
-            self._keeper.start()
+        if self._reconnect is not None:
+            self._reconnect.start()
             return
         self._connector = self._make(lambda address: None, self._ended)
         try:
@@ -273,13 +273,13 @@ class NodeLink(EngineJob):
             self._leave()
 
     def _halt(self) -> None:
-        if self._keeper is not None:
-            self._keeper.stop()
+        if self._reconnect is not None:
+            self._reconnect.stop()
 
     def _finish(self, done: Callable[[], None]) -> None:
         self._done = done
-        if self._keeper is not None:
-            self._keeper.end(done)
+        if self._reconnect is not None:
+            self._reconnect.end(done)
         elif self._connector is not None:
             self._connector.end()
         else:

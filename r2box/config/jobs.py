@@ -135,7 +135,7 @@ class LinkFileJob(FileJob):
         neighbour = conn.addr or ""
         self._job = Job(self.loop, JobKind.LINK, self._transport.text, neighbour)
         name = f"link {conn.addr or conn.cmd}"
-        self._keeper = Reconnect(self.loop, manager.log, name, self._transport, self._job, self._make)
+        self._reconnect = Reconnect(self.loop, manager.log, name, self._transport, self._job, self._make)
 
     def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
         manager, conn = self.manager, self._conn
@@ -149,25 +149,25 @@ class LinkFileJob(FileJob):
             linked,
             ended,
             self._job,
-            patience=conn.resume,
+            resume_timeout=conn.resume,
             lossy=conn.lossy,
             policy=conn.policy,
         )
 
     def _ready(self) -> None:
         self._job.use(self._client)
-        self._keeper.restart()
+        self._reconnect.restart()
 
     def hurry(self) -> None:
         """Do not wait for the next attempt."""
-        self._keeper.hurry()
+        self._reconnect.hurry()
 
     def stop(self) -> None:
         super().stop()
-        self._keeper.stop()
+        self._reconnect.stop()
 
     def _finish(self, done: Callable[[], None]) -> None:
-        self._keeper.end(done)
+        self._reconnect.end(done)
 
 
 class ServiceFileJob(FileJob):

@@ -20,7 +20,7 @@ from collections import namedtuple
 
 from ..errors import AddressError, ConfigError, DaemonError, UsageError
 from ..net.io.socket_path import check_length, expand
-from ..net.io.units import PATIENCE, parse_patience, parse_size
+from ..net.io.units import RESUME_TIMEOUT, parse_resume_timeout, parse_size
 from ..net.transport import hints  # noqa: F401  a manager that reads a file again loads nothing then
 from ..net.transport.transport import parse_transport, service_name
 from ..net.transport.urls import CONNECT, FORWARD, SERVE
@@ -121,8 +121,8 @@ def _transport_for(use: str) -> Callable[[object, str], str]:
     return _transport
 
 
-def _patience(value: object, base: str) -> int:
-    return parse_patience(str(value) if type(value) is int else _text(value, base))
+def _resume_timeout(value: object, base: str) -> int:
+    return parse_resume_timeout(str(value) if type(value) is int else _text(value, base))
 
 
 def _flag(value: object, base: str) -> bool:
@@ -188,8 +188,8 @@ TABLES = {
     "conn": Table("[[conn]]", "A link to keep up.", {
         "addr": Key(False, _address, "The only neighbour to accept on this link. By default any."),
         "cmd": Key(True, _transport_for(CONNECT), "The transport: a command line for sh -c, or scheme://..."),
-        "resume": Key(False, _patience, "How long tunnels wait for another transport after a cut, such as 10m, which "
-            "is the default; 0: not at all. The shorter time of both sides counts."),
+        "resume": Key(False, _resume_timeout, "How long tunnels wait for another transport after a cut, such as 10m, "
+            "which is the default; 0: not at all. The shorter time of both sides counts."),
         "lossy": Key(False, _flag, "Whether the transport may lose or change bytes. By default true where that is its "
             "nature, as for udp://."),
         **_RULES,
@@ -275,7 +275,8 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         own[0].get("cmd"),
         [
             Conn(
-                it.get("addr"), it["cmd"], it.get("resume", PATIENCE), it.get("lossy", False), it["line"], _policy(it)
+                it.get("addr"), it["cmd"], it.get("resume", RESUME_TIMEOUT), it.get("lossy", False), it["line"],
+                _policy(it),
             )
             for it in conns
         ],

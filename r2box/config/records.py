@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..net.io.units import PATIENCE
+from ..net.io.units import RESUME_TIMEOUT
 from ..proto.link.policy import EVERYTHING, Policy
 
 
@@ -34,7 +34,7 @@ class Conn(ConfigRecord):
         self,
         addr: str | None,
         cmd: str,
-        resume: int = PATIENCE,
+        resume: int = RESUME_TIMEOUT,
         lossy: bool = False,
         line: int | None = None,
         policy: Policy = EVERYTHING,

@@ -16,7 +16,7 @@ from ..net.client.reconnect import Reconnect
 from ..net.io.log import INFO, WARNING, Log
 from ..net.io.loop import Loop
 from ..net.io.signals import is_ignored
-from ..net.io.units import parse_patience
+from ..net.io.units import parse_resume_timeout
 from ..net.transport.transport import STDIO, explain, parse_transport, summary
 from ..net.transport.urls import CONNECT, EXEC_HELP, GATHER, LISTEN, URL_HELP
 from ..proto.wire.address import check_address
@@ -78,11 +78,11 @@ def main(args: Args) -> int:
     if transport.kind == STDIO:
         _check_stdio()
     try:
-        patience = parse_patience(args.resume)
+        resume_timeout = parse_resume_timeout(args.resume)
     except ValueError as error:
         raise UsageError(f"--resume: {error}") from None
     expect = check_address(args.node) if args.node else ""
-    return _Connect(args, transport, expect, patience).run()
+    return _Connect(args, transport, expect, resume_timeout).run()
 
 
 def _check_stdio() -> None:
@@ -101,10 +101,10 @@ def _check_stdio() -> None:
 class _Connect:
     """One run of r2-connect."""
 
-    def __init__(self, args: Args, transport: Transport, expect: str, patience: int) -> None:
+    def __init__(self, args: Args, transport: Transport, expect: str, resume_timeout: int) -> None:
         self._transport = transport
         self._expect = expect
-        self._patience = patience
+        self._resume_timeout = resume_timeout
         self._lossy = args.lossy
         self._policy = policy_of(args)
         level = INFO if transport.how in (LISTEN, GATHER) else WARNING
@@ -117,10 +117,11 @@ class _Connect:
         self._had_terminal = os.isatty(2)
         self._is_immune = is_ignored(signal.SIGHUP)  # as nohup has it
         self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
-        self._keeper: Reconnect | None = None
+        self._reconnect: Reconnect | None = None
         self._connector: Connector | None = None
         if args.retry:
-            self._keeper = Reconnect(self._loop, self._log, expect or transport.text, transport, self._job, self._make)
+            name = expect or transport.text
+            self._reconnect = Reconnect(self._loop, self._log, name, transport, self._job, self._make)
         self._loop.on_end(self._stop, self._abort)
         self._loop.on_signal(signal.SIGHUP, self._hang_up)
 
@@ -139,15 +140,15 @@ class _Connect:
             linked,
             ended,
             self._job,
-            patience=self._patience,
+            resume_timeout=self._resume_timeout,
             lossy=self._lossy,
             policy=self._policy,
         )
 
     def _ready(self) -> None:
         self._job.use(self._client)
-        if self._keeper is not None:
-            self._keeper.start()
+        if self._reconnect is not None:
+            self._reconnect.start()
             return
         self._connector = self._make(lambda address: self._log.info(f"linked to {address}"), self._ended)
         try:
@@ -177,8 +178,8 @@ class _Connect:
 
     def _hang_up(self) -> None:
         """SIGHUP: try again now; but when it is because the terminal is gone, end."""
-        if self._keeper is not None and not (self._had_terminal and not os.isatty(2)):
-            self._keeper.hurry()
+        if self._reconnect is not None and not (self._had_terminal and not os.isatty(2)):
+            self._reconnect.hurry()
         elif not self._is_immune:
             self._stop()
 
@@ -186,8 +187,8 @@ class _Connect:
         if self._is_stopping:
             return
         self._is_stopping = True
-        if self._keeper is not None:
-            self._keeper.stop()
+        if self._reconnect is not None:
+            self._reconnect.stop()
         self._client.leave(self._end, self._silent)
 
     def _silent(self, why: str) -> None:
@@ -196,15 +197,15 @@ class _Connect:
 
     def _abort(self) -> None:
         """It is to end at once: kill the command, as nothing else is left that would end it."""
-        if self._keeper is not None:
-            self._keeper.kill()
+        if self._reconnect is not None:
+            self._reconnect.kill()
         elif self._connector is not None:
             self._connector.kill()
         self._loop.stop()
 
     def _end(self) -> None:
-        if self._keeper is not None:
-            self._keeper.end(self._loop.stop)
+        if self._reconnect is not None:
+            self._reconnect.end(self._loop.stop)
         elif self._connector is not None:
             self._connector.end()
         else:

@@ -121,8 +121,8 @@ class NodeManager:
             self.loop.on_signal(number, self._end)
         self.loop.on_signal(signal.SIGHUP, self._reload)
         self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user, bool(self._config.socket))
-        assert self.daemon.entrance is not None
-        self.daemon.entrance.hold()
+        assert self.daemon.control_listener is not None
+        self.daemon.control_listener.hold()
         self.unsettled += 1
         self._start()
         self.settled()
@@ -163,8 +163,8 @@ class NodeManager:
     def settled(self) -> None:
         """One part less is waited for; when all stand, the node is ready."""
         self.unsettled -= 1
-        if not self.unsettled and not self._ending and self.daemon.entrance is not None:
-            self.daemon.entrance.open()
+        if not self.unsettled and not self._ending and self.daemon.control_listener is not None:
+            self.daemon.control_listener.open()
             self.supervisor.ready(self.daemon.summary())
             if self._background is not None:
                 self._background.ready(self.log)

@@ -106,7 +106,7 @@ class Terminal:
     def __init__(self, place: Place, shell: str) -> None:
         need(shell)
         line, setup = START[shell]
-        self.kept = place.path / "line"
+        self.replay = place.path / "line"
         self.screen = b""
         env = place.env(R2_SOCKET="alice.sock", TERM="dumb" if shell != "fish" else "xterm", PS1="", COLUMNS="200")
         self.pid, self.fd = pty.fork()
@@ -135,11 +135,11 @@ class Terminal:
 
     def complete(self, typed: str) -> str:
         """The line after Tab."""
-        self.kept.unlink(missing_ok=True)
+        self.replay.unlink(missing_ok=True)
         self.type(f"\x15{typed}\t\x18")
-        eventually(self.kept.exists, lambda: f"a line behind {typed}: {self.screen[-2000:].decode(errors='replace')}")
-        eventually(lambda: self.kept.read_bytes() or not typed, "the line")
-        return self.kept.read_text()
+        eventually(self.replay.exists, lambda: f"a line behind {typed}: {self.screen[-2000:].decode(errors='replace')}")
+        eventually(lambda: self.replay.read_bytes() or not typed, "the line")
+        return self.replay.read_text()
 
     def close(self) -> None:
         os.kill(self.pid, signal.SIGKILL)

@@ -53,7 +53,7 @@ class Host:
     def nothing(self, *arguments: Any) -> None:
         return
 
-    suspended = resumed = ferry = request = discard = note = news = nothing
+    suspended = resumed = fd_relay = request = discard = note = news = nothing
 
 
 class End:

@@ -100,7 +100,7 @@ class Side:
 
     def __init__(self, sim: Sim, carrier: ArqConnection, way: Way, total: int, salt: int, begins: float) -> None:
         self.sim = sim
-        self.carrier = carrier
+        self.arq = carrier
         self.way = way  # out
         self.total = total
         self.begins = begins
@@ -129,7 +129,7 @@ class Side:
         return self._pattern[begin : begin + min(size, PATTERN)]
 
     def receive(self, data: bytes) -> None:
-        self.take(self.carrier.receive(data, self.now))
+        self.take(self.arq.receive(data, self.now))
         self.pump()
 
     def take(self, buffers: list[bytes | bytearray | memoryview]) -> None:
@@ -144,7 +144,7 @@ class Side:
 
     def pump(self) -> None:
         """What the owner of a carrier does whenever something has happened."""
-        carrier, sim = self.carrier, self.sim
+        carrier, sim = self.arq, self.sim
         if sim.now >= self.begins:
             while True:
                 room = min(carrier.room, self.total - self.given) if self.given < self.total else 0
@@ -220,7 +220,7 @@ class Sim:
             self.now, _, what, arguments = heapq.heappop(self._events)
             what(*arguments)
             for side in self.sides:
-                assert not side.carrier.fault, side.carrier.fault
+                assert not side.arq.fault, side.arq.fault
         return self.now - begin
 
 
@@ -250,7 +250,7 @@ def run_one(job: tuple[float, int, int, float, float]) -> tuple[float, float, fl
         goodput, sim = transfer(path(rate, rtt, loss=loss, **FAULTS), (size, size // 16), seed)
     except AssertionError as error:
         return loss, 0.0, 0.0, f"loss {loss}, seed {seed}: {error}"
-    statistics = sim.sides[0].carrier.statistics
+    statistics = sim.sides[0].arq.statistics
     return loss, goodput, statistics["resent"] / statistics["sent"], ""
 
 

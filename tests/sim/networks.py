@@ -98,7 +98,7 @@ class Edge:
         there = random.uniform(0.0005, 0.03)
         self.latency = (there, there * random.uniform(0.8, 1.2))
         self.slices = random.random() < 0.3
-        self.patience = random.choice((0, 0, 5, 30, 3600))
+        self.resume_timeout = random.choice((0, 0, 5, 30, 3600))
         self.wires: list[Wire] = []  # more than one when it was joined again
 
 
@@ -170,7 +170,7 @@ class Network:
 
     def _join(self, edge: Edge) -> None:
         a, b = (self.mesh.stations[name] for name in edge.ends)
-        wire = self.mesh.join(a, b, latency=edge.latency, slices=edge.slices, patience=edge.patience)
+        wire = self.mesh.join(a, b, latency=edge.latency, slices=edge.slices, resume_timeout=edge.resume_timeout)
         edge.wires = [*(it for it in edge.wires if is_whole(it)), wire]
 
     def _is_whole(self, edge: Edge) -> bool:
@@ -193,7 +193,7 @@ class Network:
             return ""
         edge = self.random.choice(broken)
         self._join(edge)
-        return f"heal {edge.ends}, patience {edge.patience}"
+        return f"heal {edge.ends}, resume_timeout {edge.resume_timeout}"
 
     def _again(self) -> str:
         """A second link where there is one, from the other side too perhaps."""

@@ -86,7 +86,7 @@ def test_a_node_doubts_the_way_that_it_chooses_for_others() -> None:
     dora = mesh.station("dora")
     mesh.join(dora, alice)
     mesh.idle()
-    alice.node.doubt = lambda attempt: BlackholeCheck(Clock(mesh), alice.node, attempt)  # type: ignore[arg-type]
+    alice.node.suspect = lambda attempt: BlackholeCheck(Clock(mesh), alice.node, attempt)  # type: ignore[arg-type]
     program = dora.tunnel("alice/carl/echo", b"hello")
     mesh.run(2 * DOUBT + 0.5)
     assert liar.opens

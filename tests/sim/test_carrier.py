@@ -32,7 +32,7 @@ def serial(noise: float = 0.0) -> tuple[Way, Way]:
 
 def efforts(side: Side) -> float:
     """The part of its packets that was sent more than once."""
-    statistics = side.carrier.statistics
+    statistics = side.arq.statistics
     return statistics["resent"] / statistics["sent"]
 
 
@@ -49,8 +49,8 @@ def test_what_is_sent_comes(loss: float, seed: int) -> None:
     _, sim = transfer(path(5e6, 0.01, loss=loss, **FAULTS), (MIB, MIB // 2), seed)
     sim.run(5, until=lambda: False)
     for side in sim.sides:
-        assert side.carrier.unacked == 0
-        assert side.carrier._out.pace.trip > 0.0099, "a round trip that nothing has made"
+        assert side.arq.unacked == 0
+        assert side.arq._out.pace.trip > 0.0099, "a round trip that nothing has made"
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -110,7 +110,7 @@ def test_a_fifth_of_loss_works() -> None:
 
 def test_packets_that_overtake_each_other_are_not_sent_twice() -> None:
     _, sim = transfer(path(1e6, RTT, reorder=0.25, late=0.03), (4 * MIB, 0), 1)
-    assert efforts(sim.sides[0]) - sim.sides[0].way.dropped / sim.sides[0].carrier.statistics["sent"] < 0.03
+    assert efforts(sim.sides[0]) - sim.sides[0].way.dropped / sim.sides[0].arq.statistics["sent"] < 0.03
 
 
 @pytest.mark.parametrize("buffer", [10 * MTU, 1 << 30])
@@ -119,7 +119,7 @@ def test_the_queue_of_a_path(buffer: float) -> None:
     goodput, sim = transfer(path(1e6, RTT, buffer=buffer), (8 * MIB, 0), 1)
     side = sim.sides[0]
     assert goodput > 0.8e6
-    assert side.way.dropped < 0.06 * side.carrier.statistics["sent"]
+    assert side.way.dropped < 0.06 * side.arq.statistics["sent"]
     assert mean(side.waits) < 0.25
 
 
@@ -142,13 +142,13 @@ class Reno:
         self.sim, self.way, self.rtt = sim, way, rtt
         self.window, self.threshold = 10.0, math.inf
         self.sent = self.came = 0
-        self.flight = 0
+        self.in_flight = 0
         self.recover = 0  # a loss before this one is part of the last
         sim.at(sim.now, self.pump)
 
     def pump(self) -> None:
-        while self.flight < int(self.window):
-            self.flight += 1
+        while self.in_flight < int(self.window):
+            self.in_flight += 1
             self.sent += 1
             number = self.sent.to_bytes(8, "big")
             arrivals = self.way.carry(number + bytes(MTU - 8), self.sim.now, self.sim.random)
@@ -158,13 +158,13 @@ class Reno:
                 self.sim.at(max(self.way.free_at, self.sim.now) + self.rtt, self.lost, number)
 
     def acked(self) -> None:
-        self.flight -= 1
+        self.in_flight -= 1
         self.came += MTU
         self.window += 1 if self.window < self.threshold else 1 / self.window
         self.pump()
 
     def lost(self, number: bytes) -> None:
-        self.flight -= 1
+        self.in_flight -= 1
         if int.from_bytes(number, "big") > self.recover:
             self.recover = self.sent
             self.threshold = self.window = max(self.window / 2, 2.0)
@@ -362,10 +362,10 @@ def test_nothing_to_do_is_nothing_to_wait_for() -> None:
     _, sim = transfer(path(1e6, RTT, loss=0.1), (100_000, 100_000), 1)
     sim.run(20, until=lambda: False)
     for side in sim.sides:
-        assert side.carrier.unacked == 0
-        assert side.carrier.deadline() == 0
-        assert side.carrier.produce(side.now) == []
-        assert side.carrier._out._by_tx.keys() <= side.carrier._out._given_up.keys()
+        assert side.arq.unacked == 0
+        assert side.arq.deadline() == 0
+        assert side.arq.produce(side.now) == []
+        assert side.arq._out._by_tx.keys() <= side.arq._out._given_up.keys()
 
 
 def test_a_keystroke_takes_one_trip() -> None:

@@ -37,10 +37,10 @@ LATENCY = 0.01  # seconds, where nothing else is said
 class Links:
     """Stations by name, and the wires between them: `Links(mesh, "a-b b-c", slow={"b-c"})`."""
 
-    def __init__(self, mesh: Mesh, pairs: str, slow: str = "", patience: int = 0, quick: str = "") -> None:
+    def __init__(self, mesh: Mesh, pairs: str, slow: str = "", resume_timeout: int = 0, quick: str = "") -> None:
         self.mesh = mesh
         self.wires: dict[str, Wire] = {}
-        self.patience = patience
+        self.resume_timeout = resume_timeout
         for name in sorted(set(pairs.replace("-", " ").split())):
             mesh.station(name).serve("echo", Program.echo)
         for pair in pairs.split():
@@ -53,7 +53,7 @@ class Links:
 
     def join(self, pair: str, latency: float = LATENCY) -> None:
         a, b = (self.mesh.stations[name] for name in pair.split("-"))
-        self.wires[pair] = self.mesh.join(a, b, latency=latency, patience=self.patience)
+        self.wires[pair] = self.mesh.join(a, b, latency=latency, resume_timeout=self.resume_timeout)
 
     def cut(self, *pairs: str, first: bool = True, second: bool = True) -> None:
         for pair in pairs:
@@ -432,7 +432,7 @@ def test_a_link_that_goes_on_under_other_rules(before: tuple[Any, ...], after: t
     mesh = Mesh(seed=43)
     net = Links(mesh, "c-a b-d")
     for policy, *names in (before, after):
-        net.wires["a-b"] = mesh.join(net.a, net.b, patience=600)
+        net.wires["a-b"] = mesh.join(net.a, net.b, resume_timeout=600)
         net.wires["a-b"].ports[0].link.policy = policy
         mesh.run(8.0)
         assert [list(known(it)) for it in (net.a, net.c, net.b)] == names
@@ -447,7 +447,7 @@ def test_rules_are_stronger_than_calm() -> None:
     net = Links(mesh, "c-a b-d d-x")
     net.join("a-x", 0.1)
     for number in range(11):
-        net.wires["a-b"] = mesh.join(net.a, net.b, patience=600)
+        net.wires["a-b"] = mesh.join(net.a, net.b, resume_timeout=600)
         net.wires["a-b"].ports[0].link.policy = Policy(transit=number < 10)
         mesh.run(0.5)
         if number < 10:
@@ -589,7 +589,7 @@ def test_any_goes_to_the_nearest_and_then_to_the_next() -> None:
 
 def test_another_way_while_a_link_waits() -> None:
     mesh = Mesh(seed=21)
-    net = Links(mesh, "a-b b-c a-x x-y y-c", patience=3600)
+    net = Links(mesh, "a-b b-c a-x x-y y-c", resume_timeout=3600)
     net.cut("b-c")
     mesh.run(1.0)
     assert known(net.a)["c"] == "x/y/c"
@@ -601,7 +601,7 @@ def test_another_way_while_a_link_waits() -> None:
 
 def test_a_tunnel_waits_where_there_is_no_other_way() -> None:
     mesh = Mesh(seed=22)
-    net = Links(mesh, "a-b b-c", patience=3600)
+    net = Links(mesh, "a-b b-c", resume_timeout=3600)
     mesh.run(1.0)
     net.cut("b-c")
     mesh.run(1.0)
@@ -623,7 +623,7 @@ def test_a_tunnel_waits_where_there_is_no_other_way() -> None:
 def test_nobody_looks_for_ways_around_among_those_that_wait_themselves() -> None:
     """All links to a node are cut: a tunnel waits at the first, and no search goes through the network."""
     mesh = Mesh(seed=23)
-    net = Links(mesh, "a-b b-x c-x d-x b-c c-d d-b", patience=3600)
+    net = Links(mesh, "a-b b-x c-x d-x b-c c-d d-b", resume_timeout=3600)
     net.cut("b-x", "c-x", "d-x")
     mesh.run(1.0)
     client = net.b.tunnel("x/echo", b"hello")
@@ -667,7 +667,7 @@ def test_two_nodes_of_one_name_are_noticed() -> None:
 
 def test_a_node_that_begins_anew_is_not_two() -> None:
     mesh = Mesh(seed=26)
-    net = Links(mesh, "a-b b-c a-x c-x", patience=30)
+    net = Links(mesh, "a-b b-c a-x c-x", resume_timeout=30)
     net.wires["c-x"].freeze()  # which takes a minute to notice
     net.cut("a-x")
     old, new = net.x, mesh.station("x")

@@ -301,9 +301,9 @@ def test_a_dead_neighbour_is_noticed() -> None:
 def test_an_idle_link_costs_two_small_frames_in_fifteen_seconds() -> None:
     mesh, alice, _ = pair()
     link = alice.link("bob")
-    before = link.sender.flight.sent + link.received
+    before = link.sender.in_flight.sent + link.received
     mesh.run(KEEPALIVE * 100)
-    assert link.sender.flight.sent + link.received - before <= 100 * 4 * (3 + MARK)
+    assert link.sender.in_flight.sent + link.received - before <= 100 * 4 * (3 + MARK)
 
 
 # -- what a neighbour must not do --------------------------------------------------------------------------------------
@@ -455,7 +455,7 @@ def test_nothing_is_sent_after_a_close() -> None:
     mine.read()
     assert mine.sink == b"last words"
     assert mine.outcome == Outcome()
-    assert raw.link.budget.granted == 0
+    assert raw.link.receive_limit.granted == 0
 
 
 def test_the_end_of_a_stream_gives_its_credit_back() -> None:
@@ -464,10 +464,10 @@ def test_the_end_of_a_stream_gives_its_credit_back() -> None:
     alice.serve("echo", lambda program: None)
     raw = Raw(alice).up()
     raw.say(OPENED)
-    assert raw.link.budget.granted == FIRST_WINDOW
+    assert raw.link.receive_limit.granted == FIRST_WINDOW
     raw.say((wire.DATA, 2, b"x"), (wire.FIN, 2, b""))
     assert alice.programs[0].eof
-    assert raw.link.budget.granted == 0
+    assert raw.link.receive_limit.granted == 0
     assert len(raw.link.streams) == 1
 
 
@@ -508,13 +508,13 @@ def test_a_hint_at_lossy_transports_where_it_helps() -> None:
 
 def test_a_pong_is_for_what_was_sent() -> None:
     """It acknowledges, so it cannot be for more; an answer to no mark that still can be true is ignored."""
-    raw = Raw(Mesh().station("alice"), patience=60).up()
+    raw = Raw(Mesh().station("alice"), resume_timeout=60).up()
     raw.pong()
     raw.pong()
-    sent = raw.link.sender.kept.sent
+    sent = raw.link.sender.replay.sent
     raw.say((wire.PONG, 0, mark(0, 1 << 63)), (wire.PONG, 0, mark(sent, 999)))
     assert raw.link.state == UP
-    assert raw.link.sender.kept.acked == sent
+    assert raw.link.sender.replay.acked == sent
     raw.say((wire.PONG, 0, mark(sent + 1, 1)))
     assert raw.farewell() == "a PONG that answers no PING"
 
@@ -640,7 +640,7 @@ def test_the_receive_limit_of_a_link_holds() -> None:
     for _ in range(10):
         alice.tunnel("bob/stall", bytes(FIRST_WINDOW))
     mesh.idle()
-    assert FIRST_WINDOW <= link.budget.granted <= link.account.used <= 4 * FIRST_WINDOW
+    assert FIRST_WINDOW <= link.receive_limit.granted <= link.account.used <= 4 * FIRST_WINDOW
     data = mesh.random.randbytes(100_000)
     client = alice.tunnel("bob/echo", data)
     mesh.idle()
@@ -747,7 +747,7 @@ def test_a_suspended_link_leaves_the_memory_of_its_credit_to_others() -> None:
     memory = MemoryLimit(64 * FIRST_WINDOW)
     alice, bob = mesh.station("alice"), mesh.station("bob", memory=memory)
     bob.serve("stall", lambda program: setattr(program, "reads", False))
-    wire_ = mesh.join(alice, bob, patience=60)
+    wire_ = mesh.join(alice, bob, resume_timeout=60)
     mesh.idle()
     clients = [alice.tunnel("bob/stall", b"x" * 1000, ends=False) for _ in range(20)]
     mesh.idle()
@@ -758,14 +758,14 @@ def test_a_suspended_link_leaves_the_memory_of_its_credit_to_others() -> None:
     assert bob.link("alice").is_suspended
     assert 20_000 < memory.used < 20 * (STREAM_COST + 2000) + 1000
     clients[0].abort(Outcome())
-    mesh.join(alice, bob, patience=60)
+    mesh.join(alice, bob, resume_timeout=60)
     mesh.idle()
     assert not bob.link("alice").is_suspended
     assert before - 2 * FIRST_WINDOW < memory.used <= before
     for client in clients[1:]:
         client.abort(Outcome())
     mesh.idle()
-    assert bob.link("alice").budget.granted == 0
+    assert bob.link("alice").receive_limit.granted == 0
     assert memory.used < 1000
 
 
@@ -877,7 +877,7 @@ def test_mutations_of_a_conversation() -> None:
             assert raw.link.streams == {}
         else:
             held = sum(stream.allowance + stream.inbox.size for stream in raw.link.streams.values())
-            assert held <= raw.link.budget.granted <= len(raw.link.streams) * 2 * FIRST_WINDOW
+            assert held <= raw.link.receive_limit.granted <= len(raw.link.streams) * 2 * FIRST_WINDOW
         assert carl.link.state == UP
         assert mine.outcome is None
         raw.link.eof(raw.mesh.now)

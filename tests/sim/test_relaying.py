@@ -81,15 +81,15 @@ def test_what_is_closed_before_its_turn_costs_the_next_node_nothing() -> None:
     assert opens(bob) == 10
 
 
-@pytest.mark.parametrize("patience", [0, 60])
-def test_what_waits_for_a_link_that_ends_ends_too(patience: int) -> None:
+@pytest.mark.parametrize("resume_timeout", [0, 60])
+def test_what_waits_for_a_link_that_ends_ends_too(resume_timeout: int) -> None:
     mesh = Mesh()
     alice = mesh.station("alice")
-    mallory, bob = Raw(alice).up(), Raw(alice, "bob", patience=patience).up()
+    mallory, bob = Raw(alice).up(), Raw(alice, "bob", resume_timeout=resume_timeout).up()
     mallory.say(*opened(MANY))
     bob.link.eof(mesh.now)
     mesh.idle()
-    if patience:
+    if resume_timeout:
         assert not mallory.listen(), "a suspended link keeps its tunnels"
         bob.link.close("enough")
     texts = [decode_outcome(payload).text for kind, _, payload in mallory.listen() if kind == CLOSE]

@@ -62,7 +62,7 @@ def pair(seed: int = 0, *, first: str = "", **options: Any) -> tuple[Mesh, Stati
 
 
 def again(mesh: Mesh, alice: Station, bob: Station, **options: Any) -> Wire:
-    return mesh.join(alice, bob, **{"patience": PATIENCE, **options})
+    return mesh.join(alice, bob, **{"resume_timeout": PATIENCE, **options})
 
 
 def sane(*stations: Station) -> None:
@@ -82,7 +82,7 @@ def at_rest(*stations: Station) -> None:
     """Nothing is left of any tunnel."""
     sane(*stations)
     for link in (link for here in stations for link in here.node.links.values()):
-        left = link.streams, link.budget.granted, link.sender.outbox.backlog
+        left = link.streams, link.receive_limit.granted, link.sender.scheduler.backlog
         assert left == ({}, 0, 0), f"{link.me.address}-{link.address}"
 
 
@@ -99,7 +99,7 @@ def works(alice: Station, bob: Station) -> None:
 
 def check_kept(link: Link) -> int:
     """The bytes that `link` keeps are those that are not acknowledged; how many."""
-    kept = link.sender.kept
+    kept = link.sender.replay
     size = sum(len(chunk) for chunk, _ in kept._chunks)
     assert not kept.is_on or size == kept.sent - kept.acked
     return size
@@ -550,7 +550,7 @@ def test_one_of_two_links_is_cut_before_the_nodes_have_agreed_on_one(keeps: str)
 @pytest.mark.parametrize("first", ["alice", "bob"])
 def test_a_link_that_comes_up_beside_a_suspended_one(first: str) -> None:
     """It takes its place, as far as the lesser is concerned; the greater wants to go on with the one that it has, and
-    hears with the next attempt that the other does not know it.  Nobody waits for the end of patience."""
+    hears with the next attempt that the other does not know it.  Nobody waits for the end of resume_timeout."""
     mesh = Mesh(3)
     alice, bob = (station(mesh, name, LOW if name == first else HIGH) for name in ("alice", "bob"))
     old = again(mesh, alice, bob)
@@ -596,17 +596,17 @@ def test_a_link_that_ends_in_the_middle_of_an_attempt(first: str, orderly: str, 
         works(alice, bob)
 
 
-# -- patience ----------------------------------------------------------------------------------------------------------
+# -- the resume timeout -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("patience", [(600, 600), (600, 20), (20, 600), (5, 1 << 40)])
-def test_the_end_of_patience(patience: tuple[int, int]) -> None:
+@pytest.mark.parametrize("resume_timeout", [(600, 600), (600, 20), (20, 600), (5, 1 << 40)])
+def test_the_end_of_patience(resume_timeout: tuple[int, int]) -> None:
     """Both wait for the lesser of what they bear."""
-    mesh, alice, bob, first = pair(patience=patience)
+    mesh, alice, bob, first = pair(resume_timeout=resume_timeout)
     there, back = alice.tunnel("bob/echo", b"x", ends=False), bob.tunnel("alice/echo", b"y", ends=False)
     mesh.run(1)
     first.cut()
-    least = min(patience)
+    least = min(resume_timeout)
     mesh.run(least - 0.1)
     assert not there.is_over
     assert not back.is_over
@@ -623,9 +623,9 @@ def test_the_end_of_patience(patience: tuple[int, int]) -> None:
     works(alice, bob)
 
 
-@pytest.mark.parametrize("patience", [(0, 0), (600, 0), (0, 600)])
-def test_without_patience_a_cut_ends_the_link(patience: tuple[int, int]) -> None:
-    mesh, alice, bob, first = pair(patience=patience)
+@pytest.mark.parametrize("resume_timeout", [(0, 0), (600, 0), (0, 600)])
+def test_without_patience_a_cut_ends_the_link(resume_timeout: tuple[int, int]) -> None:
+    mesh, alice, bob, first = pair(resume_timeout=resume_timeout)
     client = alice.tunnel("bob/echo", b"x", ends=False)
     mesh.idle()
     assert not check_kept(alice.link("bob")) + check_kept(bob.link("alice")), "nothing is kept for nothing"
@@ -638,13 +638,13 @@ def test_without_patience_a_cut_ends_the_link(patience: tuple[int, int]) -> None
 
 def test_one_side_has_lost_patience() -> None:
     """Then the other one is told, and ends its tunnels too."""
-    mesh, alice, bob, first = pair(patience=30)
+    mesh, alice, bob, first = pair(resume_timeout=30)
     client = alice.tunnel("bob/echo", b"x", ends=False)
     mesh.idle()
     first.cut(False, True)
-    mesh.run(32)  # bob's patience; alice has asked twice and waits
+    mesh.run(32)  # bob's resume_timeout; alice has asked twice and waits
     assert bob.log[-1].startswith("down alice: closed without a farewell, and there was no")
-    again(mesh, alice, bob, patience=30)
+    again(mesh, alice, bob, resume_timeout=30)
     mesh.run(PROBE + 1)
     assert alice.log[-2:] == ["down bob: bob does not know the session any more", "up bob"]
     assert client.outcome is not None
@@ -653,15 +653,15 @@ def test_one_side_has_lost_patience() -> None:
 
 
 @pytest.mark.parametrize("seen", [True, False])
-@pytest.mark.parametrize("patience", [PATIENCE, 0])
-def test_a_neighbour_that_was_restarted_takes_the_place(seen: bool, patience: int) -> None:
+@pytest.mark.parametrize("resume_timeout", [PATIENCE, 0])
+def test_a_neighbour_that_was_restarted_takes_the_place(seen: bool, resume_timeout: int) -> None:
     """At once, if the cut was noticed; else when the old link does not answer.  The old tunnels end with an error."""
     mesh, alice, bob, first = pair()
     client = alice.tunnel("bob/echo", b"x", ends=False)
     mesh.idle()
     first.cut(seen, True)
     bob = station(mesh, "bob")
-    again(mesh, alice, bob, patience=patience)
+    again(mesh, alice, bob, resume_timeout=resume_timeout)
     mesh.run(0.1)
     if not seen:
         assert alice.log == ["up bob"]
@@ -722,7 +722,7 @@ def test_a_fast_link_keeps_what_its_flight_holds() -> None:
     for _ in range(100):
         mesh.run(0.01)
         most = max(most, check_kept(alice.link("bob")))
-        assert most <= alice.link("bob").sender.flight.limit + ALONE
+        assert most <= alice.link("bob").sender.in_flight.limit + ALONE
     mesh.run(10)
     assert is_clean(client) or bob.programs[0].eof
     assert most > FIRST
@@ -733,12 +733,12 @@ def test_a_fast_link_keeps_what_its_flight_holds() -> None:
 def test_a_neighbour_that_acknowledges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads all, and asks for more and more answers, which need no credit.  They are not kept for ever."""
     monkeypatch.setattr(senders, "MAX_OVER", 50_000)
-    raw = Raw(Mesh().station("alice"), patience=PATIENCE).up()
+    raw = Raw(Mesh().station("alice"), resume_timeout=PATIENCE).up()
     raw.link.account.of.limit = 100_000
     for _ in range(100):
         raw.ping(100)
         assert len(raw.listen()) >= 100
-        assert raw.link.sender.kept.held <= 160_000
+        assert raw.link.sender.replay.held <= 160_000
     assert raw.link.state == UP
     raw.link.eof(raw.mesh.now)
     assert raw.link.state == DOWN, "what was not kept cannot be sent again"
@@ -754,7 +754,7 @@ class Peer(Raw):
     def __init__(self, alice: Station, *, first: bool, seed: int = 0) -> None:
         self.nonce = Random(seed).randbytes(NONCE)
         instance = bytes(16) if first else b"\xff" * 16
-        super().__init__(alice, "bob", patience=PATIENCE, instance=instance, nonce=self.nonce)
+        super().__init__(alice, "bob", resume_timeout=PATIENCE, instance=instance, nonce=self.nonce)
         self.is_first = first
 
     def up(self) -> Peer:
@@ -789,7 +789,7 @@ class Peer(Raw):
         """The whole exchange, or up to a proof, checked as the page tells."""
         attempt = self.attempt()
         link = self.station.node.links["bob"]
-        received = link.sender.kept.sent if received is None else received
+        received = link.sender.replay.sent if received is None else received
         said = [RESUME_FIELDS.decode(payload) for kind, _, payload in self.heard if kind == frames.RESUME]
         if self.is_first:
             assert said == [{"proof": b"", "received": 0}]
@@ -852,7 +852,7 @@ def test_a_transport_that_still_seems_to_live_is_let_go(first: bool) -> None:
         (begin,) = new.resume()
         assert begin["proof"] == attempt.mac(secret, BEGIN)
         assert not old.link.is_suspended
-        received = old.link.sender.kept.sent
+        received = old.link.sender.replay.sent
         new.resume(proof=attempt.mac(secret, ANSWER, received), received=received)
     suspended_ = "suspended bob: it goes on over another transport"
     assert alice.log == ["up bob", suspended_, *([] if first else ["resumed bob"])]
@@ -980,7 +980,7 @@ def test_what_was_recorded_is_of_no_use(first: str, to: str) -> None:
     assert here.log[-1].startswith("resumed")
     attempt.cut()
     for piece in (len(tape), 1, 50):
-        raw = Raw(here, patience=PATIENCE)
+        raw = Raw(here, resume_timeout=PATIENCE)
         for at in range(0, len(tape), piece):
             raw.feed(bytes(tape[at : at + piece]))
             raw.listen()
@@ -1027,7 +1027,7 @@ def test_the_second_goes_on_accepting_the_old_secret_until_the_first_uses_the_ne
 def test_received_must_be_among_what_was_sent(first: bool, error: int) -> None:
     """Even from whoever has the secret."""
     alice, old, secret = suspended(first)
-    kept = old.link.sender.kept
+    kept = old.link.sender.replay
     kept.ack(kept.sent - 5)
     received = (kept.acked if error < 0 else kept.sent) + error
     raw = Peer(alice, first=first, seed=1)
@@ -1147,11 +1147,11 @@ def test_what_has_arrived_does_not_hold_memory_that_sending_needs() -> None:
     """Others take all memory: a little that was sent, and is in a large block, is acknowledged and sending goes on."""
     memory = MemoryLimit(1 << 20)
     sender, others = senders.Sender(Account(memory)), Account(memory)
-    sender.flight.on_sent(20_000, 0.0, False)
-    sender.kept.keep([memoryview(Block(1 << 19))[:20_000]])
+    sender.in_flight.on_sent(20_000, 0.0, False)
+    sender.replay.keep([memoryview(Block(1 << 19))[:20_000]])
     others.charge(1 << 20)
     (mark,), _ = sender.produce(0.0, 1 << 20)
     assert mark[0] == frames.PING
     assert sender.produce(0.0, 1 << 20) == ([], ())  # one at a time
     sender.on_pong(bytes(mark[-16:]), 0.001)
-    assert sender.kept.held < FLOOR
+    assert sender.replay.held < FLOOR

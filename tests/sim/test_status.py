@@ -99,7 +99,8 @@ def test_a_long_way_is_not_kept_whole() -> None:
 def test_what_a_tunnel_waits_for_when_it_crosses_a_node() -> None:
     mesh = Mesh()
     alice, bob, carl = mesh.station("alice"), mesh.station("bob"), mesh.station("carl")
-    left, right = mesh.join(alice, bob, patience=60), mesh.join(bob, carl, patience=60, latency=1.0, capacity=4096)
+    left = mesh.join(alice, bob, resume_timeout=60)
+    right = mesh.join(bob, carl, resume_timeout=60, latency=1.0, capacity=4096)
     mesh.run(5)
     readers: list[Program] = []
     carl.serve("sink", readers.append)

@@ -210,7 +210,7 @@ def test_a_tunnel_in_a_circle_is_refused_by_the_first_node_that_sees_it() -> Non
         mesh.idle()
         assert client.outcome is not None
         assert client.outcome.text == f"{who}: the path leads in a circle: {twice} is on it already"
-    assert not carl.node.links["bob"].received - bob.node.links["carl"].sender.kept.sent
+    assert not carl.node.links["bob"].received - bob.node.links["carl"].sender.replay.sent
     mesh.check_closed()
 
 

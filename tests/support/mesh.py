@@ -78,17 +78,17 @@ class Mesh:
         b: Station,
         *,
         expect: str | None = None,
-        patience: int | tuple[int, int] = 0,
+        resume_timeout: int | tuple[int, int] = 0,
         **options: Any,
     ) -> Wire:
-        """A wire between two stations; `expect` is whom `a` wants to find; `patience`: what each bears after a cut."""
+        """A wire between two stations; `expect` is whom `a` wants to find; `resume_timeout`: of each."""
         wire = Wire(self, **options)
-        patience = patience if isinstance(patience, tuple) else (patience, patience)
-        for station, whom, bears in zip((a, b), (expect, None), patience):
+        resume_timeout = resume_timeout if isinstance(resume_timeout, tuple) else (resume_timeout, resume_timeout)
+        for station, whom, bears in zip((a, b), (expect, None), resume_timeout):
             random = self.random.getrandbits(8 * (NONCE + HALF)).to_bytes(NONCE + HALF, "big")
             me = station.node.me
             link = Link(
-                station.node, me, self.now, expect=whom, random=random, patience=bears, memory=station.memory
+                station.node, me, self.now, expect=whom, random=random, resume_timeout=bears, memory=station.memory
             )
             wire.connect(link, station.ports)
         return wire
@@ -143,7 +143,7 @@ class Mesh:
         """Nothing is left of any tunnel."""
         for port in self.ports:
             link = port.link
-            left = link.streams, link.budget.granted, link.sender.outbox.backlog
+            left = link.streams, link.receive_limit.granted, link.sender.scheduler.backlog
             assert left == ({}, 0, 0), f"{link.me.address}-{link.address}"
 
 
@@ -224,7 +224,7 @@ class Station:
     def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None:
         self.log.append(f"request {body.kind:#x} from {link.address}")
 
-    def ferry(self, link: Link, stream: Stream) -> None:
+    def fd_relay(self, link: Link, stream: Stream) -> None:
         raise AssertionError("no descriptor exists here")
 
     def discard(self, descriptors: tuple[int, ...]) -> None:
@@ -479,7 +479,7 @@ class Port:
             size = stream.allowance + stream.inbox.size
             assert size <= stream.window, f"{link.me.address}: {size} bytes granted, the window is {stream.window}"
             held += size
-        granted = link.budget.granted
+        granted = link.receive_limit.granted
         assert link.state != UP or held <= granted, f"{link.me.address}: {held} held, {granted} accounted for"
 
 

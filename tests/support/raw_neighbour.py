@@ -20,16 +20,18 @@ def open_payload(path: str = "echo", window: int = FIRST_WINDOW, **more: Any) ->
 
 
 class Raw:
-    """A neighbour that a test plays frame by frame; with `patience` the node, and `up`, offer a session."""
+    """A neighbour that a test plays frame by frame; with `resume_timeout` the node, and `up`, offer a session."""
 
     def __init__(
-        self, station: Station, name: str = "mallory", *, expect: str | None = None, patience: int = 0, **hello: Any
+        self, station: Station, name: str = "mallory", *, expect: str | None = None, resume_timeout: int = 0,
+        **hello: Any,
     ) -> None:
         self.station = station
         self.mesh = station.mesh
-        self.patience = patience
-        random = self.mesh.random.randbytes(NONCE + HALF) if patience else b""
-        self.link = Link(station.node, station.node.me, self.mesh.now, expect=expect, random=random, patience=patience)
+        self.resume_timeout = resume_timeout
+        random = self.mesh.random.randbytes(NONCE + HALF) if resume_timeout else b""
+        node = station.node
+        self.link = Link(node, node.me, self.mesh.now, expect=expect, random=random, resume_timeout=resume_timeout)
         self.said = 0  # bytes
         self.heard: list[Frame] = []
         self._decoder = wire.FrameDecoder()
@@ -42,8 +44,8 @@ class Raw:
 
     def up(self) -> Raw:
         self.greet()
-        offer = READY_FIELDS.encode(patience=self.patience, secret=HALF * b"s")
-        self.say((wire.READY, 0, offer if self.patience else b""))
+        offer = READY_FIELDS.encode(resume_timeout=self.resume_timeout, secret=HALF * b"s")
+        self.say((wire.READY, 0, offer if self.resume_timeout else b""))
         assert self.link.state == UP, self.link.reason
         self.listen()
         return self

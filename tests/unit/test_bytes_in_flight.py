@@ -75,7 +75,7 @@ class Sender:
         self.path = path
         self.chunk = chunk
         self.loses = loses  # a mark's answer
-        self.flight = InFlightLimit()
+        self.in_flight = InFlightLimit()
         self.now = 0.0
         self.backlog = 0.0  # bytes that wait for room
         self.marks = 0
@@ -97,18 +97,18 @@ class Sender:
 
     def _pump(self) -> None:
         while self.backlog > 0:
-            size = int(max(0, min(self.flight.room, self.chunk, self.backlog)))
+            size = int(max(0, min(self.in_flight.room, self.chunk, self.backlog)))
             if size:
                 self.backlog -= size
                 self._send(size, True)
-                self.flight.on_sent(size, self.now, not self.backlog)
-            if self.flight.wants_mark:
+                self.in_flight.on_sent(size, self.now, not self.backlog)
+            if self.in_flight.wants_mark:
                 self.mark()
             elif not size:
                 break
 
     def mark(self) -> None:
-        id = self.flight.mark(self.now)
+        id = self.in_flight.mark(self.now)
         self.marks += 1
         at = self.path.answer(self._send(MARK, False))
         if not self.loses(id):
@@ -121,7 +121,7 @@ class Sender:
 
     def _answered(self, id: int) -> None:
         self._heard_at = self.now
-        self.flight.on_mark(id, self.now)
+        self.in_flight.on_mark(id, self.now)
         self._pump()
 
     def run(self, until: float, *, asks: bool = False) -> Sender:
@@ -200,7 +200,7 @@ def test_the_round_trip_is_measured_anew_and_the_queue_does_not_grow(trip: float
     for begin in range(10, 130, 20):
         assert sender.fill(begin, begin + 20) >= 0.8
         assert median(sender.queues(begin, begin + 20)) < 0.02 + trip
-    assert trip * 0.999 < sender.flight.trip < trip * 1.4
+    assert trip * 0.999 < sender.in_flight.trip < trip * 1.4
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -261,14 +261,14 @@ def test_little_to_send_says_nothing_of_the_path(path: tuple[float, float]) -> N
     while sender.now < 100:
         sender.write(random.randint(1, 300))
         sender.run(sender.now + random.uniform(0.1, 2), asks=True)
-        assert sender.flight.limit >= FIRST
+        assert sender.in_flight.limit >= FIRST
 
 
 def test_silence_says_nothing_of_the_path() -> None:
     sender = Sender(Path(*SLOW))
     for _ in range(20):
         sender.run(sender.now + 30, asks=True)
-        assert sender.flight.limit >= FIRST
+        assert sender.in_flight.limit >= FIRST
 
 
 def test_it_never_waits_for_nothing() -> None:
@@ -281,7 +281,7 @@ def test_it_never_waits_for_nothing() -> None:
             sender.write(int(10 ** random.uniform(0, 5.3)))
             sender.run(sender.now + 10 ** random.uniform(-3, 1))
         sender.run(sender.now + 5000)
-        assert not sender.backlog, f"seed {seed}: {sender.flight.room} bytes of room, and nothing on its way"
+        assert not sender.backlog, f"seed {seed}: {sender.in_flight.room} bytes of room, and nothing on its way"
 
 
 # -- marks -------------------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_first_of_all_there_is_room() -> None:
 
 def test_answers_that_nobody_waits_for() -> None:
     sender = Sender(Path(*SLOW)).bulk(5)
-    flight = sender.flight
+    flight = sender.in_flight
     for id in (0, 1, sender.marks + 1, sender.marks + 1000, 2**64 - 1, int.from_bytes(b"\xff" * 100, "big")):
         before = flight.room, flight.limit, flight.rtt, flight.trip
         flight.on_mark(id, sender.now)
@@ -335,7 +335,7 @@ def test_some_marks_get_no_answer(seed: int) -> None:
     sender = Sender(Path(*SLOW), loses=lambda id: id > 1 and random.random() < 0.2)
     sender.write(FOREVER)
     sender.run(100, asks=True)
-    before = sender.flight.sent
+    before = sender.in_flight.sent
     sender.loses = lambda id: False
     sender.run(160, asks=True)
     assert before > 10 * FIRST

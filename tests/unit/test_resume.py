@@ -20,7 +20,7 @@ from r2box.proto.link.resume import (
     ReplayBuffer,
     ResumeAttempt,
     ResumeSession,
-    check_patience,
+    check_resume_timeout,
 )
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def test_a_proof_is_of_all_that_it_is_about() -> None:
 
 
 def test_patience_has_an_end() -> None:
-    assert check_patience(1 << 40, 1 << 50) == MAX_PATIENCE
-    assert check_patience(5, 1 << 50) == check_patience(1 << 50, 5) == 5
+    assert check_resume_timeout(1 << 40, 1 << 50) == MAX_PATIENCE
+    assert check_resume_timeout(5, 1 << 50) == check_resume_timeout(1 << 50, 5) == 5
 
 
 def test_secrets_that_the_first_may_have_are_few() -> None:

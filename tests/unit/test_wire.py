@@ -311,7 +311,7 @@ def conversation() -> bytes:
     """Valid bytes with all that there is in them."""
     frames = [
         (wire.HELLO, 0, wire.HELLO_FIELDS.encode(oldest=1, newest=1, address="bob", instance=b"x" * 16)),
-        (wire.READY, 0, READY_FIELDS.encode(patience=600, secret=b"s" * 16)),
+        (wire.READY, 0, READY_FIELDS.encode(resume_timeout=600, secret=b"s" * 16)),
         (wire.RESUME, 0, RESUME_FIELDS.encode(proof=b"p" * 32, received=70000)),
         (wire.PING, 0, b"1234567812345678"),
         (wire.OPEN, 2, wire.OPEN_FIELDS.encode(path=("carl", "echo"), origin=("child/1",), window=1 << 18)),

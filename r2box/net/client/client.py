@@ -85,7 +85,7 @@ class Client:
         self._driver: LinkDriver | None = None
         me = Me("", b"", role=CLIENT, software=f"r2box {__version__}")
         self.link = Link(self, me, loop.now(), local=True)
-        self.ferry = DescriptorRelay(loop, self.link)
+        self.fd_relay = DescriptorRelay(loop, self.link)
         self._driver = LinkDriver(TurnGroup(loop), self.link, Channel(fd), loop, lambda: None)
 
     def request(
@@ -118,7 +118,7 @@ class Client:
     ) -> None:
         """Say something that has no answer of its own."""
         message = Message(path, (), say.encode_body(kind, id, **fields))
-        if not self.ferry.send(message, descriptors, must=True):
+        if not self.fd_relay.send(message, descriptors, must=True):
             if self.link.state == UP:
                 raise DaemonError("a request of more than 64 KiB")
 
@@ -163,8 +163,8 @@ class Client:
                 self.link.eof(self.loop.now(), SILENT)
 
         def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
-            if self.ferry.carried:  # the farewells of links are still on it
-                self.ferry.emptied = finish
+            if self.fd_relay.carried:  # the farewells of links are still on it
+                self.fd_relay.emptied = finish
                 self.loop.later(PARTING, finish)
             else:
                 finish()
@@ -255,7 +255,7 @@ class Client:
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
         if link.passes or fields["mode"] != DESCRIPTOR:
             raise WireError("an OPEN for a client")
-        self.ferry.arrive(stream)
+        self.fd_relay.arrive(stream)
 
     def link_alive(self, link: Link) -> None:
         return

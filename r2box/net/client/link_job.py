@@ -49,8 +49,8 @@ class Connector:
 
     `why` is empty for an orderly end; `linked` says whether there has been a link at all.  A transport that listens
     makes any number of links, says on the log what becomes of each, and is over only when it cannot listen any more.
-    `expect` is the only address that the neighbour may have ("": any), `patience` for how many seconds the tunnels wait
-    for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature,
+    `expect` is the only address that the neighbour may have ("": any), `resume_timeout` for how many seconds tunnels
+    wait for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature,
     `policy` what is told and carried there.  `listening(where)` is called when a transport that listens does.  Its
     state is reported as that of `job`; its end is left to the caller, who knows whether there is a next attempt.
     """
@@ -67,7 +67,7 @@ class Connector:
         ended: Callable[[str, bool], None],
         job: Job,
         *,
-        patience: int = 0,
+        resume_timeout: int = 0,
         lossy: bool = False,
         policy: Policy = EVERYTHING,
         listening: Callable[[str], None] = lambda where: None,
@@ -77,7 +77,7 @@ class Connector:
         self._lines = LineLimit(log, loop.later)
         self._client = client
         self._transport = transport
-        self._patience = patience
+        self._resume_timeout = resume_timeout
         self._policy = policy
         self._is_lossy = transport.is_lossy or lossy
         self._socket_path = os.path.abspath(socket_path)
@@ -155,7 +155,8 @@ class Connector:
     def _start_starter(self) -> None:
         words = [*own_command(), "r2-connect", "-s", self._socket_path]
         words += ["-n", self._expect] if self._expect else []
-        words += ["--resume", str(self._patience), *(["--lossy"] if self._is_lossy else []), *words_of(self._policy)]
+        words += ["--resume", str(self._resume_timeout), *(["--lossy"] if self._is_lossy else [])]
+        words += words_of(self._policy)
         command = fill_places(self._transport.command, [*words, "-"])
         self._log.debug(f"starting: {command}")
         # It listens, perhaps, and would keep the port: nothing but the leash tells it that we are gone.
@@ -235,7 +236,7 @@ class Connector:
             self._transport.kind == "serial",
             address=self._expect,
             transport=self._transport.text[:200],
-            patience=self._patience,
+            resume_timeout=self._resume_timeout,
             lossy=int(self._is_lossy),
             mtu=self._transport.mtu,
             keepalive=self._transport.keepalive,

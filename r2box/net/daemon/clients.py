@@ -33,7 +33,7 @@ class LocalClient:
 
     def __init__(self, loop: Loop, link: Link) -> None:
         self.link = link
-        self.ferry = DescriptorRelay(loop, link)
+        self.fd_relay = DescriptorRelay(loop, link)
         self.is_gone = False
         self.attached: dict[int, Link] = {}
         self.tunnels: dict[int, ClientTunnel] = {}
@@ -49,7 +49,7 @@ class LocalClient:
         not read.  What became of its own tunnels it is told in any case.
         """
         must = kind not in (say.INCOMING, say.EVENT)
-        return self.ferry.send(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must)
+        return self.fd_relay.send(Message((), (), say.encode_body(kind, id, **fields)), descriptors, must=must)
 
     def fail(self, id: int, text: str, again: int = 0, code: int = 0) -> None:
         self.say(say.ERROR, id, text=text, code=code, again=again)
@@ -77,34 +77,34 @@ class LocalClient:
 
 
 class ClientTunnel:
-    """A tunnel that `guest` asked for, under the id of its request.
+    """A tunnel that `client` asked for, under the id of its request.
 
     A detached one belongs to whoever holds its descriptor, and outlives the guest.
     """
 
-    __slots__ = ("detached", "guest", "id", "opened")
+    __slots__ = ("detached", "client", "id", "opened")
 
-    def __init__(self, guest: LocalClient, body: say.Body) -> None:
-        self.guest = guest
+    def __init__(self, client: LocalClient, body: say.Body) -> None:
+        self.client = client
         self.id = body.id
         self.detached = bool(body["detached"])
         self.opened = False
-        guest.tunnels[self.id] = self
+        client.tunnels[self.id] = self
 
     def open(self, descriptors: tuple[int, ...], program: bool = False) -> None:
         """It stands; the descriptors are for the guest, and with `program` lead to the service's program itself."""
         self.opened = True
-        self.guest.say(say.OPENED, self.id, descriptors, program=int(program))
+        self.client.say(say.OPENED, self.id, descriptors, program=int(program))
         if self.detached:
-            self.guest.tunnels.pop(self.id, None)
+            self.client.tunnels.pop(self.id, None)
 
     def end(self, outcome: Outcome) -> None:
         """It is over, or never was."""
-        self.guest.tunnels.pop(self.id, None)
+        self.client.tunnels.pop(self.id, None)
         if not self.opened:
-            self.guest.say(say.ERROR, self.id, code=outcome.code, text=outcome.describe() or "it ended at once")
+            self.client.say(say.ERROR, self.id, code=outcome.code, text=outcome.describe() or "it ended at once")
         elif not self.detached:
-            self.guest.say(say.ENDED, self.id, **outcome.fields())
+            self.client.say(say.ENDED, self.id, **outcome.fields())
 
     def cancel(self) -> None:
         """Its guest went away."""

@@ -64,18 +64,18 @@ class Daemon:
         self.limits, self.memory = limits, MemoryLimit()
         me = Me(check_address(address), os.urandom(16), software=f"r2box {__version__}")
         self.node = Router(me, self, self.limits)
-        self.node.doubt = lambda attempt: BlackholeCheck(loop, self.node, attempt)
+        self.node.suspect = lambda attempt: BlackholeCheck(loop, self.node, attempt)
         self._done: Callable[[], None] | None = done
         self._drivers: dict[Link, LinkDriver] = {}
-        self.exchange = Switchboard(loop, log, self.node, self.limits)
-        self._guests: dict[Link, LocalClient] = {}
+        self.switchboard = Switchboard(loop, log, self.node, self.limits)
+        self._clients: dict[Link, LocalClient] = {}
         self._watchers: dict[LocalClient, None] = {}
         self._status: dict[LocalClient, StatusReport] = {}  # that are being read
         self.admission = Admission(self.limits, self.memory, self.node.links, loop, self._cut)
         self.group = TurnGroup(loop, self.admission)
-        self._patience: dict[Link, Timer] = {}  # links that wait for a transport
+        self._resume_timeout: dict[Link, Timer] = {}  # links that wait for a transport
         self._reports: dict[Link, tuple[LocalClient, int]] = {}  # who wants to hear of a link
-        self.entrance: ControlListener | None = None
+        self.control_listener: ControlListener | None = None
         self.changed: Callable[[], None] | None = None  # called when links come and go
         self._ending = False
         self._is_parted = False  # from everybody
@@ -86,7 +86,7 @@ class Daemon:
 
     def listen(self, path: str, listener: socket.socket | None = None, is_ours: bool = True) -> None:
         """Take clients at `path`, as `ControlListener` has it.  DaemonError if that cannot be."""
-        self.entrance = ControlListener(self.loop, self.log, self.adopt_client, path, listener, is_ours)
+        self.control_listener = ControlListener(self.loop, self.log, self.adopt_client, path, listener, is_ours)
         for finder in sys.meta_path:
             getattr(finder, "forget", tuple)()  # the archive's own: what is not imported by now need not be kept
         self.node.settled = self.loop.now() + YOUNG
@@ -95,8 +95,9 @@ class Daemon:
     def summary(self) -> str:
         """What the node is and has, in one line."""
         links, services = len(self.node.links), sum(map(bool, self.node.services))  # "" is the node's own command
-        assert self.entrance is not None
-        return f"{self.node.address} at {self.entrance.path}: {_count(links, 'link')}, {_count(services, 'service')}"
+        assert self.control_listener is not None
+        has = f"{_count(links, 'link')}, {_count(services, 'service')}"
+        return f"{self.node.address} at {self.control_listener.path}: {has}"
 
     def adopt_client(self, fd: int, refusal: str = "") -> None:
         """Take the other end of a connected UNIX socket as a client, or refuse it with a reason."""
@@ -105,7 +106,7 @@ class Daemon:
             driver.link.close(refusal)
 
     def _drive(
-        self, link: Link, channel: Channel, carrier: ArqConnection | None = None, first: bytes = b""
+        self, link: Link, channel: Channel, arq: ArqConnection | None = None, first: bytes = b""
     ) -> LinkDriver:
         def gone() -> None:
             del self._drivers[driver.link]
@@ -113,10 +114,10 @@ class Daemon:
             if self._is_parted and not self._drivers:
                 self._finish()
 
-        if carrier is None:
+        if arq is None:
             driver = LinkDriver(self.group, link, channel, self.loop, gone)
         else:
-            driver = LossyDriver(self.group, link, channel, self.loop, gone, carrier, first)
+            driver = LossyDriver(self.group, link, channel, self.loop, gone, arq, first)
         self._drivers[link] = driver
         return driver
 
@@ -131,7 +132,7 @@ class Daemon:
 
     def up(self, link: Link) -> None:
         if link.is_local:
-            self._guests[link] = LocalClient(self.loop, link)
+            self._clients[link] = LocalClient(self.loop, link)
             return
         self.admission.forget(link)
         self.log.info(f"{self.node.address}: linked to {link.address}")
@@ -140,34 +141,34 @@ class Daemon:
 
     def _report_link(self, link: Link) -> None:
         if link in self._reports:
-            guest, id_ = self._reports[link]
-            guest.say(say.LINKED, id_, address=link.address)
+            client, id_ = self._reports[link]
+            client.say(say.LINKED, id_, address=link.address)
 
     def suspended(self, link: Link, reason: str) -> None:
         assert link.session is not None
-        waits = f"its tunnels wait {format_duration(link.session.patience)} for another transport"
+        waits = f"its tunnels wait {format_duration(link.session.resume_timeout)} for another transport"
         self.log.info(f"{self.node.address}: the link to {link.address} was cut: {reason}; {waits}")
         self.news("link-cut", link.address, (link.address,), 0)
         if link in self._drivers:
             self._drivers[link].cut()
-        self._patience[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
+        self._resume_timeout[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
         self.admission.suspended(link)
         self._report_end(link, LOST, f"cut: {reason}; {waits}", cut=1)
 
     def _give_up(self, link: Link) -> None:
         link.tick(self.loop.now())
         if link.is_suspended:  # the timer came a little early
-            self._patience[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
+            self._resume_timeout[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
 
     def resumed(self, link: Link, newcomer: Link) -> None:
         self.admission.forget(newcomer)
         self.admission.resumed(link)
-        self._patience.pop(link).cancel()
+        self._resume_timeout.pop(link).cancel()
         link.transport = newcomer.transport
         driver = self._drivers[link] = self._drivers.pop(newcomer)
         if newcomer in self._reports:
-            guest, id_ = self._reports[link] = self._reports.pop(newcomer)
-            guest.attached[id_] = link
+            client, id_ = self._reports[link] = self._reports.pop(newcomer)
+            client.attached[id_] = link
         self.log.info(f"{self.node.address}: the link to {link.address} goes on")
         self.news("link-resumed", link.address, (link.address,), 0)
         self._report_link(link)
@@ -175,11 +176,11 @@ class Daemon:
 
     def down(self, link: Link, reason: str) -> None:
         if link.is_local:
-            guest = self._guests.pop(link, None)
-            if guest is not None:
-                guest.is_gone = True
-                self._abandon_links(guest)
-                self._forget(guest)
+            client = self._clients.pop(link, None)
+            if client is not None:
+                client.is_gone = True
+                self._abandon_links(client)
+                self._forget(client)
             return
         self.admission.resumed(link)
         if link.was_up or link not in self._reports:  # what never was a link is told to who tried
@@ -187,17 +188,17 @@ class Daemon:
             self.log.info(f"{self.node.address}: the link to {name} has ended{': ' + reason if reason else ''}")
         if link.was_up:
             self.news("link-down", link.address, (link.address,), 0)
-        if link in self._patience:
-            self._patience.pop(link).cancel()
+        if link in self._resume_timeout:
+            self._resume_timeout.pop(link).cancel()
         self._report_end(link, ENDED if link.is_orderly else LOST, reason)
 
     def _report_end(self, link: Link, code: int, text: str, cut: int = 0) -> None:
         if link in self._reports:
-            guest, id_ = self._reports.pop(link)
+            client, id_ = self._reports.pop(link)
 
             def tell() -> None:
-                guest.attached.pop(id_, None)
-                guest.say(say.ENDED, id_, code=code, text=text, cut=cut)
+                client.attached.pop(id_, None)
+                client.say(say.ENDED, id_, code=code, text=text, cut=cut)
 
             self._when_parted([link], tell)
 
@@ -228,107 +229,107 @@ class Daemon:
     def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None:
         if self.changed is not None and what.startswith("link-"):
             self.loop.soon(self.changed)
-        for guest in self._watchers:
-            guest.tell(what, name, path, cost)
+        for client in self._watchers:
+            client.tell(what, name, path, cost)
 
     def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        guest = self._guests.get(link)
-        if guest is None:
+        client = self._clients.get(link)
+        if client is None:
             close_all(descriptors)
             return
         try:
             reserve.check(*descriptors)
             check_usable(descriptors)
             if body.kind in _REQUESTS:
-                _REQUESTS[body.kind](self, guest, body, descriptors)
+                _REQUESTS[body.kind](self, client, body, descriptors)
             elif body.kind in REQUESTS:
                 if body.kind not in (say.STARTED, say.TUNNEL):  # which alone may bring any
                     close_all(descriptors)
                     descriptors = ()
-                REQUESTS[body.kind](self.exchange, guest, body, descriptors)
+                REQUESTS[body.kind](self.switchboard, client, body, descriptors)
             else:
                 close_all(descriptors)
                 raise RefusedError(f"{self.node.address}: does not know the request 0x{body.kind:02x}")
         except (RefusedError, AddressError) as error:
             if body.is_request:
-                guest.fail(body.id, str(error), self.node.again(error, self.loop.now()))
+                client.fail(body.id, str(error), self.node.again(error, self.loop.now()))
         except OSError as error:
-            self.exchange.refuse(guest, body, error)
+            self.switchboard.refuse(client, body, error)
 
-    def ferry(self, link: Link, stream: Stream) -> None:
-        guest = self._guests.get(link)
-        if guest is not None and not link.passes:
-            guest.ferry.arrive(stream)
+    def fd_relay(self, link: Link, stream: Stream) -> None:
+        client = self._clients.get(link)
+        if client is not None and not link.passes:
+            client.fd_relay.arrive(stream)
         else:
             stream.close(Outcome(REFUSED, f"{self.node.address}: descriptors pass on this socket"))
 
     def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None:
-        self.exchange.offer(service, stream, origin)
+        self.switchboard.offer(service, stream, origin)
 
-    def _abandon_links(self, guest: LocalClient) -> None:
+    def _abandon_links(self, client: LocalClient) -> None:
         """A client has died and did not say that its links are to end: they can go on over another transport."""
-        for link in list(guest.attached.values()):
+        for link in list(client.attached.values()):
             if link.session is not None:
                 link.suspend("its r2 connect has died", self.loop.now())
 
-    def _forget(self, guest: LocalClient) -> None:
+    def _forget(self, client: LocalClient) -> None:
         """A client is gone, and all that hung on it goes too."""
-        guest.jobs.clear()
-        for id_, link in list(guest.attached.items()):
+        client.jobs.clear()
+        for id_, link in list(client.attached.items()):
             self._reports.pop(link, None)
             driver = self._drivers.get(link)
             if link.session is not None and driver is not None and driver.channel.is_ending:
                 # Whoever ran it ends it because the transport has ended: that is a cut.  What came last is still read.
-                del guest.attached[id_]
+                del client.attached[id_]
             else:
                 link.close("its r2 connect has ended", orderly=True)
-        self._watchers.pop(guest, None)
-        self.exchange.forget(guest)
-        self._status.pop(guest, None)
+        self._watchers.pop(client, None)
+        self.switchboard.forget(client)
+        self._status.pop(client, None)
 
-    def _on_watch(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_watch(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
-        if len(guest.watching) >= MAX_WATCHES:
+        if len(client.watching) >= MAX_WATCHES:
             raise RefusedError(f"{self.node.address}: a client may watch {MAX_WATCHES} times at once")
-        guest.watching[body.id] = 0
-        self._watchers[guest] = None
-        guest.say(say.DONE, body.id)
+        client.watching[body.id] = 0
+        self._watchers[client] = None
+        client.say(say.DONE, body.id)
 
-    def _on_leave(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_leave(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
-        links = list(guest.attached.values())
-        self._forget(guest)
-        self._when_parted(links, lambda: guest.say(say.DONE, body.id))
+        links = list(client.attached.values())
+        self._forget(client)
+        self._when_parted(links, lambda: client.say(say.DONE, body.id))
 
-    def _on_status(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_status(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
         if body["limits"]:
-            guest.say(say.STATUS_IS, body.id, address=self.node.address, limits=limit_lines(self.limits))
+            client.say(say.STATUS_IS, body.id, address=self.node.address, limits=limit_lines(self.limits))
             return
         if not body["start"]:
             links = (*self.node.links.values(), *self.admission.pending)
-            ends, guests, services = self.exchange.endpoints, self._guests.values(), self.node.services
-            self._status[guest] = StatusReport(self._drivers, links, guests, ends, services, bool(body["clients"]))
-        report = self._status.get(guest)
+            ends, clients, services = self.switchboard.endpoints, self._clients.values(), self.node.services
+            self._status[client] = StatusReport(self._drivers, links, clients, ends, services, bool(body["clients"]))
+        report = self._status.get(client)
         if report is None:
             raise RefusedError(f"{self.node.address}: a report is read from its beginning")
         page = report.page(body["start"], self.loop.now())
         if not page["next"]:
-            del self._status[guest]
-        guest.say(say.STATUS_IS, body.id, address=self.node.address, **page)
+            del self._status[client]
+        client.say(say.STATUS_IS, body.id, address=self.node.address, **page)
 
-    def _on_job(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_job(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
-        guest.jobs.take(guest.link.address, body, self.loop.now())
+        client.jobs.take(client.link.address, body, self.loop.now())
 
     # -- links ---------------------------------------------------------------------------------------------------
 
-    def _on_attach(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_attach(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
         try:
             expect = check_address(body["address"]) if body["address"] else None
             if self._ending:
                 raise RefusedError(f"{self.node.address}: is shutting down")
-            if not 1 <= len(descriptors) <= 2 or body.id in guest.attached:
+            if not 1 <= len(descriptors) <= 2 or body.id in client.attached:
                 raise RefusedError(f"{self.node.address}: a link needs one descriptor, or two, and an id of its own")
             if not body["incoming"]:
                 self.admission.check()
@@ -336,26 +337,26 @@ class Daemon:
             close_all(descriptors)
             raise
         self.node.settled = max(self.node.settled, self.loop.now() + LINKING)
-        self._begin_link(guest, body, expect, adopt(descriptors), bool(body["lossy"]))
+        self._begin_link(client, body, expect, adopt(descriptors), bool(body["lossy"]))
 
     def _begin_link(
-        self, guest: LocalClient, body: say.Body, expect: str | None, channel: Channel, lossy: bool, first: bytes = b""
+        self, client: LocalClient, body: say.Body, expect: str | None, channel: Channel, lossy: bool, first: bytes = b""
     ) -> None:
         """A link over `channel`, in packets if it is `lossy`; `first` has been read from it already."""
         link = Link(
             self.node, self.node.me, self.loop.now(), expect=expect, random=os.urandom(NONCE + HALF),
-            patience=body["patience"], keepalive=body["keepalive"] or KEEPALIVE, memory=self.memory,
+            resume_timeout=body["resume_timeout"], keepalive=body["keepalive"] or KEEPALIVE, memory=self.memory,
         )  # fmt: skip
         link.policy = policy_in(body)
         link.transport = body["transport"]
         source = peer_address(channel).rpartition(":")[0] if channel.is_inet else ""
         self.admission.add(link, is_incoming=bool(body["incoming"]), source=source)
-        guest.attached[body.id] = link
-        self._reports[link] = (guest, body.id)
+        client.attached[body.id] = link
+        self._reports[link] = (client, body.id)
         if lossy:
             mtu = max(MIN_MTU, min(body["mtu"] or MTU, MAX_MTU))
-            carrier = ArqConnection(int.from_bytes(os.urandom(4), "big") or 1, self.loop.now(), mtu)
-            self._drive(link, channel, carrier, first).is_lent = bool(body["lent"])
+            arq = ArqConnection(int.from_bytes(os.urandom(4), "big") or 1, self.loop.now(), mtu)
+            self._drive(link, channel, arq, first).is_lent = bool(body["lent"])
             return
         driver = self._drive(link, channel)
         driver.is_lent = bool(body["lent"])
@@ -365,42 +366,39 @@ class Daemon:
             driver.release()
             del self._drivers[link], self._reports[link]
             self.admission.forget(link)
-            self._begin_link(guest, body, expect, channel, True, first)
+            self._begin_link(client, body, expect, channel, True, first)
 
         def shown(message: bytes) -> None:
             if link in self._reports:
-                guest.say(say.OUTPUT, body.id, data=message)
+                client.say(say.OUTPUT, body.id, data=message)
 
         driver.opening = Opening(in_packets, shown if body["runs"] else None)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """End in order: no new clients, what was accepted is passed on, neighbours and clients are told.
-
-        Called again, end at once.
-        """
+        """End in order: take no new clients, pass on what was accepted, say BYE.  Called again, end at once."""
         if self._ending:
-            self._finish()  # asked twice: at once
+            self._finish()
             return
         self.loop.later(END_TIME, self._finish)
-        self._ending = self.exchange.is_closed = True
+        self._ending = self.switchboard.is_closed = True
         self.node.meters.end("is shutting down")  # they would never be idle
         self.log.info(f"{self.node.address}: ending")
-        if self.entrance is not None:
-            self.entrance.close()
+        if self.control_listener is not None:
+            self.control_listener.close()
         for link, driver in self._drivers.items():
             driver.idle = self._maybe_drained
             if not link.is_local:
                 driver.pause()
-        for end in self.exchange.endpoints:
+        for end in self.switchboard.endpoints:
             end.idle = self._maybe_drained
         self._drain_timer = self.loop.later(DRAIN_TIME, self._drained)
         self._maybe_drained()
 
     def _maybe_drained(self) -> None:
         if all(driver.is_idle for driver in self._drivers.values()):
-            if not any(end.is_writing for end in self.exchange.endpoints):
+            if not any(end.is_writing for end in self.switchboard.endpoints):
                 self._drained()
 
     def _drained(self) -> None:
@@ -411,11 +409,11 @@ class Daemon:
         self._drain_timer = None
         self._part(False)
         why = f"{self.node.address} is shutting down"
-        self.exchange.end(why, lambda: self._when_parted(list(self._drivers), lambda: self._part(True)))
+        self.switchboard.end(why, lambda: self._when_parted(list(self._drivers), lambda: self._part(True)))
 
     def _part(self, local: bool) -> None:
         """Say farewell to all neighbours, or to all clients."""
-        for link in [link for link in (*self._drivers, *self._patience) if link.is_local == local]:
+        for link in [link for link in (*self._drivers, *self._resume_timeout) if link.is_local == local]:
             link.close(f"{self.node.address} is shutting down", orderly=True)
         self._is_parted = local
         if local and not self._drivers:
@@ -424,11 +422,11 @@ class Daemon:
     def release(self) -> None:
         """Give back the descriptors that are left, for a process that goes on.  Nothing is said to anybody."""
         self._done = None
-        if self.entrance is not None:
-            self.entrance.close()
+        if self.control_listener is not None:
+            self.control_listener.close()
         for driver in list(self._drivers.values()):
             driver.cut()
-        for end in list(self.exchange.endpoints):
+        for end in list(self.switchboard.endpoints):
             end.channel.close()
 
     def _finish(self) -> None:

@@ -47,21 +47,21 @@ class StatusReport:
         self,
         drivers: dict[Link, LinkDriver],
         links: Iterable[Link],
-        guests: Iterable[LocalClient],
+        local_clients: Iterable[LocalClient],
         ends: dict[Endpoint, Stream],
         services: Mapping[str, ServiceEntry],
         clients: bool = False,
     ) -> None:
         self._drivers = drivers
-        self._clients = {guest.link.address: guest for guest in guests}
+        self._clients = {client.link.address: client for client in local_clients}
         self._items: list[Any] = [*links]
         for link in self._items[:]:
             self._items += link.streams.values()
         self._items += ends.items()
-        for guest in self._clients.values():
-            self._items += guest.tunnels.values()
-        for guest in self._clients.values():
-            self._items += guest.jobs.records.values()
+        for client in self._clients.values():
+            self._items += client.tunnels.values()
+        for client in self._clients.values():
+            self._items += client.jobs.records.values()
         self._items += services.values()
         if clients:
             self._items += self._clients.values()
@@ -87,10 +87,10 @@ class StatusReport:
         if link.is_down:
             return b""
         driver, sender = self._drivers.get(link), link.sender
-        carrier = driver.carrier if driver is not None else None
-        counted = carrier.statistics if carrier is not None else {}
-        path = carrier or sender.flight
-        unacked = sender.kept.sent - sender.kept.acked
+        arq = driver.arq if driver is not None else None
+        counted = arq.statistics if arq is not None else {}
+        path = arq or sender.in_flight
+        unacked = sender.replay.sent - sender.replay.acked
         again = unacked if link.is_suspended or sender.repeats else 0
         return say.LINK.encode(
             address=link.address or link.expect or "",
@@ -99,12 +99,12 @@ class StatusReport:
             transport=link.transport[:MAX_TEXT],
             rate=int(path.rate),
             received=link.received,
-            sent=sender.kept.sent,
+            sent=sender.replay.sent,
             rtt=int(path.rtt * 1e6),
             packets=int(counted.get("sent", 0)),
             resent=int(counted.get("resent", 0)),
             resumes=sender.resumes,
-            queue=sender.outbox.waiting + again + (driver.unwritten if driver is not None else 0),
+            queue=sender.scheduler.waiting + again + (driver.unwritten if driver is not None else 0),
             unacked=unacked,
             tunnels=len(link.streams),
             age=_ms(now - link.begun),
@@ -121,9 +121,9 @@ class StatusReport:
         return b"" if end.is_over else _tunnel(stream, end, now)
 
     def _local(self, tunnel: LocalTunnel, now: float) -> bytes:
-        if tunnel.guest.tunnels.get(tunnel.id) is not tunnel:
+        if tunnel.client.tunnels.get(tunnel.id) is not tunnel:
             return b""
-        who = tunnel.guest.link.address
+        who = tunnel.client.link.address
         return say.ROUTE.encode(
             who=who, where=tunnel.where[:MAX_TEXT], way=say.WAY_LOCAL, age=_ms(now - tunnel.begun), link=who,
             stalled=say.FREE if tunnel.opened else say.SERVICE, label=tunnel.id,
@@ -131,26 +131,26 @@ class StatusReport:
 
 
     def _job(self, record: JobRecord, now: float) -> bytes:
-        guest = self._clients[record.client]
-        return b"" if guest.is_gone else record.line(now, self._process(guest))
+        client = self._clients[record.client]
+        return b"" if client.is_gone else record.line(now, self._process(client))
 
     def _service(self, service: ServiceEntry, now: float) -> bytes:
-        guest: LocalClient = service.owner
+        client: LocalClient = service.owner
         return say.JOB_LINE.encode(
             job=JobKind.SERVICE, state=JobState.UP, name=service.name, transport=service.detail[:MAX_TEXT],
-            age=_ms(now - service.begun), client=guest.link.address, pid=self._process(guest),
+            age=_ms(now - service.begun), client=client.link.address, pid=self._process(client),
         )  # fmt: skip
 
-    def _client(self, guest: LocalClient, now: float) -> bytes:
-        if guest.is_gone:
+    def _client(self, client: LocalClient, now: float) -> bytes:
+        if client.is_gone:
             return b""
-        pid, software = self._process(guest), guest.link.peer["software"]
+        pid, software = self._process(client), client.link.peer["software"]
         return say.CLIENT_LINE.encode(
-            client=guest.link.address, pid=pid, command=command_line(pid), software=software[:MAX_TEXT]
+            client=client.link.address, pid=pid, command=command_line(pid), software=software[:MAX_TEXT]
         )
 
-    def _process(self, guest: LocalClient) -> int:
-        driver = self._drivers.get(guest.link)
+    def _process(self, client: LocalClient) -> int:
+        driver = self._drivers.get(client.link)
         return peer_process(driver.channel) if driver is not None else 0
 
 

@@ -65,60 +65,60 @@ class Switchboard:
 
         self.starts.hang_up_all(why, quiet)
 
-    def forget(self, guest: LocalClient) -> None:
+    def forget(self, client: LocalClient) -> None:
         """A guest is gone, and its tunnels and services go too."""
-        for name in filter(None, self.node.remove_services(guest)):
+        for name in filter(None, self.node.remove_services(client)):
             self.log.info(f"{self.node.address}: {SERVICE}{name} is no longer offered")
             self.node.host.news("service-down", f"{self.node.address}/{name}", (), 0)
-        for tunnel in list(guest.tunnels.values()):
+        for tunnel in list(client.tunnels.values()):
             tunnel.cancel()
-        for channel in guest.failed:
+        for channel in client.failed:
             channel.close()
-        guest.starts.close()
-        for incoming in list(guest.incoming.values()):
+        client.starts.close()
+        for incoming in list(client.incoming.values()):
             incoming.end(Outcome(LOST, f"{self.node.address}: the server of this service went away"))
 
     # -- services ------------------------------------------------------------------------------------------------
 
-    def on_serve(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def on_serve(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
         name = check_address(body["name"]) if body["name"] else ""
         allow = tuple(pattern.decode("utf-8", "replace") for pattern in body["allow"])
-        check_mode(guest, body["mode"])
+        check_mode(client, body["mode"])
         private, mode = bool(body["private"]), body["mode"]
         self.node.add_service(
             ServiceEntry(
-                name, guest, runs=body["runs"], allow=allow, detail=body["detail"], private=private, mode=mode,
+                name, client, runs=body["runs"], allow=allow, detail=body["detail"], private=private, mode=mode,
                 begun=self.loop.now(),
             )
         )  # fmt: skip
         if name:
             self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
             self.node.host.news("service-up", f"{self.node.address}/{name}", (), 0)
-        guest.say(say.DONE, body.id)
+        client.say(say.DONE, body.id)
 
-    def on_started(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        incoming = guest.incoming.get(body.id)
+    def on_started(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        incoming = client.incoming.get(body.id)
         if incoming is None:
             close_all(descriptors)
         else:
             incoming.started(descriptors)
 
-    def refuse(self, guest: LocalClient, body: say.Body, error: OSError) -> None:
+    def refuse(self, client: LocalClient, body: say.Body, error: OSError) -> None:
         """The system refuses what `body` asks for or brings, as when no descriptor is left."""
         why, code = f"{self.node.address}: {error.strerror}", BUSY if is_short(error) else 0
-        incoming = guest.incoming.get(body.id) if body.kind == say.STARTED else None
+        incoming = client.incoming.get(body.id) if body.kind == say.STARTED else None
         if incoming is not None:
             incoming.end(Outcome(BUSY, why))
         elif body.is_request:
-            guest.fail(body.id, why, code=code)
+            client.fail(body.id, why, code=code)
 
-    def on_exited(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.id in guest.incoming:
-            guest.incoming[body.id].end(make_outcome(body))
+    def on_exited(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        if body.id in client.incoming:
+            client.incoming[body.id].end(make_outcome(body))
 
-    def on_halted(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.id in guest.tunnels:
-            guest.tunnels[body.id].halted(make_outcome(body))
+    def on_halted(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+        if body.id in client.tunnels:
+            client.tunnels[body.id].halted(make_outcome(body))
 
     def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None:
         """A tunnel from a neighbour for a service here."""
@@ -136,21 +136,21 @@ class Switchboard:
 
     # -- tunnels -------------------------------------------------------------------------------------------------
 
-    def on_tunnel(self, guest: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def on_tunnel(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
         """`descriptors` are the client's own stdin and stdout, or nothing."""
         try:
-            check_mode(guest, body["mode"])
+            check_mode(client, body["mode"])
             target, _ = self.node.resolve(body["target"])
             if self.is_closed:
                 raise RefusedError(f"{self.node.address}: is shutting down")
-            if body.id in guest.tunnels:
+            if body.id in client.tunnels:
                 raise RefusedError(f"{self.node.address}: a tunnel needs an id of its own")
             if len(descriptors) not in (0, 2):
                 raise RefusedError(f"{self.node.address}: a tunnel takes no descriptors, or an input and an output")
             service = None if isinstance(target, Link) else target or self.node.itself()
             if service is self.node.bench:
                 raise RefusedError(f"{self.node.address}: {BENCH} measures the way to another node: give one with -t")
-            if service is not None and not is_allowed(service.allow, (guest.link.address,)):
+            if service is not None and not is_allowed(service.allow, (client.link.address,)):
                 raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
             if service is not None and service.mode != body["mode"]:
                 why = describe_modes(service.mode)
@@ -162,46 +162,48 @@ class Switchboard:
             close_all(descriptors)
             raise
         if service is None:
-            _LinkTunnel(self, guest, body, descriptors)
+            _LinkTunnel(self, client, body, descriptors)
         else:
-            LocalTunnel(self, guest, body, service, descriptors)
+            LocalTunnel(self, client, body, service, descriptors)
 
 
 class _LinkTunnel(ClientTunnel):
     """A tunnel over a link: this daemon relays between the stream and the client's descriptors."""
 
-    __slots__ = ("_doubt", "_end", "_exchange", "_theirs")
+    __slots__ = ("_suspect", "_end", "_switchboard", "_theirs")
 
-    def __init__(self, exchange: Switchboard, guest: LocalClient, body: say.Body, given: tuple[int, ...]) -> None:
+    def __init__(self, switchboard: Switchboard, client: LocalClient, body: say.Body, given: tuple[int, ...]) -> None:
         how = say.APART if body["apart"] else say.SINGLE
         mine, self._theirs = (given, ()) if given else make_pairs(how, body["mode"])
-        super().__init__(guest, body)
-        self._exchange = exchange
+        super().__init__(client, body)
+        self._switchboard = switchboard
         kind = ends.STDIO if given and not body["mode"] else ends.SOCKET if self.detached else ends.CLIENT
         is_program = bool(body["runs"]) and not given and body["mode"] == STREAM
-        channel = open_channel(exchange.loop, mine, is_program)
-        self._end = ENDS[body["mode"]](exchange.loop, channel, self, kind, holds_eof=bool(body["runs"]))
-        self._end.teller = guest.link
+        channel = open_channel(switchboard.loop, mine, is_program)
+        self._end = ENDS[body["mode"]](switchboard.loop, channel, self, kind, holds_eof=bool(body["runs"]))
+        self._end.teller = client.link
 
         def join(stream: Stream) -> None:
             """By the way that it goes now."""
             self._end.join(stream)
-            stream.name((guest.link.address,), body["target"])
-            exchange.endpoints[self._end] = stream
+            stream.name((client.link.address,), body["target"])
+            switchboard.endpoints[self._end] = stream
 
         try:
             wish = Message(body["target"], (), b"")
-            stream = exchange.node.open(guest.link.address, wish, self._end, join, body["mode"])
+            stream = switchboard.node.open(client.link.address, wish, self._end, join, body["mode"])
         except RefusedError:
-            del guest.tunnels[self.id]
+            del client.tunnels[self.id]
             close_all(self._theirs)
             self._end.channel.close()
             raise
         join(stream)
         attempt = stream.far
-        self._doubt = BlackholeCheck(exchange.loop, exchange.node, attempt) if isinstance(attempt, Failover) else None
+        self._suspect = None
+        if isinstance(attempt, Failover):
+            self._suspect = BlackholeCheck(switchboard.loop, switchboard.node, attempt)
         target = format_path(body["target"])
-        exchange.log.debug(f"{exchange.node.address}: a tunnel from {guest.link.address} to {target}")
+        switchboard.log.debug(f"{switchboard.node.address}: a tunnel from {client.link.address} to {target}")
 
     def accepted(self) -> None:
         self._settle()
@@ -211,25 +213,25 @@ class _LinkTunnel(ClientTunnel):
 
     def _settle(self) -> None:
         """It stands, or never will."""
-        if self._doubt is not None:
-            self._doubt.end()
-            self._doubt = None
+        if self._suspect is not None:
+            self._suspect.end()
+            self._suspect = None
 
     def closed(self, outcome: Outcome) -> None:
         self._settle()
-        self._exchange.endpoints.pop(self._end, None)
+        self._switchboard.endpoints.pop(self._end, None)
         self.end(outcome)
         close_all(self._theirs)
-        hears_first = not self.guest.link.passes  # what we say overtakes the bytes
-        if not self.opened or self.detached or outcome.is_clean or self.guest.is_gone or hears_first:
+        hears_first = not self.client.link.passes  # what we say overtakes the bytes
+        if not self.opened or self.detached or outcome.is_clean or self.client.is_gone or hears_first:
             self._end.channel.close()
         elif self._end.channel.is_inet:
             self._end.channel.reset()  # which cannot be taken for an end, whenever it is seen
         else:
-            self.guest.hold(self._end.channel, self._exchange.loop)
+            self.client.hold(self._end.channel, self._switchboard.loop)
 
     def cancel(self) -> None:
-        self._end.abandon(Outcome(GONE, f"{self._exchange.node.address}: the client went away"))
+        self._end.abandon(Outcome(GONE, f"{self._switchboard.node.address}: the client went away"))
 
     def halted(self, outcome: Outcome) -> None:
         self._end.halted(outcome)
@@ -242,21 +244,22 @@ class LocalTunnel(ClientTunnel):
     socket, and writes to it (see `program`).  Who opened the tunnel has the other ends, and copies if it has to.
     """
 
-    __slots__ = ("_exchange", "_incoming", "_is_program", "_mine", "_runs", "begun", "where")
+    __slots__ = ("_switchboard", "_incoming", "_is_program", "_mine", "_runs", "begun", "where")
 
     def __init__(
-        self, exchange: Switchboard, guest: LocalClient, body: say.Body, service: ServiceEntry, given: tuple[int, ...]
+        self, switchboard: Switchboard, client: LocalClient, body: say.Body, service: ServiceEntry,
+        given: tuple[int, ...],
     ) -> None:
-        self._exchange = exchange
+        self._switchboard = switchboard
         self._runs = service.runs
-        self.begun = exchange.loop.now()
-        self.where = format_path(body["target"]) or exchange.node.address
+        self.begun = switchboard.loop.now()
+        self.where = format_path(body["target"]) or switchboard.node.address
         close_all(given)
         how = min(service.runs, say.APART if body["apart"] else say.SINGLE)
         self._mine, theirs = make_pairs(how, service.mode)
         self._is_program = how == say.APART and service.mode == STREAM
-        super().__init__(guest, body)
-        self._incoming = Incoming(exchange.starts, service, self, (guest.link.address,), theirs)
+        super().__init__(client, body)
+        self._incoming = Incoming(switchboard.starts, service, self, (client.link.address,), theirs)
         self._incoming.begin()
 
     def started(self, descriptors: tuple[int, ...]) -> None:
@@ -273,7 +276,7 @@ class LocalTunnel(ClientTunnel):
         close_all(self._mine)
         self._mine = ()
         if self.opened and not self._incoming.server.link.passes:
-            self._exchange.loop.later(GRACE, lambda: self.end(outcome))  # its last bytes may still be on their way
+            self._switchboard.loop.later(GRACE, lambda: self.end(outcome))  # its last bytes may still be on their way
         else:
             self.end(outcome)
 
@@ -284,14 +287,16 @@ class LocalTunnel(ClientTunnel):
 class _Relay:
     """A tunnel from a neighbour to a service here: its stream, our ends of its descriptors, and its server."""
 
-    __slots__ = ("_end", "_exchange", "_incoming", "_is_started", "_mode", "_runs", "_server", "_stream")
+    __slots__ = ("_end", "_switchboard", "_incoming", "_is_started", "_mode", "_runs", "_server", "_stream")
 
-    def __init__(self, exchange: Switchboard, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None:
+    def __init__(
+        self, switchboard: Switchboard, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]
+    ) -> None:
         mine, theirs = make_pairs(service.runs, service.mode)
         check_for_neighbour(*mine, *theirs)
         self._mode = service.mode
         self._server: LocalClient = service.owner
-        self._exchange = exchange
+        self._switchboard = switchboard
         self._stream = stream
         self._end: Endpoint | None = None
         self._is_started = False
@@ -300,16 +305,16 @@ class _Relay:
             self._make_end(mine, ends.PROGRAM if service.runs == say.APART else ends.SOCKET)
         else:
             stream.far = _Early(self)
-        self._incoming = Incoming(exchange.starts, service, self, origin, theirs, origin[0])
+        self._incoming = Incoming(switchboard.starts, service, self, origin, theirs, origin[0])
         name = SERVICE + service.name if service.name else "this node"
-        exchange.log.debug(f"{exchange.node.address}: a tunnel from {format_path(origin)} to {name}")
+        switchboard.log.debug(f"{switchboard.node.address}: a tunnel from {format_path(origin)} to {name}")
         self._incoming.begin()
 
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
-        channel = open_channel(self._exchange.loop, fds, kind == ends.PROGRAM and self._mode == STREAM)
-        self._end = ENDS[self._mode](self._exchange.loop, channel, self, kind)
+        channel = open_channel(self._switchboard.loop, fds, kind == ends.PROGRAM and self._mode == STREAM)
+        self._end = ENDS[self._mode](self._switchboard.loop, channel, self, kind)
         self._end.teller = self._server.link
-        self._exchange.endpoints[self._end] = self._stream
+        self._switchboard.endpoints[self._end] = self._stream
         self._end.join(self._stream)
         self._stream.far = self._end
 
@@ -328,7 +333,7 @@ class _Relay:
             check_for_neighbour(*descriptors)  # OSError: see `Switchboard.refuse`
             self._make_end(descriptors, ends.SOCKET)
         else:
-            self._incoming.end(Outcome(REFUSED, f"{self._exchange.node.address}: the server gave no descriptor"))
+            self._incoming.end(Outcome(REFUSED, f"{self._switchboard.node.address}: the server gave no descriptor"))
             return
         if self._runs != say.APART:
             self._incoming.drop()
@@ -351,11 +356,11 @@ class _Relay:
     def closed(self, outcome: Outcome) -> None:
         """The tunnel is over.  After a failure the program is hung up on before it sees the end of its input."""
         assert self._end is not None
-        self._exchange.endpoints.pop(self._end, None)
+        self._switchboard.endpoints.pop(self._end, None)
         if outcome.is_clean or not self._incoming.is_running:
             (self._end.channel.close if outcome.is_clean else self._end.channel.reset)()
         else:
-            self._exchange.loop.later(HANGUP_TIME, self._end.channel.close)
+            self._switchboard.loop.later(HANGUP_TIME, self._end.channel.close)
         self._incoming.hang_up(outcome.describe() or "the tunnel is over")
 
     def hang_up(self, outcome: Outcome) -> None:
@@ -373,11 +378,11 @@ class _Early(NullEnd):
         self._relay.hang_up(outcome)
 
 
-def check_mode(guest: LocalClient, mode: int) -> None:
-    """RefusedError if `guest` can have nothing to do with tunnels of this mode."""
+def check_mode(client: LocalClient, mode: int) -> None:
+    """RefusedError if `client` can have nothing to do with tunnels of this mode."""
     if mode not in ENDS:
         raise RefusedError(f"does not know tunnels of the kind {mode}")
-    if mode == DATAGRAMS and not guest.link.passes:
+    if mode == DATAGRAMS and not client.link.passes:
         raise RefusedError("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
 
 

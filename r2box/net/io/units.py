@@ -4,7 +4,7 @@ from __future__ import annotations
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-PATIENCE = 600  # seconds that the tunnels of a link wait for another transport after a cut, unless something is said
+RESUME_TIMEOUT = 600  # seconds that the tunnels of a link wait for another transport after a cut, by default
 MAX_DURATION = 366 * 86400.0  # seconds; what is longer is a mistake, and some timers of the system end there
 
 
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def parse_patience(text: str) -> int:
+def parse_resume_timeout(text: str) -> int:
     """A time to wait for another transport, in whole seconds, rounded up.  ValueError if `text` is none."""
     return -int(-parse_duration(text) // 1)
 

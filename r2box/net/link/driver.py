@@ -300,7 +300,7 @@ class LinkDriver:
         return self._closed or self._deaf or not (self._out or self.link.has_output)
 
     @property
-    def carrier(self) -> ArqConnection | None:
+    def arq(self) -> ArqConnection | None:
         """What repairs the losses."""
         return None
 

@@ -76,12 +76,12 @@ class _Carried:
 
     __slots__ = ("_end", "_ferry")
 
-    def __init__(self, ferry: DescriptorRelay, stream: Stream, fd: int) -> None:
+    def __init__(self, fd_relay: DescriptorRelay, stream: Stream, fd: int) -> None:
         from .endpoint import SOCKET, Endpoint  # most programs never get here
 
-        ferry.carried += 1
-        self._ferry = ferry
-        self._end = Endpoint(ferry.loop, Channel(fd), self, SOCKET)
+        fd_relay.carried += 1
+        self._ferry = fd_relay
+        self._end = Endpoint(fd_relay.loop, Channel(fd), self, SOCKET)
         self._end.join(stream)
         stream.far = self._end
 

@@ -28,7 +28,7 @@ BATCH = 64  # datagrams read in a row before others get their turn
 
 
 class LossyDriver(LinkDriver):
-    """Owns `channel`, which carries the packets of `carrier`; `first` has been read from it already."""
+    """Owns `channel`, which carries the packets of `arq`; `first` has been read from it already."""
 
     is_repaired = True
 
@@ -39,10 +39,10 @@ class LossyDriver(LinkDriver):
         channel: Channel,
         loop: Loop,
         done: Callable[[], None],
-        carrier: ArqConnection,
+        arq: ArqConnection,
         first: bytes = b"",
     ) -> None:
-        self._carrier = carrier
+        self._arq = arq
         self._held = 0  # bytes of the carrier that the link's account is charged with
         self._has_ends = channel.sock is None or channel.sock.type != socket.SOCK_DGRAM  # nothing read is the end
         self._alarm: Timer | None = None
@@ -83,19 +83,19 @@ class LossyDriver(LinkDriver):
         if self._closed:
             return
         now = self.loop.now()
-        self._carrier.limit(max(self.link.account.room, EARLY_WINDOW) if self.link.is_up else EARLY_WINDOW)
+        self._arq.limit(max(self.link.account.room, EARLY_WINDOW) if self.link.is_up else EARLY_WINDOW)
         parts: list[Buffer] = []
         for piece in pieces:
-            parts.extend(self._carrier.receive(piece, now))
+            parts.extend(self._arq.receive(piece, now))
         self._account()
         if parts and self.link.state != DOWN:
             self._deliver(b"".join(parts) if len(parts) > 1 else parts[0], ())
-        if self._carrier.fault and not self._closed:
-            self._broken(self._carrier.fault)
+        if self._arq.fault and not self._closed:
+            self._broken(self._arq.fault)
         self.wake()
 
     def _account(self) -> None:
-        held = self._carrier.held
+        held = self._arq.held
         if held != self._held:
             self.link.account.charge(held - self._held)
             self._held = held
@@ -108,16 +108,16 @@ class LossyDriver(LinkDriver):
     # -- out -----------------------------------------------------------------------------------------------------
 
     def _write(self) -> bool:
-        carrier = self._carrier
+        arq = self._arq
         for _ in range(ROUNDS):
             now = self.loop.now()
             if not self._out:
-                room = carrier.room
+                room = arq.room
                 if room and self.link.has_output:
                     self.loop.arena.clear()
                     buffers, _ = self.link.produce(now, room)
-                    carrier.send(buffers, now)
-                self._out = carrier.produce(now)  # type: ignore[assignment]
+                    arq.send(buffers, now)
+                self._out = arq.produce(now)  # type: ignore[assignment]
                 if not self._out:
                     return self._set_alarm()
             for number, packet in enumerate(self._out):
@@ -144,7 +144,7 @@ class LossyDriver(LinkDriver):
 
     def _set_alarm(self) -> bool:
         """Nothing can be sent now: see to it that the carrier is asked again when it wants to be."""
-        due = self._carrier.deadline()
+        due = self._arq.deadline()
         if due and (self._alarm is None or due < self._alarm_at):
             if self._alarm is not None:
                 self._alarm.cancel()
@@ -157,12 +157,12 @@ class LossyDriver(LinkDriver):
         self.wake()
 
     @property
-    def carrier(self) -> ArqConnection:
-        return self._carrier
+    def arq(self) -> ArqConnection:
+        return self._arq
 
     @property
     def unwritten(self) -> int:
-        return super().unwritten + int(self._carrier.statistics["queue"])
+        return super().unwritten + int(self._arq.statistics["queue"])
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -172,11 +172,11 @@ class LossyDriver(LinkDriver):
 
     @property
     def is_idle(self) -> bool:
-        return self._closed or (super().is_idle and not self._carrier.unacked)
+        return self._closed or (super().is_idle and not self._arq.unacked)
 
     def _wave(self) -> None:
         """Nobody sees the other close here: it is enough that all is acknowledged."""
-        if self._carrier.fault or not (self.link.has_output or self._out or self._carrier.deadline()):
+        if self._arq.fault or not (self.link.has_output or self._out or self._arq.deadline()):
             self.cut()
         elif self._farewell is None:
             self._set_farewell()
@@ -184,6 +184,6 @@ class LossyDriver(LinkDriver):
     def cut(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._carrier.close()
+        self._arq.close()
         self._account()
         super().cut()

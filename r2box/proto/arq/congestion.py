@@ -102,7 +102,7 @@ class CongestionControl:
     """The measure of one direction of a path."""
 
     def __init__(self, identity: int, mtu: int) -> None:
-        self.flight = 0  # bytes that are on their way
+        self.in_flight = 0  # bytes that are on their way
         self.delivered = 0  # bytes acknowledged, ever
         self.rate = 0.0  # bytes a second; 0 while unknown
         self.trip = 0.0  # the shortest round trip of late; 0 while unknown
@@ -144,7 +144,7 @@ class CongestionControl:
 
     def on_sent(self, segment: Segment, now: float) -> None:
         """`segment` goes out."""
-        if not self.flight and now - self._first_at > SPAN:
+        if not self.in_flight and now - self._first_at > SPAN:
             # After a pause: as if a packet that was sent a round trip ago had just been acknowledged.
             self._came_at += now - self._first_at - max(self.trip, SPAN)
             self._first_at = now
@@ -155,12 +155,12 @@ class CongestionControl:
         segment.is_scarce = self._scarce_until > self.delivered
         segment.is_draining = self.state == DRAINING or (self.state == CRUISING and self._phase == 1)
         segment.flies = True
-        self.flight += size
+        self.in_flight += size
         self.next_at = max(self.next_at, now - CATCH_UP) + size * self._interval
 
     def on_scarce(self) -> None:
         """There was nothing to send for a while although there was room."""
-        self._scarce_until = self.delivered + max(self.flight, 1)
+        self._scarce_until = self.delivered + max(self.in_flight, 1)
 
     def on_delivered(self, segment: Segment) -> None:
         """`segment` is acknowledged; `on_ack` follows when all of one acknowledgement are."""
@@ -170,12 +170,12 @@ class CongestionControl:
             self._drain_judged += 1
         if segment.flies:
             segment.flies = False
-            self.flight -= segment.size
+            self.in_flight -= segment.size
 
     def on_lost(self, segment: Segment) -> None:
         """`segment` is held for lost."""
         segment.flies = False
-        self.flight -= segment.size
+        self.in_flight -= segment.size
         self._lost += 1
         self._judged += 1
         if segment.is_draining:
@@ -289,7 +289,7 @@ class CongestionControl:
 
     def _advance(self, now: float) -> None:
         path = self.rate * self.trip
-        if self.state == DRAINING and self.flight <= path + self._least:
+        if self.state == DRAINING and self.in_flight <= path + self._least:
             self.state, self._phase_at = CRUISING, now
         elif self.state == CRUISING:
             if self._round > self._phase_round and now - self._phase_at > self.trip:
@@ -303,7 +303,7 @@ class CongestionControl:
                 self.state = SQUEEZING
                 self._squeezed_trip = self._squeeze_end = 0.0
         elif self.state == SQUEEZING:
-            if not self._squeeze_end and self.flight <= self.window + self._least:
+            if not self._squeeze_end and self.in_flight <= self.window + self._least:
                 self._squeeze_end = now + max(SQUEEZE, self.trip)
             elif self._squeeze_end and now > self._squeeze_end:
                 self.trip, self._trip_at = self._squeezed_trip or self.trip, now

@@ -197,7 +197,7 @@ class ArqConnection:
             "held": self._in.held,
             "queue": self._out.queue,
             "window": self._out.pace.window,
-            "flight": self._out.pace.flight,
+            "in_flight": self._out.pace.in_flight,
             "loss": self._out.pace.loss,
             "segment": self._out.pace.segment,
         }

@@ -83,7 +83,7 @@ class ArqSender:
         """Bytes of stream that would be taken now."""
         pace = self.pace
         step = pace.segment
-        free = pace.window - pace.flight
+        free = pace.window - pace.in_flight
         if pace.rate:
             free = min(free, int(pace.rate * QUEUE), MAX_QUEUE)
         # Whole packets, so that a large transfer does not leave a small one at the end of each portion.
@@ -108,7 +108,7 @@ class ArqSender:
         """Append the packets to `out` that may go now."""
         if self._judge_at and now >= self._judge_at:
             self._judge(now)
-        if self.pace.flight and now >= self._timeout_at:
+        if self.pace.in_flight and now >= self._timeout_at:
             self._probe(encoder, now, out)
         pace, lost, queue = self.pace, self._lost, self._queue
         if queue and self._dry_at:
@@ -127,12 +127,12 @@ class ArqSender:
                     return
                 size = min(len(queue), pace.segment)
                 offset = self.end - len(queue)
-                if pace.flight and (pace.flight + size > pace.window or offset + size > self._limit):
+                if pace.in_flight and (pace.in_flight + size > pace.window or offset + size > self._limit):
                     return
                 segment = Segment(offset, bytes(memoryview(queue)[:size]))
                 del queue[:size]
                 self._segments.append(segment)
-            elif pace.flight and pace.flight + segment.size > pace.window:
+            elif pace.in_flight and pace.in_flight + segment.size > pace.window:
                 lost.appendleft(segment)
                 return
             self._transmit(segment, encoder, now, out)
@@ -150,7 +150,7 @@ class ArqSender:
         tx = segment.tx = self._next_tx
         self._next_tx = tx + 1
         self.sent += 1
-        if not self.pace.flight:
+        if not self.pace.in_flight:
             self._timer_at = now
         self.pace.on_sent(segment, now)
         self._by_tx[tx] = segment
@@ -195,7 +195,7 @@ class ArqSender:
         """When `produce` has something to do if nothing comes before; 0: never."""
         pace = self.pace
         at = 0.0
-        if pace.flight:
+        if pace.in_flight:
             at = self._timeout_at
             if self._judge_at:
                 at = min(at, self._judge_at)
@@ -206,11 +206,11 @@ class ArqSender:
             size = lost[0].size
         elif self._queue:
             size = min(len(self._queue), pace.segment)
-            if pace.flight and self.end - len(self._queue) + size > self._limit:
+            if pace.in_flight and self.end - len(self._queue) + size > self._limit:
                 return at
         else:
             return at
-        if self._next_tx - self._judged < REMEMBER and (not pace.flight or pace.flight + size <= pace.window):
+        if self._next_tx - self._judged < REMEMBER and (not pace.in_flight or pace.in_flight + size <= pace.window):
             due = max(pace.next_at, now)
             return min(at, due) if at else due
         return at

@@ -23,7 +23,7 @@ from .resume import (
     RESUME_FIELDS,
     ResumeAttempt,
     ResumeSession,
-    check_patience,
+    check_resume_timeout,
 )
 
 TYPE_CHECKING = False
@@ -47,15 +47,17 @@ class Me:
 class Handshake:
     """The beginning of `link`.
 
-    `random` is NONCE + HALF random bytes, or none on a control socket; `patience` is how long this side would wait for
-    another transport after a cut, in seconds.
+    `random` is NONCE + HALF random bytes, or none on a control socket; `resume_timeout`: how long this side would wait
+    for another transport after a cut, in seconds.
     """
 
-    __slots__ = ("_attempt", "_half", "_nonce", "_stage", "link", "old", "patience", "ready_received", "ready_sent")
+    __slots__ = (
+        "_attempt", "_half", "_nonce", "_stage", "link", "old", "ready_received", "ready_sent", "resume_timeout",
+    )  # fmt: skip
 
-    def __init__(self, link: Link, random: bytes, patience: int) -> None:
+    def __init__(self, link: Link, random: bytes, resume_timeout: int) -> None:
         self.link = link
-        self.patience = patience if len(random) == NONCE + HALF else 0
+        self.resume_timeout = resume_timeout if len(random) == NONCE + HALF else 0
         self.old: Link | None = None  # an earlier link to the same daemon, whose session may be taken up here
         self.ready_sent = False
         self.ready_received: dict[str, object] | None = None
@@ -105,8 +107,9 @@ class Handshake:
         """Take the neighbour."""
         if not self.ready_sent:
             self.ready_sent = True
-            patience = self.patience and READY_FIELDS.encode(patience=self.patience, secret=self._half)
-            self.link.control(frames.READY, 0, patience or b"")
+            wait = self.resume_timeout
+            fields = READY_FIELDS.encode(resume_timeout=wait, secret=self._half) if wait else b""
+            self.link.control(frames.READY, 0, fields)
             self._maybe_up()
 
     def on_ready(self, payload: Buffer) -> None:
@@ -122,14 +125,14 @@ class Handshake:
         theirs = self.ready_received
         if not self.ready_sent or theirs is None:
             return
-        patience, secret = theirs["patience"], theirs["secret"]
-        assert isinstance(patience, int)
+        resume_timeout, secret = theirs["resume_timeout"], theirs["secret"]
+        assert isinstance(resume_timeout, int)
         assert isinstance(secret, bytes)
         link = self.link
-        patience = check_patience(self.patience, patience)
-        if patience and len(secret) == HALF:
+        resume_timeout = check_resume_timeout(self.resume_timeout, resume_timeout)
+        if resume_timeout and len(secret) == HALF:
             halves = (self._half, secret) if link.is_first else (secret, self._half)
-            link.up(ResumeSession(b"".join(halves), patience))
+            link.up(ResumeSession(b"".join(halves), resume_timeout))
         else:
             link.up(None)
 
@@ -138,7 +141,7 @@ class Handshake:
     def may_resume(self, old: Link) -> bool:
         """Whether the neighbour is the daemon that `old` was linked to, and there is a session."""
         peer = self.link.peer
-        if not old.sender.kept.is_on or old.peer["instance"] != peer["instance"] or len(peer["nonce"]) != NONCE:
+        if not old.sender.replay.is_on or old.peer["instance"] != peer["instance"] or len(peer["nonce"]) != NONCE:
             return False
         self.old = old
         return True
@@ -189,7 +192,7 @@ class Handshake:
             return  # it will see that there is no session here
         if old is None:
             return  # the owner decides whether there is a new link
-        if not old.sender.kept.is_on:
+        if not old.sender.replay.is_on:
             if self.is_mute:
                 raise WireError(f"the link to {old.address} has ended meanwhile")
             self.accept()
@@ -220,7 +223,7 @@ class Handshake:
         if session.secret != attempt.secret:
             raise WireError(f"{old.address} has gone on over another transport")
         old.let_go(self.link.now)
-        if received < old.sender.kept.acked or not old.sender.kept.ack(received):
+        if received < old.sender.replay.acked or not old.sender.replay.ack(received):
             raise WireError(f"{old.address} says that it has bytes which were not sent")
         if is_first:
             self._prove(FINISH)

@@ -63,7 +63,7 @@ class Keepalive:
         link = self.link
         if link.is_suspended:
             assert link.session is not None
-            link.down(f"{link.reason}, and there was no other transport within {link.session.patience} s")
+            link.down(f"{link.reason}, and there was no other transport within {link.session.resume_timeout} s")
         elif not link.is_up:
             link.ended = BY_TIMEOUT
             what = "answer to our hello" if link.peer else "hello"

@@ -49,8 +49,8 @@ class Link:
     """The protocol with one neighbour, over bytes that somebody else carries.
 
     `expect` is the only address that the neighbour may have (None: any).  `local`: this is a control socket, where
-    descriptors pass.  `random` and `patience` are for the `Handshake`; `keepalive` is in seconds; `memory` is shared
-    with other links (None: its own).
+    descriptors pass.  `random` and `resume_timeout` are for the `Handshake`; `keepalive` is in seconds; `memory` is
+    shared with other links (None: its own).
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Link:
         expect: str | None = None,
         local: bool = False,
         random: bytes = b"",
-        patience: int = 0,
+        resume_timeout: int = 0,
         keepalive: float = KEEPALIVE,
         memory: MemoryLimit | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class Link:
         self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
         self.account = Account(memory or MemoryLimit())
         self.streams = StreamTable(self)
-        self.budget = ReceiveLimit(self.account)
+        self.receive_limit = ReceiveLimit(self.account)
         self.received = 0  # bytes of the session
         self.sender = Sender(self.account)
         self.policy: Policy | None = None  # of the owner, for this link; None: as for all
@@ -94,11 +94,11 @@ class Link:
         self._decoder = frames.FrameDecoder()
         self._attached = Attached()
         self._fed: dict[Stream, None] = {}  # got data in this receive(); an ordered set
-        self._pulse = Keepalive(self, now, keepalive)
+        self._keepalive = Keepalive(self, now, keepalive)
         self._successor: Link | None = None  # that has taken our transport
-        self._greeting = Handshake(self, random, patience)
-        self.sender.kept.is_on = self._greeting.patience > 0
-        self._queue(frames.MAGIC + self._greeting.hello())
+        self._handshake = Handshake(self, random, resume_timeout)
+        self.sender.replay.is_on = self._handshake.resume_timeout > 0
+        self._queue(frames.MAGIC + self._handshake.hello())
 
     # -- the beginning -------------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Link:
     def accept(self) -> None:
         """The owner takes the neighbour (its answer to `link_hello`)."""
         if self.state == READY_WAIT:
-            self._greeting.accept()
+            self._handshake.accept()
 
     def up(self, session: ResumeSession | None) -> None:
         """The greeting is over."""
@@ -118,24 +118,24 @@ class Link:
         self.was_up, self.begun = True, self.now
         self.session = session
         if session is None:
-            self.sender.kept.stop()
-        self._pulse.relax()
+            self.sender.replay.stop()
+        self._keepalive.relax()
         if self.joins_nodes:
             self.ask()
         self.owner.link_up(self)
 
     def take_up(self, old: Link) -> bool:
         """Try to resume `old`, which is suspended or being probed; False if the neighbour is not the one of `old`."""
-        if not self._greeting.may_resume(old):
+        if not self._handshake.may_resume(old):
             return False
         if old.is_suspended:
-            self._greeting.begin()
+            self._handshake.begin()
         return True
 
     def give_to(self, old: Link) -> None:
         """`old` goes on over our transport."""
         self.state, self._successor = DOWN, old
-        old.resume(self.sender.outbox.drain(), self.now)
+        old.resume(self.sender.scheduler.drain(), self.now)
         old.owner.link_resumed(old, self)
 
     # -- without a transport -------------------------------------------------------------------------------------
@@ -148,21 +148,21 @@ class Link:
     def suspend(self, reason: str, now: float) -> None:
         """The transport is gone.  Without a session, the link ends."""
         self.now = now
-        if self.session is None or self.state != UP or not self.sender.kept.is_on:
+        if self.session is None or self.state != UP or not self.sender.replay.is_on:
             self.down(reason)
             return
         if not self.is_suspended:
             self.is_suspended, self.reason = True, reason
-            self.budget.park(sum(stream.allowance for stream in self.streams.values()))
-            self._pulse.wait(now + self.session.patience)
+            self.receive_limit.park(sum(stream.allowance for stream in self.streams.values()))
+            self._keepalive.wait(now + self.session.resume_timeout)
             self.owner.link_suspended(self, reason)
 
     def resume(self, preface: bytes, now: float) -> None:
         """There is another transport.  `preface` goes before what the neighbour has not received."""
         self.now = now
         self.is_suspended, self.reason = False, ""
-        self.budget.unpark()
-        self._pulse.beat(now)
+        self.receive_limit.unpark()
+        self._keepalive.beat(now)
         self.sender.resume(preface)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Link:
         """End the link and tell the neighbour why.  What `produce` still gives should be sent."""
         if self.state != DOWN:
             self.is_orderly, self.said_bye = orderly, True
-            if not (self._greeting.is_mute or self.sender.repeats):  # a BYE would come out of the middle of something
+            if not (self._handshake.is_mute or self.sender.repeats):  # a BYE would come out of the middle of something
                 fields = frames.BYE_FIELDS.encode(code=0 if orderly else frames.FAULT, text=frames.shorten(reason))
                 self.control(frames.BYE, 0, fields)
             self.down(reason)
@@ -194,7 +194,7 @@ class Link:
         self.is_suspended = False
         self.sender.stop()
         streams = self.streams.release_all()
-        self.budget.clear()
+        self.receive_limit.clear()
         lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
         try:
             for stream in streams:
@@ -215,7 +215,7 @@ class Link:
         self.now = now
         before = self.received
         self._attached.add(descriptors)
-        if self._pulse.beat(now):
+        if self._keepalive.beat(now):
             self.owner.link_alive(self)
         taken = len(data)
         try:
@@ -245,7 +245,7 @@ class Link:
         if self.state != UP and kind not in _EARLY:
             raise WireError(f"a {frames.FRAMES[kind][0]} frame before the link is up")
         if kind in _GREETING:
-            _GREETING[kind](self._greeting, payload)
+            _GREETING[kind](self._handshake, payload)
         elif not route:
             _LINK_FRAMES[kind](self, payload)
         elif kind == frames.OPEN:
@@ -305,12 +305,12 @@ class Link:
     @property
     def rtt(self) -> float:
         """Smoothed round trip to the neighbour, in seconds; 0 while unknown."""
-        return self.sender.flight.rtt
+        return self.sender.in_flight.rtt
 
     @property
     def trip(self) -> float:
         """Shortest recent round trip, in seconds; 0 while unknown."""
-        return self.sender.flight.trip
+        return self.sender.in_flight.trip
 
     # -- bytes out -----------------------------------------------------------------------------------------------
 
@@ -337,16 +337,16 @@ class Link:
             self._queue(frame, descriptors)
             return True
         self.owner.link_wake(self)
-        return self.sender.outbox.put_message(frame)
+        return self.sender.scheduler.put_message(frame)
 
     def _queue(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
-        self.sender.outbox.put(frame, descriptors)
+        self.sender.scheduler.put(frame, descriptors)
         self.owner.link_wake(self)
 
     @property
     def is_backlogged(self) -> bool:
         """Whether too much waits already for a neighbour that does not read."""
-        return self.sender.outbox.is_backlogged
+        return self.sender.scheduler.is_backlogged
 
     @property
     def has_output(self) -> bool:
@@ -354,19 +354,19 @@ class Link:
 
     def schedule(self, stream: Stream) -> None:
         """`stream` has something to send, and credit."""
-        self.sender.outbox.schedule(stream)
+        self.sender.scheduler.schedule(stream)
         self.owner.link_wake(self)
 
     def produce(self, now: float, room: int = MAX_ROOM) -> tuple[list[Buffer], tuple[int, ...]]:
         """The next bytes to write, `room` of data at most, and the descriptors that go with their first byte."""
         self.now = now
         if self.is_backlogged:
-            self._pulse.beat(now)  # it is not listened to meanwhile, but it takes what we write
+            self._keepalive.beat(now)  # it is not listened to meanwhile, but it takes what we write
         return self.sender.produce(now, room)
 
     def abandon(self) -> tuple[int, ...]:
         """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
-        return (*self.sender.outbox.abandon(), *self._attached.clear())
+        return (*self.sender.scheduler.abandon(), *self._attached.clear())
 
     # -- streams -------------------------------------------------------------------------------------------------
 
@@ -384,8 +384,8 @@ class Link:
 
     def release(self, stream: Stream) -> None:
         """Both sides have said CLOSE: the label may be used again."""
-        self.budget.forget(stream)
-        self.sender.outbox.forget(stream)
+        self.receive_limit.forget(stream)
+        self.sender.scheduler.forget(stream)
         self.streams.release(stream)
 
     # -- time ----------------------------------------------------------------------------------------------------
@@ -404,16 +404,16 @@ class Link:
 
     def deadline(self) -> float:
         """When `tick` must be called next (seconds on the caller's clock); 0 if it need not be."""
-        return self._pulse.deadline()
+        return self._keepalive.deadline()
 
     def tick(self, now: float) -> None:
         self.now = now
-        self._pulse.tick(now)
+        self._keepalive.tick(now)
 
-    def probe(self, now: float, patience: float) -> None:
-        """Be sure within `patience` seconds that the neighbour is there, or take it for dead."""
+    def probe(self, now: float, resume_timeout: float) -> None:
+        """Be sure within `resume_timeout` seconds that the neighbour is there, or take it for dead."""
         self.now = now
-        self._pulse.probe(now, patience)
+        self._keepalive.probe(now, resume_timeout)
 
     def ask(self) -> None:
         """Want an answer from the neighbour."""

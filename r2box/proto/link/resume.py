@@ -178,13 +178,13 @@ class ResumeAttempt:
 
 
 class ResumeSession:
-    """The secret of a link, and how long it waits for a transport: `patience` seconds."""
+    """The secret of a link, and how long it waits for a transport: `resume_timeout` seconds."""
 
-    __slots__ = ("_candidates", "patience", "secret")
+    __slots__ = ("_candidates", "resume_timeout", "secret")
 
-    def __init__(self, secret: bytes, patience: int) -> None:
+    def __init__(self, secret: bytes, resume_timeout: int) -> None:
         self.secret = secret
-        self.patience = patience
+        self.resume_timeout = resume_timeout
         self._candidates: deque[bytes] = deque(maxlen=MAX_CANDIDATES)
 
     def is_begun(self, attempt: ResumeAttempt, proof: bytes) -> bool:
@@ -205,10 +205,10 @@ class ResumeSession:
         self._candidates.clear()
 
 
-def check_patience(ours: int, theirs: int) -> int:
+def check_resume_timeout(ours: int, theirs: int) -> int:
     """What both sides bear, in seconds; 0: a cut ends the link."""
     return min(ours, theirs, MAX_PATIENCE)
 
 
-READY_FIELDS = frames.Fields("READY", patience=(1, "uint"), secret=(2, "bytes"))
+READY_FIELDS = frames.Fields("READY", resume_timeout=(1, "uint"), secret=(2, "bytes"))
 RESUME_FIELDS = frames.Fields("RESUME", proof=(1, "bytes"), received=(2, "uint"))

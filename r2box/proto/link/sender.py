@@ -4,7 +4,7 @@
     Flight   how much may be on its way
     Kept     what may have to be sent again over another transport
 
-Marks are PINGs in their place among the rest, as `flight` wants them; each tells the number of bytes before it.
+Marks are PINGs in their place among the rest, as `in_flight` wants them; each tells the number of bytes before it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Sender:
     """Of the link whose memory `account` counts."""
 
     def __init__(self, account: Account) -> None:
-        self.outbox = SendScheduler()
-        self.flight = InFlightLimit()
-        self.kept = ReplayBuffer(account)
+        self.scheduler = SendScheduler()
+        self.in_flight = InFlightLimit()
+        self.replay = ReplayBuffer(account)
         self._account = account
         self._full_at = 0  # bytes that were sent when there was memory for more
         self.is_hurried = False  # send all there is: the neighbour is not listened to any more
@@ -49,32 +49,32 @@ class Sender:
 
     @property
     def has_output(self) -> bool:
-        return self.outbox.has_output or self.wants_mark or self.repeats
+        return self.scheduler.has_output or self.wants_mark or self.repeats
 
     def produce(self, now: float, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
         """See `Link.produce`."""
         again = self._produce_again(room) if self.repeats else None
         if again:
             return again, ()
-        outbox, flight = self.outbox, self.flight
-        flight.is_shared = outbox.is_shared(now)
+        scheduler, in_flight = self.scheduler, self.in_flight
+        in_flight.is_shared = scheduler.is_shared(now)
         if not (self.is_hurried or self.is_repaired):
-            room = min(room, flight.room)
-        share = max(self._account.room, FLOOR - self.kept.held)
-        out, descriptors = outbox.produce(min(room, share), now, flight.rate)
+            room = min(room, in_flight.room)
+        share = max(self._account.room, FLOOR - self.replay.held)
+        out, descriptors = scheduler.produce(min(room, share), now, in_flight.rate)
         if out:
-            flight.on_sent(sum(map(len, out)), now, not outbox.has_output)
-            out = self.kept.keep(out)
-        wants_mark = self.kept.sent - self._marked > MARKS if self.is_repaired else flight.wants_mark
-        if self.wants_mark or wants_mark or (share <= 0 and flight.lacks_mark):  # what has arrived takes memory
+            in_flight.on_sent(sum(map(len, out)), now, not scheduler.has_output)
+            out = self.replay.keep(out)
+        wants_mark = self.replay.sent - self._marked > MARKS if self.is_repaired else in_flight.wants_mark
+        if self.wants_mark or wants_mark or (share <= 0 and in_flight.lacks_mark):  # what has arrived takes memory
             self.wants_mark = False
-            self._marked = self.kept.sent
-            payload = self.kept.sent.to_bytes(8, "big") + flight.mark(now).to_bytes(8, "big")
-            out.extend(self.kept.keep([frames.encode_frame(frames.PING, 0, payload)]))
+            self._marked = self.replay.sent
+            payload = self.replay.sent.to_bytes(8, "big") + in_flight.mark(now).to_bytes(8, "big")
+            out.extend(self.replay.keep([frames.encode_frame(frames.PING, 0, payload)]))
         if share > 0:
-            self._full_at = self.kept.sent
-        elif self.kept.sent - self._full_at > MAX_OVER:
-            self.kept.stop()  # it acknowledges nothing, and wants more and more answers
+            self._full_at = self.replay.sent
+        elif self.replay.sent - self._full_at > MAX_OVER:
+            self.replay.stop()  # it acknowledges nothing, and wants more and more answers
         return out, descriptors
 
     def _produce_again(self, room: int) -> list[Buffer]:
@@ -82,15 +82,15 @@ class Sender:
         regard to what this one holds."""
         out: list[Buffer] = [self._preface] if self._preface else []
         self._preface = b""
-        out += self.kept.again(room)
-        self.repeats = self.kept.is_behind
+        out += self.replay.again(room)
+        self.repeats = self.replay.is_behind
         return out
 
     def on_pong(self, payload: Buffer, now: float) -> None:
         """The answer to a mark.  WireError if it can be none."""
-        if len(payload) != MARK or not self.kept.ack(int.from_bytes(payload[:8], "big")):
+        if len(payload) != MARK or not self.replay.ack(int.from_bytes(payload[:8], "big")):
             raise WireError("a PONG that answers no PING")
-        self.flight.on_mark(int.from_bytes(payload[8:], "big"), now)
+        self.in_flight.on_mark(int.from_bytes(payload[8:], "big"), now)
         asked, self.asked = self.asked, []
         for answered in asked:
             answered()
@@ -100,20 +100,20 @@ class Sender:
         self._preface = preface
         self.resumes += 1
         self.repeats = True
-        self.kept.rewind()
-        self.flight = InFlightLimit(self.flight)
+        self.replay.rewind()
+        self.in_flight = InFlightLimit(self.in_flight)
         self.wants_mark = True
 
     def hurry(self) -> None:
         """Send all there is; there will be no other transport."""
         self.is_hurried = True
-        self.kept.is_on = False
+        self.replay.is_on = False
 
     def stop(self) -> None:
         """Nothing will be sent any more but what is queued as control frames."""
         self.wants_mark = self.repeats = False
-        self.kept.stop()
-        self.outbox.drop_streams()
+        self.replay.stop()
+        self.scheduler.drop_streams()
 
 
 def check_mark(payload: Buffer, place: int) -> None:

@@ -218,7 +218,7 @@ class Stream:
         self.received += size
         self.used = self.link.now
         if self.stopped or not size:
-            self.link.budget.give_back(size)
+            self.link.receive_limit.give_back(size)
             return
         self.inbox.append(data)  # the link tells `far` when it has read everything
 
@@ -244,7 +244,7 @@ class Stream:
         if not 0 < size <= self.allowance:
             raise WireError(f"{size} bytes of credit given back, of {self.allowance}")
         self.allowance -= size
-        self.link.budget.give_back(size)
+        self.link.receive_limit.give_back(size)
 
     def on_window(self, more: int) -> None:
         """`more` bytes of credit, by OPEN, ACCEPT or CREDIT."""
@@ -305,12 +305,12 @@ class Stream:
         far.close(outcome)
 
     def _forget_allowance(self) -> None:
-        self.link.budget.take_back(self.allowance)
+        self.link.receive_limit.take_back(self.allowance)
         self.allowance = 0
 
     def _drop_inbox(self) -> None:
         self._forget_allowance()
-        self.link.budget.give_back(self.inbox.size)
+        self.link.receive_limit.give_back(self.inbox.size)
         self.inbox.clear()
 
     # -- what the far end wants (the End interface) ----------------------------------------------------------------
@@ -349,7 +349,7 @@ class Stream:
         if self.stopped:
             return
         self.stopped = True
-        self.link.budget.give_back(self.inbox.size)
+        self.link.receive_limit.give_back(self.inbox.size)
         self.inbox.clear()
         if not self.fin_received and not self.close_sent:
             self.link.control(frames.STOP, self.route)
@@ -375,7 +375,7 @@ class Stream:
 
     def first_grant(self) -> int:
         """The first credit for the neighbour, in bytes."""
-        self.allowance = self.link.budget.grant(self, self.window, LEAST_WINDOW)
+        self.allowance = self.link.receive_limit.grant(self, self.window, LEAST_WINDOW)
         return self.allowance
 
     def recall(self) -> int:
@@ -388,7 +388,7 @@ class Stream:
 
     def _replenish(self, taken: int) -> None:
         """`taken` bytes have left the inbox: size the window to the path, and give credit when it is worth a frame."""
-        self.link.budget.give_back(taken)
+        self.link.receive_limit.give_back(taken)
         if self.close_sent or self.fin_received or self.stopped:
             return
         self._round += taken
@@ -402,7 +402,7 @@ class Stream:
         held = self.allowance + self.inbox.size
         if self.window - held >= self.window // 4:
             least = LEAST_WINDOW - held if held <= LEAST_WINDOW // 2 else 0
-            more = self.link.budget.grant(self, self.window - held, least)
+            more = self.link.receive_limit.grant(self, self.window - held, least)
             if more > 0:
                 self.allowance += more
                 self.link.control(frames.CREDIT, self.route, encode_varint(more))

@@ -83,7 +83,7 @@ class Discovery:
         self._neighbours: dict[str, Adjacency] = {}
         self._services: tuple[str, ...] = ()
         self._own: dict[tuple[str, ...] | None, Route] = {}  # this node itself, by what is told of its services
-        self._damper = FlapDamping()
+        self._damping = FlapDamping()
         self._held: dict[str, float] = {}  # nodes whose news is held back, until when
         self._holds: list[tuple[float, str]] = []  # when to look at them again, as a heap
         self._twice: dict[str, float] = {}  # nodes of which two are said to be, and since when, the oldest first
@@ -188,11 +188,11 @@ class Discovery:
         routes = self.nearest(service)
         return routes + [other for first in routes[:NEAR] for other in self.routes_to(first.path[-1])[1:]]
 
-    def doubt(self, route: Route, now: float) -> None:
+    def suspect(self, route: Route, now: float) -> None:
         """A tunnel that took `route` has found nobody: others come first for a while, unless that neighbour soon has
         another path."""
         self._now = now
-        self.table.doubt(route, now + DOUBTED)
+        self.table.suspect(route, now + DOUBTED)
 
     # -- listening -----------------------------------------------------------------------------------------------
 
@@ -300,7 +300,7 @@ class Discovery:
         address, best, now = known.address, known.best, self._now
         self._tell_host(known, before)
         is_better = best is not None and (before is None or best.rank < before.rank)
-        wait = self._damper.wait(address, now, is_better)
+        wait = self._damping.wait(address, now, is_better)
         if best is None:
             self._held.pop(address, None)
             self._twice.pop(address, None)

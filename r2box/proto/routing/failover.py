@@ -42,12 +42,12 @@ class Failover(NullEnd):
     """
 
     def __init__(
-        self, ways: list[Candidate], far: StreamEnd, joined: Callable[[Stream], None], doubt: Callable[[Route], None]
+        self, ways: list[Candidate], far: StreamEnd, joined: Callable[[Stream], None], suspect: Callable[[Route], None]
     ) -> None:
         self._ways = ways[:MAX_WAYS]
         self._far = far
         self._joined = joined
-        self._doubt = doubt
+        self._suspect = suspect
         self._stream: Stream | None = None
         self._refusal: Outcome | None = None  # the first there was
         self._lost: list[Route] = []  # that have led to nobody, or to a node that does not know the next
@@ -88,7 +88,7 @@ class Failover(NullEnd):
 
     def _blame(self) -> None:
         for route in self._lost:
-            self._doubt(route)
+            self._suspect(route)
 
     def close(self, outcome: Outcome) -> None:
         if outcome.code == UNKNOWN and self.route is not None:

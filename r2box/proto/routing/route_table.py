@@ -162,7 +162,7 @@ class RouteTable:
                 found.append(best if best.doubted_until <= now else known.ways(now)[0])
         return sorted(found, key=lambda route: (route.doubted_until > now, route.rank[1:]))
 
-    def doubt(self, route: Route, until: float) -> None:
+    def suspect(self, route: Route, until: float) -> None:
         """A tunnel has failed on `route`, which may be another object by now."""
         known = self.nodes.get(route.path[-1])
         present = known.routes.get(route.path[0]) if known else None

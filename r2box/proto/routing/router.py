@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         def suspended(self, link: Link, reason: str) -> None: ...
         def resumed(self, link: Link, newcomer: Link) -> None: ...
         def wake(self, link: Link) -> None: ...
-        def ferry(self, link: Link, stream: Stream) -> None: ...
+        def fd_relay(self, link: Link, stream: Stream) -> None: ...
         def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None: ...
         def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None: ...
         def discard(self, descriptors: tuple[int, ...]) -> None: ...
@@ -104,7 +104,7 @@ class Router:
         self.bench = ServiceEntry(BENCH, self.meters)  # the only service that is nobody's, and in no listing
         self._collision = LinkCollision(me, self.links)
         self._last_client = 0
-        self.doubt: Callable[[Failover], object] = lambda attempt: None  # see `net.daemon.blackhole`
+        self.suspect: Callable[[Failover], object] = lambda attempt: None  # see `net.daemon.blackhole`
         self.probes = LivenessProbes(self.links)
         self._lanes = Lanes()
 
@@ -261,12 +261,12 @@ class Router:
             raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
         if len(ways) == 1:
             return ways[0].begin(far)
-        return Failover(ways, far, joined, self._doubt).start()
+        return Failover(ways, far, joined, self._suspect).start()
 
-    def _doubt(self, route: Route) -> None:
+    def _suspect(self, route: Route) -> None:
         link = self.links.get(route.path[0])
         if link is not None:
-            self.discovery.doubt(route, self.host.now())
+            self.discovery.suspect(route, self.host.now())
 
     def _way(self, n0: str, link: Any, wish: Message, route: Route | None, mode: int) -> Candidate:
         def begin(far: StreamEnd) -> Stream:
@@ -290,7 +290,7 @@ class Router:
         wish = Message(fields["path"], fields["origin"], b"")
         origin = wish.came_from(link.address).origin
         if link.is_local and fields["mode"] == DESCRIPTOR:
-            self.host.ferry(link, stream)
+            self.host.fd_relay(link, stream)
             return
         stream.name(origin, wish.path or (self.address,))
         try:
@@ -340,7 +340,7 @@ class Router:
         stream.far = on
         stream.catch_up()
         if isinstance(on.far, Failover):
-            self.doubt(on.far)
+            self.suspect(on.far)
         return on
 
     # -- messages --------------------------------------------------------------------------------------------------

@@ -66,15 +66,15 @@ BODIES = {
     TUNNEL: Fields(
         "TUNNEL", target=(1, "path"), apart=(2, "uint"), runs=(3, "uint"), detached=(4, "uint"), mode=(5, "uint")
     ),
-    # `patience`: seconds that the session waits for another transport after a cut; `lossy`: the transport may lose
-    # bytes; `mtu`: of its packets, in bytes; `keepalive`: seconds of silence.  0: the default, and for patience none.
+    # `resume_timeout`: seconds that the session waits for another transport after a cut; `lossy`: the transport may
+    # lose bytes; `mtu`: of its packets, in bytes; `keepalive`: seconds of silence.  0: the default (no resume).
     # `silent`: tell and hear nothing of the network there; `still`: carry nothing for others; `advertise`, `accept`:
     # patterns, as in `policy`; `lent`: the client's own stdin and stdout, which are of use no longer than it runs, so
     # that it wants to hear of the end when the neighbour has; `runs`: a command, which may write messages first;
     # `incoming`: the neighbour has begun it.
     ATTACH: Fields(
         "ATTACH", address=(1, "text"), transport=(2, "text"),
-        patience=(3, "uint"), lossy=(4, "uint"), mtu=(5, "uint"), keepalive=(6, "uint"),
+        resume_timeout=(3, "uint"), lossy=(4, "uint"), mtu=(5, "uint"), keepalive=(6, "uint"),
         silent=(7, "uint"), still=(8, "uint"), advertise=(9, "each"), accept=(10, "each"), lent=(11, "uint"),
         runs=(12, "uint"), incoming=(13, "uint"),
     ),

@@ -196,7 +196,7 @@ def _pour(square: Square, mallory: Mouth, count: int) -> float:
     def pour() -> int:
         nonlocal sent
         link = mallory.liar.link
-        while sent < count and link.sender.outbox.backlog < MIB // 4:
+        while sent < count and link.sender.scheduler.backlog < MIB // 4:
             stamp = b"%06x" % (sent // FRAME)
             entries = tuple(entry.replace(b"xxxxxx", stamp) for entry in mold)
             mallory.liar.say(REACH_FIELDS.encode(number=sent // FRAME, flags=0, entries=entries))
@@ -206,7 +206,7 @@ def _pour(square: Square, mallory: Mouth, count: int) -> float:
     while mallory.do(pour) < count:
         assert mallory.liar.reason is None, mallory.liar.reason
         time.sleep(0.001)
-    eventually(lambda: not mallory.liar.link.sender.outbox.backlog, "the last of it")
+    eventually(lambda: not mallory.liar.link.sender.scheduler.backlog, "the last of it")
     return time.monotonic() - began
 
 
