@@ -32,7 +32,7 @@ KINDS = {
     "_text": "a text",
     "_task_command": "a text",
     "_transport_for": "a transport",
-    "_patience": "a time",
+    "_resume_timeout": "a time",
     "_flag": "true or false",
     "_patterns": "a list of patterns",
     "_event": "an event",
