@@ -133,17 +133,17 @@ class Server:
     """A server that is asked to start programs, and the tunnels for it."""
 
     def __init__(self, runs: int = say.APART, **limits: int) -> None:
-        self.guest = LocalClient(Loop(), None)  # type: ignore[arg-type]
+        self.client = LocalClient(Loop(), None)  # type: ignore[arg-type]
         self.answers = True
         self.asked: list[tuple[int, int]] = []
-        self.guest.say = self._say  # type: ignore[method-assign]
+        self.client.send = self._send  # type: ignore[method-assign]
         self.limits = Limits({name.replace("_", "-"): value for name, value in limits.items()})
         self.starts = Starts("bob", self.limits)
-        self.service = ServiceEntry("x", self.guest, runs=runs)  # type: ignore[arg-type]
+        self.service = ServiceEntry("x", self.client, runs=runs)  # type: ignore[arg-type]
         self.outcomes: list[Outcome] = []
         self.fds: list[int] = []
 
-    def _say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:
+    def _send(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool:
         self.asked.append((kind, id))
         for fd in descriptors:
             os.close(fd)
@@ -219,7 +219,7 @@ def test_a_server_that_does_not_read_costs_its_tunnels_alone() -> None:
 def test_a_server_that_leaves_is_asked_for_nothing_more() -> None:
     server = Server()
     tunnels = [server.tunnel() for _ in range(STARTING + 500)]
-    server.guest.starts.close()
+    server.client.starts.close()
     for tunnel in tunnels:
         tunnel.end(Outcome())
     assert len(server.asked) == STARTING

@@ -18,7 +18,7 @@ from ...proto.link.link import DOWN, Link
 from ...proto.link.memory_limit import MemoryLimit
 from ...proto.link.resume import HALF, NONCE
 from ...proto.routing.router import Router, ServiceEntry
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import check_address
 from ...proto.wire.outcome import ENDED, LOST, REFUSED, Outcome
 from ...version import __version__
@@ -142,7 +142,7 @@ class Daemon:
     def _report_link(self, link: Link) -> None:
         if link in self._reports:
             client, id_ = self._reports[link]
-            client.say(say.LINKED, id_, address=link.address)
+            client.send(messages.LINKED, id_, address=link.address)
 
     def suspended(self, link: Link, reason: str) -> None:
         assert link.session is not None
@@ -178,7 +178,7 @@ class Daemon:
         if link.is_local:
             client = self._clients.pop(link, None)
             if client is not None:
-                client.is_gone = True
+                client.is_closed = True
                 self._abandon_links(client)
                 self._forget(client)
             return
@@ -198,7 +198,7 @@ class Daemon:
 
             def tell() -> None:
                 client.attached.pop(id_, None)
-                client.say(say.ENDED, id_, code=code, text=text, cut=cut)
+                client.send(messages.ENDED, id_, code=code, text=text, cut=cut)
 
             self._when_parted([link], tell)
 
@@ -230,9 +230,9 @@ class Daemon:
         if self.changed is not None and what.startswith("link-"):
             self.loop.soon(self.changed)
         for client in self._watchers:
-            client.tell(what, name, path, cost)
+            client.notify(what, name, path, cost)
 
-    def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def request(self, link: Link, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         client = self._clients.get(link)
         if client is None:
             close_all(descriptors)
@@ -243,7 +243,7 @@ class Daemon:
             if body.kind in _REQUESTS:
                 _REQUESTS[body.kind](self, client, body, descriptors)
             elif body.kind in REQUESTS:
-                if body.kind not in (say.STARTED, say.TUNNEL):  # which alone may bring any
+                if body.kind not in (messages.STARTED, messages.TUNNEL):  # which alone may bring any
                     close_all(descriptors)
                     descriptors = ()
                 REQUESTS[body.kind](self.switchboard, client, body, descriptors)
@@ -287,24 +287,24 @@ class Daemon:
         self.switchboard.forget(client)
         self._status.pop(client, None)
 
-    def _on_watch(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_watch(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
         if len(client.watching) >= MAX_WATCHES:
             raise RefusedError(f"{self.node.address}: a client may watch {MAX_WATCHES} times at once")
         client.watching[body.id] = 0
         self._watchers[client] = None
-        client.say(say.DONE, body.id)
+        client.send(messages.DONE, body.id)
 
-    def _on_leave(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_leave(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
         links = list(client.attached.values())
         self._forget(client)
-        self._when_parted(links, lambda: client.say(say.DONE, body.id))
+        self._when_parted(links, lambda: client.send(messages.DONE, body.id))
 
-    def _on_status(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_status(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
         if body["limits"]:
-            client.say(say.STATUS_IS, body.id, address=self.node.address, limits=limit_lines(self.limits))
+            client.send(messages.STATUS_IS, body.id, address=self.node.address, limits=limit_lines(self.limits))
             return
         if not body["start"]:
             links = (*self.node.links.values(), *self.admission.pending)
@@ -316,15 +316,15 @@ class Daemon:
         page = report.page(body["start"], self.loop.now())
         if not page["next"]:
             del self._status[client]
-        client.say(say.STATUS_IS, body.id, address=self.node.address, **page)
+        client.send(messages.STATUS_IS, body.id, address=self.node.address, **page)
 
-    def _on_job(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_job(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
         client.jobs.take(client.link.address, body, self.loop.now())
 
     # -- links ---------------------------------------------------------------------------------------------------
 
-    def _on_attach(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _on_attach(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         try:
             expect = check_address(body["address"]) if body["address"] else None
             if self._ending:
@@ -340,8 +340,9 @@ class Daemon:
         self._begin_link(client, body, expect, adopt(descriptors), bool(body["lossy"]))
 
     def _begin_link(
-        self, client: LocalClient, body: say.Body, expect: str | None, channel: Channel, lossy: bool, first: bytes = b""
-    ) -> None:
+        self, client: LocalClient, body: messages.Body, expect: str | None, channel: Channel, lossy: bool,
+        first: bytes = b"",
+    ) -> None:  # fmt: skip
         """A link over `channel`, in packets if it is `lossy`; `first` has been read from it already."""
         link = Link(
             self.node, self.node.me, self.loop.now(), expect=expect, random=os.urandom(NONCE + HALF),
@@ -370,7 +371,7 @@ class Daemon:
 
         def shown(message: bytes) -> None:
             if link in self._reports:
-                client.say(say.OUTPUT, body.id, data=message)
+                client.send(messages.OUTPUT, body.id, data=message)
 
         driver.opening = Opening(in_packets, shown if body["runs"] else None)
 
@@ -439,10 +440,10 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-_REQUESTS: dict[int, Callable[[Daemon, LocalClient, say.Body, tuple[int, ...]], None]] = {
-    say.LEAVE: Daemon._on_leave,
-    say.WATCH: Daemon._on_watch,
-    say.ATTACH: Daemon._on_attach,
-    say.STATUS: Daemon._on_status,
-    say.JOB: Daemon._on_job,
+_REQUESTS: dict[int, Callable[[Daemon, LocalClient, messages.Body, tuple[int, ...]], None]] = {
+    messages.LEAVE: Daemon._on_leave,
+    messages.WATCH: Daemon._on_watch,
+    messages.ATTACH: Daemon._on_attach,
+    messages.STATUS: Daemon._on_status,
+    messages.JOB: Daemon._on_job,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import RefusedError
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.job_states import MAX_TEXT, TRYING, JobState
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ class JobRecord:
         waits = self.fields["state"] == JobState.RETRYING
         left = max(1, int((self.due - now) * 1000)) if waits else 0
         age = max(0, int((now - self.begun) * 1000))
-        return say.JOB_LINE.encode(**self.fields, next=left, age=age, client=self.client, pid=pid)
+        return messages.JOB_LINE.encode(**self.fields, next=left, age=age, client=self.client, pid=pid)
 
 
 class JobTable:
@@ -44,7 +44,7 @@ class JobTable:
     def __init__(self) -> None:
         self.records: dict[int, JobRecord] = {}
 
-    def take(self, client: str, body: say.Body, now: float) -> None:
+    def take(self, client: str, body: messages.Body, now: float) -> None:
         """Keep what a JOB message says.  RefusedError if the client has `MAX_JOBS` already."""
         number = body["number"]
         if number not in self.records and len(self.records) >= MAX_JOBS:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import SERVICE
 from ...proto.wire.outcome import BUSY, LOST, Outcome
 from ..io.channel import close_all
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         starts: StartQueue
 
         def next_id(self) -> int: ...
-        def say(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool: ...
+        def send(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool: ...
 
     class Served(Protocol):
         """What hears from the server of an Incoming."""
@@ -86,7 +86,7 @@ class Starts:
 
     def refusal(self, service: ServiceEntry, neighbour: str = "") -> str:
         """Why there can be no program more for a tunnel from `neighbour` ("": from this host); "" if there can."""
-        if service.runs != say.APART:
+        if service.runs != messages.APART:
             return ""
         what = f"{self.address}: {name_of(service)}"
         most, running = self.limits["programs"], self._of_service[service]
@@ -112,7 +112,7 @@ class Starts:
             self.wait_no_longer()
 
     def _count(self, incoming: Incoming, more: int) -> None:
-        if incoming.service.runs != say.APART:
+        if incoming.service.runs != messages.APART:
             return
         self.limits.note("programs", _add(self._of_service, incoming.service, more))
         if incoming.neighbour:
@@ -167,7 +167,7 @@ class StartQueue:
         while self._waiting and not self._is_announcing:
             neighbour, queue = next(iter(self._waiting.items()))
             id_, incoming = next(iter(queue.items()))
-            if len(self._starting) >= (STARTING if incoming.service.runs == say.APART else CONNECTING):
+            if len(self._starting) >= (STARTING if incoming.service.runs == messages.APART else CONNECTING):
                 return
             del queue[id_], self._waiting[neighbour]
             if queue:
@@ -211,7 +211,7 @@ class Incoming:
         self.state = StartState.STARTING
         descriptors, self._descriptors = self._descriptors, ()
         name, node = self.service.name, self._starts.address
-        if not self.server.say(say.INCOMING, self.id, descriptors, service=name, origin=self._origin, node=node):
+        if not self.server.send(messages.INCOMING, self.id, descriptors, service=name, origin=self._origin, node=node):
             self.end(Outcome(BUSY, f"{node}: the server of {name_of(self.service)} does not answer"))
 
     def started(self, descriptors: tuple[int, ...]) -> None:
@@ -235,7 +235,7 @@ class Incoming:
             self.end(Outcome(LOST, text))
         elif self.state in (StartState.STARTING, StartState.RUNNING):
             self.state = StartState.ENDING
-            self.server.say(say.HANGUP, self.id, text=text)
+            self.server.send(messages.HANGUP, self.id, text=text)
 
     def end(self, outcome: Outcome) -> None:
         """It has ended."""

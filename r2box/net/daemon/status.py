@@ -19,7 +19,7 @@ from ...proto.limits import TABLE
 from ...proto.link.link import Link
 from ...proto.link.stream import NullEnd, Stream
 from ...proto.routing.router import ServiceEntry
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.job_states import JobKind, JobState
 from ..transport.peer import command_line, peer_address, peer_process
 from .clients import LocalClient
@@ -75,7 +75,7 @@ class StatusReport:
             kind, tell = _TELL.get(type(item), _SILENT)
             line = tell(self, item, now)
             size += len(line) + 4
-            if number - start >= MAX_ITEMS or (size > say.MAX_LISTING and number > start):
+            if number - start >= MAX_ITEMS or (size > messages.MAX_LISTING and number > start):
                 break
             if line:
                 found[kind].append(line)
@@ -92,9 +92,10 @@ class StatusReport:
         path = arq or sender.in_flight
         unacked = sender.replay.sent - sender.replay.acked
         again = unacked if link.is_suspended or sender.repeats else 0
-        return say.LINK.encode(
+        state = messages.LINK_UP if link.is_up else messages.LINK_GREETS
+        return messages.LINK.encode(
             address=link.address or link.expect or "",
-            state=say.LINK_WAITS if link.is_suspended else say.LINK_UP if link.is_up else say.LINK_GREETS,
+            state=messages.LINK_WAITS if link.is_suspended else state,
             reason=link.reason[:MAX_TEXT],
             transport=link.transport[:MAX_TEXT],
             rate=int(path.rate),
@@ -124,28 +125,28 @@ class StatusReport:
         if tunnel.client.tunnels.get(tunnel.id) is not tunnel:
             return b""
         who = tunnel.client.link.address
-        return say.ROUTE.encode(
-            who=who, where=tunnel.where[:MAX_TEXT], way=say.WAY_LOCAL, age=_ms(now - tunnel.begun), link=who,
-            stalled=say.FREE if tunnel.opened else say.SERVICE, label=tunnel.id,
+        return messages.ROUTE.encode(
+            who=who, where=tunnel.where[:MAX_TEXT], way=messages.WAY_LOCAL, age=_ms(now - tunnel.begun), link=who,
+            stalled=messages.FREE if tunnel.opened else messages.SERVICE, label=tunnel.id,
         )  # fmt: skip
 
 
     def _job(self, record: JobRecord, now: float) -> bytes:
         client = self._clients[record.client]
-        return b"" if client.is_gone else record.line(now, self._process(client))
+        return b"" if client.is_closed else record.line(now, self._process(client))
 
     def _service(self, service: ServiceEntry, now: float) -> bytes:
         client: LocalClient = service.owner
-        return say.JOB_LINE.encode(
+        return messages.JOB_LINE.encode(
             job=JobKind.SERVICE, state=JobState.UP, name=service.name, transport=service.detail[:MAX_TEXT],
             age=_ms(now - service.begun), client=client.link.address, pid=self._process(client),
         )  # fmt: skip
 
     def _client(self, client: LocalClient, now: float) -> bytes:
-        if client.is_gone:
+        if client.is_closed:
             return b""
         pid, software = self._process(client), client.link.peer["software"]
-        return say.CLIENT_LINE.encode(
+        return messages.CLIENT_LINE.encode(
             client=client.link.address, pid=pid, command=command_line(pid), software=software[:MAX_TEXT]
         )
 
@@ -173,12 +174,12 @@ _TELL: dict[type, tuple[str, Callable[[StatusReport, Any, float], bytes]]] = {
 def _tunnel(stream: Stream, end: Endpoint | None, now: float) -> bytes:
     """A tunnel that comes in by `stream`, or goes out by it from `end`."""
     there, back = stream.received, stream.sent
-    way = say.WAY_IN
+    way = messages.WAY_IN
     if stream.opened_here:
-        there, back, way = back, there, say.WAY_OUT
+        there, back, way = back, there, messages.WAY_OUT
     elif isinstance(stream.far, Stream):
-        way = say.WAY_ACROSS
-    return say.ROUTE.encode(
+        way = messages.WAY_ACROSS
+    return messages.ROUTE.encode(
         who=stream.who, where=stream.where, way=way, there=there, back=back, idle=_ms(now - stream.used),
         age=_ms(now - stream.begun), stalled=stalled_on(stream, end), link=stream.link.address, label=stream.key,
     )  # fmt: skip
@@ -188,21 +189,21 @@ def stalled_on(stream: Stream, end: Endpoint | None) -> int:
     """See the top of this module."""
     streams = [stream, stream.far] if isinstance(stream.far, Stream) else [stream]
     if any(one.link.is_suspended for one in streams):
-        return say.CUT
+        return messages.CUT
     if not stream.accepted:
-        return say.SERVICE
+        return messages.SERVICE
     if end is not None and (end.is_writing or stream.inbox.size):
-        return say.READER
+        return messages.READER
     ready = [one for one in streams if one.far_ready and not (one.fin_sent or one.close_sent)]
     if any(not one.credit for one in ready):
-        return say.CREDIT
-    return say.TURN if any(one.queued for one in ready) else say.FREE
+        return messages.CREDIT
+    return messages.TURN if any(one.queued for one in ready) else messages.FREE
 
 
 def limit_lines(limits: Limits) -> tuple[bytes, ...]:
     """All limits, for one page of STATUS_IS."""
     return tuple(
-        say.LIMIT.encode(
+        messages.LIMIT.encode(
             name=name, limit=limits[name], used=limits.used(name), peak=limits.peak[name], unit=row.unit, why=row.why
         )
         for name, row in TABLE.items()

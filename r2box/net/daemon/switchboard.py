@@ -12,7 +12,7 @@ from ...proto.link.policy import is_allowed
 from ...proto.link.stream import NullEnd
 from ...proto.routing.failover import Failover
 from ...proto.routing.router import Router, ServiceEntry
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import BENCH, SERVICE, check_address, format_path
 from ...proto.wire.datagrams import describe_modes
 from ...proto.wire.frames import DATAGRAMS, STREAM
@@ -80,7 +80,7 @@ class Switchboard:
 
     # -- services ------------------------------------------------------------------------------------------------
 
-    def on_serve(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def on_serve(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         name = check_address(body["name"]) if body["name"] else ""
         allow = tuple(pattern.decode("utf-8", "replace") for pattern in body["allow"])
         check_mode(client, body["mode"])
@@ -94,29 +94,29 @@ class Switchboard:
         if name:
             self.log.info(f"{self.node.address}: offers {SERVICE}{name}")
             self.node.host.news("service-up", f"{self.node.address}/{name}", (), 0)
-        client.say(say.DONE, body.id)
+        client.send(messages.DONE, body.id)
 
-    def on_started(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def on_started(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         incoming = client.incoming.get(body.id)
         if incoming is None:
             close_all(descriptors)
         else:
             incoming.started(descriptors)
 
-    def refuse(self, client: LocalClient, body: say.Body, error: OSError) -> None:
+    def refuse(self, client: LocalClient, body: messages.Body, error: OSError) -> None:
         """The system refuses what `body` asks for or brings, as when no descriptor is left."""
         why, code = f"{self.node.address}: {error.strerror}", BUSY if is_short(error) else 0
-        incoming = client.incoming.get(body.id) if body.kind == say.STARTED else None
+        incoming = client.incoming.get(body.id) if body.kind == messages.STARTED else None
         if incoming is not None:
             incoming.end(Outcome(BUSY, why))
         elif body.is_request:
             client.fail(body.id, why, code=code)
 
-    def on_exited(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def on_exited(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.id in client.incoming:
             client.incoming[body.id].end(make_outcome(body))
 
-    def on_halted(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def on_halted(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.id in client.tunnels:
             client.tunnels[body.id].halted(make_outcome(body))
 
@@ -136,7 +136,7 @@ class Switchboard:
 
     # -- tunnels -------------------------------------------------------------------------------------------------
 
-    def on_tunnel(self, client: LocalClient, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def on_tunnel(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         """`descriptors` are the client's own stdin and stdout, or nothing."""
         try:
             check_mode(client, body["mode"])
@@ -172,8 +172,10 @@ class _LinkTunnel(ClientTunnel):
 
     __slots__ = ("_suspect", "_end", "_switchboard", "_theirs")
 
-    def __init__(self, switchboard: Switchboard, client: LocalClient, body: say.Body, given: tuple[int, ...]) -> None:
-        how = say.APART if body["apart"] else say.SINGLE
+    def __init__(
+        self, switchboard: Switchboard, client: LocalClient, body: messages.Body, given: tuple[int, ...]
+    ) -> None:
+        how = messages.APART if body["apart"] else messages.SINGLE
         mine, self._theirs = (given, ()) if given else make_pairs(how, body["mode"])
         super().__init__(client, body)
         self._switchboard = switchboard
@@ -223,12 +225,12 @@ class _LinkTunnel(ClientTunnel):
         self.end(outcome)
         close_all(self._theirs)
         hears_first = not self.client.link.passes  # what we say overtakes the bytes
-        if not self.opened or self.detached or outcome.is_clean or self.client.is_gone or hears_first:
+        if not self.opened or self.detached or outcome.is_clean or self.client.is_closed or hears_first:
             self._end.channel.close()
         elif self._end.channel.is_inet:
             self._end.channel.reset()  # which cannot be taken for an end, whenever it is seen
         else:
-            self.client.hold(self._end.channel, self._switchboard.loop)
+            self.client.close_later(self._end.channel, self._switchboard.loop)
 
     def cancel(self) -> None:
         self._end.abandon(Outcome(GONE, f"{self._switchboard.node.address}: the client went away"))
@@ -247,7 +249,7 @@ class LocalTunnel(ClientTunnel):
     __slots__ = ("_switchboard", "_incoming", "_is_program", "_mine", "_runs", "begun", "where")
 
     def __init__(
-        self, switchboard: Switchboard, client: LocalClient, body: say.Body, service: ServiceEntry,
+        self, switchboard: Switchboard, client: LocalClient, body: messages.Body, service: ServiceEntry,
         given: tuple[int, ...],
     ) -> None:
         self._switchboard = switchboard
@@ -255,21 +257,21 @@ class LocalTunnel(ClientTunnel):
         self.begun = switchboard.loop.now()
         self.where = format_path(body["target"]) or switchboard.node.address
         close_all(given)
-        how = min(service.runs, say.APART if body["apart"] else say.SINGLE)
+        how = min(service.runs, messages.APART if body["apart"] else messages.SINGLE)
         self._mine, theirs = make_pairs(how, service.mode)
-        self._is_program = how == say.APART and service.mode == STREAM
+        self._is_program = how == messages.APART and service.mode == STREAM
         super().__init__(client, body)
         self._incoming = Incoming(switchboard.starts, service, self, (client.link.address,), theirs)
         self._incoming.begin()
 
     def started(self, descriptors: tuple[int, ...]) -> None:
-        if self.opened or self._runs != say.PROVIDES:
+        if self.opened or self._runs != messages.PROVIDES:
             close_all(descriptors)
             descriptors = ()
         if not self.opened:
             mine, self._mine = self._mine, ()
             self.open(mine or descriptors, program=self._is_program)
-        if self._runs != say.APART:
+        if self._runs != messages.APART:
             self._incoming.end(Outcome())  # nobody will tell of its end: it is the socket's
 
     def exited(self, outcome: Outcome) -> None:
@@ -302,7 +304,7 @@ class _Relay:
         self._is_started = False
         self._runs = service.runs
         if mine:
-            self._make_end(mine, ends.PROGRAM if service.runs == say.APART else ends.SOCKET)
+            self._make_end(mine, ends.PROGRAM if service.runs == messages.APART else ends.SOCKET)
         else:
             stream.far = _Early(self)
         self._incoming = Incoming(switchboard.starts, service, self, origin, theirs, origin[0])
@@ -323,7 +325,7 @@ class _Relay:
         is_over = self._end is not None and self._end.is_over
         if self._stream.close_received or self._is_started or is_over:
             close_all(descriptors)  # the far end was faster
-            if self._runs != say.APART:
+            if self._runs != messages.APART:
                 self._incoming.drop()
             return
         self._is_started = True
@@ -335,7 +337,7 @@ class _Relay:
         else:
             self._incoming.end(Outcome(REFUSED, f"{self._switchboard.node.address}: the server gave no descriptor"))
             return
-        if self._runs != say.APART:
+        if self._runs != messages.APART:
             self._incoming.drop()
         assert self._end is not None
         self._stream.accept()
@@ -392,13 +394,13 @@ def make_pairs(how: int, mode: int = STREAM) -> tuple[tuple[int, ...], tuple[int
     PROVIDES: none.  SINGLE: one that does both.  APART: one for each direction, so that a program can close its
     output and go on reading.
     """
-    if how == say.PROVIDES:
+    if how == messages.PROVIDES:
         return (), ()
     pair = whole_pair if mode == DATAGRAMS else socketpair
-    if how == say.APART and mode == STREAM:
+    if how == messages.APART and mode == STREAM:
         return program_pairs()
     a, b = pair()
-    if how == say.SINGLE:
+    if how == messages.SINGLE:
         return (a,), (b,)
     try:
         c, d = pair()
@@ -409,10 +411,10 @@ def make_pairs(how: int, mode: int = STREAM) -> tuple[tuple[int, ...], tuple[int
 
 
 ENDS: dict[int, type[Endpoint]] = {STREAM: Endpoint, DATAGRAMS: DatagramEndpoint}
-REQUESTS: dict[int, Callable[[Switchboard, LocalClient, say.Body, tuple[int, ...]], None]] = {
-    say.SERVE: Switchboard.on_serve,
-    say.STARTED: Switchboard.on_started,
-    say.EXITED: Switchboard.on_exited,
-    say.HALTED: Switchboard.on_halted,
-    say.TUNNEL: Switchboard.on_tunnel,
+REQUESTS: dict[int, Callable[[Switchboard, LocalClient, messages.Body, tuple[int, ...]], None]] = {
+    messages.SERVE: Switchboard.on_serve,
+    messages.STARTED: Switchboard.on_started,
+    messages.EXITED: Switchboard.on_exited,
+    messages.HALTED: Switchboard.on_halted,
+    messages.TUNNEL: Switchboard.on_tunnel,
 }
