@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..net.transport.transport import Transport
     from ..proto.limits import Limits
-    from ..proto.wire import messages as say
+    from ..proto.wire import messages
 
     T = TypeVar("T")
 
@@ -173,7 +173,7 @@ class EngineJob:
     def _begin(self) -> None:
         raise NotImplementedError
 
-    def _event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _event(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)  # only a service has any
 
     def _finish(self, done: Callable[[], None]) -> None:
@@ -227,7 +227,7 @@ class ServiceOffer(EngineJob):
     def _begin(self) -> None:
         self._server.offer(self._client)
 
-    def _event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _event(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         self._server.event(body, descriptors)
 
     def _failed(self, error: R2Error) -> None:

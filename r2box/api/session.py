@@ -32,7 +32,7 @@ from ..net.client.query import ask_all
 from ..net.client.reach import WAIT, reach
 from ..net.io.channel import close_all
 from ..net.io.loop import Loop
-from ..proto.wire import messages as say
+from ..proto.wire import messages
 from ..proto.wire.address import check_address, format_path, parse_path
 from ..proto.wire.outcome import BUSY
 from .service import Closing, Service
@@ -162,16 +162,16 @@ class Session(Closing):
     def _ask(self, path: str, got: list[sockets.socket | Exception]) -> None:
         """Ask for a tunnel; what comes of it goes to `got`."""
 
-        def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
+        def answered(body: messages.Body, descriptors: tuple[int, ...]) -> None:
             self._client.forget(body.id)
-            if body.kind == say.OPENED and descriptors and not got:
+            if body.kind == messages.OPENED and descriptors and not got:
                 got.append(sockets.socket(fileno=descriptors[0]))
                 return
             close_all(descriptors)
             got.append(_refusal(body, path))
 
         target = _steps(path)
-        self._do(lambda: self._client.request(say.TUNNEL, answered, target=target, detached=1))
+        self._do(lambda: self._client.request(messages.TUNNEL, answered, target=target, detached=1))
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Session(Closing):
         self._do(
             lambda: ask_all(
                 self._client,
-                say.LIST,
+                messages.LIST,
                 target,
                 lambda _, entries: got.append(entries),
                 got.append,
@@ -203,16 +203,16 @@ class Session(Closing):
         got: list[float | Exception] = []
         target = _steps(path)
 
-        def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
+        def answered(body: messages.Body, descriptors: tuple[int, ...]) -> None:
             self._client.forget(body.id)
             close_all(descriptors)
-            if body.kind == say.PONG:
+            if body.kind == messages.PONG:
                 got.append(self._loop.now() - begin)
             else:
                 got.append(_refusal(body, path))
 
         begin = self._loop.now()
-        self._do(lambda: self._client.request(say.PING, answered, target, data=os.urandom(16)))
+        self._do(lambda: self._client.request(messages.PING, answered, target, data=os.urandom(16)))
         return self._take(got, timeout, f"{path or self.address}: no answer")
 
     # -- services --------------------------------------------------------------------------------------------------
@@ -224,13 +224,13 @@ class Session(Closing):
         tunnels whose origin matches one of these patterns, or this one, come.  RefusedError if the name is taken,
         AddressError if it is none.  It is offered from this call on, not from the first `next`.
         """
-        answers: list[say.Body] = []
+        answers: list[messages.Body] = []
         patterns = tuple(pattern.encode() for pattern in ((allow,) if isinstance(allow, str) else allow))
         check_address(name)
 
         def ask() -> None:
             self._client.request(
-                say.SERVE, lambda body, _: answers.append(body), name=name, runs=say.SINGLE, allow=patterns
+                messages.SERVE, lambda body, _: answers.append(body), name=name, runs=messages.SINGLE, allow=patterns
             )
 
         self._do(ask)
@@ -255,11 +255,11 @@ class Session(Closing):
             self._wait(lambda: bool(incoming))
             yield incoming.popleft()
 
-    def _event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == say.INCOMING and descriptors:
+    def _event(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == messages.INCOMING and descriptors:
             incoming = self._incoming.setdefault(body["service"], deque())
             incoming.append((sockets.socket(fileno=descriptors[0]), format_path(body["origin"])))
-            self._client.send(say.STARTED, body.id)
+            self._client.send(messages.STARTED, body.id)
 
     def _drop_incoming(self) -> None:
         """Nobody takes these tunnels any more."""
@@ -364,9 +364,9 @@ def _drop(got: list[sockets.socket | Exception]) -> None:
         got[0].close()
 
 
-def _refusal(body: say.Body, path: str) -> RefusedError:
+def _refusal(body: messages.Body, path: str) -> RefusedError:
     """What `body`, an answer that was not hoped for, says."""
-    if body.kind != say.ERROR:
+    if body.kind != messages.ERROR:
         return RefusedError(f"{path}: an answer that is none")
     return (BusyError if body["code"] == BUSY else RefusedError)(body["text"])
 

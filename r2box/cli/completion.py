@@ -308,7 +308,7 @@ def _heard(socket: str, path: tuple[str, ...]) -> Found:
 
     from ..net.client.client import Client, ask
     from ..net.client.query import ask_all, give_up, names_of, seconds_of
-    from ..proto.wire import messages as say
+    from ..proto.wire import messages
 
     found: dict[str, str] = {}
 
@@ -322,7 +322,7 @@ def _heard(socket: str, path: tuple[str, ...]) -> Found:
             if path:
                 done()
             else:
-                ask_all(client, say.NETWORK, (), known, give_up)
+                ask_all(client, messages.NETWORK, (), known, give_up)
 
         def known(_: str, entries: list[dict[str, Any]]) -> None:
             for entry in entries:
@@ -331,7 +331,7 @@ def _heard(socket: str, path: tuple[str, ...]) -> Found:
                     found.setdefault(ANY + name, "service, the nearest of that name")
             done()
 
-        ask_all(client, say.LIST, path, listed, give_up)
+        ask_all(client, messages.LIST, path, listed, give_up)
 
     signal.signal(signal.SIGALRM, lambda *_: os._exit(OK))
     signal.setitimer(signal.ITIMER_REAL, SOON)

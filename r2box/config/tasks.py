@@ -13,7 +13,7 @@ from ..net.io import process
 from ..net.io.leash import Leash
 from ..net.io.process import Child
 from ..proto.link.policy import fits
-from ..proto.wire import messages as say
+from ..proto.wire import messages
 from ..proto.wire.address import format_path
 from .placeholders import fill
 
@@ -52,7 +52,7 @@ class Tasks:
     def watch(self, client: Client) -> None:
         """Hear of events from the daemon behind `client`."""
         self._client = client
-        client.request(say.WATCH, self._heard)
+        client.request(messages.WATCH, self._heard)
 
     def change(self, tasks: list[Task]) -> None:
         """Other tasks, from now on.  New ones are run for what is there already."""
@@ -62,7 +62,7 @@ class Tasks:
         if added and self._client is not None:
             ask_all(
                 self._client,
-                say.NETWORK,
+                messages.NETWORK,
                 (),
                 lambda _, known: self._catch_up(added, known),
                 lambda error: self._log.warning(f"tasks: {error}"),
@@ -76,11 +76,11 @@ class Tasks:
                 for service in names_of(entry):
                     self._match(task, "service-up", f"{name}/{service}", entry["path"])
 
-    def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == say.ERROR:
+    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == messages.ERROR:
             self._log.error(f"tasks: {body['text']}")
             return
-        if body.kind != say.EVENT:
+        if body.kind != messages.EVENT:
             return
         if body["missed"]:
             self._log.warning(f"tasks: {body['missed']} events came faster than they could be heard of")

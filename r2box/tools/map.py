@@ -9,7 +9,7 @@ from ..cli.command import JSON, Command, Option
 from ..errors import FAILED, OK, R2Error, UsageError
 from ..net.client.client import ask
 from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
-from ..proto.wire import messages as say
+from ..proto.wire import messages
 from ..proto.wire.address import SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
@@ -162,9 +162,9 @@ def main(args: Args) -> int:
                 else:
                     done()
 
-            ask_all(client, say.NETWORK, path, drawn, give_up)
+            ask_all(client, messages.NETWORK, path, drawn, give_up)
 
-        ask_all(client, say.LIST, path, listed, give_up)
+        ask_all(client, messages.LIST, path, listed, give_up)
 
     ask(args.socket, steps, args.wait)
     _show(args, maps[0])
@@ -182,7 +182,7 @@ def _ask_everybody(client: Client, start: Path, found: _Map, failures: list[str]
         while waiting and asked[0] < AT_ONCE:
             asked[0] += 1
             name = waiting.popleft()
-            ask_all(client, say.LIST, (*start, *found.nodes[name]["way"]), answered, failed)
+            ask_all(client, messages.LIST, (*start, *found.nodes[name]["way"]), answered, failed)
         if not waiting and not asked[0]:
             done()
 

@@ -9,7 +9,7 @@ from ..cli.command import JSON, Command, Option
 from ..errors import FAILED, OK, UsageError
 from ..net.client.client import Client, ask
 from ..net.client.query import PATH_FIELD, give_up, show_json, spell_out
-from ..proto.wire import messages as say
+from ..proto.wire import messages
 from ..proto.wire.address import ANY, SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
@@ -72,11 +72,11 @@ class Pinger:
         sent = loop.now()
         timer: list[Timer] = []
 
-        def heard(body: say.Body, _: tuple[int, ...]) -> None:
+        def heard(body: messages.Body, _: tuple[int, ...]) -> None:
             timer[0].cancel()
             self._client.forget(id_)
-            if body.kind != say.PONG:
-                answered(None, body["text"] if body.kind == say.ERROR else "an answer that is no echo")
+            if body.kind != messages.PONG:
+                answered(None, body["text"] if body.kind == messages.ERROR else "an answer that is no echo")
             else:
                 answered(loop.now() - sent, "")
 
@@ -85,7 +85,7 @@ class Pinger:
             answered(None, f"no answer within {self._timeout:g} s")
 
         timer.append(loop.later(self._timeout, missed))
-        id_ = self._client.request(say.PING, heard, self._path, data=os.urandom(16))
+        id_ = self._client.request(messages.PING, heard, self._path, data=os.urandom(16))
 
 
 def main_ping(args: Args) -> int:

@@ -6,7 +6,7 @@ from ..cli.command import JSON, WIDE, Argument, Command, Option
 from ..errors import OK
 from ..net.client.client import Client, ask
 from ..net.client.query import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of, show_json
-from ..proto.wire import messages as say
+from ..proto.wire import messages
 from ..proto.wire.address import SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
@@ -93,7 +93,7 @@ def main_ls(args: Args) -> int:
 
         def go_on(entries: list[dict[str, Any]]) -> None:
             if args.recursive:
-                ask_all(client, say.NETWORK, path, lambda _, known: show(_everything(entries, known)), give_up)
+                ask_all(client, messages.NETWORK, path, lambda _, known: show(_everything(entries, known)), give_up)
             else:
                 show([{**entry, "path": entry["name"]} for entry in entries])
 
@@ -105,7 +105,7 @@ def main_ls(args: Args) -> int:
                 print("".join(f"{line}\n" for line in _table(args, rows)), end="")
             done()
 
-        ask_all(client, say.LIST, path, listed, give_up, clients=int(args.all))
+        ask_all(client, messages.LIST, path, listed, give_up, clients=int(args.all))
 
     ask(args.socket, steps, args.wait)
     return OK

@@ -21,7 +21,7 @@ from ..net.transport.sockets import Dial
 from ..net.transport.transport import COMMAND as RUN
 from ..net.transport.transport import STDIO, Transport, explain, parse_transport, summary
 from ..net.transport.urls import DATAGRAMS_HELP, DEVICE, DIAL, EXEC_HELP, GATHER, INTERFACES, LISTEN, TUNNEL, URL_HELP
-from ..proto.wire import messages as say
+from ..proto.wire import messages
 from ..proto.wire.address import format_path, join_targets
 from ..proto.wire.outcome import UNREAD, Outcome, make_outcome
 
@@ -150,7 +150,7 @@ class TunnelTool:
     def _ask(self, given: tuple[int, ...] = (), **fields: int) -> None:
         """Ask for the tunnel; `given` are an input and an output that the daemon may use itself."""
         self._id = self._client.request(
-            say.TUNNEL, self._heard, (), given, target=self._path, mode=self._mode, **fields
+            messages.TUNNEL, self._heard, (), given, target=self._path, mode=self._mode, **fields
         )
 
     def _start_command(self) -> None:
@@ -192,13 +192,13 @@ class TunnelTool:
             return
         self._ask(apart=1, runs=int(bool(self._transport.command)))
 
-    def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == say.ERROR:
+    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == messages.ERROR:
             self._fail(body["text"])
-        elif body.kind == say.OPENED:
+        elif body.kind == messages.OPENED:
             self._log.info(f"{self._name}: open")
             self._opened(descriptors, bool(body["program"]))
-        elif body.kind == say.ENDED:
+        elif body.kind == messages.ENDED:
             self._ended(make_outcome(body))
 
     # -- joining -------------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ class TunnelTool:
         self._status = status if status >= 0 else SIGNALLED - status
         self._killed_itself = status < 0 and not self._hung_up
         outcome = Outcome(signal=-status) if status < 0 else Outcome(status=status)
-        self._client.send(say.HALTED, self._id, **outcome.fields())
+        self._client.send(messages.HALTED, self._id, **outcome.fields())
         self._maybe_over()
 
     def _ended(self, outcome: Outcome) -> None:

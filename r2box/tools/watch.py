@@ -9,7 +9,7 @@ from ..errors import FAILED, OK, RefusedError, UsageError
 from ..net.client.client import Client, ask, checked
 from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
 from ..net.io.units import parse_duration
-from ..proto.wire import messages as say
+from ..proto.wire import messages
 from ..proto.wire.address import ANY, SERVICE, format_path, join_targets
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ WATCH = Command(
     ],
     description=(
         "Prints a line for each event that the local node hears of: the time, the event, the node or NODE/SERVICE, the "
-        f"way to it, and what that costs.  Events are {', '.join(say.EVENTS)}.  It runs until it is ended."
+        f"way to it, and what that costs.  Events are {', '.join(messages.EVENTS)}.  It runs until it is ended."
     ),
     examples=[("r2 watch --json", "events for a program to read")],
     statuses=[("1", "no daemon, or it went away"), ("2", "wrong usage"), ("128+N", "ended by signal N")],
@@ -70,15 +70,15 @@ def main_watch(args: Args) -> int:
         raise UsageError("events are those that the local node hears of: -t has no meaning here")
 
     def steps(client: Client, done: Callable[[], None]) -> None:
-        def heard(body: say.Body, _: tuple[int, ...]) -> None:
-            if body.kind == say.EVENT:
+        def heard(body: messages.Body, _: tuple[int, ...]) -> None:
+            if body.kind == messages.EVENT:
                 if body["missed"]:
                     _show(args, "missed", "", (), 0, body["missed"])
                 _show(args, body["what"], body["name"], body["path"], body["cost"])
                 return
             checked(body)
             if args.initial:
-                ask_all(client, say.NETWORK, (), lambda _, known: show_all(known), give_up)
+                ask_all(client, messages.NETWORK, (), lambda _, known: show_all(known), give_up)
 
         def show_all(known: list[dict[str, Any]]) -> None:
             for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
@@ -87,7 +87,7 @@ def main_watch(args: Args) -> int:
                 for service in names_of(entry):
                     _show(args, "service-up", f"{name}/{service}", entry["path"], entry["cost"])
 
-        client.request(say.WATCH, heard)
+        client.request(messages.WATCH, heard)
 
     ask(args.socket, steps, args.wait)
     return OK
@@ -120,13 +120,13 @@ class _Waiter:
         self._looks = False
         self._is_stale = False  # something has happened since this look began
         self._timer: Timer | None = None
-        client.request(say.WATCH, self._heard)
+        client.request(messages.WATCH, self._heard)
         self._look()
 
-    def _heard(self, body: say.Body, _: tuple[int, ...]) -> None:
-        if body.kind == say.EVENT and self._looks:
+    def _heard(self, body: messages.Body, _: tuple[int, ...]) -> None:
+        if body.kind == messages.EVENT and self._looks:
             self._is_stale = True
-        elif body.kind == say.EVENT:
+        elif body.kind == messages.EVENT:
             self._look()
 
     def _look(self) -> None:
@@ -137,14 +137,14 @@ class _Waiter:
             own = path[:-1]
             ask_all(
                 self._client,
-                say.NETWORK,
+                messages.NETWORK,
                 own,
                 lambda _, found: self._done() if found else self._look_for(own, SERVICE + name),
                 self._missing,
                 service=name,
             )
         else:
-            ask_all(self._client, say.LIST, path, lambda *_: self._done(), self._no_node)
+            ask_all(self._client, messages.LIST, path, lambda *_: self._done(), self._no_node)
 
     def _no_node(self, error: RefusedError) -> None:
         """It may be a service of the node before it."""
@@ -159,7 +159,7 @@ class _Waiter:
             else:
                 self._missing(error or RefusedError(f"nobody is known to offer {service}"))
 
-        ask_all(self._client, say.LIST, node, listed, lambda other: self._missing(error or other))
+        ask_all(self._client, messages.LIST, node, listed, lambda other: self._missing(error or other))
 
     def _missing(self, error: RefusedError) -> None:
         self.why = str(error)

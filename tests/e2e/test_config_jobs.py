@@ -20,7 +20,7 @@ from r2box.net.io.loop import Loop
 from r2box.net.link.driver import FAREWELL
 from r2box.proto.arq.packet import SYNC
 from r2box.proto.limits import Limits
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from r2box.tools.manager import NodeManager
 
 SERVE = '[[serve]]\nname = "{}"\ncmd = "cat"\n'
@@ -205,9 +205,9 @@ class Lent:
         far.settimeout(PATIENCE)
 
     def _ready(self, fd: int) -> None:
-        self.client.request(say.ATTACH, self._heard, (), (fd,), lent=1, transport="-")
+        self.client.request(messages.ATTACH, self._heard, (), (fd,), lent=1, transport="-")
 
-    def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         self.told.append(body["text"])
 
     def _over(self) -> None:

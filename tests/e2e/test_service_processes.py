@@ -21,8 +21,8 @@ from r2box.net.io.loop import Loop
 from r2box.net.io.process import STOP_GRACE, TERMINATE, Child
 from r2box.net.io.signals import GRACE
 from r2box.proto.limits import Limits
-from r2box.proto.routing.router import ServiceEntry
-from r2box.proto.wire import messages as say
+from r2box.proto.routing.service_entry import ServiceEntry
+from r2box.proto.wire import messages
 from r2box.proto.wire.outcome import Outcome
 from support import raw
 from support.processes import PATIENCE, RUNNING, Box, Place, children, eventually, free_port
@@ -132,7 +132,7 @@ def test_an_end_that_is_due_can_come_sooner(fake: Fake) -> None:
 class Server:
     """A server that is asked to start programs, and the tunnels for it."""
 
-    def __init__(self, runs: int = say.APART, **limits: int) -> None:
+    def __init__(self, runs: int = messages.APART, **limits: int) -> None:
         self.client = LocalClient(Loop(), None)  # type: ignore[arg-type]
         self.answers = True
         self.asked: list[tuple[int, int]] = []
@@ -163,15 +163,15 @@ class Server:
         return made
 
 
-@pytest.mark.parametrize(("runs", "most"), [(say.APART, STARTING), (say.PROVIDES, CONNECTING)])
+@pytest.mark.parametrize(("runs", "most"), [(messages.APART, STARTING), (messages.PROVIDES, CONNECTING)])
 def test_a_server_is_asked_for_some_at_once(runs: int, most: int) -> None:
     server = Server(runs)
     tunnels = [server.tunnel() for _ in range(most + 2)]
-    assert server.asked == [(say.INCOMING, tunnel.id) for tunnel in tunnels[:most]]
+    assert server.asked == [(messages.INCOMING, tunnel.id) for tunnel in tunnels[:most]]
     tunnels[5].started(())
-    assert server.asked[most:] == [(say.INCOMING, tunnels[most].id)]
+    assert server.asked[most:] == [(messages.INCOMING, tunnels[most].id)]
     tunnels[6].end(Outcome())  # it could not be started
-    assert server.asked[most + 1 :] == [(say.INCOMING, tunnels[most + 1].id)]
+    assert server.asked[most + 1 :] == [(messages.INCOMING, tunnels[most + 1].id)]
 
 
 def test_a_neighbour_with_few_tunnels_does_not_wait_for_one_with_many() -> None:
@@ -181,7 +181,7 @@ def test_a_neighbour_with_few_tunnels_does_not_wait_for_one_with_many() -> None:
     for tunnel in many[:5]:
         tunnel.started(())
     order = [many[STARTING], few[0], many[STARTING + 1], few[1], many[STARTING + 2]]
-    assert server.asked[STARTING:] == [(say.INCOMING, tunnel.id) for tunnel in order]
+    assert server.asked[STARTING:] == [(messages.INCOMING, tunnel.id) for tunnel in order]
 
 
 def test_what_is_closed_while_it_waits_is_never_started() -> None:
@@ -195,16 +195,16 @@ def test_what_is_closed_while_it_waits_is_never_started() -> None:
             os.fstat(fd)
     assert [outcome.text for outcome in server.outcomes] == ["closed"] * 2
     tunnels[0].started(())
-    assert server.asked[STARTING:] == [(say.INCOMING, tunnels[-1].id)]
+    assert server.asked[STARTING:] == [(messages.INCOMING, tunnels[-1].id)]
 
 
 def test_what_was_hung_up_on_keeps_its_place_until_the_server_answers() -> None:
     server = Server()
     tunnels = [server.tunnel() for _ in range(STARTING + 1)]
     tunnels[0].hang_up("closed")
-    assert server.asked[STARTING:] == [(say.HANGUP, tunnels[0].id)]
+    assert server.asked[STARTING:] == [(messages.HANGUP, tunnels[0].id)]
     tunnels[0].end(Outcome())
-    assert server.asked[STARTING + 1 :] == [(say.INCOMING, tunnels[-1].id)]
+    assert server.asked[STARTING + 1 :] == [(messages.INCOMING, tunnels[-1].id)]
 
 
 def test_a_server_that_does_not_read_costs_its_tunnels_alone() -> None:

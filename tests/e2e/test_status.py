@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import r2box
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from r2box.tools.status.status import STATUS
 from r2box.tools.status.top import SORTS
 from support.processes import Place, await_port, eventually, free_port
@@ -236,7 +236,7 @@ def test_more_tunnels_than_go_into_a_page(place: Place) -> None:
             found = rows(place, node, "tunnel")
             assert {row["way"] for row in found} == {way}
             assert len({row["label"] for row in found}) == len(found) == 600
-            assert sum(len(row["to"] + row["from"]) for row in found) > say.MAX_LISTING, "this is one page"
+            assert sum(len(row["to"] + row["from"]) for row in found) > messages.MAX_LISTING, "this is one page"
             assert rows(place, node, "link")[0]["tunnels"] == 600
         for sock in socks:
             sock.close()

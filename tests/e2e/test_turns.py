@@ -25,7 +25,7 @@ from r2box.net.transport import udp
 from r2box.net.transport.transport import parse_transport
 from r2box.net.transport.udp import UdpListener
 from r2box.proto.link.link import READY_WAIT, UP
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from support import raw_udp
 from support.processes import eventually
 
@@ -207,7 +207,8 @@ class Served:
         self.server.offer(client)
         for number in range(1, 11):
             ends = tuple(end.detach() for end in socket.socketpair())
-            self.server.event(say.Body(say.INCOMING, number, {"service": "x", "origin": (), "node": "bob"}), ends)
+            body = messages.Body(messages.INCOMING, number, {"service": "x", "origin": (), "node": "bob"})
+            self.server.event(body, ends)
 
     def _start(self, *words: Any, **options: Any) -> int:
         pid = 1_000_000_000 + len(self.started)

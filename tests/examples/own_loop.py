@@ -16,7 +16,8 @@ from typing import Any
 from r2box.proto.link.handshake import Me
 from r2box.proto.link.link import DOWN, Link
 from r2box.proto.link.stream import Stream
-from r2box.proto.routing.router import Router, ServiceEntry
+from r2box.proto.routing.router import Router
+from r2box.proto.routing.service_entry import ServiceEntry
 from r2box.proto.wire.outcome import Outcome
 from r2box.proto.wire.route import Message
 

@@ -28,7 +28,8 @@ from r2box.proto.link.link import DOWN, UP, Link
 from r2box.proto.routing import discovery
 from r2box.proto.routing.adjacency import CHUNK
 from r2box.proto.routing.discovery import Discovery
-from r2box.proto.routing.router import Router, ServiceEntry
+from r2box.proto.routing.router import Router
+from r2box.proto.routing.service_entry import ServiceEntry
 from r2box.proto.wire import advertisement
 from r2box.proto.wire.advertisement import AdvertisedNode, NodeRecord, Reach, pack_reach
 from r2box.proto.wire.frames import REACH, encode_frame

@@ -10,8 +10,8 @@ from r2box.net.daemon.blackhole import DOUBT, BlackholeCheck
 from r2box.proto.routing.discovery import DOUBTED
 from r2box.proto.routing.failover import MAX_WAYS, Failover
 from r2box.proto.routing.liveness import MAX_PROBES
-from r2box.proto.routing.router import ServiceEntry
-from r2box.proto.wire import messages as say
+from r2box.proto.routing.service_entry import ServiceEntry
+from r2box.proto.wire import messages
 from r2box.proto.wire.advertisement import AdvertisedNode
 from r2box.proto.wire.outcome import LOST, REFUSED, UNKNOWN, Outcome
 from r2box.proto.wire.route import Message
@@ -188,7 +188,7 @@ def test_a_sign_of_life_comes_from_the_end_of_the_way() -> None:
     mesh.run(0.5)
     assert answers == [True]
     number = probe(("mallory", "carl"), answers.append)
-    pong = say.encode_body(say.PONG, number, data=b"")
+    pong = messages.encode_body(messages.PONG, number, data=b"")
     for trail in ((), ("dave",), ("carl", "carl")):  # another's answer, or one from another place
         liar.link.message(Message((), trail, pong))
     mesh.run(0.5)

@@ -12,8 +12,8 @@ from r2box.proto.link.policy import Policy
 from r2box.proto.routing.adjacency import CHUNK, DEAF, MAX_BYTES, MAX_HEARD, MAX_RELAYED, RESTATE
 from r2box.proto.routing.discovery import GRACE, TWICE
 from r2box.proto.routing.flap_damping import LAST_WAIT
-from r2box.proto.routing.router import ServiceEntry
-from r2box.proto.wire import messages as say
+from r2box.proto.routing.service_entry import ServiceEntry
+from r2box.proto.wire import messages
 from r2box.proto.wire.address import MAX_ADDRESS
 from r2box.proto.wire.advertisement import (
     BEGIN,
@@ -361,8 +361,8 @@ def test_a_link_over_which_nothing_is_carried() -> None:
     mesh.run(1.0)
     assert (list(known(net.a)), list(known(net.c))) == (["b", "d"], ["b"])
     works(net.b, "c/echo")
-    listed = {it.address: it.console().ask("b", say.NETWORK) for it in (net.a, net.c)}
-    assert [say.KNOWN.decode(it)["path"] for it in listed["a"]["entries"]] == [("a",), ("d",)]
+    listed = {it.address: it.console().ask("b", messages.NETWORK) for it in (net.a, net.c)}
+    assert [messages.KNOWN.decode(it)["path"] for it in listed["a"]["entries"]] == [("a",), ("d",)]
     assert listed["c"]["text"] == "b: does not do that for others"
     net.d.serve("secret", Program.echo)
     mesh.idle()
@@ -467,7 +467,7 @@ def test_those_that_offer_a_service_are_listed_once() -> None:
         mesh.run(0.1)
     mesh.run(2.0)
     console = net.b.console()
-    answer = console.ask("", say.NETWORK, service="web")
+    answer = console.ask("", messages.NETWORK, service="web")
     assert len(answer["entries"]) > 500
     assert not answer["after"], "what is nearest is on the first page"
 
@@ -480,22 +480,22 @@ def test_questions_without_end() -> None:
     console = net.a.console()
     for _ in range(30):
         for _ in range(10):
-            console.send("b", say.NETWORK)
+            console.send("b", messages.NETWORK)
         mesh.idle()
-    assert 100 <= [answer.kind for answer in console.answers.values()].count(say.NETWORK_IS) < 150
-    assert "b: is asked too much at once" in console.ask("b", say.NETWORK)["text"]
+    assert 100 <= [answer.kind for answer in console.answers.values()].count(messages.NETWORK_IS) < 150
+    assert "b: is asked too much at once" in console.ask("b", messages.NETWORK)["text"]
     hints = []
     for seconds in (0.0, 10.0):
         for _ in range(10):
-            console.send("b", say.NETWORK)
+            console.send("b", messages.NETWORK)
         mesh.run(seconds)
         client = net.a.tunnel("b/dorra")
         mesh.idle()
         hints.append("did you mean dora?" in ended(client).text)
     assert hints == [False, True]
-    assert console.ask("b", say.NETWORK).kind == say.NETWORK_IS
+    assert console.ask("b", messages.NETWORK).kind == messages.NETWORK_IS
     own = net.b.console()
-    assert {own.ask("", say.NETWORK).kind for _ in range(300)} == {say.NETWORK_IS}
+    assert {own.ask("", messages.NETWORK).kind for _ in range(300)} == {messages.NETWORK_IS}
 
 
 def test_names_that_are_not_accepted() -> None:

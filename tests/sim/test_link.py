@@ -19,7 +19,7 @@ from r2box.proto.link.stream_table import GUARANTEED, STREAM_COST
 from r2box.proto.routing.link_collision import PROBE
 from r2box.proto.routing.router import OPENS_AT_ONCE, RELAYS_AT_ONCE
 from r2box.proto.wire import frames as wire
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from r2box.proto.wire.outcome import BUSY, Outcome, decode_outcome
 from r2box.proto.wire.route import Message, encode_message
 from support.frames import decode_all, mutate, slices
@@ -550,8 +550,8 @@ def test_a_flood_from_a_neighbour_that_never_reads(what: str) -> None:
     mesh = Mesh()
     alice, client = bystander(mesh)
     raw = Raw(alice).up()
-    ask = encode_message(Message((), (), say.encode_body(say.LIST, 1)))
-    further = encode_message(Message(("carl",), (), say.encode_body(say.PING, 1, data=b"x" * 1000)))
+    ask = encode_message(Message((), (), messages.encode_body(messages.LIST, 1)))
+    further = encode_message(Message(("carl",), (), messages.encode_body(messages.PING, 1, data=b"x" * 1000)))
     Raw(alice, "carl").up()  # and carl never reads either
     flood = {
         "lists": (wire.MESSAGE, 0, ask),
@@ -682,7 +682,7 @@ def test_a_neighbour_opens_fewer_tunnels_through_a_node() -> None:
     assert sum(b"through this node a second; retry later" in answer for answer in answers) == 50
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff" * 5, b"\x40", say.encode_body(say.ENDED, 1), b"\x44\x01\x01"])
+@pytest.mark.parametrize("body", [b"", b"\xff" * 5, b"\x40", messages.encode_body(messages.ENDED, 1), b"\x44\x01\x01"])
 def test_a_client_gets_nothing_from_afar_but_answers(body: bytes) -> None:
     mesh = Mesh()
     alice = mesh.station("alice")
@@ -692,7 +692,7 @@ def test_a_client_gets_nothing_from_afar_but_answers(body: bytes) -> None:
     raw.say((wire.MESSAGE, 0, encode_message(message)))
     assert console.answers == {}
     assert raw.link.state == UP
-    assert console.ask("", say.PING, data=b"x")["data"] == b"x"
+    assert console.ask("", messages.PING, data=b"x")["data"] == b"x"
 
 
 def test_links_share_the_memory_of_a_node() -> None:
@@ -837,13 +837,13 @@ def recorded() -> bytes:
     bob.tunnel("alice/echo", bytes(range(256)))
     alice.tunnel("bob/echo", b"there and back")
     mesh.idle()
-    console.ask("alice", say.LIST)
+    console.ask("alice", messages.LIST)
     bob.tunnel("alice/nobody")
     bob.tunnel("alice/carl/x", b"further")
     left = bob.tunnel("alice/echo", b"left open", ends=False)
     mesh.idle()
     left.stop_reading()
-    console.ask("alice/carl", say.PING, data=b"x")
+    console.ask("alice/carl", messages.PING, data=b"x")
     mesh.idle()
     bob.link("alice").close("done")
     mesh.idle()

@@ -9,8 +9,8 @@ import pytest
 from r2box.errors import RefusedError
 from r2box.proto.link.stream import FIRST_WINDOW, MOST_WINDOW
 from r2box.proto.routing.measurement import COUNT, ECHO, GIVE, MAX_METERS, TAKE
-from r2box.proto.routing.router import ServiceEntry
-from r2box.proto.wire import messages as say
+from r2box.proto.routing.service_entry import ServiceEntry
+from r2box.proto.wire import messages
 from r2box.proto.wire.outcome import BUSY, FAILED, LOST, REFUSED, UNKNOWN, Outcome
 from support.mesh import Mesh, Program, Station
 
@@ -210,8 +210,8 @@ def test_the_name_is_taken_and_in_no_listing() -> None:
     mesh, first, last = row("b")
     with pytest.raises(RefusedError, match=r"b: service/r2\.bench is the node's own"):
         last.node.add_service(ServiceEntry("r2.bench", None))
-    listing = first.console().ask("b", say.LIST)
-    assert [say.ENTRY.decode(entry)["name"] for entry in listing["entries"]] == ["a"]
+    listing = first.console().ask("b", messages.LIST)
+    assert [messages.ENTRY.decode(entry)["name"] for entry in listing["entries"]] == ["a"]
     client = first.tunnel("b/r2.bench", bytes((ECHO,)) + b"short")
     mesh.idle()
     assert client.sink == b"short"
@@ -224,7 +224,7 @@ def test_nothing_lies_behind_it_and_it_answers_no_message() -> None:
     assert client.outcome is not None
     assert client.outcome.code == UNKNOWN
     assert "nothing lies behind it" in client.outcome.text
-    assert "only nodes answer" in first.console().ask(f"b/{BENCH}", say.PING, data=b"")["text"]
+    assert "only nodes answer" in first.console().ask(f"b/{BENCH}", messages.PING, data=b"")["text"]
 
 
 # -- what it costs -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 from r2box.net.daemon.status import MAX_ITEMS, StatusReport, stalled_on
 from r2box.proto.link.stream import MAX_NAME
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from r2box.proto.wire.address import parse_path
 from support.mesh import Mesh, Program
 
@@ -49,9 +49,9 @@ def pages(report: StatusReport, now: float) -> Iterator[dict[str, Any]]:
     start = 0
     while True:
         page = report.page(start, now)
-        data = say.encode_body(say.STATUS_IS, 1, address="bob", **page)
-        assert len(data) < say.MAX_LISTING + 1024
-        body = say.decode_body(data)
+        data = messages.encode_body(messages.STATUS_IS, 1, address="bob", **page)
+        assert len(data) < messages.MAX_LISTING + 1024
+        body = messages.decode_body(data)
         yield body.values
         assert page["next"] == 0 or page["next"] > start
         start = page["next"]
@@ -62,7 +62,7 @@ def pages(report: StatusReport, now: float) -> Iterator[dict[str, Any]]:
 def routes(mesh: Mesh, name: str) -> list[Row]:
     node = mesh.stations[name].node
     report = StatusReport({}, node.links.values(), (), {}, {})
-    return [say.ROUTE.decode(line) for page in pages(report, mesh.now) for line in page["tunnels"]]
+    return [messages.ROUTE.decode(line) for page in pages(report, mesh.now) for line in page["tunnels"]]
 
 
 def test_bytes_are_counted_where_they_pass() -> None:
@@ -77,8 +77,8 @@ def test_bytes_are_counted_where_they_pass() -> None:
     mesh.run(5)
     assert len(client.sink) == 777
     [row] = routes(mesh, "bob")
-    assert (row["who"], row["where"], row["way"]) == ("alice/child/1", "carl/sink", say.WAY_ACROSS)
-    assert (row["there"], row["back"], row["stalled"]) == (300_000, 777, say.FREE)
+    assert (row["who"], row["where"], row["way"]) == ("alice/child/1", "carl/sink", messages.WAY_ACROSS)
+    assert (row["there"], row["back"], row["stalled"]) == (300_000, 777, messages.FREE)
     assert 4000 < row["idle"] < row["age"] <= 5100
     [stream] = alice.link("bob").streams.values()
     assert (stream.sent, stream.received) == (300_000, 777)
@@ -107,23 +107,23 @@ def test_what_a_tunnel_waits_for_when_it_crosses_a_node() -> None:
     client = alice.tunnel("bob/carl/sink", bytes(8 * MIB))
     mesh.run(0.5)
     [row] = routes(mesh, "bob")
-    assert row["stalled"] == say.SERVICE
+    assert row["stalled"] == messages.SERVICE
     mesh.run(20)
     assert row["who"] == "alice/child/1"
     stalls = set()
     for _ in range(50):
         mesh.run(1)
         stalls.add(routes(mesh, "bob")[0]["stalled"])
-    assert say.TURN in stalls, "4 KiB a second pass here"
+    assert messages.TURN in stalls, "4 KiB a second pass here"
     readers[0].reads = False
     mesh.run(600)
     [row] = routes(mesh, "bob")
-    assert row["stalled"] == say.CREDIT
-    assert stalled_on(client.stream, None) == say.CREDIT  # type: ignore[arg-type]
+    assert row["stalled"] == messages.CREDIT
+    assert stalled_on(client.stream, None) == messages.CREDIT  # type: ignore[arg-type]
     for wire in (right, left):
         wire.cut()
-        assert routes(mesh, "bob")[0]["stalled"] == say.CUT
-    assert stalled_on(client.stream, None) == say.CUT  # type: ignore[arg-type]
+        assert routes(mesh, "bob")[0]["stalled"] == messages.CUT
+    assert stalled_on(client.stream, None) == messages.CUT  # type: ignore[arg-type]
 
 
 def test_a_report_of_many_comes_in_pages_and_tells_each_once() -> None:
@@ -144,8 +144,8 @@ def test_a_report_of_many_comes_in_pages_and_tells_each_once() -> None:
     count = 0
     for page in pages(report, mesh.now):
         count += 1
-        labels += [say.ROUTE.decode(line)["label"] for line in page["tunnels"]]
-        links += [say.LINK.decode(line)["address"] for line in page["links"]]
+        labels += [messages.ROUTE.decode(line)["label"] for line in page["tunnels"]]
+        links += [messages.LINK.decode(line)["address"] for line in page["links"]]
         if count == 2:  # some go, others come
             for client in clients[:100] + clients[-100:]:
                 client.end()

@@ -10,7 +10,7 @@ import pytest
 from r2box.errors import RefusedError
 from r2box.proto.link.scheduler import QUANTUM
 from r2box.proto.link.stream import FIRST_WINDOW, MOST_WINDOW, Stream
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from r2box.proto.wire.address import MAX_HOPS
 from r2box.proto.wire.frames import Fields
 from r2box.proto.wire.outcome import ENDED, GONE, LOST, REFUSED, UNKNOWN, Outcome
@@ -536,10 +536,10 @@ def test_ping_and_ls_of_every_node_on_the_way(hops: int) -> None:
     console = first.console()
     for length in range(hops + 1):
         at = "/".join(path.split("/")[:length])
-        assert console.ask(at, say.PING, data=b"12345")["data"] == b"12345"
-        listing = console.ask(at, say.LIST)
+        assert console.ask(at, messages.PING, data=b"12345")["data"] == b"12345"
+        listing = console.ask(at, messages.LIST)
         assert listing["address"] == NAMES[length]
-        entries = [say.ENTRY.decode(entry) for entry in listing["entries"]]
+        entries = [messages.ENTRY.decode(entry) for entry in listing["entries"]]
         names = [entry["name"] for entry in entries if entry["kind"] == "node"]
         assert names == [NAMES[i] for i in (length - 1, length + 1) if 0 <= i <= hops]
         assert ("service/echo" in [entry["name"] for entry in entries]) == (length == hops)
@@ -550,15 +550,15 @@ def test_ping_to_oneself_over_others() -> None:
     alice, _ = mesh.line("alice", "bob")
     console = alice.console()
     for path in ("", "alice", "bob/alice", "alice/bob"):
-        assert console.ask(path, say.PING, data=b"x")["data"] == b"x"
-    assert "in a circle" in console.ask("bob/alice/bob/alice", say.PING, data=b"x")["text"]
+        assert console.ask(path, messages.PING, data=b"x")["data"] == b"x"
+    assert "in a circle" in console.ask("bob/alice/bob/alice", messages.PING, data=b"x")["text"]
 
 
 def test_clients_are_listed_when_asked_for() -> None:
     alice, _ = Mesh().line("alice", "bob")
     console = alice.console()
-    plain = [say.ENTRY.decode(entry)["name"] for entry in console.ask("", say.LIST)["entries"]]
-    everyone = [say.ENTRY.decode(entry)["name"] for entry in console.ask("", say.LIST, clients=1)["entries"]]
+    plain = [messages.ENTRY.decode(entry)["name"] for entry in console.ask("", messages.LIST)["entries"]]
+    everyone = [messages.ENTRY.decode(entry)["name"] for entry in console.ask("", messages.LIST, clients=1)["entries"]]
     assert (plain, everyone) == (["bob"], ["bob", "child/1"])
 
 
@@ -569,8 +569,8 @@ def test_a_long_listing_comes_in_pages() -> None:
         bob.serve(f"service-with-a-rather-long-name-{number:04}", echo)
     console, names, start = alice.console(), [], 0
     while True:
-        page = console.ask("bob", say.LIST, start=start)
-        names += [say.ENTRY.decode(entry)["name"] for entry in page["entries"]]
+        page = console.ask("bob", messages.LIST, start=start)
+        names += [messages.ENTRY.decode(entry)["name"] for entry in page["entries"]]
         start = page["next"]
         if not start:
             break
@@ -580,25 +580,25 @@ def test_a_long_listing_comes_in_pages() -> None:
 @pytest.mark.parametrize(
     ("path", "kind", "text"),
     [
-        ("bob/nobody", say.PING, "bob: does not know nobody (it knows alice, carl, service/echo)"),
-        ("nobody", say.LIST, "alice: does not know nobody (it knows bob)"),
-        ("bob/echo", say.PING, "bob: service/echo is a service; only nodes answer"),
-        ("bob", say.SERVE, "bob: does not do that for others"),
-        ("bob/carl", say.TUNNEL, "carl: does not do that for others"),
+        ("bob/nobody", messages.PING, "bob: does not know nobody (it knows alice, carl, service/echo)"),
+        ("nobody", messages.LIST, "alice: does not know nobody (it knows bob)"),
+        ("bob/echo", messages.PING, "bob: service/echo is a service; only nodes answer"),
+        ("bob", messages.SERVE, "bob: does not do that for others"),
+        ("bob/carl", messages.TUNNEL, "carl: does not do that for others"),
         ("bob", LATER, "bob: does not do that for others"),
-        ("/".join(["bob", "alice"] * 16), say.PING, "more than 32 hops"),
+        ("/".join(["bob", "alice"] * 16), messages.PING, "more than 32 hops"),
     ],
 )
 def test_a_request_that_fails_is_answered_with_the_reason(
     path: str, kind: int, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(say.BODIES, LATER, Fields("of a later version"))
+    monkeypatch.setitem(messages.BODIES, LATER, Fields("of a later version"))
     mesh = Mesh()
     alice, bob, _ = mesh.line("alice", "bob", "carl")
     bob.serve("echo", echo)
     console = alice.console()
     answer = console.ask(path, kind)
-    assert answer.kind == say.ERROR
+    assert answer.kind == messages.ERROR
     assert answer["text"].endswith(text)
 
 

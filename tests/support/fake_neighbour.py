@@ -20,7 +20,7 @@ from r2box.proto.limits import Limits
 from r2box.proto.link.handshake import Me
 from r2box.proto.link.link import Link
 from r2box.proto.link.stream import Stream
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from r2box.proto.wire.advertisement import IDENTITY, AdvertisedNode, NodeRecord, decode_reach, pack_reach
 from r2box.proto.wire.frames import REACH
 from r2box.proto.wire.outcome import Outcome
@@ -97,14 +97,15 @@ class Liar:
             stream.close(self.answer)
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
-        body = say.decode_body(message.body)
+        body = messages.decode_body(message.body)
         if body.kind in self.answers:
             origin = message.came_from(link.address).origin
             link.message(Message(origin[1:], (), self.answers[body.kind](body.id)))
-        if self.echoes and body.kind == say.PING:
+        if self.echoes and body.kind == messages.PING:
             came = message.came_from(link.address)
             trail = tuple(reversed(message.path))  # as if it had been there
-            link.message(Message(came.origin[1:], trail, say.encode_body(say.PONG, body.id, data=body["data"])))
+            answer = messages.encode_body(messages.PONG, body.id, data=body["data"])
+            link.message(Message(came.origin[1:], trail, answer))
 
     def link_reach(self, link: Link, payload: Any) -> None:
         reach = decode_reach(payload)

@@ -32,8 +32,9 @@ from r2box.proto.link.link import DOWN, UP, Link
 from r2box.proto.link.memory_limit import MemoryLimit
 from r2box.proto.link.resume import HALF, NONCE
 from r2box.proto.link.stream import NOBODY, Stream
-from r2box.proto.routing.router import Router, ServiceEntry
-from r2box.proto.wire import messages as say
+from r2box.proto.routing.router import Router
+from r2box.proto.routing.service_entry import ServiceEntry
+from r2box.proto.wire import messages
 from r2box.proto.wire.address import parse_path
 from r2box.proto.wire.frames import CLIENT, MAX_WORK
 from r2box.proto.wire.outcome import ENDED, Outcome
@@ -221,7 +222,7 @@ class Station:
         service.owner(program)
         stream.accept()
 
-    def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def request(self, link: Link, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         self.log.append(f"request {body.kind:#x} from {link.address}")
 
     def fd_relay(self, link: Link, stream: Stream) -> None:
@@ -491,17 +492,17 @@ class Console:
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
         self.ports: dict[Link, Port] = {}
-        self.answers: dict[int, say.Body] = {}
+        self.answers: dict[int, messages.Body] = {}
         self._last = 0
         self.link = Link(self, Me("", b"", CLIENT), mesh.now, local=True)
 
     def send(self, path: str, kind: int, **values: Any) -> int:
         """Send a request; the id of its answer."""
         self._last += 1
-        assert self.link.message(Message(parse_path(path), (), say.encode_body(kind, self._last, **values)))
+        assert self.link.message(Message(parse_path(path), (), messages.encode_body(kind, self._last, **values)))
         return self._last
 
-    def ask(self, path: str, kind: int, **values: Any) -> say.Body:
+    def ask(self, path: str, kind: int, **values: Any) -> messages.Body:
         """Send a request and return what is answered."""
         number = self.send(path, kind, **values)
         self.mesh.idle()
@@ -523,7 +524,7 @@ class Console:
         link.accept()
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
-        body = say.decode_body(message.body)
+        body = messages.decode_body(message.body)
         assert body.id not in self.answers, "a second answer"
         self.answers[body.id] = body
 

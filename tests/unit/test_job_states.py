@@ -10,7 +10,7 @@ from r2box.cli.tables import COLUMNS, NUMBER, lines, next_attempt, shorten, tabl
 from r2box.errors import RefusedError
 from r2box.net.client.job import Job
 from r2box.net.daemon.job_table import MAX_JOBS, JobTable
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from r2box.proto.wire.job_states import MAX_TEXT, JobKind, JobState
 from r2box.tools.status import status, top
 
@@ -91,12 +91,12 @@ class Reports:
         self.jobs = JobTable()
 
     def send(self, kind: int, id: int, **fields: Any) -> None:
-        body = say.decode_body(say.encode_body(kind, id, **fields))
-        assert (body.kind, body.id) == (say.JOB, 0)
+        body = messages.decode_body(messages.encode_body(kind, id, **fields))
+        assert (body.kind, body.id) == (messages.JOB, 0)
         self.jobs.take("child/1", body, self.clock.now())
 
     def line(self, number: int = 0) -> Row:
-        return say.JOB_LINE.decode(self.jobs.records[number].line(self.clock.now(), 42))
+        return messages.JOB_LINE.decode(self.jobs.records[number].line(self.clock.now(), 42))
 
 
 def job(clock: Clock, transport: str, name: str = "", number: int = 0) -> Job:
@@ -152,7 +152,7 @@ def test_jobs_are_bounded() -> None:
         job(clock, "t", number=MAX_JOBS).use(client)  # type: ignore[arg-type]
     job(clock, "again", number=3).use(client)  # type: ignore[arg-type]
     assert client.line(3)["transport"] == "again"
-    client.send(say.JOB, 0, number=1, job=99, state=99, name="é" * 4000, reason="x" * 9999, next=1 << 40)
+    client.send(messages.JOB, 0, number=1, job=99, state=99, name="é" * 4000, reason="x" * 9999, next=1 << 40)
     row = client.line(1)
     assert [len(row[field]) for field in ("name", "reason")] == [MAX_TEXT, MAX_TEXT]
     assert row["next"] == 0, "it is in no state that waits"

@@ -10,7 +10,7 @@ from ...proto.link.attachments import LOST
 from ...proto.link.handshake import Me
 from ...proto.link.keepalive import BY_NEIGHBOUR, BY_TIMEOUT
 from ...proto.link.link import UP, Link
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.frames import CLIENT, DESCRIPTOR
 from ...proto.wire.outcome import BUSY, Outcome
 from ...proto.wire.route import Message
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...proto.link.stream import Stream
     from ...proto.wire.frames import Buffer
 
-    Answer = Callable[[say.Body, tuple[int, ...]], None]
+    Answer = Callable[[messages.Body, tuple[int, ...]], None]
 
 
 AGAIN = 0.05  # seconds before a request is repeated: no event tells that a name has become known in every place
@@ -117,7 +117,7 @@ class Client:
         self, kind: int, id: int, path: tuple[str, ...] = (), descriptors: tuple[int, ...] = (), **fields: Any
     ) -> None:
         """Say something that has no answer of its own."""
-        message = Message(path, (), say.encode_body(kind, id, **fields))
+        message = Message(path, (), messages.encode_body(kind, id, **fields))
         if not self.fd_relay.send(message, descriptors, must=True):
             if self.link.state == UP:
                 raise DaemonError("a request of more than 64 KiB")
@@ -131,11 +131,11 @@ class Client:
         if id in self._unanswered:
             close_all(self._unanswered.pop(id).descriptors)
 
-    def _is_repeated(self, body: say.Body) -> bool:
+    def _is_repeated(self, body: messages.Body) -> bool:
         """Whether the answer `body` is none yet, as its request is made once more."""
         if body.id not in self._unanswered:
             return False
-        if body.kind != say.ERROR or not body["again"] or self.loop.now() >= self._until:
+        if body.kind != messages.ERROR or not body["again"] or self.loop.now() >= self._until:
             self._drop(body.id)
             return False
         self.loop.later(AGAIN, lambda: self._repeat(body.id))
@@ -162,7 +162,7 @@ class Client:
                 silent(SILENT)
                 self.link.eof(self.loop.now(), SILENT)
 
-        def answered(body: say.Body, descriptors: tuple[int, ...]) -> None:
+        def answered(body: messages.Body, descriptors: tuple[int, ...]) -> None:
             if self.fd_relay.carried:  # the farewells of links are still on it
                 self.fd_relay.emptied = finish
                 self.loop.later(PARTING, finish)
@@ -177,7 +177,7 @@ class Client:
             return
         self._gone = lambda why: done()
         received = self.link.received
-        self.request(say.LEAVE, answered)
+        self.request(messages.LEAVE, answered)
         self.link.ask()
         self.loop.later(ANSWER_TIME, look)
 
@@ -217,23 +217,23 @@ class Client:
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         try:
-            body = say.decode_body(message.body)
+            body = messages.decode_body(message.body)
         except WireError:  # it is of no use to us, and no reason to part from the daemon
             close_all(descriptors)
             return
         path: tuple[str, ...] = ()
-        if body.kind in (say.INCOMING, say.HANGUP):
+        if body.kind in (messages.INCOMING, messages.HANGUP):
             answer = self._event
         else:
             answer, path = self._answers.get(body.id, (None, ()))
         if LOST in descriptors:
             close_all(descriptors)
             descriptors, why = (), explain()
-            if body.kind == say.INCOMING:
-                self.send(say.EXITED, body.id, **Outcome(BUSY, why).fields())
+            if body.kind == messages.INCOMING:
+                self.send(messages.EXITED, body.id, **Outcome(BUSY, why).fields())
                 return
-            body = say.decode_body(say.encode_body(say.ERROR, body.id, code=BUSY, text=why))
-        if answer is not None and self._may_answer(message.origin, path, body.kind == say.ERROR):
+            body = messages.decode_body(messages.encode_body(messages.ERROR, body.id, code=BUSY, text=why))
+        if answer is not None and self._may_answer(message.origin, path, body.kind == messages.ERROR):
             if not self._is_repeated(body):
                 answer(body, descriptors)
         else:
@@ -313,8 +313,8 @@ def ask(
         raise DaemonError(f"{path}: {state['why']}")
 
 
-def checked(body: say.Body) -> say.Body:
+def checked(body: messages.Body) -> messages.Body:
     """`body`, or RefusedError with what it says if it is an error."""
-    if body.kind == say.ERROR:
+    if body.kind == messages.ERROR:
         raise RefusedError(body["text"])
     return body

@@ -10,7 +10,7 @@ import os
 
 from ...errors import DaemonError
 from ...proto.link.link import UP
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import format_path
 from ...proto.wire.job_states import JobKind, JobState
 from ...proto.wire.outcome import GONE, UNREAD, make_outcome
@@ -56,16 +56,16 @@ class _ForwardedTunnel:
         self.bridge: Bridge | None = None
         self.is_told = False  # of its end: nothing more is to be heard of it
 
-    def heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == say.OPENED:
+    def heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == messages.OPENED:
             if descriptors:  # our end of it, as the daemon could not use the connection itself
                 fd, self.fd = self.fd, -1
                 stream = open_channel(self.forwarder.loop, descriptors, body["program"])
                 self.bridge = Bridge(self.forwarder.loop, Channel(fd), stream, self._bridged)
-        elif body.kind == say.ERROR:
+        elif body.kind == messages.ERROR:
             self.is_told = True
             self.end(body["text"], broken=True)
-        elif body.kind == say.ENDED:
+        elif body.kind == messages.ENDED:
             self.is_told = True
             outcome = make_outcome(body)
             if outcome.is_clean:
@@ -165,7 +165,7 @@ class Forwarder:
             close_all(given)
             tunnel.end(explain() if is_short(error) else str(error.strerror), broken=True)
             return
-        tunnel.id = client.request(say.TUNNEL, tunnel.heard, (), tuple(given), target=self._path, apart=1)
+        tunnel.id = client.request(messages.TUNNEL, tunnel.heard, (), tuple(given), target=self._path, apart=1)
 
     def over(self, tunnel: _ForwardedTunnel, why: str) -> None:
         """A tunnel has ended, in good order if there is no reason."""

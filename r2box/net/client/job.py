@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.job_states import MAX_TEXT, JobKind, JobState
 
 TYPE_CHECKING = False
@@ -56,4 +56,4 @@ class Job:
         if self._client is not None:
             waits = self._fields["state"] == JobState.RETRYING
             left = max(1, int((self._due - self._loop.now()) * 1000)) if waits else 0
-            self._client.send(say.JOB, 0, number=self._number, next=left, **self._fields)
+            self._client.send(messages.JOB, 0, number=self._number, next=left, **self._fields)

@@ -7,7 +7,7 @@ import socket
 
 from ...errors import TransportError, UsageError
 from ...proto.link.policy import EVERYTHING
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.job_states import JobState
 from ...proto.wire.outcome import ENDED
 from ..io import process
@@ -229,7 +229,7 @@ class Connector:
         """Hand a transport over; left() is called when its link has ended."""
         peer = address_of(descriptors[0]) if self._listener is not None else ""
         id_ = self._client.request(
-            say.ATTACH,
+            messages.ATTACH,
             self._heard,
             (),
             descriptors,
@@ -258,12 +258,12 @@ class Connector:
         close_all(descriptors)
         self._over("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
 
-    def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == say.OUTPUT:
+    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == messages.OUTPUT:
             self._show(body["data"])
             return
         self._show(b"", is_end=True)
-        if body.kind == say.LINKED:
+        if body.kind == messages.LINKED:
             self._was_linked = True
             if self._listener is None:
                 self._job.enter(JobState.UP, name=body["address"])
@@ -275,8 +275,8 @@ class Connector:
         peer = self._peers.pop(body.id, "")
         where = f"{self._transport}: {peer}" if peer else str(self._transport)
         why = body["text"] or "the link ended"
-        self.was_cut = body.kind == say.ENDED and bool(body["cut"])
-        if body.kind == say.ENDED and body["code"] == ENDED:
+        self.was_cut = body.kind == messages.ENDED and bool(body["cut"])
+        if body.kind == messages.ENDED and body["code"] == ENDED:
             self._log.info(f"{where}: {why}")
             why = ""
         if self._listener is not None:

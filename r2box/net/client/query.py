@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import AddressError, RefusedError, WireError
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import ANY, CHILD, SERVICE, check_address, format_path, parse_path
 from .client import SILENT
 
@@ -27,8 +27,8 @@ MAX_ENTRIES = 100_000  # of one node that are listed
 
 # question: (its answer, an entry of that, the field with the place behind it, the field to ask for that place)
 _PAGES: dict[int, tuple[int, Any, str, str]] = {
-    say.LIST: (say.LISTING, say.ENTRY, "next", "start"),
-    say.NETWORK: (say.NETWORK_IS, say.KNOWN, "after", "after"),
+    messages.LIST: (messages.LISTING, messages.ENTRY, "next", "start"),
+    messages.NETWORK: (messages.NETWORK_IS, messages.KNOWN, "after", "after"),
 }
 
 
@@ -49,12 +49,12 @@ def ask_all(
     count = 0  # with those that are left out
 
     def ask_for(start: object) -> None:
-        def page(body: say.Body, _: tuple[int, ...]) -> None:
+        def page(body: messages.Body, _: tuple[int, ...]) -> None:
             nonlocal count
             timer.cancel()
             client.forget(id_)
             if body.kind != answer or not _is_address(body["address"]):
-                failed(RefusedError(body["text"] if body.kind == say.ERROR else "an answer to something else"))
+                failed(RefusedError(body["text"] if body.kind == messages.ERROR else "an answer to something else"))
                 return
             entries.extend(_checked(layout, body["entries"], body["address"]))
             count += len(body["entries"])
@@ -107,7 +107,7 @@ def spell_out(
     def unknown(error: RefusedError) -> None:
         done(path) if "does not" in str(error) else failed(error)
 
-    ask_all(client, say.NETWORK, (), found, unknown, **({"service": name} if is_any else {"name": name}))
+    ask_all(client, messages.NETWORK, (), found, unknown, **({"service": name} if is_any else {"name": name}))
 
 
 def seconds_of(entry: dict[str, Any]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import os
 
 from ...errors import R2Error, RefusedError, TransportError
 from ...proto.link.link import UP
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import SERVICE, format_path
 from ...proto.wire.outcome import FAILED, Outcome
 from ..io import process
@@ -64,7 +64,7 @@ class Server:
         self._client: Client | None = None
         self._leash = loop.shared(Leash)
         self._settling = Settling(loop, self._start_next)
-        self._waiting: dict[int, tuple[say.Body, tuple[int, ...]]] = {}  # tunnel: what its program is to get
+        self._waiting: dict[int, tuple[messages.Body, tuple[int, ...]]] = {}  # tunnel: what its program is to get
         self._running: dict[int, Child] = {}  # tunnel: program
         self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
         self._dials: dict[int, Dial] = {}
@@ -78,17 +78,17 @@ class Server:
         """Ask the daemon behind `client` to announce the service."""
         self._client = client
         client.request(
-            say.SERVE,
+            messages.SERVE,
             self._answered,
             name=self.name,
-            runs=say.APART if self._runs else say.PROVIDES,
+            runs=messages.APART if self._runs else messages.PROVIDES,
             mode=self._mode,
             allow=tuple(pattern.encode() for pattern in self._allow),
             detail=self.transport.text[:200],
             private=int(self._private),
         )
 
-    def _answered(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _answered(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         try:
             checked(body)
         except RefusedError as error:
@@ -96,27 +96,27 @@ class Server:
             return
         self._ready()
 
-    def event(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def event(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         """INCOMING or HANGUP.
 
         Programs are started one in a round of the loop, so that a HANGUP that came with its INCOMING is seen first,
         and as their pace allows.
         """
-        if body.kind == say.INCOMING and self._runs:
+        if body.kind == messages.INCOMING and self._runs:
             if not self._waiting:
                 self._loop.soon(self._start_next)
             self._waiting[body.id] = (body, descriptors)
             return
         try:
-            if body.kind == say.INCOMING:
+            if body.kind == messages.INCOMING:
                 self._incoming(body)
-            elif body.kind == say.HANGUP:
+            elif body.kind == messages.HANGUP:
                 self._hang_up(body.id, body["text"])
         finally:
             for fd in descriptors:
                 os.close(fd)
 
-    def _incoming(self, body: say.Body) -> None:
+    def _incoming(self, body: messages.Body) -> None:
         self._log.debug(f"{self.name or 'cmd'}: a tunnel from {format_path(body['origin'])}")
         if self.transport.kind in INTERFACES:
             self._give_interface(body.id)
@@ -139,7 +139,7 @@ class Server:
         if self._waiting:
             self._loop.soon(self._start_next)
 
-    def _start(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
+    def _start(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         origin = format_path(body["origin"])
         self._log.debug(f"{self.name or 'cmd'}: a tunnel from {origin}")
         environment = {
@@ -163,7 +163,7 @@ class Server:
         except OSError as error:
             self._exited(body.id, Outcome(FAILED, f"{SERVICE}{self.name}: cannot be started: {error.strerror}"))
             return
-        self._send(say.STARTED, body.id)
+        self._send(messages.STARTED, body.id)
         self._run(body.id, pid)
 
     def _run(self, id: int, pid: int) -> None:
@@ -177,7 +177,7 @@ class Server:
         from ..transport.devices import open_device
 
         try:
-            self._send(say.STARTED, id, open_device(self.transport).fds)
+            self._send(messages.STARTED, id, open_device(self.transport).fds)
         except TransportError as error:
             self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error}"))
 
@@ -211,7 +211,7 @@ class Server:
 
         bridge = Bridge(self._loop, adopt(devices.fds), stream, ended)
         self._bridges[id] = close
-        self._send(say.STARTED, id)
+        self._send(messages.STARTED, id)
         if devices.pid:
             self._run(id, devices.pid)
 
@@ -225,7 +225,7 @@ class Server:
         del self._dials[id]
         if isinstance(got, int):
             self._said = ""
-            self._send(say.STARTED, id, (got,))
+            self._send(messages.STARTED, id, (got,))
         else:
             if str(got) != self._said:
                 self._said = str(got)
@@ -236,7 +236,7 @@ class Server:
         if not outcome.is_clean or outcome.status:
             # Many programs end so when their line is cut (sshd: 255); who opened the tunnel is told in any case.
             self._log.debug(f"{self.name or 'cmd'}: {outcome.describe()}")
-        self._send(say.EXITED, id, **outcome.fields())
+        self._send(messages.EXITED, id, **outcome.fields())
 
     def _send(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: object) -> None:
         assert self._client is not None

@@ -6,7 +6,7 @@ A row is what `--json` shows; `LINK_JSON`, `TUNNEL_JSON` and `JOB_JSON` say what
 from __future__ import annotations
 
 from ...errors import RefusedError
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import format_path
 from ...proto.wire.job_states import JobKind, JobState
 
@@ -107,16 +107,16 @@ def fetch(
     rows: list[Row] = []
 
     def ask_for(start: int) -> None:
-        def page(body: say.Body, _: tuple[int, ...]) -> None:
+        def page(body: messages.Body, _: tuple[int, ...]) -> None:
             timer.cancel()
             client.forget(id_)
-            if body.kind != say.STATUS_IS:
-                raise RefusedError(body["text"] if body.kind == say.ERROR else "an answer that is no report")
-            rows.extend(_link(say.LINK.decode(line)) for line in body["links"])
-            rows.extend(_tunnel(say.ROUTE.decode(line)) for line in body["tunnels"])
-            rows.extend(_job(say.JOB_LINE.decode(line)) for line in body["jobs"])
-            rows.extend({"kind": "client", **say.CLIENT_LINE.decode(line)} for line in body["clients"])
-            rows.extend({"kind": "limit", **say.LIMIT.decode(line)} for line in body["limits"])
+            if body.kind != messages.STATUS_IS:
+                raise RefusedError(body["text"] if body.kind == messages.ERROR else "an answer that is no report")
+            rows.extend(_link(messages.LINK.decode(line)) for line in body["links"])
+            rows.extend(_tunnel(messages.ROUTE.decode(line)) for line in body["tunnels"])
+            rows.extend(_job(messages.JOB_LINE.decode(line)) for line in body["jobs"])
+            rows.extend({"kind": "client", **messages.CLIENT_LINE.decode(line)} for line in body["clients"])
+            rows.extend({"kind": "limit", **messages.LIMIT.decode(line)} for line in body["limits"])
             if start < body["next"] and len(rows) < MAX_ROWS:
                 ask_for(body["next"])
             else:
@@ -125,7 +125,7 @@ def fetch(
         def missed() -> None:
             raise RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s")
 
-        id_ = client.request(say.STATUS, page, path, start=start, clients=int(clients), limits=int(limits))
+        id_ = client.request(messages.STATUS, page, path, start=start, clients=int(clients), limits=int(limits))
         timer = client.loop.later(PATIENCE, missed)
 
     ask_for(0)

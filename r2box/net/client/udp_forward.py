@@ -10,7 +10,7 @@ import socket
 import struct
 
 from ...errors import R2Error
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import format_path
 from ...proto.wire.frames import DATAGRAMS
 from ...proto.wire.outcome import make_outcome
@@ -64,8 +64,8 @@ class _UdpSender:
         except OSError:
             self.end()
 
-    def heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == say.OPENED:
+    def heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == messages.OPENED:
             self.channel = adopt(descriptors)
             if self.is_ended:
                 self.channel.close()
@@ -75,9 +75,9 @@ class _UdpSender:
             for data in waiting:
                 if not self.is_ended:
                     self.take(data)
-        elif body.kind == say.ERROR:
+        elif body.kind == messages.ERROR:
             self._senders.over(self, body.id, body["text"])
-        elif body.kind == say.ENDED:
+        elif body.kind == messages.ENDED:
             outcome = make_outcome(body)
             self._senders.over(self, body.id, "" if outcome.is_clean else outcome.describe())
 
@@ -165,7 +165,7 @@ class UdpForwarder(UdpListener):
             return None
         sender = _UdpSender(self, sock, address, ancillary)
         try:
-            self._client.request(say.TUNNEL, sender.heard, (), (), target=self._path, mode=DATAGRAMS)
+            self._client.request(messages.TUNNEL, sender.heard, (), (), target=self._path, mode=DATAGRAMS)
         except R2Error as error:
             self._log.error(f"{self._name}: {error}")
             return None

@@ -17,7 +17,8 @@ from ...proto.link.keepalive import KEEPALIVE
 from ...proto.link.link import DOWN, Link
 from ...proto.link.memory_limit import MemoryLimit
 from ...proto.link.resume import HALF, NONCE
-from ...proto.routing.router import Router, ServiceEntry
+from ...proto.routing.router import Router
+from ...proto.routing.service_entry import ServiceEntry
 from ...proto.wire import messages
 from ...proto.wire.address import check_address
 from ...proto.wire.outcome import ENDED, LOST, REFUSED, Outcome

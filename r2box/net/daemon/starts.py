@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ...proto.limits import Limits
     from ...proto.link.link import Link
-    from ...proto.routing.router import ServiceEntry
+    from ...proto.routing.service_entry import ServiceEntry
 
     K = TypeVar("K")
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from ...proto.limits import TABLE
 from ...proto.link.link import Link
 from ...proto.link.stream import NullEnd, Stream
-from ...proto.routing.router import ServiceEntry
+from ...proto.routing.service_entry import ServiceEntry
 from ...proto.wire import messages
 from ...proto.wire.job_states import JobKind, JobState
 from ..transport.peer import command_line, peer_address, peer_process
@@ -92,10 +92,10 @@ class StatusReport:
         path = arq or sender.in_flight
         unacked = sender.replay.sent - sender.replay.acked
         again = unacked if link.is_suspended or sender.repeats else 0
-        state = messages.LINK_UP if link.is_up else messages.LINK_GREETS
+        state = messages.LINK_UP if link.is_up else messages.LINK_PENDING
         return messages.LINK.encode(
             address=link.address or link.expect or "",
-            state=messages.LINK_WAITS if link.is_suspended else state,
+            state=messages.LINK_SUSPENDED if link.is_suspended else state,
             reason=link.reason[:MAX_TEXT],
             transport=link.transport[:MAX_TEXT],
             rate=int(path.rate),

@@ -11,7 +11,8 @@ from ...proto.link.link import Link
 from ...proto.link.policy import is_allowed
 from ...proto.link.stream import NullEnd
 from ...proto.routing.failover import Failover
-from ...proto.routing.router import Router, ServiceEntry
+from ...proto.routing.router import Router
+from ...proto.routing.service_entry import ServiceEntry
 from ...proto.wire import messages
 from ...proto.wire.address import BENCH, SERVICE, check_address, format_path
 from ...proto.wire.datagrams import describe_modes

@@ -1,6 +1,7 @@
 """Many neighbours: how a path is resolved, what is advertised, and which route is chosen.
 
     router          one node: links, clients, services, and how a path is resolved
+    service_entry   one service of a node
     link_collision  two links to one neighbour: which one stays
     relay_queue     tunnels that are passed on a few at a time
     failover        a tunnel is opened by the next route when one fails

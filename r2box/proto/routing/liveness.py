@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..wire import messages as say
+from ..wire import messages
 from ..wire.route import Message
 
 TYPE_CHECKING = False
@@ -33,15 +33,15 @@ class LivenessProbes:
         self._open[self._last] = path, answered
         link = self._links.get(path[0])
         if link is not None:  # what cannot be sent is not answered
-            link.message(Message(path[1:], (), say.encode_body(say.PING, self._last)))
+            link.message(Message(path[1:], (), messages.encode_body(messages.PING, self._last)))
         return self._last
 
     def forget(self, number: int) -> None:
         self._open.pop(number, None)
 
-    def heard(self, body: say.Body, origin: tuple[str, ...]) -> None:
+    def heard(self, body: messages.Body, origin: tuple[str, ...]) -> None:
         """PONG or ERROR has come by `origin`: from who was asked, or from one on the way that could not ask it."""
         path, answered = self._open.get(body.id, ((), None))
-        if answered is not None and origin == (path if body.kind == say.PONG else path[: len(origin)]):
+        if answered is not None and origin == (path if body.kind == messages.PONG else path[: len(origin)]):
             self.forget(body.id)
-            answered(body.kind == say.PONG)
+            answered(body.kind == messages.PONG)

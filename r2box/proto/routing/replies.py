@@ -5,7 +5,7 @@ Both are answered a page at a time, so that no question costs more than a page, 
 
 from __future__ import annotations
 
-from ..wire import messages as say
+from ..wire import messages
 from ..wire.address import ANY, CHILD, SERVICE
 
 TYPE_CHECKING = False
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
         def discovery(self) -> Discovery: ...
 
 
-def list_page(node: KnownNetwork, body: say.Body, to_own: bool) -> bytes:
+def list_page(node: KnownNetwork, body: messages.Body, to_own: bool) -> bytes:
     """Details, such as the command lines of services, are for the node's own clients; so are private services."""
     entries: list[bytes] = []
     size, start, after = 0, body["start"], 0
     for number, (kind, name, detail) in enumerate(_connected(node, bool(body["clients"]), to_own)):
         if number < start:
             continue
-        entry = say.ENTRY.encode(kind=kind, name=name, detail=detail[:256] if to_own else "")
+        entry = messages.ENTRY.encode(kind=kind, name=name, detail=detail[:256] if to_own else "")
         size += len(entry) + 4
-        if size > say.MAX_LISTING:
+        if size > messages.MAX_LISTING:
             after = number
             break
         entries.append(entry)
-    return say.encode_body(say.LISTING, body.id, entries=tuple(entries), next=after, address=node.address)
+    return messages.encode_body(messages.LISTING, body.id, entries=tuple(entries), next=after, address=node.address)
 
 
 def _connected(node: KnownNetwork, clients: bool, to_own: bool) -> Iterator[tuple[str, str, str]]:
@@ -59,7 +59,7 @@ def _connected(node: KnownNetwork, clients: bool, to_own: bool) -> Iterator[tupl
             yield "client", address, link.peer["software"]
 
 
-def network_page(node: KnownNetwork, body: say.Body, to_own: bool, now: float) -> bytes:
+def network_page(node: KnownNetwork, body: messages.Body, to_own: bool, now: float) -> bytes:
     """All that discovery knows, or one node of it, or who offers one service.
 
     Other nodes' questions are answered with what other nodes may be told.
@@ -77,7 +77,7 @@ def network_page(node: KnownNetwork, body: say.Body, to_own: bool, now: float) -
         best = known.best if to_own else known.told
         if best is None:
             continue
-        entry = say.KNOWN.encode(
+        entry = messages.KNOWN.encode(
             path=best.path,
             cost=best.cost,
             age=int((now - known.since) * 1000),
@@ -85,7 +85,7 @@ def network_page(node: KnownNetwork, body: say.Body, to_own: bool, now: float) -
             services=tuple(name.encode() for name in best.record.services),
         )
         size += len(entry) + 4
-        if size > say.MAX_LISTING:
+        if size > messages.MAX_LISTING:
             break
         entries.append(entry)
         last = known.address
@@ -93,7 +93,7 @@ def network_page(node: KnownNetwork, body: say.Body, to_own: bool, now: float) -
         last = ""  # that was all
     if service:
         last = ""  # the nearest are enough
-    return say.encode_body(say.NETWORK_IS, body.id, entries=tuple(entries), after=last, address=node.address)
+    return messages.encode_body(messages.NETWORK_IS, body.id, entries=tuple(entries), after=last, address=node.address)
 
 
 def describe_known(node: KnownNetwork, word: str, most: int, network: bool) -> str:

@@ -1,12 +1,17 @@
-"""One node's state: its links, its clients, its services, and how a path is resolved.
+"""Router: one node's links, clients and services, and path resolution.
 
-A Node owns Links and is told by them what neighbours want.  It joins streams to streams and answers what any node
-answers (PING, LIST); what needs descriptors or programs goes to its `host`: the daemon, or a test's mesh.
+A Router owns Links and receives their events.  It joins streams end to end and answers what every node answers (PING,
+LIST, NETWORK).  What needs descriptors or programs goes to its `host`: the daemon, or the mesh of a test.
 
-How a path is resolved, in this order: empty, the node itself; its own address, stripped; a neighbour or a client,
-which gets the rest; `service/NAME`, or NAME with nothing after it, a service here; `any/NAME`, that service here or at
-the nearest node that offers it; a node that discovery knows, whose path is put in front; else an error that names the
-address, this node, and what it does know.
+A path resolves by the first rule that applies:
+
+    1. empty: the node itself
+    2. the node's own address: it is removed, and the rest resolved
+    3. the address of a neighbour or client: that link takes the rest
+    4. `service/NAME`, or NAME as the last step: a service of this node
+    5. `any/NAME`: that service here, or at the nearest node that offers it
+    6. a node that discovery knows: the path to it is put in front
+    7. an error that names the address, this node, and what this node knows
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from ..limits import Limits
 from ..link.link import Link
 from ..link.policy import EVERYTHING, Policy, is_allowed
 from ..link.token_bucket import RequestLimit
-from ..wire import messages as say
+from ..wire import messages
 from ..wire.address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
 from ..wire.datagrams import describe_modes
 from ..wire.frames import CLIENT, DATAGRAMS, DESCRIPTOR, STREAM
@@ -30,6 +35,7 @@ from .measurement import Meters
 from .relay_queue import Lanes
 from .replies import describe_known, list_page, network_page, which_service
 from .route_table import CUT
+from .service_entry import MAX_SERVICES, ServiceEntry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +62,7 @@ if TYPE_CHECKING:
         def wake(self, link: Link) -> None: ...
         def fd_relay(self, link: Link, stream: Stream) -> None: ...
         def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None: ...
-        def request(self, link: Link, body: say.Body, descriptors: tuple[int, ...]) -> None: ...
+        def request(self, link: Link, body: messages.Body, descriptors: tuple[int, ...]) -> None: ...
         def discard(self, descriptors: tuple[int, ...]) -> None: ...
         def alarm(self, when: float) -> None: ...
         def note(self, text: str) -> None: ...
@@ -64,28 +70,8 @@ if TYPE_CHECKING:
 
 
 NAMED = 8  # names that an error message lists
-MAX_SERVICES = 4096  # offered at once by one node
 OPENS_AT_ONCE = 16384.0  # tunnels, after a silence: as many as a link may have
 RELAYS_AT_ONCE, REQUESTS_AT_ONCE = 1000.0, 2000.0
-
-
-class ServiceEntry:
-    """A service of this node.  `owner` is whatever the host wants to find it by."""
-
-    __slots__ = ("allow", "begun", "detail", "mode", "name", "owner", "private", "runs")
-
-    def __init__(
-        self, name: str, owner: Any, *, runs: bool = True, allow: tuple[str, ...] = (), detail: str = "",
-        private: bool = False, mode: int = STREAM, begun: float = 0.0,
-    ) -> None:  # fmt: skip
-        self.name = name  # "" for the node's own command
-        self.owner = owner
-        self.runs = runs  # a program is run for each tunnel; else the server gives a descriptor of its own
-        self.allow = allow
-        self.detail = detail
-        self.private = private  # no other node is told of it
-        self.mode = mode  # of the tunnels that it takes: STREAM or DATAGRAMS
-        self.begun = begun  # when it was offered
 
 
 class Router:
@@ -177,7 +163,6 @@ class Router:
         self.host.wake(link)
 
     def tick(self, now: float) -> None:
-        """What the host was to call by `alarm`."""
         self.discovery.tick(now)
 
     # -- resolving -------------------------------------------------------------------------------------------------
@@ -360,7 +345,7 @@ class Router:
             if isinstance(target, ServiceEntry):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
             if isinstance(target, Link):
-                if target.is_local and not say.is_answer(message.body):
+                if target.is_local and not messages.is_answer(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
                 if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
                     why = f"the link to {target.address} was cut and waits for a transport"
@@ -379,16 +364,16 @@ class Router:
     def _deliver(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         """A message for this node itself."""
         try:
-            body = say.decode_body(message.body)
+            body = messages.decode_body(message.body)
         except WireError as error:
             self.host.discard(descriptors)
             self._bounce(link, message, f"{self.address}: {error}")
             return
-        if body.kind == say.PING:
-            self._answer(link, message, say.encode_body(say.PONG, body.id, data=body["data"]))
-        elif body.kind == say.LIST:
+        if body.kind == messages.PING:
+            self._answer(link, message, messages.encode_body(messages.PONG, body.id, data=body["data"]))
+        elif body.kind == messages.LIST:
             self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
-        elif body.kind == say.NETWORK and self._rules(link).tells:
+        elif body.kind == messages.NETWORK and self._rules(link).tells:
             if self._tells(link):
                 self._answer(link, message, network_page(self, body, link.is_local, link.now))
             else:
@@ -398,7 +383,7 @@ class Router:
             return
         elif body.is_request:
             self._bounce(link, message, f"{self.address}: does not do that for others")
-        elif body.kind in (say.PONG, say.ERROR):
+        elif body.kind in (messages.PONG, messages.ERROR):
             self.probes.heard(body, message.origin)
         self.host.discard(descriptors)
 
@@ -412,9 +397,10 @@ class Router:
 
     def _bounce(self, link: Link, message: Message, text: str, again: int = 0) -> None:
         """Tell the sender that its request failed.  Answers are never answered."""
-        if say.is_request(message.body):
-            id_ = say.decode_body(message.body).id
-            self._answer(link, message, say.encode_body(say.ERROR, id_, code=FAILED, text=text[:900], again=again))
+        if messages.is_request(message.body):
+            id_ = messages.decode_body(message.body).id
+            answer = messages.encode_body(messages.ERROR, id_, code=FAILED, text=text[:900], again=again)
+            self._answer(link, message, answer)
 
     # -- services --------------------------------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ LINK = Fields(
     resumes=(11, "uint"), queue=(12, "uint"), unacked=(13, "uint"), tunnels=(14, "uint"), age=(15, "uint"),
     peer=(16, "text"),
 )
-LINK_UP, LINK_WAITS, LINK_GREETS = range(3)  # its states
+LINK_UP, LINK_SUSPENDED, LINK_PENDING = range(3)  # its states
 
 # And one about a tunnel.  `there` counts the bytes from `who` to `where`, `back` the others; `idle` and `age` are in
 # milliseconds; `link` and `label` are the neighbour and the route's number there, or the client and its request.

@@ -17,7 +17,7 @@ import sys
 from ...cli.command import Command, Option
 from ...errors import OK, SIGNALLED, RefusedError, UsageError
 from ...net.client.client import ask
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import BENCH, format_path, join_targets
 from ...proto.wire.outcome import UNKNOWN
 from .gauge import BenchTunnel, Bulk, Down, Echo, Up
@@ -203,21 +203,21 @@ class BenchRun:
         if self._runs:
             self._stop()
 
-    def _refused(self, body: say.Body) -> None:
+    def _refused(self, body: messages.Body) -> None:
         """A tunnel could not be opened.  A node that is there and does not know r2.bench is of an older version."""
-        error = RefusedError(body["text"] if body.kind == say.ERROR else f"{self.name}: an answer that is none")
-        if body.kind != say.ERROR or body["code"] != UNKNOWN:
+        error = RefusedError(body["text"] if body.kind == messages.ERROR else f"{self.name}: an answer that is none")
+        if body.kind != messages.ERROR or body["code"] != UNKNOWN:
             raise error
 
-        def heard(answer: say.Body, _: tuple[int, ...]) -> None:
-            if answer.kind == say.PONG:
+        def heard(answer: messages.Body, _: tuple[int, ...]) -> None:
+            if answer.kind == messages.PONG:
                 raise RefusedError(f"{self.name}: has no {BENCH}: its r2box is older than this one")
             raise error
 
         def missed() -> None:
             raise error
 
-        self.client.request(say.PING, heard, self.path)
+        self.client.request(messages.PING, heard, self.path)
         self.client.loop.later(PATIENCE, missed)
 
     # -- what is shown ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...errors import RefusedError
 from ...net.io.channel import adopt, close_all
 from ...proto.routing.measurement import COUNT, ECHO, GIVE, TAKE
-from ...proto.wire import messages as say
+from ...proto.wire import messages
 from ...proto.wire.address import BENCH, SERVICE, format_path
 from ...proto.wire.outcome import make_outcome
 
@@ -38,7 +38,7 @@ class BenchTunnel:
         self,
         client: Client,
         path: tuple[str, ...],
-        refused: Callable[[say.Body], None],
+        refused: Callable[[messages.Body], None],
         ready: Callable[[], None],
         over: Callable[[BenchTunnel], None],
     ) -> None:
@@ -53,10 +53,10 @@ class BenchTunnel:
         self._refused = refused
         self._ready = ready
         self._over = over
-        client.request(say.TUNNEL, self._heard, target=(*path, SERVICE + BENCH))
+        client.request(messages.TUNNEL, self._heard, target=(*path, SERVICE + BENCH))
 
-    def _heard(self, body: say.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == say.OPENED and descriptors:
+    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+        if body.kind == messages.OPENED and descriptors:
             self.channel = adopt(descriptors)
             self.write(bytes((self.choice,)))
             self.begin()
@@ -64,7 +64,7 @@ class BenchTunnel:
             return
         close_all(descriptors)
         self._client.forget(body.id)
-        if body.kind != say.ENDED:
+        if body.kind != messages.ENDED:
             self._refused(body)
             return
         outcome = make_outcome(body)
@@ -136,7 +136,7 @@ class Echo(BenchTunnel):
         self,
         client: Client,
         path: tuple[str, ...],
-        refused: Callable[[say.Body], None],
+        refused: Callable[[messages.Body], None],
         ready: Callable[[], None],
         over: Callable[[BenchTunnel], None],
         returned: Callable[[], None],
@@ -185,7 +185,7 @@ class Bulk(BenchTunnel):
         self,
         client: Client,
         path: tuple[str, ...],
-        refused: Callable[[say.Body], None],
+        refused: Callable[[messages.Body], None],
         ready: Callable[[], None],
         over: Callable[[BenchTunnel], None],
         size: int,

@@ -29,7 +29,7 @@ from r2box.errors import DaemonError, R2Error, RefusedError
 from r2box.net.client.client import Client, ask, checked
 from r2box.proto.routing.adjacency import HOP
 from r2box.proto.routing.route_table import CUT
-from r2box.proto.wire import messages as say
+from r2box.proto.wire import messages
 from support.processes import PROGRAMS, Place, Program, children, cpu_time, eventually, memory, open_files
 
 MIB = 1 << 20
@@ -44,19 +44,19 @@ def network(path: str) -> dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]
     found = {}
 
     def steps(client: Client, done: Callable[[], None]) -> None:
-        def page(body: say.Body, _: tuple[int, ...]) -> None:
+        def page(body: messages.Body, _: tuple[int, ...]) -> None:
             for data in checked(body)["entries"]:
-                entry = say.KNOWN.decode(data)
+                entry = messages.KNOWN.decode(data)
                 services = tuple(name.decode() for name in entry["services"])
                 found[entry["path"][-1]] = entry["path"], entry["cost"], services
             client.forget(body.id)
             if body["after"]:
-                client.request(say.NETWORK, page, after=body["after"])
+                client.request(messages.NETWORK, page, after=body["after"])
             else:
                 client.close()
                 client.loop.soon(done)
 
-        client.request(say.NETWORK, page)
+        client.request(messages.NETWORK, page)
 
     ask(path, steps)
     return found

@@ -1,0 +1,30 @@
+"""One service of a node: what runs it, who may use it, and which tunnels it accepts."""
+
+from __future__ import annotations
+
+from ..wire.frames import STREAM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_SERVICES = 4096  # offered at once by one node
+
+
+class ServiceEntry:
+    """A service of this node.  `owner` is whatever the host wants to find it by."""
+
+    __slots__ = ("allow", "begun", "detail", "mode", "name", "owner", "private", "runs")
+
+    def __init__(
+        self, name: str, owner: Any, *, runs: bool = True, allow: tuple[str, ...] = (), detail: str = "",
+        private: bool = False, mode: int = STREAM, begun: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.name = name  # "" for the node's own command
+        self.owner = owner
+        self.runs = runs  # a program is run for each tunnel; else the server gives a descriptor of its own
+        self.allow = allow
+        self.detail = detail
+        self.private = private  # no other node is told of it
+        self.mode = mode  # of the tunnels that it takes: STREAM or DATAGRAMS
+        self.begun = begun  # when it was offered
