@@ -70,18 +70,18 @@ class Argument:
         self.dest = name.lower().replace("-", "_")
 
 
-VERBOSE = Option(("-v", "--verbose"), "say more on stderr; -vv says still more", kind="count")
-QUIET = Option(("-q", "--quiet"), "say nothing but errors", kind="flag")
+VERBOSE = Option(("-v", "--verbose"), "be verbose; -vv: more verbose", kind="count")
+QUIET = Option(("-q", "--quiet"), "report errors only", kind="flag")
 SOCKET = Option(("-s", "--socket"), "the daemon's control socket", "SOCKET")
-USER = Option(("--user",), "once the control socket is made, give up root's rights and run as USER", "USER[:GROUP]")
-BACKGROUND = Option(("--background",), "return when the node is ready, and run on in the background", kind="flag")
-_WAY = "a node or service, step by step or joined by /"
+USER = Option(("--user",), "create the control socket, then drop privileges and run as USER", "USER[:GROUP]")
+BACKGROUND = Option(("--background",), "run in the background; return when the node is ready", kind="flag")
+_WAY = "target node or service, hop by hop or joined by /"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
 NO_TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list", hidden=True)  # where it has no meaning
-WAIT = Option(("--wait",), "how long to wait for a daemon", "TIME", kind="time", default=2)
+WAIT = Option(("--wait",), "wait up to TIME for a daemon", "TIME", kind="time", default=2)
 COMMON = (VERBOSE, QUIET, SOCKET, WAIT, TARGET)
-WIDE = Option(("-w", "--wide"), "shorten nothing, however long the lines become", kind="flag")
-JSON = Option(("--json",), "as JSON, one object a line", kind="flag")
+WIDE = Option(("-w", "--wide"), "do not truncate lines", kind="flag")
+JSON = Option(("--json",), "print JSON, one object per line", kind="flag")
 _HELP = Option(("-h", "--help"), "show this help", kind="flag")
 STANDARD = (_HELP, Option(("--version",), "show the version", kind="flag"))
 

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 
 # Of all tools that use the control socket.
-ENVIRONMENT = (("R2_SOCKET", "the control socket, where no -s names one"),)
+ENVIRONMENT = (("R2_SOCKET", "the control socket, unless -s is given"),)
 FILES = (
     ("/run/r2.sock", "the default control socket of root's daemon"),
-    ("/run/user/UID/r2.sock", "that of other users' daemons"),
-    ("$XDG_STATE_HOME/r2/r2.sock", "the same where /run/user/UID is missing; ~/.local/state by default"),
-    ("/run/r2/NAME.sock, /run/user/UID/r2/NAME.sock", "the only one of these is found without -s too: see r2(1)"),
+    ("/run/user/UID/r2.sock", "the default control socket of other users' daemons"),
+    ("$XDG_STATE_HOME/r2/r2.sock", "the same without /run/user/UID; default: ~/.local/state"),
+    ("/run/r2/NAME.sock, /run/user/UID/r2/NAME.sock", "sockets of units; used without -s if there is exactly "
+                                                      "one: see r2(1)"),
 )
 
 
 def roff(text: str, code: bool = False) -> str:
     """`text` as roff prints it unchanged; `code`, as words that are options always are, so that it can be pasted."""
-    signs = {"\\": "\\e", '"': "\\(dq", "~": "\\(ti"}
+    signs = {'\\': "\\e", '"': "\\(dq", "~": "\\(ti"}
     signs.update({"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha"} if code else {})
     made = [signs.get(c, c) if c < "\x7f" else f"\\[u{ord(c):04X}]" for c in text]
     for at, c in enumerate(text if not code else ""):

@@ -9,10 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .command import Args
 
-DISCOVER = Option(("--no-discover",), "tell and hear nothing of the network", kind="flag")
-TRANSIT = Option(("--no-transit",), "carry nothing for others, tell of none", kind="flag")
-ADVERTISE = Option(("--advertise",), "tell of our services that match PATTERN only", "PATTERN", kind="list")
-ACCEPT = Option(("--accept",), "hear of nodes that match PATTERN only", "PATTERN", kind="list")
+DISCOVER = Option(("--no-discover",), "disable discovery", kind="flag")
+TRANSIT = Option(("--no-transit",), "do not relay for others or advertise them", kind="flag")
+ADVERTISE = Option(("--advertise",), "advertise only services that match PATTERN", "PATTERN", kind="list")
+ACCEPT = Option(("--accept",), "accept only routes to nodes that match PATTERN", "PATTERN", kind="list")
 OF_NODE = (DISCOVER, TRANSIT, ADVERTISE)
 OF_LINK = (*OF_NODE, ACCEPT)
 

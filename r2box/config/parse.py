@@ -168,63 +168,67 @@ Key = namedtuple("Key", "required check help")
 
 # Of [self] for all links, of a [[conn]] for its own.
 _RULES = {
-    "discover": Key(False, _flag, "Whether neighbours tell each other what they reach. By default true."),
-    "advertise": Key(False, _patterns, "Patterns of the services of this node that others are told of. Services of "
-        "nodes behind it are told on all the same, and who asks this node with r2 ls sees all but the private ones. By "
-        "default all that are not private."),
-    "transit": Key(False, _flag, "Whether anything is carried for others, and they are told what lies behind this "
-        "node. By default true."),
+    "discover": Key(False, _flag, "Whether to exchange routes with neighbours (discovery). Default: true."),
+    "advertise": Key(False, _patterns, "Patterns of the services of this node to advertise. Services of other "
+                                       "nodes are advertised in any case, and r2 ls at this node shows all "
+                                       "services except private ones. Default: all that are not private."),
+    "transit": Key(False, _flag, "Whether to relay for others, and to advertise routes through this node. "
+                                 "Default: true."),
 }  # fmt: skip
 TABLES = {
     "self": Table("[self]", "The node itself.", {
         "addr": Key(True, _address, "The address of the node."),
-        "socket": Key(False, _path, "Its control socket. ~ and ~user are expanded; a relative path starts at the "
-            "directory of the file. By default the one that every tool uses."),
-        "cmd": Key(False, _transport_for(SERVE), "The transport that a tunnel to the node itself gets. By default "
-            "none."),
-        "bench": Key(False, _flag, "Whether r2 bench of other nodes is answered. By default true."),
+        "socket": Key(False, _path, "The control socket. ~ and ~user are expanded; a relative path is relative "
+                                    "to the directory of the file. Default: the default socket of all tools."),
+        "cmd": Key(False, _transport_for(SERVE), "The transport for tunnels to the node itself. Default: none."),
+        "bench": Key(False, _flag, "Whether to answer r2 bench of other nodes. Default: true."),
         **_RULES,
     }),
-    "conn": Table("[[conn]]", "A link to keep up.", {
-        "addr": Key(False, _address, "The only neighbour to accept on this link. By default any."),
+    "conn": Table("[[conn]]", "A link to maintain.", {
+        "addr": Key(False, _address, "The only neighbour to accept on this link. Default: any."),
         "cmd": Key(True, _transport_for(CONNECT), "The transport: a command line for sh -c, or scheme://..."),
-        "resume": Key(False, _resume_timeout, "How long tunnels wait for another transport after a cut, such as 10m, "
-            "which is the default; 0: not at all. The shorter time of both sides counts."),
-        "lossy": Key(False, _flag, "Whether the transport may lose or change bytes. By default true where that is its "
-            "nature, as for udp://."),
+        "resume": Key(False, _resume_timeout, "The resume timeout: how long tunnels wait for another transport "
+                                              "after a cut. 0 disables resume. The smaller value of both sides "
+                                              "applies. Default: 10m."),
+        "lossy": Key(False, _flag, "Whether the transport may lose or corrupt bytes. Default: true for "
+                                   "transports that are known to, such as udp://."),
         **_RULES,
-        "accept": Key(False, _patterns, "Patterns of the nodes that may be heard of over the link, beside the "
-            "neighbour itself. By default all."),
+        "accept": Key(False, _patterns, "Patterns of the nodes to accept routes to over the link, besides the "
+                                        "neighbour itself. Default: all."),
     }),
     "serve": Table("[[serve]]", "A service to offer.", {
-        "name": Key(service_name, _service, "The name of the service. By default the base name of the first word of "
-            "cmd; required where that is no name, as for scheme://..."),
-        "addr": Key(False, _service, "Another spelling of name."),
+        "name": Key(service_name, _service, "The name of the service. Default: the base name of the first word "
+                                            "of cmd; required if that is not a valid name, as for scheme://..."),
+        "addr": Key(False, _service, "An alias of name."),
         "cmd": Key(True, _transport_for(SERVE), "The transport of each tunnel: a command line for sh -c, or scheme://..."),
-        "allow": Key(False, _patterns, "Patterns of the origins that may open it. By default everyone."),
-        "private": Key(False, _flag, "Whether no other node is told of it. Who knows the name can use it. By default "
-            "false."),
-        "datagrams": Key(False, _flag, "Whether each read and write of the command is one packet, as with r2 serve "
-            "--datagrams. By default false; tun://, udp:// and the like are so in any case."),
+        "allow": Key(False, _patterns, "Patterns of the origins that may open the service. Default: all."),
+        "private": Key(False, _flag, "Whether to hide the service from other nodes: it is not advertised, and "
+                                     "not listed for them. A client that knows the name can use it. Default: "
+                                     "false."),
+        "datagrams": Key(False, _flag, "Whether each read and write of the command is one datagram, as with r2 "
+                                       "serve --datagrams. Default: false; tun://, udp:// and the like always "
+                                       "are."),
     }),
-    "task": Table("[[task]]", "A command to run when something appears, or goes.", {
-        "event": Key(lambda cmd: "node-up", _event, f"One of {', '.join(EVENTS)}. By default node-up."),
-        "name": Key(lambda cmd: "*", _text, "A pattern of the node's address; of NODE/SERVICE, for services. By "
-            "default *."),
-        "addr": Key(False, _text, "Another spelling of name."),
-        "cmd": Key(True, _task_command, "The command line for sh -c. %addr in it stands for the address, or "
-            "NODE/SERVICE; %%addr for itself. "
-            "R2_EVENT, R2_NAME and R2_PATH are in its environment, and R2_SOCKET, with which r2 finds this node."),
+    "task": Table("[[task]]", "A command to run on an event.", {
+        "event": Key(lambda cmd: "node-up", _event, f"One of {', '.join(EVENTS)}. Default: node-up."),
+        "name": Key(lambda cmd: "*", _text, "A pattern for the node's address, or for NODE/SERVICE. Default: *."),
+        "addr": Key(False, _text, "An alias of name."),
+        "cmd": Key(True, _task_command, "The command line for sh -c. %addr is replaced by the address, or "
+                                        "NODE/SERVICE; %%addr is a literal %addr. The environment has "
+                                        "R2_EVENT, R2_NAME, R2_PATH, and R2_SOCKET, the control socket of this "
+                                        "node."),
     }),
-    "forward": Table("[[forward]]", "A service to bring to a port of this host.", {
-        "listen": Key(True, _transport_for(FORWARD), "Where connections are taken, such as tcp-listen://127.0.0.1:8080 "
-            "or unix-listen://PATH. A host that is missing is the loopback."),
-        "target": Key(True, _target, "The service that each gets, as a path: bob/web, or any/web for the nearest."),
+    "forward": Table("[[forward]]", "A service to forward to a port of this host.", {
+        "listen": Key(True, _transport_for(FORWARD), "Where to accept connections, such as "
+                                                     "tcp-listen://127.0.0.1:8080 or unix-listen://PATH. The "
+                                                     "default host is loopback."),
+        "target": Key(True, _target, "The path of the service: bob/web, or any/web for the nearest."),
     }),
-    "limits": Table("[limits]", "Limits on what neighbours and clients may cost this node. Past one, that one thing is "
-        "refused, and all else goes on. A reload changes them at once; r2 status --limits shows how much is used. "
-        "A limit in bytes may be a text, such as 256MiB.", {
-        name: Key(False, _limit_for(name), f"{row.why} By default {row.shown}.")
+    "limits": Table("[limits]", "Limits on the resources that neighbours and clients may use. What exceeds a "
+                                "limit is refused; everything else continues. A reload changes limits at once; "
+                                "r2 status --limits shows their use. A limit in bytes may be a string such as "
+                                "256MiB.", {
+        name: Key(False, _limit_for(name), f"{row.why} Default: {row.shown}.")
         for name, row in LIMITS.items()
     }),
 }  # fmt: skip

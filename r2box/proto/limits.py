@@ -44,27 +44,34 @@ class Limit:
 
 
 TABLE: dict[str, Limit] = {
-    "pending": Limit(64, "links", "Incoming links that are not up yet. Each costs a descriptor and a timer; the "
-        "oldest makes room for a new one. When more than half are taken, those that are silent for 2 s are closed."),
-    "pending-per-source": Limit(8, "links", "The same from one source address, so that one host cannot take all."),
-    "links": Limit(1024, "links", "Links to neighbours, suspended ones included."),
-    "sessions": Limit(256, "sessions", "Suspended links that wait for another transport. The one with the fewest "
-        "tunnels that has waited longest makes room for a new one."),
-    "streams": Limit(16384, "streams", "Tunnels on one link, for each side that opens them: 10,000 are a use that is "
-        "known. A neighbour's tunnels through this node may be no more, on each link that they leave by, than it has "
-        "room for besides."),
-    "opens": Limit(1000, "a second", "Tunnels that a neighbour may open, after a first 16,384 at once. Each costs "
-        "some 0.1 ms here and as much at every further node. An origin behind it may open half of that."),
-    "relays": Limit(500, "a second", "Tunnels that a neighbour may open through this node, after a first 1,000 at "
-        "once: the node behind sees them on one link, 32 at a time. An origin behind it may open half of that."),
-    "requests": Limit(1000, "a second", "Messages (requests such as ls and ping, and answers) that a neighbour may "
-        "send or pass on, after a first 2,000 at once. An origin behind it may send half of that."),
-    "programs": Limit(1024, "processes", "Programs that run for the tunnels of one service."),
-    "programs-per-neighbour": Limit(512, "processes", "Programs that run for the tunnels of one neighbour. Of one "
-        "service it may have as many as are free, and more than 4 only while a quarter is."),
-    "memory": Limit(256 * MIB, BYTES, "What all links hold together. They share a quarter of it, of which each may "
-        "hold as much as is free; the rest is for what each has in any case. Past the whole, links are closed: pending "
-        "ones first, then suspended ones without tunnels, then the one that holds most.", MIB, 1 << 40),
+    "pending": Limit(64, "links", "Incoming links in the handshake. Each costs a descriptor and a timer; "
+                                  "beyond the limit, the oldest is closed. When more than half are in use, "
+                                  "those that are silent for 2 s are closed."),
+    "pending-per-source": Limit(8, "links", "The same from one source address, so that one host cannot use "
+                                            "them all."),
+    "links": Limit(1024, "links", "Links to neighbours, including suspended ones."),
+    "sessions": Limit(256, "sessions", "Suspended links. Beyond the limit, the one with the fewest tunnels is "
+                                       "closed; among equals, the oldest."),
+    "streams": Limit(16384, "streams", "Tunnels on one link, for each side that opens them: 10,000 is a known "
+                                       "use. The tunnels of a neighbour through this node are also limited to "
+                                       "what the outgoing link has free."),
+    "opens": Limit(1000, "a second", "Tunnels that a neighbour may open, after a burst of 16,384. Each costs "
+                                     "some 0.1 ms here and at each further node. An origin behind the "
+                                     "neighbour may open half as many."),
+    "relays": Limit(500, "a second", "Tunnels that a neighbour may open through this node, after a burst of "
+                                     "1,000: the next node receives them on one link, 32 at a time. An origin "
+                                     "behind the neighbour may open half as many."),
+    "requests": Limit(1000, "a second", "Messages (requests such as ls and ping, and answers) that a neighbour "
+                                        "may send or relay, after a burst of 2,000. An origin behind the "
+                                        "neighbour may send half as many."),
+    "programs": Limit(1024, "processes", "Processes that run for the tunnels of one service."),
+    "programs-per-neighbour": Limit(512, "processes", "Processes that run for the tunnels of one neighbour. Of "
+                                                      "one service, it may have as many as are free, and more "
+                                                      "than 4 only while a quarter of them is free."),
+    "memory": Limit(256 * MIB, BYTES, "Memory of all links together. Links share a quarter of it, of which "
+                                      "each may use as much as is free; the rest is for the fixed costs of "
+                                      "links. Beyond the limit, links are closed: pending ones first, then "
+                                      "suspended ones without tunnels, then the one that uses most.", MIB, 1 << 40),
 }  # fmt: skip
 
 

@@ -22,33 +22,34 @@ MAN_DATE = "2026-11-25"  # of the last change to a manual page
 
 BOX = Command(
     "r2box",
-    "programs joined to programs, on one machine and across many",
+    "connect programs, on one machine and across many",
     arguments=[
         Argument("TOOL", f"one of {' '.join(TOOLS)}, or a command of r2, such as ls or connect", required=False),
-        Argument("ARGUMENT", "what is for the tool; TOOL --help tells more", required=False, rest=True),
+        Argument("ARGUMENT", "arguments of the tool; see TOOL --help", required=False, rest=True),
     ],
     options=[
         Option(("--list",), "print the names of all tools", kind="flag"),
         Option(("--install",), "copy r2box into DIR and put a symlink for every tool beside it", "DIR"),
-        Option(("--force",), "with --install: replace a file of the same name that is not r2box's", kind="flag"),
+        Option(("--force",), "with --install: replace files of other programs", kind="flag"),
         Option(("--man",), "print a manual page as mdoc(7): of a tool or command, or r2.toml, r2-examples, r2-host, "
                "r2-protocol", "PAGE"),
         Option(("--completion",), "print a completion script for bash, zsh or fish", "SHELL", choices=[*SCRIPTS]),
     ],
     description=(
-        "r2box joins programs on one machine and programs on machines far away.  A node is run by r2d(8), or from a "
-        "file by r2dm(8); r2-connect(1) links two nodes over anything that carries bytes; r2-serve(1) offers a program "
-        "as a service; r2-tunnel(1) joins a program to a service, through as many nodes as it takes.\n\n"
-        "All of them are one file.  It acts as the tool by whose name it is called (a symlink), or as TOOL, its first "
-        "argument.  It needs Python 3.9 or newer and nothing else.\n\n"
-        "A file that has a tool's name and is not r2box's, such as the r2 of radare2, is left alone by --install and "
-        "reported; the status is 0 all the same, as all the others are in their places."
+        "r2box connects programs on one machine, and programs on machines far apart.  r2d(8) runs a node, and "
+        "r2dm(8) runs one from a file; r2-connect(1) links two nodes over any transport; r2-serve(1) offers a "
+        "program as a service; r2-tunnel(1) connects a program to a service, through as many nodes as it "
+        "takes.\n\n"
+        "All tools are one file.  It runs the tool whose name it is called by (a symlink), or TOOL, its first "
+        "argument.  It requires Python 3.9 or newer and nothing else.\n\n"
+        "--install leaves a file alone that has the name of a tool and belongs to another program, such as the "
+        "r2 of radare2, and reports it; the exit status is still 0, since all other tools are installed."
     ),
     examples=[
-        ("r2box --install ~/.local/bin", "have every tool on PATH"),
+        ("r2box --install ~/.local/bin", "install all tools in a directory on PATH"),
         ("r2box r2d alice", "run a tool without a symlink"),
         ("r2box ls", "the same as r2 ls, without a symlink"),
-        ("r2box --man r2d | man -l -", "read a page where none is installed"),
+        ("r2box --man r2d | man -l -", "read a page that is not installed"),
         ("r2box --man 7 r2-protocol | man -l -", "the same, with the section"),
         ("r2box --completion bash >~/.local/share/bash-completion/completions/r2", "complete r2 in bash"),
     ],

@@ -34,36 +34,38 @@ COMMAND = Command(
     "make a link between the local node and another",
     arguments=[Argument("TRANSPORT", summary(CONNECT))],
     options=[
-        Option(("-n", "--node"), "refuse any neighbour but NODE", "NODE"),
-        Option(("--lossy",), "the transport may lose or change bytes: repair that", kind="flag"),
-        Option(("--resume",), "how long tunnels wait after a cut", "TIME", default="10m"),
-        Option(("--retry",), "make the link again whenever it ends", kind="flag"),
+        Option(("-n", "--node"), "accept only the neighbour NODE", "NODE"),
+        Option(("--lossy",), "the transport may lose or corrupt bytes: retransmit", kind="flag"),
+        Option(("--resume",), "resume timeout: how long tunnels survive a cut", "TIME", default="10m"),
+        Option(("--retry",), "reconnect when the link ends", kind="flag"),
         *OF_LINK,
     ],
     aliases=["r2 connect"],
     description=(
-        "Runs TRANSPORT and gives its stdin and stdout to the daemon, which speaks to the daemon at the other end.  "
-        "r2-connect stays until the link ends, to say how it went.  tcp-listen makes a link of every connection; "
-        "without a HOST it listens at every address of this host.  With port 0 the system chooses one; stderr and "
-        "r2 status say which.\n\n"
-        "With -, stdin and stdout must lead to another r2: a terminal is refused.\n\n"
-        "When the transport ends without a farewell, or is silent for too long, the tunnels over it wait.  The next "
-        "link between the same two daemons, over whatever transport, takes them up, and nothing is lost.  With "
-        "--retry that is tried after 100 ms, then less and less often, at least every 30 s; SIGHUP tries at once.\n\n"
-        "The two nodes tell each other what they reach, and others are reached through them; --no-discover, "
-        "--no-transit, --advertise and --accept restrict that.  A PATTERN has the shell's * and ?.\n\n"
-        "What a command writes before the link begins (a line such as \"Connected\", a banner) is shown on stderr and "
+        "Opens TRANSPORT and passes it to the daemon, which makes a link to the daemon at the other end.  "
+        "r2-connect runs until the link ends, and reports why.  tcp-listen makes a link for each connection; "
+        "without a HOST it listens at all addresses of this host.  With port 0 the system chooses a port; "
+        "stderr and r2 status show it.\n\n"
+        "With -, stdin and stdout must be connected to another r2; a terminal is refused.\n\n"
+        "When the transport ends without a close of the link, or times out, the link is suspended and its "
+        "tunnels wait.  The next link between the same two daemons, over any transport, resumes them without "
+        "loss.  With --retry, r2-connect reconnects after 100 ms, then with increasing delays of at most 30 s; "
+        "SIGHUP reconnects at once.\n\n"
+        "The two nodes exchange routes and relay for others; --no-discover, --no-transit, --advertise and "
+        "--accept restrict this.  A PATTERN may contain the shell's * and ?.\n\n"
+        "Output that a command writes before the link begins, such as a banner, is shown on stderr and "
         "skipped, up to 4 KiB and for 10 s.\n\n"
-        "If one side says --lossy, or uses a transport that is so by nature, both repair what is lost.\n\n"
-        "In a command that starts other programs itself, a lone dash behind exec: or system:, or the word -%, is "
+        "If either side has --lossy, or a transport that is known to lose bytes, both retransmit what is "
+        "lost.\n\n"
+        "In a command that starts other programs, a lone dash after exec: or system:, or the word -%, is "
         "replaced by the command that makes a link to this daemon.\n\n" + EXEC_HELP + URL_HELP
     ),
     lists=explain(CONNECT),
     examples=[
-        ('r2 connect -n bob "ssh bob r2 connect -"', "link to bob, over ssh"),
-        ("socat tcp-l:47210,fork exec:\"r2 connect -\"", "take links from anybody"),
+        ('r2 connect -n bob "ssh bob r2 connect -"', "make a link to bob over ssh"),
+        ('socat tcp-l:47210,fork exec:"r2 connect -"', "accept links from any node"),
     ],
-    statuses=[("0", "the link ended in good order"), ("1", "it could not be made, or broke"), ("2", "wrong usage")],
+    statuses=[("0", "the link was closed"), ("1", "the link could not be made, or failed"), ("2", "wrong usage")],
     seealso=["r2(1)", "r2d(8)", "r2-serve(1)", "r2-tunnel(1)"],
     local=True,
 )
@@ -71,7 +73,7 @@ COMMAND = Command(
 
 def main(args: Args) -> int:
     if args.target:
-        raise UsageError("a link is made by the local node: -t has no meaning here (-n names the neighbour)")
+        raise UsageError("-t is not supported: the local node makes the link (-n names the neighbour)")
     transport = parse_transport(args.transport).check_use(CONNECT)
     if args.retry and (transport.kind == STDIO or transport.descriptors):
         raise UsageError("--retry: a descriptor can be used once; whoever starts this can start it again")

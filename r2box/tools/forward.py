@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "r2-forward",
-    "bring a service of another node to a port of this host",
+    "forward a local port to a service of another node",
     arguments=[
         Argument("TRANSPORT", summary(FORWARD)),
-        Argument("MORE", "further ones", required=False, rest=True, mixed=True),
+        Argument("MORE", "more of them", required=False, rest=True, mixed=True),
     ],
-    options=[Option(("--retry",), "if the daemon goes away, wait for it to come back", kind="flag")],
+    options=[Option(("--retry",), "if the daemon ends, wait for it to restart", kind="flag")],
     aliases=["r2 forward"],
     description=(
-        "Makes a tunnel to the service at TARGET of every connection, until it is ended.  A HOST that is missing is "
-        "the loopback, 0.0.0.0 every address of this host.  With port 0 the system chooses one; stderr says which.\n\n"
-        "The end of either direction is passed on and leaves the other one open.  A connection that is refused at the "
-        "other end, or whose tunnel fails, is reset; a UNIX socket shows that as an end.  Who is slow to read slows "
-        "the other end down.  Beyond 4096 connections, more wait.\n\n"
-        "Without --retry it ends when the daemon does, and so do its connections; with --retry connections are reset "
-        "while there is none.\n\n" + URL_HELP
+        "Listens at TRANSPORT and opens a tunnel to the service at TARGET for each connection, until it is "
+        "terminated.  The default HOST is loopback; 0.0.0.0 is all addresses of this host.  With port 0 the "
+        "system chooses a port; stderr shows it.\n\n"
+        "Half-close is passed on: when one direction ends, the other stays open.  A connection whose tunnel is "
+        "refused or fails is reset; on a UNIX socket this is an end of file.  A slow reader slows the sender "
+        "down.  At most 4096 connections are served at a time; others wait.\n\n"
+        "Without --retry, r2-forward and its connections end with the daemon.  With --retry, connections are "
+        "reset while there is no daemon.\n\n" + URL_HELP
     ),
     examples=[
         ("r2 -t bob -t web forward tcp-listen://127.0.0.1:8080", "and then: curl http://127.0.0.1:8080/"),
@@ -39,7 +40,7 @@ COMMAND = Command(
     lists=explain(FORWARD),
     statuses=[
         ("0", "ended by SIGTERM or SIGINT"),
-        ("1", "it cannot listen, or the daemon went away"),
+        ("1", "it cannot listen, or the daemon ended"),
         ("2", "wrong usage"),
     ],
     seealso=["r2(1)", "r2-serve(1)", "r2-tunnel(1)", "r2.toml(5)"],

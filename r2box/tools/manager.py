@@ -33,8 +33,8 @@ COMMAND = Command(
     "r2dm",
     "run a node from a configuration file",
     options=[
-        Option(("-f", "--file"), "the configuration", "CONFIG", needed=True),
-        Option(("--check",), "only say whether the configuration is right", kind="flag"),
+        Option(("-f", "--file"), "the configuration file", "CONFIG", needed=True),
+        Option(("--check",), "check the configuration and exit", kind="flag"),
         VERBOSE,
         QUIET,
         USER,
@@ -43,28 +43,28 @@ COMMAND = Command(
     common=False,
     section=8,
     description=(
-        "One process runs the daemon, keeps the links of [[conn]] up, serves what [[serve]] names, takes the "
-        "connections of [[forward]], and runs the commands of [[task]] when nodes and services come and go.  A link "
-        "that ends is made again, first after 100 ms, then less and less often, at least every 30 s.\n\n"
-        "SIGHUP reads the file again: links, services and forwards that were added or removed there are started or "
-        "ended, and the others are left alone, but links that wait to be made again are made at once.  SIGTERM and "
-        "SIGINT end the node in good order.  A file that is wrong when it is read again changes nothing.\n\n"
-        "It runs in the foreground and writes to stderr.  With --background it returns when its services and forwards "
-        "stand or have been refused, as r2d(8) does.\n\n"
-        "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
-        "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made and "
-        "the file first read as root; links, services, forwards, tasks and devices are opened as USER, who must be "
-        "able to read the file for a reload."
+        "Runs the daemon, the links of [[conn]], the services of [[serve]], the listeners of [[forward]], and "
+        "the commands of [[task]] on events, in one process.  A link that ends is reconnected, first after 100 "
+        "ms, then with increasing delays of at most 30 s.\n\n"
+        "SIGHUP reloads the file: links, services and forwards that were added or removed are started or "
+        "ended; others are not affected, except that links that wait for a retry reconnect at once.  If the "
+        "file has an error, the reload changes nothing.  SIGTERM and SIGINT shut the node down cleanly.\n\n"
+        "r2dm runs in the foreground and logs to stderr.  With --background it returns when each service and "
+        "forward is ready or has been refused; see r2d(8).\n\n"
+        "A supervisor such as systemd may pass the control socket (LISTEN_FDS) and is notified of the state of "
+        "the node (NOTIFY_SOCKET, WATCHDOG_USEC); see r2-host(7).  With --user, r2dm creates the control "
+        "socket and first reads the file as root; it opens links, services, forwards, tasks and devices as "
+        "USER, who must be able to read the file for a reload."
     ),
     examples=[("r2dm -f ~/.config/r2/alice.toml", "run the node that alice.toml describes")],
     statuses=[
-        ("0", "ended by SIGTERM or SIGINT; with --background, ready; with --check, the file is right"),
-        ("1", "a wrong file, or a taken socket"),
+        ("0", "ended by SIGTERM or SIGINT; with --background, ready; with --check, the file is valid"),
+        ("1", "the file has an error, or the socket is in use"),
         ("2", "wrong usage"),
     ],
     seealso=["r2.toml(5)", "r2d(8)", "r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-host(7)"],
-    environment=[("R2_SOCKET", "the control socket, where CONFIG names none")],
-    files=[("/etc/r2/NAME.toml, ~/.config/r2/NAME.toml", "where configurations are by custom")],
+    environment=[("R2_SOCKET", "the control socket, unless CONFIG names one")],
+    files=[("/etc/r2/NAME.toml, ~/.config/r2/NAME.toml", "configuration files, by convention")],
 )
 
 END_TIME = 5.0  # seconds for everything to end in good order

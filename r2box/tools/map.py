@@ -25,27 +25,28 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "r2 map",
-    "draw the network as a node knows it",
+    "draw the network as known to a node",
     options=[
-        Option(("-a", "--all"), "ask every node for its links, and draw them all", kind="flag"),
-        Option(("--dot",), "as a graph for graphviz", kind="flag"),
-        Option(("--svg",), "as a picture, which graphviz's dot must be installed for", kind="flag"),
+        Option(("-a", "--all"), "query every node for its links, and draw them all", kind="flag"),
+        Option(("--dot",), "print a graph for graphviz", kind="flag"),
+        Option(("--svg",), "print an SVG image; requires dot of graphviz", kind="flag"),
         JSON,
     ],
     description=(
-        "The tree shows for every node the last step of the best way to it, what that costs, and its services.  It is "
-        "what the target has heard; with -a every node is asked, and links that no best way uses are shown too."
+        "The tree shows each node at the end of the best route to it, with the cost of the route and the "
+        "services of the node.  It shows the routes of the target; with -a every node is queried, and links "
+        "that no best route uses are included."
     ),
-    examples=[("r2 map --svg >network.svg", "a picture of the network, as the local node knows it")],
-    statuses=[("0", "done"), ("1", "failed, or with -a some nodes did not answer"), ("2", "wrong usage")],
+    examples=[("r2 map --svg >network.svg", "draw the network as known to the local node")],
+    statuses=[("0", "done"), ("1", "failed, or with -a a node did not answer"), ("2", "wrong usage")],
     seealso=["r2(1)"],
     json=[
         ("name", "text", "the node's address"),
         PATH_FIELD,
         COST_FIELD,
-        ("parent", "text", "the last node before it on the way; of the target, itself"),
+        ("parent", "text", "the previous node on the route; for the target, itself"),
         ("services", "list", "the names of its services"),
-        ("links", "list", "the nodes that it is known to be linked to"),
+        ("links", "list", "the nodes that it is linked to, as far as known"),
     ],
 )
 

@@ -31,29 +31,30 @@ PING = Command(
     examples=[("r2 -t bob ping -c 3", "three round trips to the node bob")],
     json=[
         PATH_FIELD,
-        ("seq", "number", "which round trip, from 1"),
-        ("rtt", "number or null", "how long it took, in seconds; null if there was no answer"),
-        ("error", "text", "why there was none, or empty"),
+        ("seq", "number", "sequence number, from 1"),
+        ("rtt", "number or null", "the round trip in seconds; null without an answer"),
+        ("error", "text", "why there was no answer, or empty"),
     ],
     statuses=[("0", "at least one answer"), ("1", "no answer"), ("2", "wrong usage")],
     seealso=["r2(1)"],
 )
 TRACE = Command(
     "r2 trace",
-    "measure the round trip to every node on a way",
+    "measure the round trip to each node of a path",
     options=[
         Option(("-W", "--timeout"), "wait S seconds for an answer", "S", kind="float", default=5.0),
         JSON,
     ],
-    description="A name that is not a neighbour's is spelled out first, by the way that a tunnel would take.",
-    examples=[("r2 trace -t carl", "every node on the way to carl, with its round trip")],
+    description="The name of a node that is not a neighbour is first resolved to the route that a tunnel would "
+                "take.",
+    examples=[("r2 trace -t carl", "the round trip to each node on the route to carl")],
     json=[
         ("hop", "number", "0 for the local node"),
         PATH_FIELD,
-        ("rtt", "number or null", "the round trip in seconds; null if there was no answer"),
-        ("error", "text", "why there was none, or empty"),
+        ("rtt", "number or null", "the round trip in seconds; null without an answer"),
+        ("error", "text", "why there was no answer, or empty"),
     ],
-    statuses=[("0", "the whole way answered"), ("1", "it did not"), ("2", "wrong usage")],
+    statuses=[("0", "every node answered"), ("1", "a node did not answer"), ("2", "wrong usage")],
     seealso=["r2(1)"],
 )
 

@@ -18,58 +18,59 @@ if TYPE_CHECKING:
 
 R2 = Command(
     "r2",
-    "talk to the local node, and through it to others",
-    arguments=[Argument("COMMAND", "one of the commands, with its own options and arguments", rest=True)],
+    "control the local node, and query others through it",
+    arguments=[Argument("COMMAND", "one of the commands below, with its options and arguments", rest=True)],
     description=(
-        "The options below come before the command.  -t names the node or service that is meant, as the way to it: "
-        "-t carl -t bob -t sshd is the same as -t carl/bob/sshd; without it the local node is meant.\n\n"
-        "The control socket is the one of -s, else of R2_SOCKET, else the default one: /run/r2.sock for root, "
-        "/run/user/UID/r2.sock for others, or $XDG_STATE_HOME/r2/r2.sock where there is no /run/user/UID.  Where no "
-        "daemon listens at the default one, the only daemon that listens elsewhere is used: at the other one of these, "
-        "or at NAME.sock in /run/r2, /run/user/UID/r2 or $XDG_STATE_HOME/r2, where the units of r2-host(7) put it.  If "
-        "there are several, the error names them.\n\n"
-        "A command waits up to 2 seconds (--wait TIME; 0: not at all) for a daemon that is just starting, and for a "
-        "name that it does not know yet, if it has started less than 10 seconds ago or a link is just being made.  "
-        "Where that is not enough, r2 wait waits longer, and r2d --background returns when the node is ready."
+        "The options below precede the command.  -t gives the path to the target, a node or service: -t carl "
+        "-t bob -t sshd is the same as -t carl/bob/sshd.  The default target is the local node.\n\n"
+        "The control socket is that of -s, else of R2_SOCKET, else the default: /run/r2.sock for root, "
+        "/run/user/UID/r2.sock for other users, or $XDG_STATE_HOME/r2/r2.sock if there is no /run/user/UID.  "
+        "If no daemon listens at the default socket, these are tried: the other default sockets, and NAME.sock "
+        "in /run/r2, /run/user/UID/r2 or $XDG_STATE_HOME/r2, where the units of r2-host(7) create them.  If "
+        "exactly one daemon listens there, it is used; with several, the error lists them.\n\n"
+        "A command waits up to 2 seconds (--wait TIME; 0 disables it) for a daemon that is starting, and for a "
+        "name that is not known yet if the daemon started less than 10 seconds ago or is making a link.  To "
+        "wait longer, use r2 wait; r2d --background returns when the node is ready."
     ),
-    examples=[("r2 -t bob ls", "what the neighbour bob is connected to")],
+    examples=[("r2 -t bob ls", "list the neighbours and services of bob")],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage")],
     seealso=["r2box(1)", "r2d(8)", "r2dm(8)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2-ssh(1)",
              "r2-forward(1)", "r2.toml(5)", "r2-examples(7)", "r2-host(7)"],
-    environment=[("NO_COLOR", "where it is set, r2 top shows nothing in reverse")],
+    environment=[("NO_COLOR", "if set, r2 top does not use reverse video")],
 )
 LS = Command(
     "r2 ls",
-    "list what a node is connected to",
+    "list the neighbours and services of a node",
     options=[
-        Option(("-l", "--long"), "with what each one is", kind="flag"),
-        Option(("-a", "--all"), "clients of the node's control socket too", kind="flag"),
-        Option(("-R", "--recursive"), "all that it knows, with the way to each, cost, age", kind="flag"),
+        Option(("-l", "--long"), "with details of each entry", kind="flag"),
+        Option(("-a", "--all"), "include clients of the control socket", kind="flag"),
+        Option(("-R", "--recursive"), "all known nodes and services, with path, cost, age", kind="flag"),
         WIDE,
         JSON,
     ],
     description=(
-        "With -l the local node tells, besides, what its neighbours are linked by, which links and forwards are "
-        "configured in what state, with the reason and the next attempt, and with -a the process and the command of "
-        "each client.  Of other nodes nothing of that is shown.  Lines have at most the width of the terminal, which "
-        "COLUMNS overrides, or 80 characters; longer texts are shortened.\n\n"
-        "-R shows every node and service that the target has heard of, the nearest first: the way, what it costs (its "
-        "round trip, and 1 ms for each link), and for how long it has been that."
+        "With -l the listing of the local node includes the transport of each neighbour, and each configured "
+        "link and forward with its state, the reason and the next attempt; with -la also the process and "
+        "command of each client.  Other nodes do not disclose these.  Lines are truncated to the width of the "
+        "terminal, which COLUMNS overrides, or to 80 characters.\n\n"
+        "-R lists each node and service that is known to the target, nearest first: the path, its cost (the "
+        "round trip plus 1 ms for each link), and the age of the route."
     ),
-    examples=[("r2 ls -R", "every node and service that is known, with the way to each")],
+    examples=[("r2 ls -R", "list all known nodes and services, with their paths")],
     json=[
-        ("kind", "text", "node, service or client; with -l also link or forward, of those that r2 status calls jobs"),
-        ("name", "text", "its address, service/NAME or child/ID; of a link that has no neighbour yet its transport"),
+        ("kind", "text", "node, service or client; with -l also link or forward (jobs in r2 status)"),
+        ("name", "text", "its address, service/NAME or child/ID; the transport of a link without a neighbour"),
         PATH_FIELD,
-        ("detail", "text", "of a node: how it is linked, and why it is suspended; of a service: its command; of a "
-         "client: its command or its software; of a link or forward: its state, and why it failed"),
-        ("state", "text", "of nodes, links and forwards with -l, as r2 status has it; else empty"),
-        ("pid", "number", "of clients with -l: the process; else 0"),
+        ("detail", "text", "of a node: its transport, and why the link is suspended; of a service: its "
+                           "command; of a client: its command or software; of a link or forward: its state, "
+                           "and why it failed"),
+        ("state", "text", "of nodes, links and forwards with -l: the state, as in r2 status; else empty"),
+        ("pid", "number", "of clients with -l: the process ID; else 0"),
         COST_FIELD,
         AGE_FIELD,
-        ("ways", "number", "how many neighbours know a way; these last three with -R only"),
+        ("ways", "number", "number of neighbours with a route; cost, age and ways with -R only"),
     ],
-    statuses=[("0", "done"), ("1", "the node cannot be reached"), ("2", "wrong usage")],
+    statuses=[("0", "done"), ("1", "the node is unreachable"), ("2", "wrong usage")],
     seealso=["r2(1)"],
 )
 

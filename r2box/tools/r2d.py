@@ -30,21 +30,22 @@ COMMAND = Command(
     common=False,
     section=8,
     description=(
-        "The daemon is the node: it keeps the links to its neighbours, the services that are offered on this host, and "
-        "the tunnels that cross it.  Other tools reach it at its control socket; the socket's file has mode 0600, so "
-        "only its owner can.\n\n"
-        "Neighbours tell each other which nodes and services they reach, so that a name is enough; --no-discover, "
-        "--no-transit and --advertise restrict that on all links, and options of r2-connect(1) on one.\n\n"
-        "A stale socket file is taken over; a live daemon's is not.  On SIGTERM, SIGINT or SIGHUP the daemon passes on "
-        "what it has accepted, tells its neighbours and clients, removes the socket and exits.\n\n"
-        "It runs in the foreground and writes to stderr.  With --background it returns 0 when the node is ready, or 1 "
-        "when it cannot start, and goes on in a session of its own.  If stderr is a file, messages still go there; if "
-        "it is a terminal or a pipe, they go to syslog(3).\n\n"
-        "At the limit of open files (ulimit -n; LimitNOFILE= of a unit) a new client, tunnel or link is refused with "
-        "that reason, and all else goes on.\n\n"
-        "A supervisor such as systemd may hand over the control socket (LISTEN_FDS) and is told how the node does "
-        "(NOTIFY_SOCKET, WATCHDOG_USEC); r2-host(7) has examples.  With --user only the control socket is made as "
-        "root; links, services and devices are opened as USER."
+        "The daemon is the node: it maintains the links to its neighbours, the services of this host, and the "
+        "tunnels that cross it.  Other tools connect to its control socket, which has mode 0600: only its "
+        "owner can connect.\n\n"
+        "Neighbours advertise to each other which nodes and services they reach, so a name is enough; "
+        "--no-discover, --no-transit and --advertise restrict this on all links, and options of r2-connect(1) "
+        "on one.\n\n"
+        "A stale socket file is replaced; that of a running daemon is not.  On SIGTERM, SIGINT or SIGHUP the "
+        "daemon delivers what it has accepted, closes its links and clients, removes the socket and exits.\n\n"
+        "r2d runs in the foreground and logs to stderr.  With --background it returns 0 when the node is "
+        "ready, or 1 when it cannot start; the node continues in a new session.  If stderr is a file, it still "
+        "logs there; if it is a terminal or a pipe, it logs to syslog(3).\n\n"
+        "At the limit of open files (ulimit -n; LimitNOFILE= of a unit) a new client, tunnel or link is "
+        "refused with that reason; everything else continues.\n\n"
+        "A supervisor such as systemd may pass the control socket (LISTEN_FDS) and is notified of the state of "
+        "the node (NOTIFY_SOCKET, WATCHDOG_USEC); see r2-host(7).  With --user, only the control socket is "
+        "created as root; links, services and devices are opened as USER."
     ),
     examples=[
         ("r2d alice", "run the node alice at the default socket"),
@@ -52,7 +53,7 @@ COMMAND = Command(
     ],
     statuses=[
         ("0", "ended by a signal; with --background, ready"),
-        ("1", "the socket is taken or unsafe"),
+        ("1", "the socket is in use or unsafe"),
         ("2", "wrong usage"),
     ],
     seealso=["r2(1)", "r2-connect(1)", "r2-serve(1)", "r2-tunnel(1)", "r2dm(8)", "r2-host(7)", "r2-protocol(7)"],

@@ -23,38 +23,68 @@ COMMAND = Command(
     "offer a program as a service of the local node",
     arguments=[Argument("TRANSPORT", summary(SERVE))],
     options=[
-        Option(("-n", "--name"), "the service's name; without it the base name of the command", "NAME"),
-        Option(("--allow",), "only tunnels whose origin matches PATTERN", "PATTERN", kind="list"),
-        Option(("--private",), "tell no other node of it: who knows the name can use it", kind="flag"),
-        Option(("--datagrams",), "each read and write of the command is one packet", kind="flag"),
+        Option(("-n", "--name"), "name of the service (default: base name of the command)", "NAME"),
+        Option(("--allow",), "accept only tunnels whose origin matches PATTERN", "PATTERN", kind="list"),
+        Option(("--private",), "do not advertise the service, or list it for other nodes", kind="flag"),
+        Option(("--datagrams",), "each read and write of the command is one datagram", kind="flag"),
     ],
     aliases=["r2 serve"],
     description=(
-        "Every tunnel to the service runs the command once, with the tunnel as its stdin and stdout; what it writes to "
-        "stderr comes out here.  In its environment are R2_ORIGIN (the way back to who is at the other end, nearest "
-        "node first), R2_SERVICE, R2_NODE and R2_SOCKET.\n\n"
-        "When a tunnel fails, or r2-serve or the daemon ends, the process group of its command gets SIGHUP, after 5 "
-        "seconds SIGTERM and after 5 more SIGKILL, also when r2-serve or the daemon was killed (a second SIGTERM to "
-        "r2-serve sends SIGKILL at once).  A command that exits by itself may leave processes behind; one that shall "
-        "outlive its tunnel in any case leaves the group (setsid(1)).\n\n"
-        "A service runs 1,024 commands at once, and those for one neighbour of the node are 512 at most.  A tunnel "
-        "beyond that is refused, and 'retry later' said.\n\n"
-        "Stdin and stdout are two sockets.  A program made for inetd may write to its stdin too, and close its stdout; "
-        "a filter may close its stdout and read on, which ends the output of the tunnel, after 2 seconds if nothing "
-        "was written before.\n\n"
+        "Each tunnel to the service runs the command once, with the tunnel as its stdin and stdout; its stderr "
+        "is that of r2-serve.  Its environment has R2_ORIGIN (the origin of the tunnel: the path back to the "
+        "client, nearest node first), R2_SERVICE, R2_NODE and R2_SOCKET.\n\n"
+        "When a tunnel fails, or r2-serve or the daemon ends or is killed, the process group of its command "
+        "gets SIGHUP, SIGTERM after 5 seconds, and SIGKILL after 5 more.  A second SIGTERM to r2-serve sends "
+        "SIGKILL at once.  A command that exits may leave processes behind; a process that must outlive its "
+        "tunnel leaves the group (setsid(1)).\n\n"
+        "A service runs at most 1,024 commands at a time, and at most 512 for one neighbour of the node.  "
+        "Further tunnels are refused with 'retry later'.\n\n"
+        "Stdin and stdout are two sockets.  A program written for inetd may write to its stdin and close its "
+        "stdout.  A filter may close its stdout and continue to read; this ends the output of the tunnel, "
+        "after 2 seconds if it has not written anything.\n\n"
         "A URL is opened once for each tunnel.  " + EXEC_HELP + URL_HELP + "\n\n" + DATAGRAMS_HELP + "\n\n"
-        "The service is offered until r2-serve ends.  PATTERN is a path as in R2_ORIGIN, with the shell's * and ?: bob "
-        "is bob and the programs on bob's node; what comes through bob needs bob/*."
+                                                                                                     "The "
+                                                                                                     "service "
+                                                                                                     "is "
+                                                                                                     "offered "
+                                                                                                     "until "
+                                                                                                     "r2-serve "
+                                                                                                     "ends.  "
+                                                                                                     "PATTERN "
+                                                                                                     "is "
+                                                                                                     "matched "
+                                                                                                     "against "
+                                                                                                     "R2_ORIGIN"
+                                                                                                     " and may "
+                                                                                                     "contain "
+                                                                                                     "the "
+                                                                                                     "shell's "
+                                                                                                     "* and ?: "
+                                                                                                     "bob "
+                                                                                                     "matches "
+                                                                                                     "the node "
+                                                                                                     "bob and "
+                                                                                                     "the "
+                                                                                                     "programs "
+                                                                                                     "on it; "
+                                                                                                     "bob/* "
+                                                                                                     "matches "
+                                                                                                     "what "
+                                                                                                     "comes "
+                                                                                                     "through "
+                                                                                                     "bob."
     ),
     examples=[
-        ('r2 serve "sshd -i"', "let other nodes log in: r2-ssh NODE"),
+        ('r2 serve "sshd -i"', "let other nodes log in by r2-ssh NODE"),
         ('r2 serve "rsync --daemon"', "RSYNC_CONNECT_PROG='r2 -t NODE/rsync tunnel -' rsync rsync://NODE/MODULE/"),
-        ("r2 serve -n web tcp://[::1]:80", "a port of this host, as the service web"),
+        ("r2 serve -n web tcp://[::1]:80", "offer a port of this host as the service web"),
     ],
-    statuses=[("0", "ended by SIGTERM or SIGINT"), ("1", "the daemon refused or went away"), ("2", "wrong usage")],
+    statuses=[
+        ("0", "ended by SIGTERM or SIGINT"), ("1", "the daemon refused the service, or ended"), ("2", "wrong usage"),
+    ],
     seealso=["r2(1)", "r2d(8)", "r2-forward(1)", "r2-ssh(1)", "r2-tunnel(1)"],
-    environment=[("R2_ORIGIN, R2_SERVICE, R2_NODE", "set for the command, as said above; and R2_SOCKET, to reach the "
-                  "same daemon")],
+    environment=[("R2_ORIGIN, R2_SERVICE, R2_NODE", "set for the command, as described above; and R2_SOCKET, "
+                                                    "the control socket of this daemon")],
     lists=explain(SERVE),
     local=True,
 )
@@ -72,7 +102,7 @@ def _default_name(text: str) -> str:
 
 def main(args: Args) -> int:
     if args.target:
-        raise UsageError("a service is offered by the local node: -t has no meaning here")
+        raise UsageError("-t is not supported: the local node offers the service")
     transport = parse_transport(args.transport).check_use(SERVE)
     name = check_address(args.name if args.name is not None else _default_name(args.transport))
     sock, path = reach(args.socket, args.wait)

@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "r2-ssh",
-    "ssh to a node through the network of nodes",
-    arguments=[Argument("ARGUMENTS", "ssh options, [USER@]NODE, a command: as with ssh", required=False, rest=True)],
+    "ssh to a node through tunnels",
+    arguments=[Argument("ARGUMENTS", "options of ssh, [USER@]NODE, and a command", required=False, rest=True)],
     options=[
-        Option(("--config",), "print what makes plain ssh reach r2/NODE, for ~/.ssh/config", kind="flag"),
+        Option(("--config",), "print configuration for ~/.ssh/config: ssh r2/NODE", kind="flag"),
         Option(("--proxy",), "be the ProxyCommand of that, for HOST", "HOST", hidden=True),
     ],
     description=(
-        "Runs ssh with a ProxyCommand that opens a tunnel to the service sshd of NODE and leaves it to ssh, under the "
-        "host alias r2/NODE, so that its keys are remembered by that name.  NODE may be a path such as carl/bob; as "
-        "scp and rsync take no / in a host, carl~bob is the same.  All ssh options are passed on.  The daemon is the "
-        "one of R2_SOCKET, or the default one.\n\n"
-        "With what --config prints, every program that uses ssh reaches r2/NODE, and NODE.r2 where there must be no "
-        "slash: ssh r2/bob, scp file bob.r2:."
+        "Runs ssh with a ProxyCommand that opens a tunnel to the service sshd of NODE and passes it to ssh.  "
+        "The host key is stored under the alias r2/NODE.  NODE may be a path such as carl/bob; since scp and "
+        "rsync do not accept / in a host, carl~bob is the same.  All ssh options are passed on.  The daemon is "
+        "that of R2_SOCKET, or the default one.\n\n"
+        "With the output of --config in its configuration, every program that uses ssh reaches r2/NODE, or "
+        "NODE.r2 where a slash is not allowed: ssh r2/bob, scp file bob.r2:."
     ),
     examples=[
         ("r2-ssh bob uptime", "run a command on the node bob"),
         ("scp -S r2-ssh file bob:", "copy a file there; sftp takes -S too"),
         ("rsync -a -e r2-ssh dir/ bob:dir/", "copy a directory"),
-        ("GIT_SSH_COMMAND=r2-ssh git clone bob:src", "use a repository"),
-        ("r2-ssh --config >>~/.ssh/config", "and then: ssh r2/bob"),
+        ("GIT_SSH_COMMAND=r2-ssh git clone bob:src", "clone a repository"),
+        ("r2-ssh --config >>~/.ssh/config", "make plain ssh reach r2/bob"),
     ],
-    statuses=[("ssh's", "which passes on the command's"), ("255", "the connection failed"), ("2", "wrong usage")],
+    statuses=[("ssh's", "or that of the remote command"), ("255", "the connection failed"), ("2", "wrong usage")],
     environment=[("R2_SOCKET", "the control socket of the daemon")],
     common=False,
     seealso=["ssh(1)", "ssh_config(5)", "r2(1)", "r2-serve(1)", "r2-forward(1)"],

@@ -34,21 +34,23 @@ if TYPE_CHECKING:
     from ..net.transport.devices import Device
 
 OPTIONS = [
-    Option(("--fdpass",), "with -, give the tunnel to who started this over stdout, as a descriptor", kind="flag"),
-    Option(("--datagrams",), "each read and write of the command or of stdin and stdout is one packet", kind="flag"),
+    Option(
+        ("--fdpass",), "with -, pass the tunnel as a descriptor over stdout to the parent (ProxyUseFdpass)", kind="flag"
+    ),
+    Option(("--datagrams",), "each read and write of the command or of stdio is one datagram", kind="flag"),
 ]
 COMMAND = Command(
     "r2-tunnel",
-    "join a program to a service of another node",
+    "connect a program to a service",
     arguments=[Argument("TRANSPORT", summary(TUNNEL))],
     options=OPTIONS,
     aliases=["r2 tunnel"],
     description=(
-        "Opens a byte stream to the service at TARGET, through as many nodes as it takes, and joins it to TRANSPORT.  "
-        "A target that is a node and no service reaches the node's own command.  Nothing is read, and no command is "
-        "started, before the service has taken the tunnel.\n\n"
-        "The end of either direction is passed on and leaves the other one open.\n\n"
-        "A URL that listens makes a tunnel of each connection, or of each sender of UDP, as r2-forward(1) does.  "
+        "Opens a byte stream to the service at TARGET, through as many nodes as it takes, and connects it to "
+        "TRANSPORT.  If TARGET is a node, it is connected to the command of the node itself.  TRANSPORT is not "
+        "read, and its command not started, before the service has accepted the tunnel.\n\n"
+        "Half-close is passed on: when one direction ends, the other stays open.\n\n"
+        "A listening URL opens a tunnel for each connection, or for each sender of UDP, as r2-forward(1) does.  "
         + EXEC_HELP + URL_HELP + "\n\n" + DATAGRAMS_HELP
     ),
     lists=explain(TUNNEL),
@@ -57,21 +59,21 @@ COMMAND = Command(
         ('r2 -t bob/backup tunnel "tar c ."', "give a command's output to a service"),
     ],
     statuses=[
-        ("the command's", "with a command"), ("the service's", "with -, as far as the service is a command"),
-        ("255", "the tunnel could not be opened, or failed; stderr says why"),
-        ("126, 127, 128+N", "as a shell has them"), ("2", "wrong usage"),
+        ("the command's", "with a command"), ("the service's", "with -, if the service is a command"),
+        ("255", "the tunnel could not be opened, or failed; see stderr"),
+        ("126, 127, 128+N", "as a shell reports them"), ("2", "wrong usage"),
     ],
     seealso=["r2(1)", "r2-serve(1)", "r2-forward(1)", "r2-ssh(1)"],
 )
 OPEN = Command(
     "r2 open",
-    "join a program to the service at a path",
+    "connect a program to the service at a path",
     arguments=[
-        Argument("PATH", "the node or service, as -t has it"),
-        Argument("TRANSPORT", "as r2-tunnel(1) has it; without it -, which is stdin and stdout", required=False),
+        Argument("PATH", "the target node or service, as for -t"),
+        Argument("TRANSPORT", "see r2-tunnel(1); default -, which is stdin and stdout", required=False),
     ],
     options=OPTIONS,
-    description="r2 open PATH TRANSPORT is r2 -t PATH tunnel TRANSPORT in another spelling; see r2-tunnel(1).",
+    description="r2 open PATH TRANSPORT is the same as r2 -t PATH tunnel TRANSPORT; see r2-tunnel(1).",
     examples=[("echo hello | r2 open bob/upper", "use the service upper of the neighbour bob")],
     statuses=COMMAND.statuses,
     seealso=["r2-tunnel(1)"],

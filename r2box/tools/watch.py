@@ -24,39 +24,39 @@ if TYPE_CHECKING:
 
 WATCH = Command(
     "r2 watch",
-    "tell what comes and goes in the network",
+    "print changes of the network",
     options=[
-        Option(("-i", "--initial"), "begin with all that is there", kind="flag"),
+        Option(("-i", "--initial"), "begin with the current state", kind="flag"),
         JSON,
     ],
     description=(
-        "Prints a line for each event that the local node hears of: the time, the event, the node or NODE/SERVICE, the "
-        f"way to it, and what that costs.  Events are {', '.join(messages.EVENTS)}.  It runs until it is ended."
+        "Prints a line for each event that is known to the local node: the time, the event, the node or NODE/SERVICE, "
+        f"the path to it, and its cost.  Events are {', '.join(messages.EVENTS)}.  It runs until it is terminated."
     ),
     examples=[("r2 watch --json", "events for a program to read")],
-    statuses=[("1", "no daemon, or it went away"), ("2", "wrong usage"), ("128+N", "ended by signal N")],
+    statuses=[("1", "there is no daemon, or it ended"), ("2", "wrong usage"), ("128+N", "ended by signal N")],
     seealso=["r2(1)", "r2.toml(5)"],
     local=True,
     json=[
         ("time", "number", "seconds since 1970"),
-        ("event", "text", "as above; missed: so many events were lost, as nobody read"),
+        ("event", "text", "as above; or missed: COUNT events were lost because the reader was slow"),
         ("name", "text", "the node's address, or NODE/SERVICE"),
         PATH_FIELD,
         COST_FIELD,
-        ("count", "number", "1, or how many were missed"),
+        ("count", "number", "1, or the number of missed events"),
     ],
 )
 WAIT = Command(
     "r2 wait",
-    "wait until a node or a service is there",
-    options=[Option(("--timeout",), "how long at most, such as 30s; by default for ever", "TIME")],
+    "wait until a node or a service is available",
+    options=[Option(("--timeout",), "wait at most TIME, such as 30s (default: for ever)", "TIME")],
     description=(
-        "The target is a node, NODE/SERVICE, any/SERVICE, or a longer way to one.  Ends as soon as it answers: a node "
-        "for itself, and for its services, but of private ones only the local node tells."
+        "The target is a node, NODE/SERVICE, any/SERVICE, or a longer path.  r2 wait exits as soon as the node "
+        "answers, for itself or for its service.  Private services can be waited for on the local node only."
     ),
-    examples=[("r2 wait -t carl/sshd --timeout 30s && r2-ssh carl", "log in as soon as that is possible")],
+    examples=[("r2 wait -t carl/sshd --timeout 30s && r2-ssh carl", "log in as soon as the service is available")],
     statuses=[
-        ("0", "it is there"), ("1", "the time is over, or there is no daemon"), ("2", "wrong usage"),
+        ("0", "the target is available"), ("1", "timeout, or there is no daemon"), ("2", "wrong usage"),
         ("128+N", "ended by signal N"),
     ],
     seealso=["r2(1)"],
@@ -67,7 +67,7 @@ LOOK_AGAIN = 2.0  # seconds: not everything that can be waited for makes an even
 
 def main_watch(args: Args) -> int:
     if args.target:
-        raise UsageError("events are those that the local node hears of: -t has no meaning here")
+        raise UsageError("-t is not supported: events are those of the local node")
 
     def steps(client: Client, done: Callable[[], None]) -> None:
         def heard(body: messages.Body, _: tuple[int, ...]) -> None:

@@ -205,7 +205,7 @@ def test_transports_that_are_none(place: Place, line: str, status: int, words: s
 @pytest.mark.parametrize("word", ["connect", "serve", "watch"])
 def test_a_target_without_a_meaning_is_not_offered(place: Place, word: str) -> None:
     assert "--target" not in place.run(f"r2 {word} --help").out
-    assert "-t has no meaning here" in place.run(f"r2 -t bob {word} {'x' if word != 'watch' else ''}", status=2).err
+    assert "-t is not supported" in place.run(f"r2 -t bob {word} {'x' if word != 'watch' else ''}", status=2).err
 
 
 def test_r2_without_a_command_shows_its_help(place: Place) -> None:

@@ -316,7 +316,7 @@ def test_help_in_full() -> None:
         "\n"
         "  ADDRESS                its address\n"
         "\n"
-        "  -v, --verbose          say more on stderr; -vv says still more\n"
+        "  -v, --verbose          be verbose; -vv: more verbose\n"
         "  -s, --socket SOCKET    the daemon's control socket\n"
         "  -h, --help, --version  show this help, or the version\n"
     )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     Entries = list[dict[str, Any]]
 
 # Of what tools print as JSON.
-PATH_FIELD = ("path", "text", "the way to it, steps joined by /")
-COST_FIELD = ("cost", "number", "what the way costs: its round trip in seconds, and 0.001 for each link")
-AGE_FIELD = ("age", "number", "seconds since this is the way")
+PATH_FIELD = ("path", "text", "its path, joined by /")
+COST_FIELD = ("cost", "number", "the cost of the route: its round trip in seconds, plus 0.001 for each link")
+AGE_FIELD = ("age", "number", "age of the route in seconds")
 
 PATIENCE = 10.0  # seconds for an answer
 MAX_ENTRIES = 100_000  # of one node that are listed

@@ -28,64 +28,65 @@ STALLS = ("nothing", "its reader", "credit", "link", "transport", "service")
 # (field, type, meaning), as `Command` wants them
 LINK_JSON = [
     ("kind", "text", '"link"; "tunnel", "job" and "limit" are below'),
-    ("address", "text", "the neighbour; empty as long as it is unknown"),
+    ("address", "text", "the neighbour; empty while unknown"),
     ("state", "text", 'one of "up", "suspended" (it was cut and waits for another transport) and "handshake"'),
     ("reason", "text", "why it is suspended; empty if it is not"),
-    ("transport", "text", 'TRANSPORT as it was given to connect; "-" is stdio'),
-    ("capacity", "integer", "bytes a second that the path was seen to deliver; 0 while unknown"),
-    ("received", "integer", "bytes from the neighbour, since the link came up, over all its transports"),
-    ("sent", "integer", "bytes to the neighbour"),
+    ("transport", "text", 'TRANSPORT as given to connect; "-" is stdio'),
+    ("capacity", "integer", "measured delivery rate in bytes per second; 0 while unknown"),
+    ("received", "integer", "bytes received since the link came up, over all transports"),
+    ("sent", "integer", "bytes sent, likewise"),
     ("rtt", "number or null", "the round trip in seconds; null while unknown"),
-    ("loss", "number or null", "the share of packets that were sent again; null where there are no packets"),
-    ("packets", "integer", "packets sent over the present transport; 0 where there are none"),
-    ("resent", "integer", "how many of them repeat an earlier one"),
-    ("resumes", "integer", "how often the link went on over another transport after a cut"),
-    ("queue", "integer", "bytes that wait here: control frames, what a write has left, and after a cut what is to be "
-     "sent again.  What tunnels want to send waits with its writer"),
-    ("unacked", "integer", "bytes that were sent, and not acknowledged yet"),
-    ("tunnels", "integer", "tunnels on it"),
-    ("age", "number", "seconds since it came up, or since the handshake began"),
-    ("peer", "text", "the remote address of its socket; empty where there is none"),
+    ("loss", "number or null", "fraction of packets retransmitted; null without packets"),
+    ("packets", "integer", "packets sent over the current transport; 0 without packets"),
+    ("resent", "integer", "retransmitted packets"),
+    ("resumes", "integer", "how often the link was resumed after a cut"),
+    ("queue", "integer", "bytes queued in the daemon: control frames, partial writes and, after a cut, "
+                         "retransmissions.  Data of tunnels is not queued here"),
+    ("unacked", "integer", "bytes sent and not yet acknowledged"),
+    ("tunnels", "integer", "number of tunnels"),
+    ("age", "number", "seconds since the link came up, or since the handshake began"),
+    ("peer", "text", "the remote address of its socket, or empty"),
 ]  # fmt: skip
 TUNNEL_JSON = [
     ("kind", "text", '"tunnel"'),
-    ("from", "text", "who opened it: child/ID for a program of this node, else the way back to it"),
-    ("to", "text", "the target: the way from here to it"),
-    ("way", "text", '"out" (it begins here), "in" (it ends here), "across" or "local"'),
-    ("sent", "integer", "bytes from the first to the second; 0 if it is local, as they do not pass the daemon"),
-    ("received", "integer", "bytes back"),
-    ("idle", "number or null", "seconds since bytes have passed; null if it is local"),
+    ("from", "text", "the opener: child/ID for a local program, else the path back to it"),
+    ("to", "text", "the target, as a path from this node"),
+    ("way", "text", '"out" (begins here), "in" (ends here), "across" (relayed) or "local"'),
+    ("sent", "integer", "bytes from opener to target; 0 for local tunnels, which bypass the daemon"),
+    ("received", "integer", "bytes from target to opener"),
+    ("idle", "number or null", "seconds since the last data; null for local tunnels"),
     ("age", "number", "seconds since it was opened"),
-    ("stalled", "text", '"nothing", "its reader" (the program at this end does not read), "credit" (the far end does '
-     'not read), "link" (bytes wait for their turn, or for room on the link), "transport" (the link is cut), or '
-     '"service" (nobody has taken it yet)'),
-    ("link", "text", "the neighbour that it goes to or, if it is not ours, comes from; for a local one, who opened it"),
-    ("label", "integer", "its number there"),
+    ("stalled", "text", '"nothing", "its reader" (the program at this end does not read), "credit" (the far '
+                        'end does not read), "link" (data waits for its turn or for room on the link), '
+                        '"transport" (the link is suspended), or "service" (the service has not accepted it '
+                        "yet)"),
+    ("link", "text", "the neighbour it goes to or, if opened elsewhere, comes from; for local tunnels, the opener"),
+    ("label", "integer", "its label on that link"),
 ]  # fmt: skip
 
 JOB_JSON = [
-    ("kind", "text", '"job": a link, service or forward that a program keeps'),
+    ("kind", "text", '"job": a configured link, service or forward'),
     ("job", "text", f"one of {', '.join(JOBS)}"),
-    ("name", "text", "of a link the neighbour, if it is known; the service; the target of a forward"),
-    ("state", "text", f"one of {', '.join(JOB_STATES)}; running: a command that makes links itself"),
-    ("transport", "text", "TRANSPORT as it was given"),
-    ("where", "text", "the addresses at which it listens; empty if it does not"),
-    ("reason", "text", "why the last attempt failed; empty after one that did not"),
-    ("next", "number or null", "seconds until the next attempt; null if none is waited for"),
-    ("tries", "integer", "attempts that failed, since the last one that did not"),
+    ("name", "text", "the neighbour of a link, if known; the service; the target of a forward"),
+    ("state", "text", f"one of {', '.join(JOB_STATES)}; running: a command that makes links by itself"),
+    ("transport", "text", "TRANSPORT as given"),
+    ("where", "text", "listening addresses, or empty"),
+    ("reason", "text", "why the last attempt failed; empty after a success"),
+    ("next", "number or null", "seconds until the next attempt, or null"),
+    ("tries", "integer", "failed attempts since the last success"),
     ("age", "number", "seconds in this state; connecting and retrying count as one"),
-    ("client", "text", "the program that keeps it: child/ID, as r2 ls -a has it"),
-    ("pid", "integer", "its process; 0 where the system does not say"),
+    ("client", "text", "the client that runs it: child/ID, as in r2 ls -a"),
+    ("pid", "integer", "its process ID; 0 if unknown"),
 ]
 
 LIMIT_JSON = [
     ("kind", "text", '"limit", with --limits'),
     ("name", "text", "its key in [limits] of r2.toml(5)"),
-    ("limit", "integer", "how much there may be"),
-    ("used", "integer", "how much there is; of what each link, service or neighbour may have, the most that one has"),
-    ("peak", "integer", "the most that there was since the node was started"),
-    ("unit", "text", 'what is counted, such as "links" or "bytes"; "a second": it is a rate'),
-    ("why", "text", "what it is for, and what happens when it is reached"),
+    ("limit", "integer", "the limit"),
+    ("used", "integer", "current use; for limits per link, service or neighbour, the highest of them"),
+    ("peak", "integer", "the high-water mark since the node started"),
+    ("unit", "text", 'the unit, such as "links" or "bytes"; "a second": a rate'),
+    ("why", "text", "its purpose, and what happens when it is reached"),
 ]
 
 MAX_ROWS = 200_000  # that are taken from one daemon

@@ -249,4 +249,4 @@ def explain(use: str) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
         takes = f"; takes {', '.join(option.name for option in mine)}" if mine else ""
         urls.append((f"{row.name}://{row.form}", f"{row.help}{takes}"))
     options = [(f"{option.name}={option.form}", option.help) for option in seen.values()]
-    return ("URLs", urls), ("options of URLs, behind a ? and with & between them,", options)
+    return ("URLs", urls), ("options of URLs, which follow a ? and are separated by &,", options)

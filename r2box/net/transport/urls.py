@@ -31,22 +31,23 @@ CIDS = {"any": 0xFFFFFFFF, "hypervisor": 0, "local": 1, "host": 2}  # vsock(7)
 
 
 DATAGRAMS_HELP = (
-    "With --datagrams, and without a word for tun://, tap://, udp:// and a socat with an address tun, the tunnel keeps "
-    "the boundaries of datagrams, of up to 65535 bytes, and both ends must be of this kind.  A command has sockets "
-    "of packets (SOCK_SEQPACKET) as its stdin and stdout: each read is one datagram, each write too.  Datagrams that "
-    "come faster than the way takes them are lost where they come in; on the way none is lost, split or merged.  An "
-    "empty one reaches UDP, but no command, which would take it for the end of its input."
+    "With --datagrams, and always for tun://, tap://, udp:// and a socat with a tun address, the tunnel keeps "
+    "the boundaries of datagrams of up to 65535 bytes.  Both ends must be of this kind.  A command has packet "
+    "sockets (SOCK_SEQPACKET) as its stdin and stdout: each read and each write is one datagram.  Datagrams "
+    "that arrive faster than the tunnel carries them are dropped at its entry; none is lost, split or merged "
+    "on the way.  Empty datagrams are delivered to UDP, but not to a command, which would read them as the end "
+    "of its input."
 )
 
 
 # Of what `transport.explain` lists.
 URL_HELP = (
-    "In a URL, %XX stands for the byte with that number, as %3F for a ? in a path.  A link-local IPv6 address needs "
-    "its interface, as in tcp://[fe80::1%25eth0]:4721.  Of a name with several addresses the next is tried after "
-    "250 ms, or at once when one fails, and the first that answers is used.  A DURATION is a number with ms, s, m, h "
-    "or d behind it."
+    "In a URL, %XX is the byte with that hexadecimal value, such as %3F for a ? in a path.  A link-local IPv6 "
+    "address requires its interface, as in tcp://[fe80::1%25eth0]:4721.  For a name with several addresses, "
+    "the next is tried after 250 ms, or at once when one fails, and the first that answers is used.  A "
+    "DURATION is a number with the unit ms, s, m, h or d."
 )
-EXEC_HELP = "exec:COMMAND is COMMAND, whatever it looks like.  "
+EXEC_HELP = "exec:COMMAND is always a command.  "
 
 
 # -- values: (text) -> what it stands for, or ValueError with the reason --------------------------------------------
@@ -329,28 +330,30 @@ class Scheme:
 
 
 BIND = UrlOption("bind", "IP[:PORT]", _local, "the local address", unescape=unescape_host)
-TIMEOUT = UrlOption("timeout", "DURATION", _seconds, "for the whole attempt to connect (default 20s)")
-ALIVE = UrlOption("keepalive", "DURATION", _keepalive, "of silence before the other side is asked for a sign of life")
+TIMEOUT = UrlOption("timeout", "DURATION", _seconds, "timeout for connecting (default 20s)")
+ALIVE = UrlOption("keepalive", "DURATION", _keepalive, "idle time before a keepalive probe")
 LINK_ALIVE = UrlOption(ALIVE.name, ALIVE.form, _keepalive, ALIVE.help, for_links=True)
-LOSSY = UrlOption("lossy", "yes|no", switch, "whether bytes may be lost or damaged, which the link then repairs", True)
-MTU = UrlOption("mtu", "BYTES", _number(64, MAX_MTU, "a size of packets"), "of a packet on a lossy link (default 1200)",
+LOSSY = UrlOption("lossy", "yes|no", switch, "whether the transport may lose or corrupt bytes; enables "
+                                             "retransmission", True)
+MTU = UrlOption("mtu", "BYTES", _number(64, MAX_MTU, "a size of packets"), "maximum packet size on a lossy "
+                                                                           "link (default 1200)",
              True)  # fmt: skip
 MODE = UrlOption("mode", "OCTAL", _mode, "the file mode of the socket (default 600)")
-BAUD = UrlOption("baud", "N", _baud, "bits in a second (default 115200)")
+BAUD = UrlOption("baud", "N", _baud, "bits per second (default 115200)")
 PARITY = UrlOption("parity", "none|even|odd", _choice("none", "even", "odd"), "(default none)")
 FLOW = UrlOption("flow", "none|rtscts|xonxoff", _choice("none", "rtscts", "xonxoff"), "flow control (default none)")
 STOP = UrlOption("stop", "1|2", _choice("1", "2"), "stop bits (default 1)")
 BITS = UrlOption("bits", "5|6|7|8", _choice("5", "6", "7", "8"), "data bits (default 8)")
-LINE = UrlOption("link", "PATH", str, "without COMMAND: a symlink to the terminal, for a program to open")
-ADDR = UrlOption("addr", "IP/PREFIX[,...]", _networks, "the addresses of the interface, which is then up")
+LINE = UrlOption("link", "PATH", str, "without COMMAND: create a symlink to the terminal")
+ADDR = UrlOption("addr", "IP/PREFIX[,...]", _networks, "addresses of the interface; brings it up")
 ROUTE = UrlOption(
-    "route", "IP/PREFIX[,...]", _networks, "networks that are reached through the interface, which is then up"
+    "route", "IP/PREFIX[,...]", _networks, "routes through the interface; brings it up"
 )
 IDLE = UrlOption(
-    "idle", "DURATION", _seconds, "of silence after which a sender is forgotten (default 60s)", for_tunnels=True
+    "idle", "DURATION", _seconds, "idle time after which a sender is dropped (default 60s)", for_tunnels=True
 )
 DEVICE_MTU = UrlOption("mtu", "BYTES", _number(68, 65535, "an MTU"), "the MTU of the interface")
-UP = UrlOption("up", "yes|no", switch, "whether to bring the interface up (default yes with addr or route, else no)")
+UP = UrlOption("up", "yes|no", switch, "bring the interface up (default yes with addr or route, else no)")
 
 _TCP = (BIND, TIMEOUT, ALIVE, LOSSY, MTU)
 _HERE = (LINK_ALIVE, LOSSY, MTU)
@@ -358,32 +361,34 @@ _UDP = (BIND, TIMEOUT, LINK_ALIVE, MTU)
 _SERIAL = (BAUD, PARITY, FLOW, STOP, BITS, *_HERE)
 
 SCHEMES = {row.name: row for row in (
-    Scheme("tcp", "HOST:PORT", _host_and_port, DIAL, "connect tunnel serve", _TCP, "a TCP connection to there"),
+    Scheme("tcp", "HOST:PORT", _host_and_port, DIAL, "connect tunnel serve", _TCP, "connect by TCP"),
     Scheme("tcp-listen", "[HOST]:PORT", _host_and_port, LISTEN, "connect tunnel", (ALIVE, LOSSY, MTU),
-           "TCP connections that are made to there, any number"),
+           "accept TCP connections"),
     Scheme("unix", "PATH", _path, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
-           "a UNIX socket; @NAME is one without a file"),
+           "connect to a UNIX socket; @NAME: abstract"),
     Scheme("unix-listen", "PATH", _path, LISTEN, "connect tunnel", (MODE, *_HERE),
-           "connections at a UNIX socket, any number"),
-    Scheme("udp", "HOST:PORT", _host_and_port, DIAL, "connect tunnel serve", _UDP, "UDP to there", True),
+           "accept connections at a UNIX socket"),
+    Scheme("udp", "HOST:PORT", _host_and_port, DIAL, "connect tunnel serve", _UDP, "send and receive UDP", True),
     Scheme("udp-listen", "[HOST]:PORT", _host_and_port, GATHER, "connect tunnel", (LINK_ALIVE, MTU, IDLE),
-           "UDP from anybody, a link or tunnel for each sender", True),
+           "accept UDP, one link or tunnel for each sender", True),
     Scheme("serial", "DEVICE", _device, DEVICE, "connect tunnel serve", _SERIAL, "a serial line", True),
     Scheme("pty", "COMMAND", whole_line, DEVICE, "connect tunnel serve", (LINE, *_HERE),
-           "COMMAND on a terminal of its own, in raw mode"),
+           "COMMAND on a pseudo-terminal, in raw mode"),
     Scheme("fd", "N[,M]", _descriptors, DEVICE, "connect tunnel", _HERE,
-           "a descriptor that r2 was started with, or one to read and one to write"),
+           "an inherited descriptor, or one to read and one to write"),
     Scheme("rfcomm", "ADDRESS/CHANNEL", _bluetooth, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
-           "Bluetooth to there"),
-    Scheme("rfcomm-listen", "[ADDRESS]/CHANNEL", _bluetooth, LISTEN, "connect tunnel", _HERE, "Bluetooth from anybody"),
+           "connect by Bluetooth"),
+    Scheme("rfcomm-listen", "[ADDRESS]/CHANNEL", _bluetooth, LISTEN, "connect tunnel", _HERE, "accept "
+                                                                                              "Bluetooth "
+                                                                                              "connections"),
     Scheme("vsock", "CID:PORT", _cid_and_port, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
-           "from a virtual machine to its host, or the other way round"),
+           "connect between a virtual machine and its host"),
     Scheme("vsock-listen", "[CID]:PORT", _cid_and_port, LISTEN, "connect tunnel", _HERE,
-           "from a virtual machine, or from its host"),
+           "accept connections between a virtual machine and its host"),
     Scheme("tun", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP, ROUTE),
-           "a network interface of IP packets, as long as the tunnel lasts; the other end is a tun:// too"),
+           "a network interface for IP packets, for the life of the tunnel; the other end must be a tun://"),
     Scheme("tap", "[NAME]", _interface, DEVICE, "tunnel serve", (ADDR, DEVICE_MTU, UP, ROUTE),
-           "a network interface of Ethernet frames; the other end is a tap:// too"),
+           "a network interface for Ethernet frames; the other end must be a tap://"),
 )}  # fmt: skip
 
 OPTION_NAMES = sorted({name for row in SCHEMES.values() for name in row.options})

@@ -44,29 +44,29 @@ COMMAND = Command(
     "r2 bench",
     "measure throughput and latency to a node",
     options=[
-        Option(("--time",), "send for S seconds each way", "S", kind="float", default=5.0),
-        Option(("--size",), "end each way after so many BYTES, if that is sooner", "BYTES", kind="int"),
-        Option(("--json",), "as one JSON object", kind="flag"),
+        Option(("--time",), "send for S seconds in each direction", "S", kind="float", default=5.0),
+        Option(("--size",), "end each direction after BYTES, if that is sooner", "BYTES", kind="int"),
+        Option(("--json",), "print one JSON object", kind="flag"),
     ],
     description=(
-        "Measures the way to the node TARGET, through as many nodes as it takes: round trips of 64 bytes alone, the "
-        "throughput from here (up) and to here (down), and for 2 seconds more each way, round trips beside such a "
-        "bulk.  The far end is built into every node; what went up is what that end has counted.  On a terminal a line "
-        "on stderr shows how it goes.  ^C ends it with what was measured so far.\n\n"
-        "A node that is not to be measured is configured with bench = false: see r2.toml(5)."
+        "Measures the path to the node TARGET: round trips of 64 bytes on the idle path, throughput from this "
+        "node (up) and to it (down), and, for 2 more seconds in each direction, round trips under load.  The "
+        "far end is built into each node; the figure for up is what that end has received.  On a terminal, "
+        "stderr shows the progress.  ^C ends the run and prints what was measured.\n\n"
+        "To disable the far end, set bench = false in r2.toml(5)."
     ),
-    examples=[("r2 -t carl/bob bench", "how fast the way to bob by way of carl is")],
+    examples=[("r2 -t carl/bob bench", "measure the path to bob through carl")],
     statuses=[("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("130", "ended by ^C")],
     seealso=["r2(1)"],
     json=[
-        ("target", "text", "The way to the node."),
-        ("idle", _TIMES, "with nothing beside them: how many (count), and min, median and p99 in seconds."),
-        ("up", _BULK, "from here to the node: bytes, seconds and rate, in bytes a second."),
-        ("up_beside", _TIMES, "beside a stream from here, as idle."),
-        ("down", _BULK, "from the node to here, as up."),
-        ("down_beside", _TIMES, "beside a stream to here, as idle."),
-        ("interrupted", "true or false", "Whether a signal or a failure has ended it before its time.  What was not "
-            "measured is null."),
+        ("target", "text", "The path to the node."),
+        ("idle", _TIMES, "idle: count, and min, median and p99 in seconds."),
+        ("up", _BULK, "from this node to the target: bytes, seconds, and rate in bytes per second."),
+        ("up_beside", _TIMES, "during a stream up; fields as for idle."),
+        ("down", _BULK, "from the target to this node; fields as for up."),
+        ("down_beside", _TIMES, "during a stream down; fields as for idle."),
+        ("interrupted", "true or false", "Whether a signal or a failure ended the run early.  What was not "
+                                         "measured is null."),
     ],
 )  # fmt: skip
 

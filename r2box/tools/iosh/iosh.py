@@ -32,47 +32,47 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "iosh",
-    "a shell far away, through anything that leads to an ioshd",
+    "a remote shell, over any connection to an ioshd",
     arguments=[
-        Argument("DESTINATION", "a node, or a command line whose stdin and stdout lead to an ioshd"),
-        Argument("PROGRAM", "what to run there, and its words; one word is a line for the shell there", rest=True,
+        Argument("DESTINATION", "a node, or a command line that connects to an ioshd"),
+        Argument("PROGRAM", "the program and its arguments; one word is a line for the remote shell", rest=True,
                  required=False),
     ],
     options=[
-        Option(("-t", "--tty"), "on a terminal there, even if there is none here", kind="flag"),
-        Option(("-T", "--no-tty"), "on no terminal there: with stdin, stdout and stderr apart", kind="flag"),
+        Option(("-t", "--tty"), "allocate a remote terminal, even without a local one", kind="flag"),
+        Option(("-T", "--no-tty"), "do not allocate a terminal: separate stdin, stdout and stderr", kind="flag"),
         SOCKET,
         VERBOSE,
         QUIET,
     ],
     description=(
-        "Runs PROGRAM at DESTINATION, as the user who serves ioshd there; without PROGRAM, that user's login shell.  "
-        "DESTINATION is a node when it is one word that is a path, such as bob or carl/bob, and not a program on "
-        "PATH; then its service ioshd is meant, unless the path names another, as in bob/service/guest.  Anything "
-        "else is a command line.  r2://NODE is always a node, exec:COMMAND always a command.\n\n"
-        "If stdin and stdout are a terminal, PROGRAM gets one too, of the same size and kind: TERM, "
-        "COLORTERM, LANG, LANGUAGE and LC_* are passed on.  If they are not, it gets three pipes, and the end of stdin "
-        "is passed on.  PROGRAM and these variables may have 16 KiB together, in 256 words and 32 variables; variables "
-        "that do not fit are left out with a warning, and what is longer than that can be sent as stdin, to sh -s.\n\n"
-        "The terminal here is raw meanwhile, so that every key goes there, and is restored however iosh ends.  Behind "
-        "a new line, these keys are for iosh itself: ~. leaves at once, ~^Z suspends iosh, ~~ sends one ~, ~? lists "
-        "them.\n\n"
-        "A tunnel that survives the cut of a link carries the shell over it; what is typed meanwhile arrives later.  "
-        "When nothing has come from the other end for 3 seconds, not even the answer to a sign of life, the top row "
-        "of the terminal says since when; when it answers again the row says so, is taken away, and the program is "
-        "asked to draw its screen anew (by a change of size, SIGWINCH).  ~. leaves meanwhile too.\n\n"
-        "At most 64 KiB of output are on their way, so that ^C stops what has too much to say."
+        "Runs PROGRAM at DESTINATION as the user who serves ioshd there, or without PROGRAM, that user's login "
+        "shell.  DESTINATION is a node if it is one word that is a path, such as bob or carl/bob, and not a "
+        "program on PATH; its service ioshd is used, unless the path names another, as in bob/service/guest.  "
+        "Anything else is a command line.  r2://NODE is always a node, exec:COMMAND always a command.\n\n"
+        "If stdin and stdout are a terminal, PROGRAM runs on a terminal of the same size and type: TERM, "
+        "COLORTERM, LANG, LANGUAGE and LC_* are passed on.  Otherwise it has three pipes, and the end of stdin "
+        "is passed on.  PROGRAM and these variables may have 16 KiB, 256 words and 32 variables in total; "
+        "variables that do not fit are left out with a warning.  To run a longer script, send it as stdin to "
+        "sh -s.\n\n"
+        "The local terminal is in raw mode while iosh runs, and is restored when it ends.  After a newline, "
+        "iosh recognises these escapes: ~. disconnects, ~^Z suspends iosh, ~~ sends one ~, ~? lists them.\n\n"
+        "The shell survives a cut link if its tunnel does; input is delivered when the link resumes.  If "
+        "nothing has arrived for 3 seconds, not even the answer to a keepalive, the top row of the terminal "
+        "shows since when.  When the other end answers again, the row reports it and disappears, and the "
+        "program is made to redraw its screen (SIGWINCH).  ~. works meanwhile.\n\n"
+        "At most 64 KiB of output are in flight, so ^C stops a flood of output quickly."
     ),
     examples=[
-        ("iosh bob", "a login shell on the node bob, which runs: r2 serve ioshd"),
+        ("iosh bob", "a login shell on the node bob, which serves ioshd"),
         ("iosh bob zsh -l", "another shell"),
         ("iosh bob tar c . | tar x", "a program without a terminal"),
-        ('iosh "r2 -t bob -t ioshd tunnel -" zsh -l', "the same with a tunnel spelled out"),
-        ('iosh "ssh bob ioshd" vi notes', "through something else"),
+        ('iosh "r2 -t bob -t ioshd tunnel -" zsh -l', "the same with an explicit tunnel"),
+        ('iosh "ssh bob ioshd" vi notes', "over ssh, without r2"),
     ],
     statuses=[
-        ("PROGRAM's", "when it has ended by itself; 128+N by a signal; 126, 127: it could not be started"),
-        ("255", "iosh or its tunnel failed, or was left by ~."),
+        ("PROGRAM's", "if it exited; 128+N: it was killed by signal N; 126, 127: it could not be started"),
+        ("255", "iosh or its tunnel failed, or was ended by ~."),
         ("128+N", "iosh was ended by a signal"),
         ("2", "wrong usage"),
     ],

@@ -27,22 +27,23 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "ioshd",
-    "a shell for iosh, as a service",
+    "the shell server for iosh",
     description=(
-        "Speaks with iosh(1) over its stdin and stdout, and runs one program for it: on a new terminal, or with three "
-        "pipes.  It is meant to be served; each tunnel has an ioshd of its own.  Without a program it is the login "
-        "shell of the user.\n\n"
-        "The program runs as the user who runs ioshd, in that user's home directory.  There is no password: whoever "
-        "may open a tunnel to the service may do what that user may, so restrict it (r2 serve --allow).\n\n"
-        "When the tunnel fails or ends, the program is hung up (SIGHUP), as by a terminal that is closed."
+        "Communicates with iosh(1) over its stdin and stdout, and runs one program for it, on a new terminal "
+        "or with three pipes; by default the login shell of the user.  It is meant to be a service: each "
+        "tunnel starts one ioshd.\n\n"
+        "The program runs as the user who runs ioshd, in that user's home directory.  There is no password: "
+        "any client that may open a tunnel to the service has the rights of that user, so restrict it (r2 "
+        "serve --allow).\n\n"
+        "When the tunnel fails or ends, the program gets SIGHUP, as when a terminal is closed."
     ),
     examples=[
-        ("r2 serve ioshd", "let other nodes have a shell here, as yourself"),
-        ("r2 serve --allow alice ioshd", "only those from the node alice"),
+        ("r2 serve ioshd", "offer a shell as yourself to other nodes"),
+        ("r2 serve --allow alice ioshd", "only to the node alice"),
         ("r2 serve -n guest 'sudo -u guest ioshd'", "a shell as another user"),
     ],
     statuses=[
-        ("0", "the program has ended, whatever its status"), ("1", "the tunnel ended first, or is no iosh's"),
+        ("0", "the program has ended, whatever its status"), ("1", "the tunnel ended first, or the peer is not iosh"),
         ("2", "wrong usage, or stdin is a terminal"),
     ],
     seealso=["iosh(1)", "r2-serve(1)"],

@@ -32,61 +32,61 @@ GRACE = 2.0  # seconds for a command whose line is cut, to end by itself; as man
 
 COMMAND = Command(
     "r2-lossy",
-    "a bad network on purpose: loses, delays, spoils and cuts",
+    "simulate a bad network: loss, delay, corruption and cuts",
     arguments=[
         Argument("WHAT", "a command, or {udp,tcp}-listen://HOST:PORT"),
-        Argument("TO", "where a listener leads: {udp,tcp}://HOST:PORT", required=False),
+        Argument("TO", "the target of a listener: {udp,tcp}://HOST:PORT", required=False),
     ],
     options=[
-        Option(("--loss",), "so many are lost: 10% or 0.1", "RATE"),
-        Option(("--duplicate",), "so many come twice", "RATE"),
-        Option(("--reorder",), "so many come behind 1 to 3 later ones", "RATE"),
-        Option(("--corrupt",), "of so many, 1 to 3 bits are flipped", "RATE"),
-        Option(("--delay",), "all come later: 100ms or 0.1", "TIME"),
-        Option(("--jitter",), "and up to so much later still, in order", "TIME"),
-        Option(("--rate",), "only so many bytes pass in a second: 1M", "BYTES"),
-        Option(("--queue",), "of them, so many may wait", "BYTES", default="64k"),
-        Option(("--slice",), "a stream comes in parts of N bytes", "N", kind="int"),
-        Option(("--cut",), "cut the line after about 1M, or 30s", "MEAN"),
-        Option(("--rst",), "cut by a reset, instead of an end", kind="flag"),
-        Option(("--silence",), "cut by silence, for so long or forever", "TIME"),
-        Option(("--only",), "only this way: out (to the command), or in", "WAY", choices=["out", "in"]),
-        Option(("--seed",), "the same seed does the same again", "N", kind="int"),
-        Option(("--stats",), "say at the end what was done", kind="flag"),
-        Option(("-v", "--verbose"), "say more: the seed, cuts, --stats", kind="count"),
-        Option(("-q", "--quiet"), "say nothing but errors", kind="flag"),
+        Option(("--loss",), "lose packets: 10% or 0.1", "RATE"),
+        Option(("--duplicate",), "duplicate packets", "RATE"),
+        Option(("--reorder",), "deliver packets after 1 to 3 later ones", "RATE"),
+        Option(("--corrupt",), "flip 1 to 3 bits of packets", "RATE"),
+        Option(("--delay",), "delay everything: 100ms or 0.1", "TIME"),
+        Option(("--jitter",), "add a random delay up to TIME, in order", "TIME"),
+        Option(("--rate",), "limit to BYTES per second: 1M", "BYTES"),
+        Option(("--queue",), "queue size for --rate", "BYTES", default="64k"),
+        Option(("--slice",), "split a stream into N bytes", "N", kind="int"),
+        Option(("--cut",), "cut the connection after about 1M, or 30s", "MEAN"),
+        Option(("--rst",), "cut by reset instead of end of file", kind="flag"),
+        Option(("--silence",), "cut by silence for TIME, or forever", "TIME"),
+        Option(("--only",), "one direction only: out (to the command) or in", "WAY", choices=["out", "in"]),
+        Option(("--seed",), "seed of the faults, to repeat a run", "N", kind="int"),
+        Option(("--stats",), "print statistics at the end", kind="flag"),
+        Option(("-v", "--verbose"), "be verbose: the seed, cuts, --stats", kind="count"),
+        Option(("-q", "--quiet"), "report errors only", kind="flag"),
     ],
     description=(
-        "Stands between a command and its own stdin and stdout, so that it can be put in front of whatever carries a "
-        "link.  Where stdin is a socket that keeps packets apart (SOCK_SEQPACKET or SOCK_DGRAM), the command gets "
-        "such a socket too, and the faults strike packets.  With udp-listen:// each sender gets a port of its own "
-        "towards the target, and is forgotten when it has been silent for two minutes; 64 are served at a time.  With "
-        "tcp-listen:// (or unix-listen://) each connection leads to one of its own, 64 at a time.\n\n"
-        "Faults strike both directions, each for itself.  A RATE is a share of the packets, or of the pieces of a "
-        "stream: what was read at once, cut at 1200 bytes.  Sizes may end in k, M or G (1024, its square, its cube), "
-        "times in ms, s, m, h or d; a bare number is in seconds.  What is reordered is held back until others have "
-        "passed, or for 50 ms; without --reorder the order is kept.  What comes faster than --rate waits; where the "
-        "queue is full, packets are dropped, and the writer of a stream has to wait.  At most 8 MiB wait in one "
-        "direction, whatever the delay.\n\n"
-        "A cut comes at a random moment, evenly between none and twice MEAN, which is a time or a number of bytes of "
-        "both directions together.  By an end (FIN), what was taken before still comes out; by a reset (RST) it is "
-        "gone, and the command is hung up (SIGHUP), as it is after 2 seconds in any case.  In a silence packets are "
-        "lost; a stream stands still and goes on afterwards, but one that lasts forever swallows everything.  A "
-        "listener takes new connections all the time.\n\n"
-        "What happens depends on the seed, the number of the connection, the direction, and what comes in which "
-        "pieces: packets meet the same fate again, and a stream does as far as it is read in the same "
-        "pieces.  SIGUSR1 makes it say what was done."
+        "Runs a command and relays between it and stdin and stdout, so it can be put in front of any command "
+        "that carries a link.  If stdin is a packet socket (SOCK_SEQPACKET or SOCK_DGRAM), the command gets "
+        "one too, and faults apply to packets.  With udp-listen://, each sender has a separate port towards "
+        "the target and is dropped after two minutes of silence; at most 64 are served at a time.  With "
+        "tcp-listen:// or unix-listen://, each connection is relayed over a new one, at most 64 at a time.\n\n"
+        "Faults apply to both directions independently.  A RATE is a fraction of the packets, or of the "
+        "segments of a stream: what one read returned, split at 1200 bytes.  Sizes may end in k, M or G "
+        "(powers of 1024), times in ms, s, m, h or d; the default unit of time is the second.  Reordered "
+        "packets are delayed until others have passed, or for 50 ms; without --reorder the order is kept.  "
+        "Data that exceeds --rate is queued; when the queue is full, packets are dropped, and the writer of a "
+        "stream blocks.  At most 8 MiB are queued in one direction, whatever the delay.\n\n"
+        "A cut happens at a random moment, uniformly distributed between 0 and twice MEAN, which is a time or "
+        "a number of bytes in both directions together.  On an end (FIN), data that was read before is still "
+        "delivered; on a reset (RST) it is lost, and the command gets SIGHUP, as it does after 2 seconds in "
+        "any case.  During a silence packets are lost; a stream stalls and continues afterwards, except that a "
+        "silence that lasts forever discards everything.  A listener always accepts new connections.\n\n"
+        "Faults are determined by the seed, the number of the connection, the direction, and the input: "
+        "packets have the same faults in each run; a stream has, if it is read in the same segments.  On "
+        "SIGUSR1, r2-lossy prints its statistics."
     ),
     examples=[
         ("r2 connect \"r2-lossy --loss 1% 'ssh bob r2 connect -'\"", "a bad link"),
         ("r2-lossy --seed 1 --cut 1M --rst tcp-listen://127.0.0.1:4000 tcp://bob:47211", "connections that break"),
-        ("r2-lossy --loss 5% --delay 50ms udp-listen://[::1]:4000 udp://[::1]:4001", "a bad way for datagrams"),
+        ("r2-lossy --loss 5% --delay 50ms udp-listen://[::1]:4000 udp://[::1]:4001", "a bad path for datagrams"),
         ("r2-lossy --slice 1 'cat' <file", "a file in single bytes"),
     ],
     statuses=[
         ("the command's", "with a command"),
         ("0", "a listener was ended by SIGTERM or SIGINT"),
-        ("1", "the line was cut, or it could not be made"),
+        ("1", "the connection was cut, or could not be made"),
         ("2", "wrong usage"),
         ("128+N", "ended by a signal"),
     ],

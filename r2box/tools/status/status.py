@@ -20,34 +20,33 @@ STATUS = Command(
     "r2 status",
     "show the links, tunnels and jobs of the local node",
     options=[
-        Option(("-l", "--long"), "with a second table of each kind, of what else is known", kind="flag"),
-        Option(("--limits",), "nothing but the limits of this node, and how much of each is used", kind="flag"),
+        Option(("-l", "--long"), "print a second table of each kind, with more columns", kind="flag"),
+        Option(("--limits",), "print only the limits of this node and their use", kind="flag"),
         WIDE,
         JSON,
     ],
     description=(
-        "One table of links, one of tunnels: those that begin here, end here, or only cross this node, and one of "
-        "jobs: the links, services and forwards that programs keep (r2 connect, r2 serve, r2 forward, r2dm), in "
-        "whatever state they are.  Of local tunnels, whose bytes do not pass the daemon, it shows those that it still "
-        "knows of.  A node answers only to the programs on its own control socket.\n\n"
-        "A job is connecting, listening, up, running (a command that makes links itself), retrying, which is done in "
-        "NEXT, or stopped; DETAIL is where it listens, or why it failed.\n\n"
+        "Prints a table of links, one of tunnels that begin, end or are relayed here, and one of jobs: the "
+        "links, services and forwards that r2 connect, r2 serve, r2 forward and r2dm maintain, in every state.  "
+        "Local tunnels bypass the daemon; only those that it still knows of are shown.  Status is available "
+        "on the local node only.\n\n"
+        "The state of a job is connecting, listening, up, running (a command that makes links by itself), "
+        "retrying (NEXT is the time until then) or stopped.  DETAIL is where it listens, or why it failed.\n\n"
         "PEER is the remote address of a link's socket, or else its TRANSPORT, or why the link is suspended.  "
-        "CAPACITY is what its path was seen to deliver in a second, not what it delivers now; LOSS, of links that go "
-        "in packets, the share that had to be sent again; CUTS, how often a link was resumed over another transport; "
-        "QUEUE, the bytes that wait in the daemon, without those of tunnels, which wait with their writers.  SENT is "
-        "what went from FROM to TO, and BACK what came back.\n\n"
-        "With --limits it shows nothing but the limits that [limits] of r2.toml(5) sets: USED now, and PEAK, the most "
-        "since the node was started.  Of what each link, service or neighbour may have, that is the most that one of "
-        "them has.  A rate may be more than its LIMIT for a moment, as much being allowed at once after a silence.  "
-        "With -l it says what each limit is for.\n\n"
-        "Lines have at most the width of the terminal, which COLUMNS overrides, or 80 characters; longer texts are "
-        "shortened."
+        "CAPACITY is the measured delivery rate of its path, not the current throughput; LOSS, the fraction of "
+        "packets that were retransmitted; CUTS, how often the link was resumed; QUEUE, the bytes queued in the "
+        "daemon, without data of tunnels, which is not queued there.  SENT is what went from FROM to TO, and "
+        "BACK the opposite direction.\n\n"
+        "With --limits it prints only the limits of [limits] in r2.toml(5): USED is the current use, and PEAK "
+        "the high-water mark since the node started.  For limits per link, service or neighbour, these are the "
+        "highest values.  A rate may exceed its LIMIT briefly, because bursts are allowed.  With -l it "
+        "describes each limit.\n\n"
+        "Lines are truncated to the width of the terminal, which COLUMNS overrides, or to 80 characters."
     ),
     examples=[
-        ("r2 status --json | grep credit", "tunnels whose far end does not read"),
-        ("r2 status -w | grep retrying", "links and forwards that are down, and why"),
-        ("r2 status --limits", "how near the node is to what it may use"),
+        ("r2 status --json | grep credit", "find tunnels whose far end does not read"),
+        ("r2 status -w | grep retrying", "find links and forwards that are down, and why"),
+        ("r2 status --limits", "show limits and their use"),
     ],
     statuses=[("0", "done"), ("1", "there is no daemon"), ("2", "wrong usage")],
     seealso=["r2(1)", "r2.toml(5)"],

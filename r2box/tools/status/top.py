@@ -44,33 +44,34 @@ SORTS = {
 }  # fmt: skip
 HELP = """\
  q             quit
- space, enter  look again now
- d, s          change the delay between two looks
- < >           sort by the column before, or the next one
- R             the other way round
+ space, enter  refresh now
+ d, s          change the refresh interval
+ < >           sort by the previous or next column
+ R             reverse the order
  r b i N       sort by rate, bytes, idle time, name
  l t j         hide or show links, tunnels, or jobs
- n, #          show at most so many of each
+ n, #          limit the number of rows
  h, ?          this help; any key ends it
 
- Rates are those since the last look.  SENT is what went from FROM to TO, BACK
- what came back; OUT and IN are seen from this node."""
+ Rates are since the last refresh.  SENT is from FROM to TO, BACK is from TO to
+ FROM; OUT and IN are relative to this node."""
 
 TOP = Command(
     "r2 top",
     "watch the links, tunnels and jobs of the local node",
     options=[
-        Option(("-d", "--delay"), "look every SECONDS", "SECONDS", kind="float", default=2.0),
-        Option(("-n", "--count"), "end after COUNT looks", "COUNT", kind="int"),
-        Option(("-b", "--batch"), "print one look after the other, as without a terminal or on a dumb", kind="flag"),
+        Option(("-d", "--delay"), "refresh every SECONDS", "SECONDS", kind="float", default=2.0),
+        Option(("-n", "--count"), "exit after COUNT refreshes", "COUNT", kind="int"),
+        Option(("-b", "--batch"), "batch mode: print successive tables, as without a terminal", kind="flag"),
         Option(("-o", "--order"), "sort by COLUMN: " + ", ".join(SORTS), "COLUMN", default="rate", choices=[*SORTS]),
     ],
     description=(
-        "The tables of r2 status, with the rates since the last look.  The keys are those of top(1): q ends it and h "
-        "shows the others.  Numbers are sorted with the largest first.  With NO_COLOR set nothing is shown in reverse."
+        "Displays the tables of r2 status, with rates since the last refresh.  Keys are those of top(1): q "
+        "quits and h lists the others.  Numbers are sorted in descending order.  With NO_COLOR set, reverse "
+        "video is not used."
     ),
-    examples=[("r2 top -b -n 2 -d 10", "what passes in ten seconds")],
-    statuses=[("0", "done"), ("1", "there is no daemon, or it went away"), ("2", "wrong usage"), ("128+N", "signal N")],
+    examples=[("r2 top -b -n 2 -d 10", "measure rates over ten seconds")],
+    statuses=[("0", "done"), ("1", "there is no daemon, or it ended"), ("2", "wrong usage"), ("128+N", "signal N")],
     seealso=["r2(1)", "top(1)"],
 )
 
