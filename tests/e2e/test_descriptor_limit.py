@@ -126,6 +126,33 @@ def test_incoming_tunnels_use_up_the_descriptors(place: Place, nodes: tuple[Prog
     assert listener.runs
 
 
+def test_links_of_one_host_leave_descriptors_for_others(place: Place, nodes: tuple[Program, Program]) -> None:
+    _, listener = nodes
+    port = int(listener.line.rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+
+        def link(name: str, source: str) -> None:
+            stack.callback(raw.dial(name, port, source).close)
+
+        def crowd() -> None:
+            for number in range(LIMIT):
+                link(f"mallory{number}", "127.0.0.9")
+
+        with pytest.raises(ConnectionError, match=r"few descriptors are left, and 127\.0\.0\.9 has more than 8 links"):
+            crowd()
+        link("carl", "127.0.0.8")
+        assert echo(place)
+    eventually(lambda: is_let_in(port), "room again")
+
+
+def is_let_in(port: int) -> bool:
+    try:
+        raw.dial("mallory", port, source="127.0.0.9").close()
+    except ConnectionError:
+        return False
+    return True
+
+
 def test_a_link_for_which_there_is_no_descriptor(place: Place, nodes: tuple[Program, Program]) -> None:
     """A connection at a listener of a node whose clients have used them up."""
     _, listener = nodes

@@ -5,6 +5,8 @@ descriptor and a timer, and anyone who reaches a listener can make it; so there 
 makes room for a new one: a neighbour that is honest needs its place for a few round trips only.  A neighbour that
 resumes a suspended link is the last to lose its place.
 
+While few descriptors are left, a host that has several links gets no further one, so that others still get theirs.
+
 Where all links together take more memory than they may, they are closed in this order: pending, the oldest first;
 suspended without tunnels, the one that has waited longest first; then the one that holds most.
 """
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ..io.loop import Loop
 
 MAX_OWN = 256  # pending links that clients of this node dial: each may keep a descriptor for 10 s
+FEW = 8  # links of one source while descriptors are scarce
 SILENT = 2.0  # seconds for the first bytes when more than half of the places are taken
 
 
@@ -50,6 +53,7 @@ class Admission:
         self._cut = cut
         self._incoming: dict[Link, tuple[str, float]] = {}  # with their source and since when; the oldest first
         self._own: dict[Link, None] = {}
+        self._sources: dict[Link, str] = {}  # of incoming links that hold a transport
         self._suspended: dict[Link, None] = {}  # waiting longest first
         limits.measures.update(self._measures())
         self.change(dict(limits))
@@ -74,7 +78,7 @@ class Admission:
 
         return {
             "pending": lambda: len(self._incoming),
-            "pending-per-source": lambda: max(self._sources().values(), default=0),
+            "pending-per-source": lambda: max(self._pending_by_source().values(), default=0),
             "links": lambda: len(self._links),
             "sessions": lambda: len(self._suspended),
             "streams": most(lambda link: link.streams.used),
@@ -88,7 +92,7 @@ class Admission:
         self._limits.note("memory", self._memory.peak)
         return self._memory.used
 
-    def _sources(self) -> Counter[str]:
+    def _pending_by_source(self) -> Counter[str]:
         """How many links are pending from each source that is known."""
         return Counter(source for source, _ in self._incoming.values() if source)
 
@@ -98,21 +102,28 @@ class Admission:
 
     # -- pending -------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self, is_incoming: bool) -> None:
         """BusyError if a client of this node may not begin a link now."""
-        if len(self._own) >= MAX_OWN:
+        if not is_incoming and len(self._own) >= MAX_OWN:
             raise BusyError(f"{MAX_OWN} links are pending already; retry later")
 
-    def add(self, link: Link, *, is_incoming: bool, source: str = "") -> None:
-        """A new link, which came from the host `source`, or "" if that is not known."""
+    def add(self, link: Link, is_incoming: bool, source: str, is_scarce: bool = False) -> str:
+        """A new link, which came from the host `source`, or "" if that is not known.
+
+        `is_scarce`: few descriptors are left.  Returns why the link is to be closed, or "".
+        """
         if not is_incoming:
             self._own[link] = None
-            return
+            return ""
         self._make_room(source)
         self._incoming[link] = source, self._now()
         self._limits.note("pending", len(self._incoming))
         if source:
-            self._limits.note("pending-per-source", self._sources()[source])
+            self._limits.note("pending-per-source", self._pending_by_source()[source])
+            self._sources[link] = source
+            if is_scarce and list(self._sources.values()).count(source) > FEW:
+                return f"few descriptors are left, and {source} has more than {FEW} links; retry later"
+        return ""
 
     def _make_room(self, source: str) -> None:
         places = self._limits["pending"]
@@ -144,6 +155,8 @@ class Admission:
 
     def forget(self, link: Link) -> None:
         """It is up, or its transport is closed."""
+        if not link.is_up:
+            self._sources.pop(link, None)
         self._incoming.pop(link, None)
         self._own.pop(link, None)
 
@@ -158,8 +171,11 @@ class Admission:
             least = min(self._suspended, key=lambda it: len(it.streams))
             least.close("too many links are suspended")
 
-    def resumed(self, link: Link) -> None:
-        """It has a transport again, or is down."""
+    def resumed(self, link: Link, successor: Link | None = None) -> None:
+        """It has the transport of `successor`, or is down."""
+        source = self._sources.pop(successor or link, "")
+        if successor is not None and source:
+            self._sources[link] = source
         self._suspended.pop(link, None)
         if link.is_down:
             self._trim.link_ended()

@@ -162,8 +162,8 @@ class Daemon:
             self._resume_timeout[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
 
     def resumed(self, link: Link, newcomer: Link) -> None:
+        self.admission.resumed(link, newcomer)
         self.admission.forget(newcomer)
-        self.admission.resumed(link)
         self._resume_timeout.pop(link).cancel()
         link.transport = newcomer.transport
         driver = self._drivers[link] = self._drivers.pop(newcomer)
@@ -332,8 +332,7 @@ class Daemon:
                 raise RefusedError(f"{self.node.address}: is shutting down")
             if not 1 <= len(descriptors) <= 2 or body.id in client.attached:
                 raise RefusedError(f"{self.node.address}: a link needs one descriptor, or two, and an id of its own")
-            if not body["incoming"]:
-                self.admission.check()
+            self.admission.check(is_incoming=bool(body["incoming"]))
         except (RefusedError, AddressError):
             close_all(descriptors)
             raise
@@ -352,16 +351,19 @@ class Daemon:
         link.policy = policy_in(body)
         link.transport = body["transport"]
         source = peer_address(channel).rpartition(":")[0] if channel.is_inet else ""
-        self.admission.add(link, is_incoming=bool(body["incoming"]), source=source)
+        refusal = self.admission.add(link, bool(body["incoming"]), source, reserve.is_scarce(channel.write_fd))
         client.attached[body.id] = link
         self._reports[link] = (client, body.id)
+        arq = None
         if lossy:
             mtu = max(MIN_MTU, min(body["mtu"] or MTU, MAX_MTU))
             arq = ArqConnection(int.from_bytes(os.urandom(4), "big") or 1, self.loop.now(), mtu)
-            self._drive(link, channel, arq, first).is_lent = bool(body["lent"])
-            return
-        driver = self._drive(link, channel)
+        driver = self._drive(link, channel, arq, first)
         driver.is_lent = bool(body["lent"])
+        if refusal:
+            link.close(refusal)
+        if lossy or refusal:
+            return
 
         def in_packets(first: bytes) -> None:
             """A neighbour that repairs losses says so by beginning with a packet: then we do it too."""

@@ -63,11 +63,15 @@ def check(*fds: int) -> None:
         raise shortage()
 
 
-def check_for_neighbour(*fds: int) -> None:
-    """The same for a tunnel that a neighbour has opened, where more must stay free."""
+def is_scarce(fd: int) -> bool:
+    """Whether no more than `SHARE` of all descriptors and the reserve are free, as `fd`, which was just made, shows."""
     all_ = limit()
-    most = all_ - _kept(all_) - all_ // SHARE
-    if all_ and any(fd >= most for fd in fds):
+    return bool(all_) and fd >= all_ - _kept(all_) - all_ // SHARE
+
+
+def check_for_neighbour(*fds: int) -> None:
+    """The same as `check` for a tunnel that a neighbour has opened, where more must stay free."""
+    if any(map(is_scarce, fds)):
         for fd in fds:
             os.close(fd)
         raise shortage()
