@@ -97,7 +97,7 @@ class Daemon:
         """What the node is and has, in one line."""
         links, services = len(self.node.links), sum(map(bool, self.node.services))  # "" is the node's own command
         assert self.control_listener is not None
-        has = f"{_count(links, 'link')}, {_count(services, 'service')}"
+        has = ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in ((links, "link"), (services, "service")))
         return f"{self.node.address} at {self.control_listener.path}: {has}"
 
     def adopt_client(self, fd: int, refusal: str = "") -> None:
@@ -361,8 +361,8 @@ class Daemon:
         driver = self._drive(link, channel, arq, first)
         driver.is_lent = bool(body["lent"])
         if refusal:
-            link.close(refusal)
-        if lossy or refusal:
+            return link.close(refusal)
+        if lossy:
             return
 
         def in_packets(first: bytes) -> None:
@@ -401,9 +401,9 @@ class Daemon:
         self._maybe_drained()
 
     def _maybe_drained(self) -> None:
-        if all(driver.is_idle for driver in self._drivers.values()):
-            if not any(end.is_writing for end in self.switchboard.endpoints):
-                self._drained()
+        is_idle = all(driver.is_idle for driver in self._drivers.values())
+        if is_idle and not any(end.is_writing for end in self.switchboard.endpoints):
+            self._drained()
 
     def _drained(self) -> None:
         """Nothing that was accepted is left here, or nobody takes it: part from the neighbours, then end what runs."""
@@ -437,10 +437,6 @@ class Daemon:
         done, self._done = self._done, None
         if done is not None:
             done()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 _REQUESTS: dict[int, Callable[[Daemon, LocalClient, messages.Body, tuple[int, ...]], None]] = {
