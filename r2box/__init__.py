@@ -9,6 +9,7 @@ its modules.
     version         the version
     proto/          the protocol, pure: no descriptor, clock, randomness or logging
         limits      every limit on what neighbours and clients may cost, in one table
+        memory_limit  memory that all links share
         wire/       bytes <-> values: frames, messages, addresses
         link/       one neighbour: handshake, resume, multiplexed streams, flow control
         arq/        a reliable stream over a transport that loses packets

@@ -227,7 +227,7 @@ class Network:
             if station.address in edge.ends:
                 sees = self.random.random() < 0.7
                 self._sever(edge, *(sees and end != station.address for end in edge.ends))
-        self.mesh.ports = [port for port in self.mesh.ports if port.link.owner is not station.node]
+        self.mesh.ports = [port for port in self.mesh.ports if port.link.host is not station.node]
         station.ports.clear()
         station.due = float("inf")
         for number in [it.number for it in self.tunnels.values() if it.opener is station]:

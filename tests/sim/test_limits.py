@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from r2box.net.daemon.admission import Admission
-from r2box.proto.link.memory_limit import MemoryLimit
+from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.routing.router import REQUESTS_AT_ONCE
 from r2box.proto.wire import frames
 from support.mesh import Mesh

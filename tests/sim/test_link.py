@@ -12,14 +12,15 @@ from r2box.proto.link import link as links
 from r2box.proto.link import stream_table
 from r2box.proto.link.keepalive import HELLO_TIMEOUT, KEEPALIVE, MISSES
 from r2box.proto.link.link import DOWN, UP, Link
-from r2box.proto.link.memory_limit import MemoryLimit
 from r2box.proto.link.sender import MARK
 from r2box.proto.link.stream import FIRST_WINDOW, LEAST_WINDOW
 from r2box.proto.link.stream_table import GUARANTEED, STREAM_COST
+from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.routing.link_collision import PROBE
 from r2box.proto.routing.router import OPENS_AT_ONCE, RELAYS_AT_ONCE
 from r2box.proto.wire import frames as wire
 from r2box.proto.wire import messages
+from r2box.proto.wire.fields import Fields, encode_varint
 from r2box.proto.wire.outcome import BUSY, Outcome, decode_outcome
 from r2box.proto.wire.route import Message, encode_message
 from support.frames import decode_all, mutate, slices
@@ -121,7 +122,7 @@ def test_versions_that_overlap(oldest: int, newest: int) -> None:
 
 def test_a_hello_of_a_later_version_may_say_more() -> None:
     raw = Raw(Mesh().station("alice"))
-    later = wire.Fields("later", x=(50, "bytes"), y=(51, "uint"))
+    later = Fields("later", x=(50, "bytes"), y=(51, "uint"))
     raw.feed(wire.MAGIC)
     payload = later.encode(x=b"what", y=7) + wire.HELLO_FIELDS.encode(**raw.hello)
     raw.say((wire.HELLO, 0, payload), (0x91, 0, b"optional"), (wire.READY, 0, b""))
@@ -318,7 +319,7 @@ TOO_MUCH = [(wire.DATA, 2, b"x" * 200_000)] * 2
         ([(wire.OPEN, 3, open_payload())], "an OPEN with a label of the receiver's"),
         ([(wire.OPEN, 2, open_payload(window=0))], "a credit of 0 bytes on top of 0"),
         ([(wire.OPEN, 2, open_payload(window=1 << 28))], "a credit of 268435456 bytes"),
-        ([(wire.OPEN, 2, b"\x01\x01 ")], "a path that is none"),
+        ([(wire.OPEN, 2, b"\x01\x01 ")], "an invalid path"),
         ([(wire.DATA, 2, b"x")], "a DATA frame on a route that is not open"),
         ([(wire.CREDIT, 3, b"\x05")], "a CREDIT frame on a route that is not open"),
         ([(wire.CLOSE, 9, b"")], "a CLOSE frame on a route that is not open"),
@@ -331,11 +332,11 @@ TOO_MUCH = [(wire.DATA, 2, b"x" * 200_000)] * 2
         ([OPENED, (wire.CREDIT, 2, b"\xff\xff\xff\x7f")], "a credit of 268435455 bytes on top of"),
         ([OPENED, (wire.CREDIT, 2, b"")], "a credit that is no number"),
         ([OPENED, (wire.CREDIT, 2, b"\x01\x01")], "a credit that is no number"),
-        ([OPENED, (wire.CLOSE, 2, b"\x01")], "CLOSE: a field that is cut off"),
+        ([OPENED, (wire.CLOSE, 2, b"\x01")], "CLOSE: a truncated field"),
         ([(wire.READY, 0, b"")], "a READY that nobody waits for"),
         ([(wire.HELLO, 0, b"")], "a second hello"),
         ([(wire.MESSAGE, 0, b"\x04\x01\x01")], "a message with 1 descriptors, of which 0 came"),
-        ([(wire.MESSAGE, 0, b"\x07")], "MESSAGE: a field that is cut off"),
+        ([(wire.MESSAGE, 0, b"\x07")], "MESSAGE: a truncated field"),
         ([(0x55, 0, b"")], "a frame of the unknown type 0x55"),
         ([(wire.PING, 0, b"")], "a PING of 0 bytes"),
         ([(wire.PING, 0, bytes(17))], "a PING of 17 bytes"),
@@ -797,7 +798,7 @@ def test_credit_that_was_never_given_cannot_come_back(size: int) -> None:
     alice = Mesh().station("alice")
     alice.serve("echo", lambda program: None)
     raw = Raw(alice).up()
-    raw.say(OPENED, (wire.RETURN, 2, wire.encode_varint(size)))
+    raw.say(OPENED, (wire.RETURN, 2, encode_varint(size)))
     assert raw.link.state == DOWN
     assert "given back" in raw.link.reason
 
@@ -806,9 +807,9 @@ def test_credit_that_came_back_cannot_be_used() -> None:
     alice = Mesh().station("alice")
     alice.serve("echo", lambda program: None)
     raw = Raw(alice).up()
-    raw.say(OPENED, (wire.RETURN, 2, wire.encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(10)))
+    raw.say(OPENED, (wire.RETURN, 2, encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(10)))
     assert raw.link.state == UP
-    raw.say((wire.RETURN, 2, wire.encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(11)))
+    raw.say((wire.RETURN, 2, encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(11)))
     assert raw.link.state == DOWN
 
 

@@ -16,22 +16,22 @@ from r2box.proto.link import sender as senders
 from r2box.proto.link.inflight import FIRST
 from r2box.proto.link.keepalive import HELLO_TIMEOUT
 from r2box.proto.link.link import DOWN, UP, Link
-from r2box.proto.link.memory_limit import FLOOR, Account, MemoryLimit
+from r2box.proto.link.replay_buffer import Block
 from r2box.proto.link.resume import (
     ANSWER,
     BEGIN,
     FINISH,
     HALF,
     NONCE,
-    RESUME_FIELDS,
-    Block,
     ResumeAttempt,
     ResumeSession,
 )
 from r2box.proto.link.scheduler import ALONE
 from r2box.proto.link.stream import FIRST_WINDOW
+from r2box.proto.memory_limit import FLOOR, Account, MemoryLimit
 from r2box.proto.routing.link_collision import PROBE
 from r2box.proto.wire import frames
+from r2box.proto.wire.fields import Fields
 from r2box.proto.wire.outcome import ENDED, LOST, Outcome
 from support.mesh import Mesh, Port, Program, Station, Wire
 from support.raw_neighbour import OPENED, Raw, kinds
@@ -768,7 +768,7 @@ class Peer(Raw):
     def session(self) -> ResumeSession:
         """Of the link that has come up: as this side has it."""
         (ready,) = (payload for kind, _, payload in self.heard if kind == frames.READY)
-        halves = (HALF * b"s", frames.Fields("", secret=(2, "bytes")).decode(ready)["secret"])
+        halves = (HALF * b"s", Fields("", secret=(2, "bytes")).decode(ready)["secret"])
         return ResumeSession(b"".join(halves if self.is_first else halves[::-1]), PATIENCE)
 
     def attempt(self) -> ResumeAttempt:
@@ -782,15 +782,15 @@ class Peer(Raw):
         return ResumeAttempt(self.is_first, (self.nonce, nonce), instances)
 
     def resume(self, **fields: Any) -> list[dict[str, Any]]:
-        self.say((frames.RESUME, 0, RESUME_FIELDS.encode(**fields)))
-        return [RESUME_FIELDS.decode(payload) for kind, _, payload in self.listen() if kind == frames.RESUME]
+        self.say((frames.RESUME, 0, frames.RESUME_FIELDS.encode(**fields)))
+        return [frames.RESUME_FIELDS.decode(payload) for kind, _, payload in self.listen() if kind == frames.RESUME]
 
     def take_up(self, secret: bytes, received: int | None = None, *, until: int = FINISH) -> ResumeAttempt:
         """The whole exchange, or up to a proof, checked as the page tells."""
         attempt = self.attempt()
         link = self.station.node.links["bob"]
         received = link.sender.replay.sent if received is None else received
-        said = [RESUME_FIELDS.decode(payload) for kind, _, payload in self.heard if kind == frames.RESUME]
+        said = [frames.RESUME_FIELDS.decode(payload) for kind, _, payload in self.heard if kind == frames.RESUME]
         if self.is_first:
             assert said == [{"proof": b"", "received": 0}]
             if until >= ANSWER:
@@ -919,8 +919,8 @@ def test_an_impostor(first: bool) -> None:
         if raw.link.state != DOWN:
             raw.resume(proof=bytes(32))
         assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link was cut"
-        told = [RESUME_FIELDS.decode(payload)["received"] for kind, _, payload in raw.heard if kind == frames.RESUME]
-        assert set(told) <= {0}
+        sent = [frames.RESUME_FIELDS.decode(payload) for kind, _, payload in raw.heard if kind == frames.RESUME]
+        assert {fields["received"] for fields in sent} <= {0}
         assert old.link.is_suspended
     assert not alice.programs[0].is_over
     Peer(alice, first=first, seed=99).take_up(secret)
@@ -1048,14 +1048,14 @@ def test_a_resume_at_the_wrong_time() -> None:
     raw.feed(frames.MAGIC + frames.encode_frame(frames.RESUME, 0, b""))
     assert raw.farewell() == "a RESUME that nobody waits for"
     raw = Raw(alice, "bob").greet()  # it has lost nothing here: it is told so by READY
-    raw.say((frames.RESUME, 0, RESUME_FIELDS.encode(proof=bytes(32), received=9)))
+    raw.say((frames.RESUME, 0, frames.RESUME_FIELDS.encode(proof=bytes(32), received=9)))
     assert kinds(raw.listen())[-1] == "READY"
     raw.say((frames.READY, 0, b""))
     assert raw.link.state == UP
     alice, _, _ = suspended(first=False)
     raw = Peer(alice, first=False, seed=1).greet()
     raw.say((frames.RESUME, 0, b"\x01"))
-    assert raw.farewell() == "RESUME: a field that is cut off"
+    assert raw.farewell() == "RESUME: a truncated field"
 
 
 # -- bytes that are lost under a transport that should not -------------------------------------------------------------

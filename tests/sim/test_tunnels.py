@@ -12,7 +12,7 @@ from r2box.proto.link.scheduler import QUANTUM
 from r2box.proto.link.stream import FIRST_WINDOW, MOST_WINDOW, Stream
 from r2box.proto.wire import messages
 from r2box.proto.wire.address import MAX_HOPS
-from r2box.proto.wire.frames import Fields
+from r2box.proto.wire.fields import Fields
 from r2box.proto.wire.outcome import ENDED, GONE, LOST, REFUSED, UNKNOWN, Outcome
 from support.mesh import Mesh, Program, Station
 

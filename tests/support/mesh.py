@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Callable
 from r2box.proto.limits import Limits
 from r2box.proto.link.handshake import Me
 from r2box.proto.link.link import DOWN, UP, Link
-from r2box.proto.link.memory_limit import MemoryLimit
 from r2box.proto.link.resume import HALF, NONCE
 from r2box.proto.link.stream import NOBODY, Stream
+from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.routing.router import Router
 from r2box.proto.routing.service_entry import ServiceEntry
 from r2box.proto.wire import messages

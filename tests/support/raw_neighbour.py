@@ -6,7 +6,7 @@ from typing import Any
 
 from r2box.proto.link import link as links
 from r2box.proto.link.link import DOWN, UP, Link
-from r2box.proto.link.resume import HALF, NONCE, READY_FIELDS
+from r2box.proto.link.resume import HALF, NONCE
 from r2box.proto.link.sender import MARK
 from r2box.proto.link.stream import FIRST_WINDOW
 from r2box.proto.wire import frames as wire
@@ -44,7 +44,7 @@ class Raw:
 
     def up(self) -> Raw:
         self.greet()
-        offer = READY_FIELDS.encode(resume_timeout=self.resume_timeout, secret=HALF * b"s")
+        offer = wire.READY_FIELDS.encode(resume_timeout=self.resume_timeout, secret=HALF * b"s")
         self.say((wire.READY, 0, offer if self.resume_timeout else b""))
         assert self.link.state == UP, self.link.reason
         self.listen()

@@ -20,16 +20,16 @@ MAX_FOLDER = 15  # modules: what can be taken in at a glance
 
 # A module may import from its own layer and from those before it; layers in one tuple do not know each other.
 LAYERS = [
-    ("version", "errors"), ("proto.limits",), ("proto.wire",), ("proto.link", "proto.arq"), ("proto.routing",),
-    ("net.io",), ("net.transport",), ("net.link",), ("net.daemon", "net.client"), ("config", "api", "cli"), ("tools",),
-    ("box",),
+    ("version", "errors"), ("proto.limits",), ("proto.memory_limit",), ("proto.wire",), ("proto.link", "proto.arq"),
+    ("proto.routing",), ("net.io",), ("net.transport",), ("net.link",), ("net.daemon", "net.client"),
+    ("config", "api", "cli"), ("tools",), ("box",),
 ]  # fmt: skip
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The one circle: a link and its parts call each other back.
 CIRCLE = {
     f"proto.link.{name}"
     for name in (
-        "handshake", "inflight", "keepalive", "link", "owner", "receive_limit", "scheduler", "sender", "stream",
+        "handshake", "host", "inflight", "keepalive", "link", "receive_limit", "scheduler", "sender", "stream",
         "stream_table",
     )
 }  # fmt: skip

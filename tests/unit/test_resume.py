@@ -8,7 +8,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2box.proto.link.memory_limit import Account, MemoryLimit
+from r2box.proto.link.replay_buffer import Block, ReplayBuffer
 from r2box.proto.link.resume import (
     ANSWER,
     BEGIN,
@@ -16,15 +16,14 @@ from r2box.proto.link.resume import (
     MAX_CANDIDATES,
     MAX_PATIENCE,
     NONCE,
-    Block,
-    ReplayBuffer,
     ResumeAttempt,
     ResumeSession,
     check_resume_timeout,
 )
+from r2box.proto.memory_limit import Account, MemoryLimit
 
 if TYPE_CHECKING:
-    from r2box.proto.wire.frames import Buffer
+    from r2box.proto.wire.fields import Buffer
 
 
 PATIENCE = 600
@@ -44,7 +43,7 @@ STEPS = st.lists(
 )
 
 
-@patch("r2box.proto.link.resume.WORTH", 20)
+@patch("r2box.proto.link.replay_buffer.MIN_VIEW", 20)
 @settings(max_examples=300)
 @given(STEPS)
 def test_kept_is_a_row_of_bytes(steps: list[tuple[str, Any]]) -> None:

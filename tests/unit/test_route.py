@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from r2box.errors import AddressError, WireError
 from r2box.proto.wire.address import MAX_ADDRESS, MAX_HOPS, check_address, format_path, join_targets, parse_path
-from r2box.proto.wire.frames import encode_varint
+from r2box.proto.wire.fields import encode_varint
 from r2box.proto.wire.route import Message, RoutedFrom, RouteTo, decode_message, encode_message, hop, r2
 
 LETTERS = "abcXYZ019._:+-"
@@ -230,5 +230,5 @@ def test_at_the_limits() -> None:
 @pytest.mark.parametrize("text", [b"a//b", b"a b", b"\xff", b"service", b"/".join([b"a"] * 33)])
 def test_a_path_from_the_wire_that_is_none(text: bytes) -> None:
     field = partial(b"".join, [b"\x01", encode_varint(len(text)), text])
-    with pytest.raises(WireError, match="a path that is none"):
+    with pytest.raises(WireError, match="an invalid path"):
         decode_message(field())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from r2box.net.daemon import trim
-from r2box.proto.link.memory_limit import Account, MemoryLimit
+from r2box.proto.memory_limit import Account, MemoryLimit
 from support.virtual_loop import VirtualLoop
 
 

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2box.errors import WireError
-from r2box.proto.link.resume import MAX_CANDIDATES, MAX_PATIENCE, READY_FIELDS, RESUME_FIELDS, ResumeAttempt
+from r2box.proto.link.resume import MAX_CANDIDATES, MAX_PATIENCE, ResumeAttempt
 from r2box.proto.link.sender import MAX_OVER
 from r2box.proto.wire import frames as wire
 from r2box.proto.wire import messages
 from r2box.proto.wire.address import parse_path
 from r2box.proto.wire.advertisement import REACH_FIELDS, decode_reach
+from r2box.proto.wire.fields import MAX_TEXT, Fields, decode_varint, encode_varint, shorten
 from r2box.proto.wire.messages import encode_body
 from r2box.proto.wire.outcome import Outcome, decode_outcome, encode_outcome
 from r2box.proto.wire.route import Message, decode_message, encode_message
@@ -31,8 +32,8 @@ from support.frames import decode_all, encode_all, mutate, slices
 PAGE = Path(__file__).resolve().parents[2] / "man" / "r2-protocol.7"
 LAYOUTS = {
     "HELLO": wire.HELLO_FIELDS,
-    "READY": READY_FIELDS,
-    "RESUME": RESUME_FIELDS,
+    "READY": wire.READY_FIELDS,
+    "RESUME": wire.RESUME_FIELDS,
     "BYE": wire.BYE_FIELDS,
     "MESSAGE": wire.MESSAGE_FIELDS,
     "OPEN": wire.OPEN_FIELDS,
@@ -178,20 +179,20 @@ def test_a_neighbour_that_is_not_r2(said: bytes, shown: str) -> None:
 
 @given(st.integers(0, (1 << 63) - 1))
 def test_varints_round_trip(number: int) -> None:
-    data = wire.encode_varint(number)
-    assert wire.decode_varint(data, 0, len(data), most=9) == (number, len(data))
-    assert wire.decode_varint(b"\xff" + data + b"\xff", 1, len(data) + 2, most=9) == (number, len(data) + 1)
+    data = encode_varint(number)
+    assert decode_varint(data, 0, len(data), most=9) == (number, len(data))
+    assert decode_varint(b"\xff" + data + b"\xff", 1, len(data) + 2, most=9) == (number, len(data) + 1)
     for cut in range(len(data)):
-        assert wire.decode_varint(data, 0, cut, most=9) == (0, -1)
+        assert decode_varint(data, 0, cut, most=9) == (0, -1)
 
 
 @given(st.binary(max_size=12), st.integers(1, 9))
 def test_any_bytes_are_a_varint_or_are_refused(data: bytes, most: int) -> None:
     try:
-        number, after = wire.decode_varint(data, 0, len(data), most)
+        number, after = decode_varint(data, 0, len(data), most)
     except WireError:
         return
-    assert after == -1 or wire.encode_varint(number) == data[:after]
+    assert after == -1 or encode_varint(number) == data[:after]
 
 
 values = {
@@ -201,10 +202,10 @@ values = {
     "path": st.lists(st.sampled_from(["a", "b.c", "service/x", "child/7"]), max_size=6).map(tuple),
     "each": st.lists(st.binary(max_size=5), max_size=5).map(tuple),
 }
-EVERYTHING = wire.Fields("all", u=(1, "uint"), b=(2, "bytes"), t=(3, "text"), p=(200, "path"), e=(5, "each"))
+EVERYTHING = Fields("all", u=(1, "uint"), b=(2, "bytes"), t=(3, "text"), p=(200, "path"), e=(5, "each"))
 
 
-def fields_of(layout: wire.Fields) -> Any:
+def fields_of(layout: Fields) -> Any:
     return st.fixed_dictionaries({name: values[kind] for name, (_, kind) in layout.layout.items()})
 
 
@@ -217,7 +218,7 @@ def test_fields_round_trip(fields: dict[str, Any]) -> None:
 def test_unknown_fields_are_skipped_and_order_is_free(fields: dict[str, Any], random: Random) -> None:
     names = list(fields)
     random.shuffle(names)
-    unknown = wire.Fields("later", x=(9, "bytes"))
+    unknown = Fields("later", x=(9, "bytes"))
     data = b"".join(EVERYTHING.encode(**{name: fields[name]}) + unknown.encode(x=b"later") for name in names)
     assert EVERYTHING.decode(data) == fields
 
@@ -234,14 +235,14 @@ def test_of_a_field_that_comes_twice_the_last_counts() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"\x01", "cut off"),
-        (b"\x01\x02\x05", "cut off"),
+        (b"\x01", "truncated"),
+        (b"\x01\x02\x05", "truncated"),
         (b"\x01\x00", "does not fill"),
         (b"\x01\x02\x05\x05", "does not fill"),
         (b"\x01\x02\x85\x00", "shortest form"),
         (b"\x01\x0a" + b"\xff" * 10, "more than 9 bytes"),
         (b"\xff\xff\xff\xff\x01\x00", "more than 4 bytes"),
-        (b"\xc8\x01\x02a b"[:6], "a path that is none"),
+        (b"\xc8\x01\x02a b"[:6], "an invalid path"),
     ],
 )
 def test_fields_that_are_none(data: bytes, reason: str) -> None:
@@ -258,9 +259,9 @@ def test_texts_cannot_steer_a_terminal() -> None:
 @given(st.text())
 def test_any_text_fits_where_texts_go(text: str) -> None:
     outcome = Outcome(255, text * 50, 255, 255)
-    assert len(encode_outcome(outcome)) <= wire.MAX_TEXT
+    assert len(encode_outcome(outcome)) <= MAX_TEXT
     assert decode_outcome(encode_outcome(outcome)).status == 255
-    assert len(wire.BYE_FIELDS.encode(text=wire.shorten(text * 50))) <= wire.MAX_TEXT
+    assert len(wire.BYE_FIELDS.encode(text=shorten(text * 50))) <= MAX_TEXT
 
 
 @given(st.binary(max_size=60))
@@ -311,13 +312,13 @@ def conversation() -> bytes:
     """Valid bytes with all that there is in them."""
     frames = [
         (wire.HELLO, 0, wire.HELLO_FIELDS.encode(oldest=1, newest=1, address="bob", instance=b"x" * 16)),
-        (wire.READY, 0, READY_FIELDS.encode(resume_timeout=600, secret=b"s" * 16)),
-        (wire.RESUME, 0, RESUME_FIELDS.encode(proof=b"p" * 32, received=70000)),
+        (wire.READY, 0, wire.READY_FIELDS.encode(resume_timeout=600, secret=b"s" * 16)),
+        (wire.RESUME, 0, wire.RESUME_FIELDS.encode(proof=b"p" * 32, received=70000)),
         (wire.PING, 0, b"1234567812345678"),
         (wire.OPEN, 2, wire.OPEN_FIELDS.encode(path=("carl", "echo"), origin=("child/1",), window=1 << 18)),
         (wire.ACCEPT, 5, wire.ACCEPT_FIELDS.encode(window=1 << 18)),
         (wire.DATA, 2, b"hello" * 40),
-        (wire.CREDIT, 5, wire.encode_varint(70000)),
+        (wire.CREDIT, 5, encode_varint(70000)),
         (wire.MESSAGE, 0, encode_message(Message(("carl",), ("child/1",), encode_body(messages.LIST, 9, start=3)))),
         (0x90, 6, b"later"),
         (wire.FIN, 2, b""),
@@ -329,8 +330,8 @@ def conversation() -> bytes:
 
 DECODERS: dict[int, Callable[[memoryview], object]] = {
     wire.HELLO: wire.HELLO_FIELDS.decode,
-    wire.READY: READY_FIELDS.decode,
-    wire.RESUME: RESUME_FIELDS.decode,
+    wire.READY: wire.READY_FIELDS.decode,
+    wire.RESUME: wire.RESUME_FIELDS.decode,
     wire.BYE: wire.BYE_FIELDS.decode,
     wire.OPEN: wire.OPEN_FIELDS.decode,
     wire.ACCEPT: wire.ACCEPT_FIELDS.decode,
@@ -451,7 +452,7 @@ def test_frame_vectors(words: str, data: bytes) -> None:
     if name in LAYOUTS:
         payload = LAYOUTS[name].encode(**said)
     elif name in ("CREDIT", "RETURN"):
-        payload = wire.encode_varint(said.get("more") or said["less"])
+        payload = encode_varint(said.get("more") or said["less"])
     else:
         payload = said.get("payload", b"")
     assert wire.encode_frame(TYPES[name], route, payload).hex(" ") == data.hex(" ")
@@ -511,7 +512,7 @@ def test_the_page_states_the_numbers_of_the_code() -> None:
     text = PAGE.read_text()
     for kind, (name, routed, most) in wire.FRAMES.items():
         assert f".It {name} Ta 0x{kind:02x} Ta {'yes' if routed else '0'} Ta {most} Ta" in text
-    for limit in (wire.MAX_DATA, wire.MAX_CONTROL, wire.MAX_OPEN, wire.MAX_TEXT, wire.MAX_ROUTE, wire.MAX_CREDIT):
+    for limit in (wire.MAX_DATA, wire.MAX_CONTROL, wire.MAX_OPEN, MAX_TEXT, wire.MAX_ROUTE, wire.MAX_CREDIT):
         assert f".It {limit} Ta" in text
     assert f".It {MAX_PATIENCE} s Ta" in text
     assert f".It {MAX_CANDIDATES} Ta secrets" in text

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...proto.link.stream import Stream
-    from ...proto.wire.frames import Buffer
+    from ...proto.wire.fields import Buffer
 
     Answer = Callable[[messages.Body, tuple[int, ...]], None]
 

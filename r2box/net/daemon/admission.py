@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from ...proto.limits import Limits
     from ...proto.link.link import Link
-    from ...proto.link.memory_limit import MemoryLimit
     from ...proto.link.token_bucket import RequestLimit
+    from ...proto.memory_limit import MemoryLimit
     from ..io.loop import Loop
 
 MAX_OWN = 256  # pending links that clients of this node dial: each may keep a descriptor for 10 s

@@ -15,8 +15,8 @@ from ...proto.arq.packet import MAX_MTU, MIN_MTU, MTU
 from ...proto.link.handshake import Me
 from ...proto.link.keepalive import KEEPALIVE
 from ...proto.link.link import DOWN, Link
-from ...proto.link.memory_limit import MemoryLimit
 from ...proto.link.resume import HALF, NONCE
+from ...proto.memory_limit import MemoryLimit
 from ...proto.routing.router import Router
 from ...proto.routing.service_entry import ServiceEntry
 from ...proto.wire import messages

@@ -9,7 +9,7 @@ A tunnel costs its opener one frame, and this host a process.  Three rules keep 
 - The programs of a service, and those for one neighbour, have limits ("programs", "programs-per-neighbour" of
   `proto.limits`).  What waits in the queue counts, so the queue is bounded too, and so does a program that was hung up
   on and has not ended.  Past a limit the one tunnel is refused (BUSY).  Of a service, a neighbour may have no more
-  programs than are free (as in `proto.link.memory_limit`), and beyond `FEW` none of the last quarter.  So a neighbour
+  programs than are free (as in `proto.memory_limit`), and beyond `FEW` none of the last quarter.  So a neighbour
   that takes links under many names leaves places for others.
 - An `Incoming` for a program lives until the server has said that it exited, whatever the stream does, and a program
   whose tunnel is over is hung up on.  The server makes it end (`child.HANG_UP`).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...proto.link.memory_limit import MemoryLimit
+    from ...proto.memory_limit import MemoryLimit
     from ..io.loop import Loop, Timer
 
 MANY = 32  # links that have ended

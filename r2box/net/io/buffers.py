@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ...proto.link.resume import Block
+from ...proto.link.replay_buffer import Block
 
 SIZE = 1 << 19  # bytes of a block: what is read from descriptors to be written in one go
 MOST = 8  # blocks that are remembered: more are only in use when a path holds much

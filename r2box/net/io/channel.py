@@ -19,7 +19,7 @@ import sys
 
 from ...errors import RefusedError
 from ...proto.link.attachments import REST
-from ...proto.link.resume import Block
+from ...proto.link.replay_buffer import Block
 from . import reserve
 
 TYPE_CHECKING = False

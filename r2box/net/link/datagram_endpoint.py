@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...proto.wire.frames import Buffer
+    from ...proto.wire.fields import Buffer
     from ..io.channel import Channel
     from ..io.loop import Loop, Timer
     from .endpoint import EndpointOwner

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 
 from ...proto.link.link import DOWN
-from ...proto.link.resume import Block
+from ...proto.link.replay_buffer import Block
 from ..io.channel import close_all, drop_written
 from .turns import TURN
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ...proto.arq.connection import ArqConnection
     from ...proto.link.link import Link
-    from ...proto.wire.frames import Buffer
+    from ...proto.wire.fields import Buffer
     from ..io.channel import Channel
     from ..io.loop import Loop, Timer
     from .opening import Opening

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ...proto.link.link import Link
     from ...proto.link.stream import Stream
-    from ...proto.wire.frames import Buffer
+    from ...proto.wire.fields import Buffer
     from ..io.channel import Channel
     from ..io.loop import Loop
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...proto.arq.connection import ArqConnection
     from ...proto.link.link import Link
-    from ...proto.wire.frames import Buffer
+    from ...proto.wire.fields import Buffer
     from ..io.channel import Channel
     from ..io.loop import Loop, Timer
     from .turns import TurnGroup

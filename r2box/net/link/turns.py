@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ...proto.link.resume import Block
+from ...proto.link.replay_buffer import Block
 from ...proto.link.token_bucket import TokenBucket
 
 TYPE_CHECKING = False

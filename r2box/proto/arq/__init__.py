@@ -1,9 +1,9 @@
-"""ARQ: a reliable, ordered byte stream over a transport that loses, reorders, repeats or damages packets.
+"""ARQ: a reliable, ordered byte stream over a transport that loses, reorders, duplicates or corrupts packets.
 
-    packet      self-synchronising packets with a checksum
+    packet      self-synchronizing packets with a checksum
     congestion  congestion control and pacing
     receiver    reassembly and selective acknowledgement
     sender      transmission and retransmission
     connection  sender and receiver together
-    preamble    where a link begins in what a command writes first
+    preamble    the start of a link in the output of a command
 """

@@ -36,7 +36,7 @@ from .sender import ArqSender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
 
 ALONE = 2.0  # seconds without the neighbour after which another may take its place
 

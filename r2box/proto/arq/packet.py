@@ -42,7 +42,7 @@ from ...errors import WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
 
     Packet = tuple[int, int, int, memoryview]  # kind, sender, receiver, body
 

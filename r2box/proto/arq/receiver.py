@@ -21,7 +21,7 @@ from .packet import ACK_OVERHEAD, unwrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from .packet import PacketEncoder
 
 WINDOW = 1 << 22  # bytes that may wait for a hole to be filled: 80 ms of a loss-ridden path with 50 MB/s

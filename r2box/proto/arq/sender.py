@@ -23,7 +23,7 @@ from .receiver import MAX_DELAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from .packet import PacketEncoder
 
 # RFC 6298 begins with 1 s, for paths of which nothing is known and that a repetition might add to the load of.  Here

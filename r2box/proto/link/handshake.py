@@ -19,8 +19,6 @@ from .resume import (
     FINISH,
     HALF,
     NONCE,
-    READY_FIELDS,
-    RESUME_FIELDS,
     ResumeAttempt,
     ResumeSession,
     check_resume_timeout,
@@ -28,7 +26,7 @@ from .resume import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from .link import Link
 
 
@@ -99,7 +97,7 @@ class Handshake:
                 raise WireError(f"the neighbour has the same address as this node: {link.address}")
         elif hello["role"] != frames.CLIENT:
             raise WireError(f"the neighbour is of an unknown kind: {hello['role']}")
-        link.owner.link_hello(link)
+        link.host.link_hello(link)
 
     # -- a new link ----------------------------------------------------------------------------------------------
 
@@ -108,14 +106,14 @@ class Handshake:
         if not self.ready_sent:
             self.ready_sent = True
             wait = self.resume_timeout
-            fields = READY_FIELDS.encode(resume_timeout=wait, secret=self._half) if wait else b""
+            fields = frames.READY_FIELDS.encode(resume_timeout=wait, secret=self._half) if wait else b""
             self.link.control(frames.READY, 0, fields)
             self._maybe_up()
 
     def on_ready(self, payload: Buffer) -> None:
         if not self.link.peer or self.ready_received is not None:
             raise WireError("a READY that nobody waits for")
-        self.ready_received = READY_FIELDS.decode(payload)
+        self.ready_received = frames.READY_FIELDS.decode(payload)
         if self.old is not None and self.old.is_suspended and not self.ready_sent:
             self.begin()
         else:
@@ -167,7 +165,7 @@ class Handshake:
         return self._stage == ANSWER and self.ready_received is None
 
     def _say(self, **fields: object) -> None:
-        self.link.control(frames.RESUME, 0, RESUME_FIELDS.encode(**fields))
+        self.link.control(frames.RESUME, 0, frames.RESUME_FIELDS.encode(**fields))
 
     def _prove(self, stage: int) -> None:
         """Send a proof; from the second one on the old link has no transport any more, and what it has is told."""
@@ -197,7 +195,7 @@ class Handshake:
                 raise WireError(f"the link to {old.address} has ended meanwhile")
             self.accept()
             return
-        fields = RESUME_FIELDS.decode(payload)
+        fields = frames.RESUME_FIELDS.decode(payload)
         if not self.link.is_first and not self._stage:
             self._on_begin(old, fields["proof"])
         elif not fields["proof"]:

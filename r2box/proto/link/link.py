@@ -1,26 +1,28 @@
-"""One neighbour: keepalive, frames in and out.
+"""Link: the protocol with one neighbour, as a state machine over bytes that the caller carries.
 
-A link begins as `greeting` tells and ends with BYE and a reason.  When its transport ends without one, the link is
-suspended, if both sides have agreed to that: it has no transport, its streams wait, and what was not acknowledged is
-kept.  It goes on when `greeting` has taken its session up on another transport, or ends when that takes too long.
+    READY_WAIT  the handshake is in progress               UP, DOWN
+    UP          streams and messages flow; or the link is  DOWN
+                suspended: it has no transport, and keeps what is not acknowledged
+    DOWN        closed or failed                           none
 
-Sending is asked for, never pushed: `produce()` gives the next bytes when the transport can take them, in the order
-that `SendScheduler` decides.
+A link is established by `handshake`.  It ends with BYE and a reason.  When its transport ends without BYE, the link is
+suspended if both sides have agreed to that; `handshake` resumes it over another transport, or the resume timeout ends
+it.  Output is pulled: `produce()` returns the next bytes, in the order of `SendScheduler`.
 
-`now` is seconds on any clock that does not go backwards.  What the neighbour does wrong ends the link with an event;
-nothing is raised.
+`now` is in seconds on a monotonic clock.  An error of the neighbour closes the link; nothing is raised.
 """
 
 from __future__ import annotations
 
 from ...errors import WireError
+from ..memory_limit import Account, MemoryLimit
 from ..wire import frames
+from ..wire.fields import shorten
 from ..wire.outcome import BUSY, LOST, Outcome
 from ..wire.route import decode_message, encode_message
 from .attachments import Attached
 from .handshake import Handshake
 from .keepalive import BY_NEIGHBOUR, BY_US, KEEPALIVE, Keepalive
-from .memory_limit import Account, MemoryLimit
 from .receive_limit import ReceiveLimit
 from .sender import MAX_ROOM, Sender, check_mark
 from .stream import Stream
@@ -31,17 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from ..wire.route import Message
     from .handshake import Me
-    from .owner import LinkOwner
+    from .host import LinkHost
     from .policy import Policy
     from .resume import ResumeSession
     from .token_bucket import RequestLimit
 
-
 LOSSY = "does the transport lose or change bytes? Then use --lossy"
-
 READY_WAIT, UP, DOWN = range(3)
 
 
@@ -55,7 +55,7 @@ class Link:
 
     def __init__(
         self,
-        owner: LinkOwner,
+        host: LinkHost,
         me: Me,
         now: float,
         *,
@@ -66,7 +66,7 @@ class Link:
         keepalive: float = KEEPALIVE,
         memory: MemoryLimit | None = None,
     ) -> None:
-        self.owner = owner
+        self.host = host
         self.me = me
         self.now = self.begun = now  # `begun`: when it came up; before that, when it was made
         self.expect = expect
@@ -122,7 +122,7 @@ class Link:
         self._keepalive.relax()
         if self.joins_nodes:
             self.ask()
-        self.owner.link_up(self)
+        self.host.link_up(self)
 
     def take_up(self, old: Link) -> bool:
         """Try to resume `old`, which is suspended or being probed; False if the neighbour is not the one of `old`."""
@@ -136,7 +136,7 @@ class Link:
         """`old` goes on over our transport."""
         self.state, self._successor = DOWN, old
         old.resume(self.sender.scheduler.drain(), self.now)
-        old.owner.link_resumed(old, self)
+        old.host.link_resumed(old, self)
 
     # -- without a transport -------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Link:
             self.is_suspended, self.reason = True, reason
             self.receive_limit.park(sum(stream.allowance for stream in self.streams.values()))
             self._keepalive.wait(now + self.session.resume_timeout)
-            self.owner.link_suspended(self, reason)
+            self.host.link_suspended(self, reason)
 
     def resume(self, preface: bytes, now: float) -> None:
         """There is another transport.  `preface` goes before what the neighbour has not received."""
@@ -172,7 +172,7 @@ class Link:
         if self.state != DOWN:
             self.is_orderly, self.said_bye = orderly, True
             if not (self._handshake.is_mute or self.sender.repeats):  # a BYE would come out of the middle of something
-                fields = frames.BYE_FIELDS.encode(code=0 if orderly else frames.FAULT, text=frames.shorten(reason))
+                fields = frames.BYE_FIELDS.encode(code=0 if orderly else frames.FAULT, text=shorten(reason))
                 self.control(frames.BYE, 0, fields)
             self.down(reason)
 
@@ -183,9 +183,9 @@ class Link:
 
     def _on_bye(self, payload: Buffer) -> None:
         fields = frames.BYE_FIELDS.decode(payload)
-        text = fields["text"]
         self.is_orderly, self.ended = not fields["code"], BY_NEIGHBOUR
-        self.down(f"{self.address or 'the neighbour'} ended it: {text}" if text and not self.is_local else text)
+        who = "" if self.is_local else f"{self.address or 'the neighbour'} ended it: "
+        self.down(fields["text"] and who + fields["text"])
 
     def down(self, reason: str) -> None:
         if self.state == DOWN:
@@ -200,8 +200,8 @@ class Link:
             for stream in streams:
                 stream.on_lost(lost)
         finally:  # whatever one stream's end raises
-            self.owner.link_wake(self)
-            self.owner.link_down(self, reason)
+            self.host.link_wake(self)
+            self.host.link_down(self, reason)
 
     # -- bytes in ------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class Link:
         before = self.received
         self._attached.add(descriptors)
         if self._keepalive.beat(now):
-            self.owner.link_alive(self)
+            self.host.link_alive(self)
         taken = len(data)
         try:
             for kind, route, payload in self._decoder.feed(data):
@@ -283,13 +283,13 @@ class Link:
         if why:
             stream.close(Outcome(BUSY, f"{self.me.address}: {why}; retry later"))
         elif self.is_local:  # a message behind it may be about it
-            self.owner.link_open(self, stream, fields)
+            self.host.link_open(self, stream, fields)
         else:
             self.streams.fresh.append((stream, fields))
 
     def _on_message(self, payload: Buffer) -> None:
         message, count = decode_message(payload)
-        self.owner.link_message(self, message, self._attached.take(count))
+        self.host.link_message(self, message, self._attached.take(count))
 
     def _on_ping(self, payload: Buffer) -> None:
         check_mark(payload, self._decoder.place)
@@ -298,9 +298,9 @@ class Link:
     def _on_pong(self, payload: Buffer) -> None:
         self.sender.on_pong(payload, self.now)
         if self.has_output:
-            self.owner.link_wake(self)
+            self.host.link_wake(self)
         if self.joins_nodes:
-            self.owner.link_measured(self)
+            self.host.link_measured(self)
 
     @property
     def rtt(self) -> float:
@@ -336,12 +336,12 @@ class Link:
         if self.is_local:
             self._queue(frame, descriptors)
             return True
-        self.owner.link_wake(self)
+        self.host.link_wake(self)
         return self.sender.scheduler.put_message(frame)
 
     def _queue(self, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
         self.sender.scheduler.put(frame, descriptors)
-        self.owner.link_wake(self)
+        self.host.link_wake(self)
 
     @property
     def is_backlogged(self) -> bool:
@@ -355,7 +355,7 @@ class Link:
     def schedule(self, stream: Stream) -> None:
         """`stream` has something to send, and credit."""
         self.sender.scheduler.schedule(stream)
-        self.owner.link_wake(self)
+        self.host.link_wake(self)
 
     def produce(self, now: float, room: int = MAX_ROOM) -> tuple[list[Buffer], tuple[int, ...]]:
         """The next bytes to write, `room` of data at most, and the descriptors that go with their first byte."""
@@ -383,7 +383,7 @@ class Link:
         self._attached.add((descriptor,))
 
     def release(self, stream: Stream) -> None:
-        """Both sides have said CLOSE: the label may be used again."""
+        """Free the label of `stream`: both sides have sent CLOSE."""
         self.receive_limit.forget(stream)
         self.sender.scheduler.forget(stream)
         self.streams.release(stream)
@@ -419,7 +419,7 @@ class Link:
         """Want an answer from the neighbour."""
         if self.state != DOWN:
             self.sender.wants_mark = True
-            self.owner.link_wake(self)
+            self.host.link_wake(self)
 
     def lose(self, reason: str, now: float) -> None:
         """The neighbour is taken for dead."""
@@ -437,7 +437,7 @@ _LINK_FRAMES: dict[int, Callable[[Link, Buffer], None]] = {
     frames.PING: Link._on_ping,
     frames.PONG: Link._on_pong,
     frames.MESSAGE: Link._on_message,
-    frames.REACH: lambda link, payload: link.owner.link_reach(link, payload),
+    frames.REACH: lambda link, payload: link.host.link_reach(link, payload),
 }
 _STREAM_FRAMES: dict[int, Callable[[Stream, Buffer], None]] = {
     frames.ACCEPT: Stream.on_accept,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .memory_limit import Account
+    from ..memory_limit import Account
     from .stream import Stream
 
 LIMIT = 1 << 26  # 64 MiB: four streams at the largest window

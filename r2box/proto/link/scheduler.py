@@ -20,7 +20,7 @@ from ..wire import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from .stream import Stream
 
 MAX_BACKLOG = 1 << 20  # bytes of control frames that wait to be sent

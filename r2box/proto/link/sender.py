@@ -10,18 +10,18 @@ Marks are PINGs in their place among the rest, as `in_flight` wants them; each t
 from __future__ import annotations
 
 from ...errors import WireError
+from ..memory_limit import FLOOR
 from ..wire import frames
 from .inflight import InFlightLimit
-from .memory_limit import FLOOR
-from .resume import ReplayBuffer
+from .replay_buffer import ReplayBuffer
 from .scheduler import SendScheduler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..wire.frames import Buffer
-    from .memory_limit import Account
+    from ..memory_limit import Account
+    from ..wire.fields import Buffer
 
 MAX_ROOM = 1 << 30  # for a link that is to be done with soon
 MARKS = 1 << 16  # bytes from mark to mark where they are for nothing but to know what may be forgotten

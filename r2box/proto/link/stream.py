@@ -28,14 +28,14 @@ from collections import deque
 from ...errors import WireError
 from ..wire import frames
 from ..wire.address import format_path
-from ..wire.frames import decode_varint, encode_varint
+from ..wire.fields import decode_varint, encode_varint
 from ..wire.outcome import Outcome, decode_outcome, encode_outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from .link import Link
 
     class StreamEnd(Protocol):

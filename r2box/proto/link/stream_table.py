@@ -59,12 +59,12 @@ class StreamTable(dict[int, Stream]):
         fresh, self.fresh = self.fresh, []
         for stream, fields in fresh:
             if not stream.close_sent:
-                self._link.owner.link_open(self._link, stream, fields)
+                self._link.host.link_open(self._link, stream, fields)
 
     @property
     def limit(self) -> int:
         """How many streams each side may open."""
-        return self._link.owner.limits["streams"]
+        return self._link.host.limits["streams"]
 
     @property
     def used(self) -> int:
@@ -112,7 +112,7 @@ class StreamTable(dict[int, Stream]):
     def _add(self, stream: Stream) -> Stream:
         self[stream.key] = stream
         self._link.account.charge(STREAM_COST)
-        self._link.owner.limits.note("streams", self.used)
+        self._link.host.limits.note("streams", self.used)
         return stream
 
     def release(self, stream: Stream) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..link.handshake import Me
     from ..link.link import Link
     from ..wire.advertisement import Reach
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
 
     class DiscoveryHost(Protocol):
         """Who is told."""

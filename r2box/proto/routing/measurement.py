@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..link.stream import Stream
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
 
 ECHO, TAKE, GIVE = 1, 2, 3
 COUNT = 8  # bytes of the answer to TAKE

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from ..link.handshake import Me
     from ..link.stream import Stream, StreamEnd
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from .route_table import Route
 
     Joined = Callable[[Stream], None]

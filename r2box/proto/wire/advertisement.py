@@ -15,13 +15,14 @@ import sys
 
 from ...errors import AddressError, WireError
 from .address import MAX_HOPS, check_address
-from .frames import MAX_REACH, Fields, encode_varint
+from .fields import Fields, encode_varint
+from .frames import MAX_REACH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .frames import Buffer
+    from .fields import Buffer
 
 MAX_PATH = MAX_HOPS - 2  # steps: a client before them, and a service behind
 MAX_COST = (1 << 32) - 1  # microseconds: more than an hour is no connection

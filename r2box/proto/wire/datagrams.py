@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .frames import Buffer
+    from .fields import Buffer
 
 HEAD = 2  # bytes of a length
 MAX_DATAGRAM = 0xFFFF  # bytes: what 2 bytes can say; UDP over IPv4 has 65,507, an IP packet at most 65,535

@@ -11,7 +11,8 @@ socket, and the descriptors that they speak of travel beside them.
 from __future__ import annotations
 
 from ...errors import WireError
-from .frames import MAX_CONTROL, Fields, decode_varint, encode_varint
+from .fields import Fields, decode_varint, encode_varint
+from .frames import MAX_CONTROL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ...errors import OWN_FAILURE, SIGNALLED
-from .frames import CLOSE_FIELDS, shorten
+from .fields import shorten
+from .frames import CLOSE_FIELDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .frames import Buffer
+    from .fields import Buffer
 
 ENDED = 0  # the far end is done; `status` or `signal` say how its program ended
 UNKNOWN = 1  # a name on the path could not be resolved

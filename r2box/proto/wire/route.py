@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from .frames import Buffer
+    from .fields import Buffer
 
     T = TypeVar("T")
 

@@ -7,12 +7,12 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ..limits import Limits
-    from ..wire.frames import Buffer
+    from ..wire.fields import Buffer
     from ..wire.route import Message
     from .link import Link
     from .stream import Stream
 
-    class LinkOwner(Protocol):
+    class LinkHost(Protocol):
         """Who a link reports to: a Node, or the client at the other end of a control socket."""
 
         limits: Limits

@@ -11,7 +11,7 @@ What is counted is what is held: of a block of which a view is kept, the whole b
 
 from __future__ import annotations
 
-from ..limits import LINKS_SHARE, TABLE
+from .limits import LINKS_SHARE, TABLE
 
 FLOOR = 1 << 16  # bytes that any link may hold
 DEFAULT = int(TABLE["memory"].default * LINKS_SHARE)
