@@ -13,7 +13,7 @@ from ..errors import DaemonError, R2Error
 from ..net.client.client import Client
 from ..net.client.service_job import Server
 from ..net.daemon.daemon import Daemon
-from ..net.io import splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.io import copier  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.io.channel import close_all, socketpair
 from ..net.io.log import DEBUG, ERROR, INFO, WARNING, Log
 from ..net.io.loop import Loop

@@ -12,7 +12,7 @@ from ..errors import OK, ConfigError, UsageError
 from ..net.client import udp_forward  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.daemon.daemon import Daemon
 from ..net.daemon.systemd import ServiceManager
-from ..net.io import bridge, splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.io import copier  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.io.log import INFO, Log
 from ..net.io.loop import Loop
 from ..net.io.process import raise_file_limit

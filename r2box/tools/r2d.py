@@ -10,7 +10,7 @@ from ..cli.policy_options import OF_NODE, policy_of
 from ..errors import OK
 from ..net.daemon.daemon import Daemon
 from ..net.daemon.systemd import ServiceManager
-from ..net.io import splice  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.io import copier  # noqa: F401  a daemon imports all it will need, before the file under it changes
 from ..net.io.log import INFO, Log
 from ..net.io.loop import Loop
 from ..net.io.process import raise_file_limit

@@ -12,10 +12,11 @@ from ..net.client.reach import reach
 from ..net.daemon.clients import HANGUP_TIME
 from ..net.io import process
 from ..net.io.channel import ChannelEnd, adopt, close_all
+from ..net.io.copier import BROKEN, Pump
 from ..net.io.log import INFO, Log
 from ..net.io.loop import Loop
 from ..net.io.program import ProgramChannel, open_channel, program_pairs
-from ..net.io.splice import BROKEN, Pump, give_descriptor, lend_stdio, open_ends, take_stdio
+from ..net.io.stdio import give_descriptor, lend_stdio, take_stdio
 from ..net.link.endpoint import GRACE
 from ..net.transport.sockets import Dial
 from ..net.transport.transport import COMMAND as RUN
@@ -28,8 +29,7 @@ from ..proto.wire.outcome import UNREAD, Outcome, make_outcome
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli.command import Args
-    from ..net.io.bridge import Bridge
-    from ..net.io.splice import PumpSource, PumpTarget
+    from ..net.io.copier import Bridge, PumpSource, PumpTarget
     from ..net.link.datagram_endpoint import Crossing
     from ..net.transport.devices import Device
 
@@ -180,7 +180,7 @@ class TunnelTool:
         Dial(self._loop, self._transport, opened)
 
     def _start_device(self) -> None:
-        from ..net.io import bridge  # noqa: F401  a wrong installation is to be heard of before the tunnel stands
+        from ..net.io import copier  # noqa: F401  a wrong installation is to be heard of before the tunnel stands
         from ..net.transport import devices
 
         if self._transport.kind in INTERFACES:
@@ -224,8 +224,8 @@ class TunnelTool:
         lent = self._ours
         if descriptors:
             close_all(tuple(lent.values()))
-            source, target = open_ends(self._loop, descriptors, is_program)
-            self._splice(source, ChannelEnd(stdout), ChannelEnd(stdin), target)
+            tunnel = open_channel(self._loop, descriptors, is_program)
+            self._splice(tunnel, ChannelEnd(stdout), ChannelEnd(stdin), tunnel)
             return
         self._is_given = 1 not in lent
         # What was given away is closed here, so that its end is the daemon's or the service's to make.
@@ -310,7 +310,7 @@ class TunnelTool:
         self._loop.on_exit(self._pid, self._command_exited)
 
     def _join_device(self, descriptors: tuple[int, ...], is_program: bool) -> None:
-        from ..net.io.bridge import Bridge
+        from ..net.io.copier import Bridge
         from ..net.transport.devices import open_device
 
         try:

@@ -14,8 +14,8 @@ from ...proto.wire import messages
 from ...proto.wire.address import format_path
 from ...proto.wire.job_states import JobKind, JobState
 from ...proto.wire.outcome import GONE, UNREAD, make_outcome
-from ..io.bridge import Bridge
 from ..io.channel import Channel, close_all
+from ..io.copier import Bridge
 from ..io.loop import Loop
 from ..io.process import raise_file_limit
 from ..io.program import open_channel

@@ -17,7 +17,7 @@ from ..io.log import LineLimit
 from ..io.process import Child
 from ..io.reserve import is_short
 from ..io.shell import missing_tool
-from ..io.splice import bridge, take_stdio
+from ..io.stdio import take_stdio
 from ..io.words import own_command
 from ..transport.peer import address_of
 from ..transport.policy_fields import fields_of, words_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...proto.link.policy import Policy
-    from ..io.bridge import Bridge
+    from ..io.copier import Bridge
     from ..io.log import Log
     from ..io.loop import Loop
     from ..transport.devices import Device
@@ -121,14 +121,14 @@ class Connector:
         taken = take_stdio()
         if not self._client.link.passes or any(map(is_terminal, taken)):
             self._is_copying = True
-            self._attach((bridge(self._loop, *taken, self._copied),))
+            self._copy(Channel(*taken), self._copied)
             return
         if same_socket(*taken):
             os.close(taken[1])
             taken = taken[:1]  # type: ignore[assignment]
         self._attach(taken)
 
-    def _copied(self) -> None:
+    def _copied(self, why: str) -> None:
         """All that the daemon had to say has gone out on our stdout."""
         self._is_copying = False
         if self._link_over is not None:
@@ -212,11 +212,16 @@ class Connector:
         if self._client.link.passes and (self._transport.kind == "serial" or not any(map(is_terminal, device.fds))):
             self._attach(device.fds)
             return
-        from ..io.bridge import Bridge
+        self._bridge = self._copy(adopt(device.fds), lambda why: None)
 
-        ours, theirs = socketpair()  # which can be ferried
-        self._bridge = Bridge(self._loop, adopt(device.fds), Channel(ours), lambda why: None)
+    def _copy(self, channel: Channel, ended: Callable[[str], None]) -> Bridge:
+        """Hand over one end of a socketpair, and copy between the other and `channel`."""
+        from ..io.copier import Bridge
+
+        ours, theirs = socketpair()
+        bridge = Bridge(self._loop, channel, Channel(ours), ended)
         self._attach((theirs,))
+        return bridge
 
     def _on_listening(self, where: str) -> None:
         self._log.info(f"{self._transport}: listening at {where}")

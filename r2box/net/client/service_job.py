@@ -71,7 +71,7 @@ class Server:
         self._said = ""  # why the last connection could not be made, until one is
         self._done: Callable[[], None] | None = None
         if transport.how == DEVICE:
-            from ..io import bridge  # noqa: F401  now, as the file under us may change before the first tunnel
+            from ..io import copier  # noqa: F401  now, as the file under us may change before the first tunnel
             from ..transport import devices  # noqa: F401  now, as the file under us may change before the first tunnel
 
     def offer(self, client: Client) -> None:
@@ -182,7 +182,7 @@ class Server:
             self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {error}"))
 
     def _join_device(self, id: int, descriptors: tuple[int, ...], environment: dict[str, str]) -> None:
-        from ..io.bridge import Bridge
+        from ..io.copier import Bridge
         from ..transport.devices import open_device
 
         try:

@@ -10,8 +10,8 @@
     signals      signals of a tool, and of process 1
     shell        command lines as `sh -c` gets them
     words        shell lexer and quoting
-    splice       copying between two pairs of descriptors
-    bridge       copying between a device and a tunnel
+    copier       copies bytes between descriptors
+    stdio        hands over stdin and stdout
     socket_path  where the control socket is
     units        durations and sizes as text
     log          messages on stderr

@@ -161,10 +161,10 @@ class ChannelEnd:
         return self._ready(select.POLLOUT)
 
     def watch_read(self, loop: Loop, read: Callback | None) -> None:
-        loop.watch(self.fd, read)
+        loop.watch_read(self.fd, read)
 
     def watch_write(self, loop: Loop, write: Callback | None) -> None:
-        loop.watch(self.fd, None, write)
+        loop.watch_write(self.fd, write)
 
     def read_by(self, read: Callable[[ChannelEnd, T], int], into: T) -> int:
         """`read(self, into)`, whose result is that of `read_into`."""
@@ -247,6 +247,22 @@ class Channel:
         else:
             loop.watch(self.read_fd, read)
             loop.watch(self.write_fd, None, write)
+
+    # One direction of a copy, as a ChannelEnd has them too.
+
+    def watch_read(self, loop: Loop, read: Callback | None) -> None:
+        loop.watch_read(self.read_fd, read)
+
+    def watch_write(self, loop: Loop, write: Callback | None) -> None:
+        loop.watch_write(self.write_fd, write)
+
+    def read_by(self, read: Callable[[ChannelEnd, T], int], into: T) -> int:
+        """`read(end, into)`, whose result is that of `ChannelEnd.read_into`."""
+        assert self._read is not None
+        return read(self._read, into)
+
+    def is_writable(self) -> bool:
+        return self._write is not None and self._write.is_writable()
 
     def close_write(self) -> None:
         """No more bytes will be written: the other side reads to the end."""

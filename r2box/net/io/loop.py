@@ -114,6 +114,14 @@ class Loop:
                 self._always[fd] = (read, write)
         self._watched[fd] = (read, write)
 
+    def watch_read(self, fd: int, read: Callback | None) -> None:
+        """`watch`, for reading only: what was registered for writing stays."""
+        self.watch(fd, read, self._watched.get(fd, _NOTHING)[1])
+
+    def watch_write(self, fd: int, write: Callback | None) -> None:
+        """`watch`, for writing only: what was registered for reading stays."""
+        self.watch(fd, self._watched.get(fd, _NOTHING)[0], write)
+
     def when_free(self, fn: Callback) -> None:
         """Call fn() once, when there are more free descriptors than the reserve: for who must stop taking connections.
 

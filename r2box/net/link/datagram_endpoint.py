@@ -303,12 +303,7 @@ class Crossing:
             quiet = other in self._held or (one is self._ours and self._is_half)
             read = None if quiet else functools.partial(self._copy, one, other)
             write = functools.partial(self._flush, one) if one in self._held else None
-            if one.read_fd == one.write_fd:
-                self._loop.watch(one.read_fd, read, write)
-                continue
-            self._loop.watch(one.read_fd, read)
-            if one.write_fd >= 0:
-                self._loop.watch(one.write_fd, None, write)
+            one.watch(self._loop, read, write)
 
     def _look(self) -> None:
         left = self._last + self._idle - self._loop.now()

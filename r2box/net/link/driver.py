@@ -264,11 +264,7 @@ class LinkDriver:
         read = self._readable if wanted[0] else None
         write = self._unblocked if wanted[1] else None
         try:
-            if self.channel.read_fd == self.channel.write_fd:
-                self.loop.watch(self.channel.read_fd, read, write)
-            else:
-                self.loop.watch(self.channel.read_fd, read)
-                self.loop.watch(self.channel.write_fd, None, write)  # -1 once it is closed
+            self.channel.watch(self.loop, read, write)
         except OSError as error:  # it is nothing that carries bytes, such as what O_PATH opens
             self._broken(error.strerror or str(error))
 

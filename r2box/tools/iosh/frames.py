@@ -96,11 +96,7 @@ class Frames:
         if self._ended is None:
             return
         write = self._write if self._out else None
-        if self._channel.read_fd == self._channel.write_fd:
-            self._loop.watch(self._channel.read_fd, self._read, write)
-        else:
-            self._loop.watch(self._channel.read_fd, self._read)
-            self._loop.watch(self._channel.write_fd, None, write)
+        self._channel.watch(self._loop, self._read, write)
 
     def fail(self, why: str) -> None:
         """End it as if the other side had made a fault."""
@@ -121,8 +117,7 @@ class Frames:
     def close(self) -> None:
         """Say and hear nothing more.  Safe to call again."""
         self._ended = None
-        self._loop.watch(self._channel.read_fd)
-        self._loop.watch(self._channel.write_fd)
+        self._channel.watch(self._loop, None, None)
         self._channel.close()
 
 

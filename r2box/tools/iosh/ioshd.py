@@ -17,7 +17,7 @@ from ...net.io.channel import Channel, close_all
 from ...net.io.log import Log
 from ...net.io.loop import Loop
 from ...net.io.shell import SHELL
-from ...net.io.splice import take_stdio
+from ...net.io.stdio import take_stdio
 from . import terminal as say
 from .frames import Frames, StreamSink, StreamSource
 

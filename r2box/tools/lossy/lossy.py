@@ -13,7 +13,7 @@ from ...net.io import process
 from ...net.io.channel import close_all, socketpair
 from ...net.io.log import Log
 from ...net.io.loop import Loop
-from ...net.io.splice import take_stdio
+from ...net.io.stdio import take_stdio
 from ...net.transport.sockets import Dial, Listener
 from ...net.transport.transport import COMMAND as RUN
 from ...net.transport.transport import STARTER, Transport, parse_transport
