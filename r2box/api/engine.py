@@ -17,7 +17,7 @@ from ..net.io import copier  # noqa: F401  a daemon imports all it will need, be
 from ..net.io.channel import close_all, socketpair
 from ..net.io.log import DEBUG, ERROR, INFO, WARNING, Log
 from ..net.io.loop import Loop
-from ..net.io.process import WHOLE_TIME
+from ..net.io.process import HANG_UP_TIME
 from ..net.link import endpoint  # noqa: F401  a daemon imports all it will need, before the file under it changes
 
 TYPE_CHECKING = False
@@ -236,7 +236,7 @@ class ServiceOffer(EngineJob):
         self._leave()
 
     def _finish(self, done: Callable[[], None]) -> None:
-        self._server.end(done, WHOLE_TIME)  # the process goes on, and would not reap them
+        self._server.end(done, HANG_UP_TIME)  # the process goes on, and would not reap them
 
 
 class _LoggingLog(Log):

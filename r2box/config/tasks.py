@@ -106,7 +106,7 @@ class Tasks:
         null = os.open(os.devnull, os.O_RDONLY)
         try:
             environment = {**self._environment, **more}
-            pid = process.start(command, null, 2, environment=environment, own_session=True, leash=self._leash.open())
+            pid = process.start(command, null, 2, environment=environment, new_session=True, leash=self._leash.open())
         except OSError as error:
             self._log.error(f"{command}: {error.strerror}")
             return
@@ -127,7 +127,7 @@ class Tasks:
             self._leave()
 
     def end(self, done: Callable[[], None]) -> None:
-        """Run nothing more, and end what runs; done() when it has ended, or has had `child.LEAVE_TIME`."""
+        """Run nothing more, and end what runs; done() when it has ended, or has had `process.LEAVE_TIME`."""
         self._done = done
         self._is_ending = True
         self._waiting.clear()

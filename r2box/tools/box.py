@@ -90,9 +90,9 @@ def _list(_: bool, force: bool) -> int:
 
 def _install(folder: str, force: bool) -> int:
     """Copy this file to `folder` and link every tool's name to it; names that are not ours are left alone."""
-    from ..net.io.words import own_command
+    from ..net.io.words import this_command
 
-    source = own_command()[-1]
+    source = this_command()[-1]
     if not os.path.isfile(source):
         raise R2Error("--install: this r2box is not one file; build it first (make)")
     os.makedirs(folder, exist_ok=True)

@@ -8,7 +8,7 @@ from ..cli.command import Argument, Command, Option
 from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
 from ..net.client.reach import tunnel_words
 from ..net.io.process import become
-from ..net.io.words import own_command, quote
+from ..net.io.words import this_command, quote
 from ..proto.wire.address import SERVICE, parse_path
 
 TYPE_CHECKING = False
@@ -94,7 +94,7 @@ def spell(words: list[str]) -> str:
 def main(args: Args) -> int:
     if args.config:
         # Not ProxyUseFdpass: that would stay in force for a ProxyCommand of the command line, which replaces this one.
-        print(f"Host {PREFIX}* *{SUFFIX}\n    ProxyCommand {spell([*own_command(), 'r2-ssh', '--proxy'])} %n")
+        print(f"Host {PREFIX}* *{SUFFIX}\n    ProxyCommand {spell([*this_command(), 'r2-ssh', '--proxy'])} %n")
         return OK
     if args.proxy:
         host = args.proxy

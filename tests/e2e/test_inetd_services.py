@@ -235,10 +235,10 @@ def test_a_program_ends_its_input_and_writes_on(place: Place, from_: str) -> Non
 @FROM_BOTH
 def test_a_mute_program_without_input_is_not_cut_off(place: Place, from_: str) -> None:
     """Its 0 is closed and nothing was written for longer than the doubt lasts."""
-    from r2box.net.io.program import DOUBT_TIME
+    from r2box.net.io.program import UNDECIDED_TIME
 
     build(place, from_)
-    place.serve("bob", f"exec <&-; sleep {DOUBT_TIME + 0.5}; echo done", "late")
+    place.serve("bob", f"exec <&-; sleep {UNDECIDED_TIME + 0.5}; echo done", "late")
     assert place.run(f"r2 -s {from_} -t bob/late tunnel - </dev/null").out == "done\n"
 
 

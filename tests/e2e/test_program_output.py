@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from r2box.net.io.loop import Loop
-from r2box.net.io.program import DOUBT_TIME, ProgramChannel, program_pairs
+from r2box.net.io.program import UNDECIDED_TIME, ProgramChannel, program_pairs
 
 GOES_ON, ENDED = "goes on", "has ended"
 
@@ -56,7 +56,7 @@ class Program:
             self.loop.run_once()
 
     def wait_for_doubt(self) -> None:
-        self.clock += DOUBT_TIME
+        self.clock += UNDECIDED_TIME
         self.turn()
 
     def close(self) -> None:

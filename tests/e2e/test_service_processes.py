@@ -293,7 +293,7 @@ def test_a_watcher_that_was_killed_is_made_again(tmp_path: Path) -> None:
 
     def start() -> int:
         null = os.open(os.devnull, os.O_RDWR)
-        pid = process.start("sleep 600", null, null, own_session=True, leash=leash.open())
+        pid = process.start("sleep 600", null, null, new_session=True, leash=leash.open())
         os.close(null)
         Child(loop, pid, exited.append, group=True, leash=leash)
         return pid

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from r2box.cli import registry
 from r2box.errors import AddressError, UsageError
 from r2box.net.io.shell import missing_tool, service_name, shell_line, with_quotes_closed
-from r2box.net.io.words import TOOLS, LexText, lex, own_command, quote, splice
+from r2box.net.io.words import TOOLS, LexText, lex, this_command, quote, splice
 from r2box.net.transport.transport import parse_transport
 from r2box.net.transport.urls import CONNECT, FORWARD, SERVE, TUNNEL
 from support.shell_text import PIECES
@@ -81,7 +81,7 @@ def test_what_sh_is_given(line: str, given_to_sh: str) -> None:
 
 def test_tools_of_ours_are_found_without_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    own = " ".join(map(quote, own_command()))
+    own = " ".join(map(quote, this_command()))
     for line, wanted in (
         ("r2 connect -", "exec {own} r2 connect -"),
         ("cd / && A=1 r2 -s x connect - 2>r2", "cd / && A=1 {own} r2 -s x connect - 2>r2"),

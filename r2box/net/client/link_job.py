@@ -18,7 +18,7 @@ from ..io.process import Child
 from ..io.reserve import is_short
 from ..io.shell import missing_tool
 from ..io.stdio import take_stdio
-from ..io.words import own_command
+from ..io.words import this_command
 from ..transport.peer import address_of
 from ..transport.policy_fields import fields_of, words_of
 from ..transport.socat import fill_places
@@ -142,7 +142,7 @@ class Connector:
                 theirs,
                 theirs,
                 environment={"R2_SOCKET": self._socket_path},
-                undisturbed=True,
+                ignore_interrupt=True,
             )
         except OSError:
             os.close(ours)
@@ -153,7 +153,7 @@ class Connector:
         self._attach((ours,))
 
     def _start_starter(self) -> None:
-        words = [*own_command(), "r2-connect", "-s", self._socket_path]
+        words = [*this_command(), "r2-connect", "-s", self._socket_path]
         words += ["-n", self._expect] if self._expect else []
         words += ["--resume", str(self._resume_timeout), *(["--lossy"] if self._is_lossy else [])]
         words += words_of(self._policy)
@@ -163,7 +163,7 @@ class Connector:
         leash = self._loop.shared(Leash)
         null = os.open(os.devnull, os.O_RDONLY)
         try:
-            pid = process.start(command, null, 2, own_session=True, leash=leash.open())
+            pid = process.start(command, null, 2, new_session=True, leash=leash.open())
         finally:
             os.close(null)
         self._child = Child(self._loop, pid, self._exited, group=True, leash=leash)

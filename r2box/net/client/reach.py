@@ -133,10 +133,10 @@ def tunnel_words(path: tuple[str, ...], given: str | None = None, *options: str)
 
     `options` are for r2-tunnel.
     """
-    from ..io.words import own_command
+    from ..io.words import this_command
 
     socket = [] if is_default(given) else ["-s", default_path(given)]
-    return [*own_command(), "r2-tunnel", *socket, *(word for step in path for word in ("-t", step)), *options, "-"]
+    return [*this_command(), "r2-tunnel", *socket, *(word for step in path for word in ("-t", step)), *options, "-"]
 
 
 def _missing(path: str, is_named: bool) -> str:

@@ -157,7 +157,7 @@ class Server:
                 descriptors[0],
                 descriptors[-1],
                 environment=environment,
-                own_session=True,
+                new_session=True,
                 leash=self._leash.open(),
             )
         except OSError as error:

@@ -12,7 +12,7 @@ A tunnel costs its opener one frame, and this host a process.  Three rules keep 
   programs than are free (as in `proto.memory_limit`), and beyond `FEW` none of the last quarter.  So a neighbour
   that takes links under many names leaves places for others.
 - An `Incoming` for a program lives until the server has said that it exited, whatever the stream does, and a program
-  whose tunnel is over is hung up on.  The server makes it end (`child.HANG_UP`).
+  whose tunnel is over is hung up on.  The server makes it end (`process.HANG_UP`).
 
     state      meaning                                       next states
     QUEUED     the server does not know it yet               STARTING, ENDED

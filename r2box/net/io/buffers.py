@@ -1,8 +1,7 @@
-"""Memory for what is read, used again and again.
+"""Read buffers that are reused.
 
-Fresh memory costs more than the copying: the kernel has to clear each page of it.  But what was read may have to be
-sent once more after a cut, and is not copied for that either (`proto.link.resume`); so a block is used again only when
-nobody has a view of it any more.
+The kernel clears each page of fresh memory, which costs more than copying the bytes.  A replay buffer keeps views of
+what was read, not copies (`proto.link.replay_buffer`), so a block is reused only when no view of it is left.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ from collections import deque
 
 from ...proto.link.replay_buffer import Block
 
-SIZE = 1 << 19  # bytes of a block: what is read from descriptors to be written in one go
-MOST = 8  # blocks that are remembered: more are only in use when a path holds much
+SIZE = 1 << 19  # bytes of a block: read from descriptors and written together
+MOST = 8  # blocks kept for reuse; more are in use only while a path is congested
 
 
 class Pool:
     """Blocks of SIZE bytes."""
 
     def __init__(self) -> None:
-        self._blocks: deque[Block] = deque()  # given out last comes last
+        self._blocks: deque[Block] = deque()  # the least recently used first
 
     def take(self, last: Block | None = None) -> Block:
-        """A block that nobody uses: `last` if it is free again, as that is still in the processor's cache."""
+        """A block that is not in use: `last` if it is free, because it may still be in the processor's cache."""
         if last is not None and is_unused(last):
             return last
         if self._blocks and is_unused(self._blocks[0]):
@@ -35,7 +34,7 @@ class Pool:
 
 
 def is_unused(block: Block) -> bool:
-    """Whether there is no view of `block`: Python lets its size be changed only then."""
+    """Whether no view of `block` is left: only then can its size change."""
     try:
         block.append(block.pop())
     except BufferError:
@@ -44,18 +43,18 @@ def is_unused(block: Block) -> bool:
 
 
 class Arena:
-    """Room for several reads that are written in one go, up to the next `clear`."""
+    """Buffer for several reads that are written together, until `clear`."""
 
     __slots__ = ("_at", "_block", "_pool", "_view")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._block: Block | None = None  # until something is read: an idle program does without
+        self._block: Block | None = None  # allocated by the first read
         self._view: memoryview | None = None
         self._at = 0
 
     def take(self, limit: int) -> memoryview:
-        """Room for `limit` bytes.  The first of them are used when `keep` says so."""
+        """Memory for `limit` bytes; `keep` reserves the first of them."""
         if self._view is None and limit <= SIZE:
             self._block = self._pool.take(self._block)
             self._view = memoryview(self._block)
@@ -65,10 +64,11 @@ class Arena:
         return memoryview(Block(limit))
 
     def keep(self, size: int) -> None:
+        """Keep `size` bytes of what `take` returned."""
         self._at = min(self._at + size, SIZE)
 
     def clear(self) -> None:
-        """What was read is written, copied, or kept by views."""
+        """Reuse the memory: what was read is written, copied, or kept by views."""
         if self._at:
             self._view = None
             self._at = 0

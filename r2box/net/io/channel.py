@@ -1,10 +1,10 @@
-"""A non-blocking pipe of bytes over whatever descriptors carry it.
+"""Non-blocking byte stream over one descriptor, or over two (one to read, one to write).
 
-One descriptor or two (one to read, one to write), sockets or anything else.  O_NONBLOCK belongs to the open file, which
-others may share (a terminal and the shell, two programs on one pipe), so it is never set on what is not ours alone:
-sockets are read and written with MSG_DONTWAIT; a pipe or terminal is opened anew through /proc/self/fd, which gives an
-open file of our own; where that cannot be, reads follow a poll and writes are at most PIPE_BUF, which a pipe that polls
-as writable takes without blocking (POSIX, write(2)).
+O_NONBLOCK belongs to the open file description, which other processes may share (a terminal and the shell, two programs
+on one pipe), so it is never set on one that may be shared.  Sockets are read and written with MSG_DONTWAIT.  A pipe or
+terminal is opened again through /proc/self/fd, for an open file description that is not shared.  Where that fails, a
+read follows a poll, and a write is at most PIPE_BUF bytes, which a pipe that polls as writable takes without blocking
+(POSIX, write(2)).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     Callback = Callable[[], object]
     Buffer = Union[bytes, bytearray, memoryview]
 
-MAX_PASSENGERS = 16  # descriptors in one message; SCM_MAX_FD is 253
-BUFFER = 1 << 20  # bytes that one end of a socketpair or pipe may be ahead: twice what is read at once
-_ANCILLARY = socket.CMSG_SPACE(MAX_PASSENGERS * array.array("i").itemsize)
+MAX_ATTACHED = 16  # descriptors in one message (SCM_MAX_FD is 253)
+BUFFER = 1 << 20  # bytes that a socketpair or pipe buffers: twice what is read at once
+_ANCILLARY = socket.CMSG_SPACE(MAX_ATTACHED * array.array("i").itemsize)
 _FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _SETPIPE_SZ, _GETPIPE_SZ = 1031, 1032  # fcntl.F_SETPIPE_SZ of Python 3.10 and newer, on Linux
@@ -51,27 +51,27 @@ class ChannelEnd:
 
     def __init__(self, fd: int) -> None:
         self.sock: socket.socket | None = None
-        self._careful = False  # O_NONBLOCK is not ours to set
+        self._careful = False  # poll before each read and write
         mode = os.fstat(fd).st_mode
         self.is_pipe = stat.S_ISFIFO(mode)  # that can be spliced
         if stat.S_ISSOCK(mode):
             self.sock = socket.socket(fileno=fd)
         elif os.get_blocking(fd) and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
-            fd = self._own(fd)
+            fd = self._reopen(fd)
         self.fd = fd
 
-    def _own(self, fd: int) -> int:
+    def _reopen(self, fd: int) -> int:
         import fcntl
 
         access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
         try:
-            own = os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            new = os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             self._careful = True
             self.is_pipe = False
             return fd
-        os.dup2(own, fd, inheritable=False)  # by the old number: the new one may be of the reserve
-        os.close(own)
+        os.dup2(new, fd, inheritable=False)  # under the old number: the new one may be in the reserve
+        os.close(new)
         widen(fd)
         return fd
 
@@ -81,7 +81,7 @@ class ChannelEnd:
         return bool(poll.poll(0))
 
     def read_into(self, view: memoryview) -> int:
-        """Fill the beginning of `view`; return how many bytes, 0 at the end, -1 if there is nothing now.
+        """Read into the beginning of `view`; return the number of bytes, 0 at the end, -1 if none are available.
 
         OSError as read(2).
         """
@@ -98,10 +98,10 @@ class ChannelEnd:
                 return 0  # a terminal whose other side is closed
             raise
 
-    def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
-        """The same for a UNIX socket, and the descriptors that came along; they are close-on-exec.
+    def read_with_descriptors(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
+        """`read_into` for a UNIX socket; also return the attached descriptors, close-on-exec.
 
-        Where not all could be received, `REST` stands for all of them.
+        If some could not be received, `REST` replaces all of them.
         """
         assert self.sock is not None
         try:
@@ -114,29 +114,29 @@ class ChannelEnd:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        if flags & socket.MSG_CTRUNC:  # the limit of open files is reached, and the kernel has dropped some
+        if flags & socket.MSG_CTRUNC:  # the limit of open files was reached, and the kernel dropped some
             close_all(tuple(fds))
             return size, (REST,)
         return size, tuple(fds)
 
     def is_hung_up(self) -> bool:
-        """Whether the other side has closed both directions, as far as can be told."""
+        """Whether the other side has closed both directions, where the system reports that."""
         poll = select.poll()
         poll.register(self.fd, 0)
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def is_ending(self) -> bool:
-        """Whether the other side writes no more, although what it has written may not be read yet."""
+        """Whether the other side has stopped writing; bytes may be left to read."""
         poll = select.poll()
         poll.register(self.fd, getattr(select, "POLLRDHUP", 0))
         return bool(poll.poll(0))
 
-    def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
-        """Write what fits now and return how many bytes that was; 0: nothing fits.  OSError as write(2)."""
+    def write(self, buffers: Sequence[Buffer], descriptors: tuple[int, ...] = ()) -> int:
+        """Write as many bytes as fit; return their number, 0 if none do.  OSError as write(2)."""
         try:
             if self.sock is not None:
-                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", passengers))] if passengers else []
-                return self.sock.sendmsg(buffers, ancillary, _FLAGS)
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+                return self.sock.sendmsg(buffers, [rights] if descriptors else [], _FLAGS)
             if self._careful:
                 if not self._ready(select.POLLOUT):
                     return 0
@@ -151,7 +151,7 @@ class ChannelEnd:
         else:
             os.close(self.fd)
 
-    # One direction of a copy, as `program.ProgramChannel` has them too.
+    # -- for `copier.Pump`, as in Channel --------------------------------------------------------------------------
 
     @property
     def write_fd(self) -> int:
@@ -174,17 +174,17 @@ class ChannelEnd:
         self.close()
 
     def close_write(self) -> None:
-        """Pass the end of the stream on, also where another process holds the same socket."""
+        """Pass on the end of the stream, even if another process holds the same socket."""
         if self.sock is not None:
             try:
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
-                pass  # not connected any more: as good as shut
+                pass  # no longer connected
         self.close()
 
 
 class Channel:
-    """Both directions.  `read_fd` and `write_fd` are the same for a socket."""
+    """Both directions of a byte stream.  `read_fd` and `write_fd` are the same for a socket."""
 
     __slots__ = ("_read", "_write")
 
@@ -204,51 +204,51 @@ class Channel:
 
     @property
     def sock(self) -> socket.socket | None:
-        """The socket, if one carries both directions."""
+        """The socket that carries both directions, or None."""
         return self._read.sock if self._read and self._read is self._write else None
 
     @property
     def is_unix(self) -> bool:
-        """Whether what is read comes over a UNIX socket."""
+        """Whether reading is from a UNIX socket."""
         return self._read is not None and self._read.sock is not None and self._read.sock.family == socket.AF_UNIX
 
     @property
     def is_hung_up(self) -> bool:
-        """Whether one socket carries both directions, and its other side has closed them."""
+        """Whether one descriptor carries both directions, and its other side has closed both."""
         return self._read is not None and self._read is self._write and self._read.is_hung_up()
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing more will come than what is there already."""
+        """Whether the other side has stopped writing, or reading is closed."""
         return self._read is None or self._read.is_ending()
 
     def read_into(self, view: memoryview) -> int:
         assert self._read is not None
         return self._read.read_into(view)
 
-    def read_with_passengers(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
+    def read_with_descriptors(self, view: memoryview) -> tuple[int, tuple[int, ...]]:
         assert self._read is not None
-        return self._read.read_with_passengers(view)
+        return self._read.read_with_descriptors(view)
 
-    def write(self, buffers: Sequence[Buffer], passengers: tuple[int, ...] = ()) -> int:
+    def write(self, buffers: Sequence[Buffer], descriptors: tuple[int, ...] = ()) -> int:
         assert self._write is not None
-        return self._write.write(buffers, passengers)
+        return self._write.write(buffers, descriptors)
 
     @property
     def is_inet(self) -> bool:
-        """Whether a failure can be shown to who is at the other side, by `reset`."""
+        """Whether it is an internet socket, so that `reset` shows a failure to the other side."""
         end = self._read or self._write
         return bool(end and end.sock and end.sock.family in (socket.AF_INET, socket.AF_INET6))
 
     def watch(self, loop: Loop, read: Callback | None, write: Callback | None) -> None:
-        """Have `loop` call read() and write() when that is possible; None: do not."""
+        """Have `loop` call read() when there is something to read, write() when there is room.  None: do not watch."""
         if self.read_fd == self.write_fd:
             loop.watch(self.read_fd, read, write)
         else:
             loop.watch(self.read_fd, read)
             loop.watch(self.write_fd, None, write)
 
-    # One direction of a copy, as a ChannelEnd has them too.
+    # -- for `copier.Pump`, as in ChannelEnd -----------------------------------------------------------------------
 
     def watch_read(self, loop: Loop, read: Callback | None) -> None:
         loop.watch_read(self.read_fd, read)
@@ -265,13 +265,13 @@ class Channel:
         return self._write is not None and self._write.is_writable()
 
     def close_write(self) -> None:
-        """No more bytes will be written: the other side reads to the end."""
+        """Close writing: the other side reads to the end."""
         end, self._write = self._write, None
         if end is not None:
             self._half_close(end, socket.SHUT_WR, last=end is not self._read)
 
     def close_read(self) -> None:
-        """No more bytes will be read: the other side cannot write any more."""
+        """Close reading: writes of the other side fail."""
         end, self._read = self._read, None
         if end is not None:
             self._half_close(end, socket.SHUT_RD, last=end is not self._write)
@@ -280,21 +280,21 @@ class Channel:
     def _half_close(end: ChannelEnd, how: int, last: bool) -> None:
         if end.sock is not None:
             try:
-                end.sock.shutdown(how)  # also where another process holds the same socket
+                end.sock.shutdown(how)  # even if another process holds the same socket
             except OSError:
-                pass  # not connected any more: as good as shut
+                pass  # no longer connected
         if last:
             end.close()
 
     def close(self) -> None:
-        """Close what is open.  Safe to call again."""
+        """Close both directions.  Safe to call again."""
         read, write, self._read, self._write = self._read, self._write, None, None
         for end in {read, write} - {None}:
             assert end is not None
             end.close()
 
     def reset(self) -> None:
-        """Close so that a TCP neighbour sees a failure (RST), not an end, once nobody else holds the socket either."""
+        """Close; over TCP with a reset instead of an end, once no other process holds the socket."""
         import struct
 
         end = self._read or self._write
@@ -304,7 +304,7 @@ class Channel:
 
 
 def widen(fd: int) -> None:
-    """Let a pipe hold as much as is read at once; one that may not grow, or is no pipe, serves as it is."""
+    """Let a pipe buffer BUFFER bytes, if `fd` is a pipe that may grow."""
     import fcntl
 
     try:
@@ -315,7 +315,7 @@ def widen(fd: int) -> None:
 
 
 def drop_written(buffers: list[Buffer], written: int) -> list[Buffer]:
-    """What is left of `buffers` after `written` bytes; a copy of those whose memory may be used again."""
+    """The rest of `buffers` after `written` bytes; memory that may be reused is copied."""
     for number, buffer in enumerate(buffers):
         if written < len(buffer):
             left = [memoryview(buffer)[written:], *(memoryview(after) for after in buffers[number + 1 :])]
@@ -330,7 +330,7 @@ def adopt(descriptors: tuple[int, ...]) -> Channel:
 
 
 def socketpair(kind: int = socket.SOCK_STREAM, buffer: int = BUFFER) -> tuple[int, int]:
-    """Two descriptors, joined by the kernel, close-on-exec.  OSError if none are left but the reserve."""
+    """Two connected descriptors, close-on-exec.  OSError if none are left but the reserve."""
     try:
         pair = socket.socketpair(socket.AF_UNIX, kind)
     except OSError as error:
@@ -349,7 +349,7 @@ def same_socket(one: int, other: int) -> bool:
 
 
 def check_usable(descriptors: tuple[int, ...]) -> None:
-    """RefusedError, with all of them closed, if one can be neither read nor written, as what O_PATH opens."""
+    """Raise RefusedError, and close all, if one was opened with O_PATH: it can be neither read nor written."""
     import fcntl
 
     if any(fcntl.fcntl(fd, fcntl.F_GETFL) & _PATH_ONLY for fd in descriptors):
@@ -358,14 +358,14 @@ def check_usable(descriptors: tuple[int, ...]) -> None:
 
 
 def is_terminal(fd: int) -> bool:
-    """Whether `fd` is a terminal, and not the master side of one."""
+    """Whether `fd` is a terminal: its slave side."""
     if not os.isatty(fd):
         return False
     return sys.platform != "linux" or os.fstat(fd).st_rdev != _PTMX
 
 
 def close_all(descriptors: Iterable[int]) -> None:
-    """Close them, but for those that were lost on the way (`LOST`, `REST`)."""
+    """Close them; skip those that were lost in transit (`LOST`, `REST`)."""
     for fd in descriptors:
         if fd >= 0:
             os.close(fd)

@@ -2,9 +2,9 @@
 
 After kill -9 nothing of ours runs that could end what we have started.  So a watcher, a small shell, reads from a pipe
 whose other end only we hold, close-on-exec.  A program's shell enters itself, by a line `+PID`, before the program
-begins (`child.start`), so there is no moment at which it runs and is not known; we write `=PID` when we have begun to
+begins (`process.start`), so there is no moment at which it runs and is not known; we write `=PID` when we have begun to
 end it, and `-PID` when it has ended.  At the end of the pipe the watcher ends the process groups that are left as
-`child.HANG_UP` does: SIGHUP, unless they had it, and SIGCONT, and after `child.GRACE` each SIGTERM and SIGKILL.
+`process.HANG_UP` does: SIGHUP, unless they had it, and SIGCONT, and after `process.GRACE` each SIGTERM and SIGKILL.
 
 There is one watcher for a process (for a loop, exactly), from its first program on.  It has no parent of ours, a
 session of its own, ignores the signals that end a session, and keeps no file, directory or terminal of ours in use.  If
@@ -84,7 +84,7 @@ class Leash:
         self._ended: set[int] = set()  # what the watcher does not know yet, if it is slower than we are
 
     def open(self) -> int:
-        """The descriptor for `child.start`; starts the watcher if there is none.  OSError if that cannot be.
+        """The descriptor for `process.start`; starts the watcher if there is none.  OSError if that cannot be.
 
         -1 for process 1, which needs no leash.
         """

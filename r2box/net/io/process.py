@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 STOP_GRACE = 3.0  # seconds to end after a SIGTERM that comes first
 LEAVE_TIME = 1.5  # seconds that a tool which ends waits for what it hangs up on; the rest is left to the leash
-WHOLE_TIME = 2 * GRACE + 1.0  # seconds in which all that is hung up on has ended
+HANG_UP_TIME = 2 * GRACE + 1.0  # seconds in which all that is hung up on has ended
 # Signals, and the seconds until the next ones.  A stopped process must run to take the first.
 HANG_UP: Steps = (((signal.SIGHUP, signal.SIGCONT), GRACE), ((signal.SIGTERM,), GRACE), ((signal.SIGKILL,), 0.0))
 TERMINATE: Steps = (((signal.SIGTERM,), STOP_GRACE), ((signal.SIGKILL,), 0.0))
@@ -55,25 +55,25 @@ def start(
     stdout: int,
     *,
     environment: Mapping[str, str] | None = None,
-    own_session: bool = False,
-    undisturbed: bool = False,
+    new_session: bool = False,
+    ignore_interrupt: bool = False,
     leash: int = -1,
 ) -> int:
     """Run `command` with these descriptors as its stdin and stdout, and our stderr; return its process id.
 
-    `environment` is added to ours.  With `own_session`, signals from the terminal do not reach it, and `hang_up` ends
-    all of it; `undisturbed`, a ^C does not, as far as the command leaves that so: it may have a farewell to carry.
+    `environment` is added to ours.  With `new_session`, signals from the terminal do not reach it, and `hang_up` ends
+    all of it; `ignore_interrupt`, a ^C does not, as far as the command leaves that so: it may have a farewell to carry.
     With `leash`, from `Leash.open`, it is on that leash before it begins.  OSError if it cannot be started.
     """
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
-    ignored = [signal.SIGINT] * undisturbed
-    if not own_session and signals.is_ignored(signal.SIGHUP):
+    ignored = [signal.SIGINT] * ignore_interrupt
+    if not new_session and signals.is_ignored(signal.SIGHUP):
         ignored.append(signal.SIGHUP)  # as nohup wants it for all that it starts
     first = f"trap '' {' '.join(str(int(number)) for number in ignored)}\n" if ignored else ""
     if leash >= 0:
         actions.append((os.POSIX_SPAWN_DUP2, leash, LEASH_FD))
         first += _ENTER
-    return _spawn(first + shell_line(command), actions, {**os.environ, **(environment or {})}, own_session)
+    return _spawn(first + shell_line(command), actions, {**os.environ, **(environment or {})}, new_session)
 
 
 def start_program(
@@ -131,7 +131,7 @@ def become(words: list[str]) -> int:
     return got[0]
 
 
-def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_session: bool) -> int:
+def _spawn(line: str, actions: list[Any], environment: dict[str, str], new_session: bool) -> int:
     return os.posix_spawn(
         SHELL,
         [SHELL, "-c", "--", "".join(_limits[:1]) + line],  # a command may begin with a dash
@@ -139,7 +139,7 @@ def _spawn(line: str, actions: list[Any], environment: dict[str, str], own_sessi
         file_actions=actions,
         setsigmask=[],
         setsigdef=RESET,
-        setsid=own_session,
+        setsid=new_session,
     )
 
 

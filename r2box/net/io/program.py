@@ -16,7 +16,7 @@ ended when nothing more can come, but also earlier:
     open       closed     nothing           goes on: a program that reads no input
     open       shut down  nothing           is in doubt
 
-In doubt, the next byte decides; if none comes within `DOUBT_TIME`, the output has ended.  So `exec >&-; cat >file` is
+In doubt, the next byte decides; if none comes within `UNDECIDED_TIME`, the output has ended.  So `exec >&-; cat >file` is
 seen to have ended its output that much later, and rsync has that long to send its first line.  A socket that stands for
 another, over a control socket that is forwarded, is shut down before it is closed, so the time also tells these apart.
 What is written after the end of the output fails (EPIPE).
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Callback = Callable[[], object]
     T = TypeVar("T")
 
-DOUBT_TIME = 2.0  # seconds for the first byte of a program that has ended one of its two outputs
+UNDECIDED_TIME = 2.0  # seconds for the first byte of a program that has ended one of its two outputs
 
 
 class Output(enum.Enum):
@@ -149,7 +149,7 @@ class ProgramChannel(Channel):
             self._timer.cancel()
             self._timer = None
         if output is Output.DOUBTFUL:
-            self._timer = self._loop.later(DOUBT_TIME, self._decide)
+            self._timer = self._loop.later(UNDECIDED_TIME, self._decide)
         elif output is Output.ENDED:
             self._refuse()
 

@@ -14,7 +14,7 @@ import sys
 
 from ...errors import AddressError
 from ...proto.wire.address import check_address
-from .words import BLANKS, OPAQUE, TOOLS, lex, own_command, quote, splice
+from .words import BLANKS, OPAQUE, TOOLS, lex, this_command, quote, splice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def with_full_paths(command: str) -> str:
             continue
         path = find_program(word) if token is first else ""
         if not path and word in TOOLS and not (_is_on_path(word) or "PATH=" in command):
-            path = find_program(word) or " ".join(map(quote, [*own_command(), *[word] * (word != BOX)]))
+            path = find_program(word) or " ".join(map(quote, [*this_command(), *[word] * (word != BOX)]))
         changes += [(token.start, token.end, path)] * bool(path)
     return splice(command, changes)
 

@@ -3,7 +3,7 @@
     lex        a line into words and operators (POSIX 2.3), without expanding anything
     Text       characters that know their place in the line that was given, through any number of quotings
     quote      a word as one word for the shell
-    own_command  the words that run this r2box
+    this_command  the words that run this r2box
 
 A substitution ($(...), `...`, ${...}) is part of its word and is kept as it stands.  Here-documents are not read: their
 lines come out as commands.  No string is an error: what is open at the end is open to the end.
@@ -226,7 +226,7 @@ def splice(line: str, changes: list[tuple[int, int, str]]) -> str:
     return "".join(out) + line[at:]
 
 
-def own_command() -> list[str]:
+def this_command() -> list[str]:
     """The words that run this r2box, whatever is on PATH."""
     package = __name__.split(".")[0]
     spec = sys.modules[package].__spec__

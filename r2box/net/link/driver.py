@@ -121,7 +121,7 @@ class LinkDriver:
         try:
             passengers: tuple[int, ...] = ()
             if self.link.is_local:
-                size, passengers = self.channel.read_with_passengers(inward)
+                size, passengers = self.channel.read_with_descriptors(inward)
             else:
                 size = self.channel.read_into(inward)
         except ConnectionResetError as error:

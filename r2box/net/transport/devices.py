@@ -66,7 +66,7 @@ def open_device(
     """Open the device of `transport`, whose `how` is DEVICE.  TransportError says why it cannot be.
 
     A command on a terminal gets `environment` added to its own; `with_stderr`, it writes its stderr there too; `leash`
-    is as in `child.start`.
+    is as in `process.start`.
     """
     try:
         if transport.kind == "pty" and transport.command:
@@ -150,7 +150,7 @@ def _open_command(transport: Transport, environment: Mapping[str, str], with_std
         # A terminal becomes the controlling one of the session leader that opens it, and stays open meanwhile.
         opening = f"exec 0<>{os.ttyname(slave)} 1>&0{' 2>&0' if with_stderr else ''}\n"
         line = opening + shell_line(transport.command)
-        pid = process.start(line, slave, slave, environment=environment, own_session=True, leash=leash)
+        pid = process.start(line, slave, slave, environment=environment, new_session=True, leash=leash)
     except OSError:
         os.close(master)
         raise
