@@ -1,8 +1,8 @@
-"""The box: finds out which tool it is called as, reads its command line, and runs it.
+"""Dispatcher: selects a tool, parses its command line, and runs it.
 
-The name it was called by (a symlink) says which; called as r2box, the first word does.  `r2 WORD` is r2's own, or the
-tool r2-WORD; `r2box WORD` is the same.  Every tool is a module with a `Command` and a function from its arguments to an
-exit status; only the module that is called for is imported.
+The tool is selected by the name of the program (a symlink), or for r2box by its first argument.  `r2 WORD` is a command
+of r2 or the tool r2-WORD; `r2box WORD` is the same.  A tool is a module with a `Command` and a function that maps its
+arguments to an exit status; only the module of the selected tool is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .cli.command import Args, Command
 
 def entry() -> int:
-    """Run as a program: the exit status for sys.exit."""
+    """Run as a program; return the exit status."""
     return main(sys.argv)
 
 
@@ -40,9 +40,9 @@ def main(argv: list[str]) -> int:
 
 
 def _open_standard_descriptors() -> None:
-    """Whoever closed 0, 1 or 2 for us must not find a socket of ours there.
+    """Open 0, 1 and 2 at /dev/null where they are closed, so that no socket gets one of these numbers.
 
-    A tunnel throws away what would go to a closed stdout; what is printed there fails.
+    Data of a tunnel to a closed stdout is discarded; printing there fails.
     """
     for fd in range(3):
         try:
@@ -50,26 +50,26 @@ def _open_standard_descriptors() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     for name, mode in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
-        if getattr(sys, name) is None:  # Python has noticed too
+        if getattr(sys, name) is None:  # it was closed when Python started
             fd = os.open(os.devnull, mode)
             setattr(sys, name, open(fd, "w", encoding="utf-8"))  # noqa: SIM115
-        getattr(sys, name).reconfigure(errors="replace")  # a peer's names may be more than the terminal can show
+        getattr(sys, name).reconfigure(errors="replace")  # the encoding may lack characters of a peer's names
 
 
 def _guarded(name: str, run: Callable[[], int]) -> int:
-    """run(), with what goes wrong as `TOOL: what: why` and the right exit status."""
+    """Call run(); report an error as `TOOL: what: why` and return its exit status."""
     from .net.io.signals import prepare
 
     prepare()
     try:
         return _flushed(run())
     except R2Error as error:
-        lines = str(error).splitlines() + ["--help shows what is possible"] * isinstance(error, UsageError)
+        lines = str(error).splitlines() + ["see --help"] * isinstance(error, UsageError)
         _complain(getattr(error, "tool", name), lines)
         try:
             sys.stdout.flush()
         except OSError:
-            _forget_stdout()  # the error that was said first counts
+            _forget_stdout()  # the first error counts
         return error.status
     except BrokenPipeError:
         _forget_stdout()
@@ -82,12 +82,12 @@ def _guarded(name: str, run: Callable[[], int]) -> int:
 
 
 def _forget_stdout() -> None:
-    """Or Python fails again when it flushes at its end."""
+    """Redirect stdout to /dev/null: Python would fail again when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _flushed(status: int) -> int:
-    """`status`, once stdout has taken all that was printed."""
+    """Flush stdout; return `status`.  OSError names stdout."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -109,7 +109,7 @@ def _run(name: str, words: list[str]) -> int:
     lead = None
     place = TOOLS[name]
     if name == "r2":
-        lead, words = parse_leading(COMMON, words)  # which are all that r2 itself has
+        lead, words = parse_leading(COMMON, words)  # r2 itself has no other options
         if lead.help or lead.version or not words:
             return _show(load(place)[0], lead, missing=not (lead.help or lead.version))
         word, words = words[0], words[1:]
@@ -119,9 +119,9 @@ def _run(name: str, words: list[str]) -> int:
         name = f"r2-{word}"
     command, run = load(place)
     try:
-        box = [flag for option in command.options for flag in option.flags if flag.startswith("--")]
-        if command.arguments and command.arguments[0].rest and not (words and words[0] in box):
-            words = ["--", *words]  # all of them belong to the program behind the tool
+        flags = [flag for option in command.options for flag in option.flags if flag.startswith("--")]
+        if command.arguments and command.arguments[0].rest and not (words and words[0] in flags):
+            words = ["--", *words]  # all are arguments of the program that the tool runs
         args = parse(command, words, lead)
         if args.help or args.version:
             from .cli.help import render_help
@@ -135,7 +135,7 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _show(command: Command, args: Args, missing: bool) -> int:
-    """The help or version of r2 itself; the help on stderr if a command is missing."""
+    """Print the help or version of r2 itself; the help to stderr if the command is missing."""
     from .cli.help import render_help
 
     if args.version:

@@ -1,12 +1,12 @@
-"""The command line: one declaration for each command, of which parsing, --help, manual and completion are made.
+"""Command line: each command is declared once; parser, --help, manual and completion are generated from that.
 
     command         options and arguments: declaration and parsing
-    registry        which tools there are
+    registry        table of all tools
     help            --help
     manual          section 1 manual pages
-    pages           the manual that travels in the file
+    pages           the manual in the archive
     completion      completion for bash, zsh and fish
     policy_options  options that set a policy
-    tables          columns that fit the terminal
+    tables          tables that fit the terminal
     background      --background
 """

@@ -1,9 +1,9 @@
-"""Going to the background: --background of r2d and r2dm.
+"""Daemonization: --background of r2d and r2dm.
 
-The process that was started forks, waits until the node is ready, and returns 0; if the node cannot start, the reason
-is on stderr and it returns 1.  The node runs in a session of its own, without a terminal, in the same directory.
-When it is ready, stdin and stdout are /dev/null.  So is stderr, and messages go to syslog(3), where stderr
-is a terminal, a pipe or a socket, whose reader would wait for its end; a file is kept, and messages go there.
+The parent forks, waits until the node is ready, and exits with 0, or with 1 if the node cannot start; stderr has the
+reason.  The node runs in a new session, without a terminal, in the same directory.  When it is ready, stdin and stdout
+are /dev/null.  A stderr that is a file is kept; one that is a terminal, a pipe or a socket, whose reader would wait for
+its end, becomes /dev/null, and messages go to syslog(3).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class Background:
-    """Where this is made, only the background process returns.  It must call `ready` once the node is ready."""
+    """The background process: only it returns from the constructor.  It calls `ready` when the node is ready."""
 
     def __init__(self) -> None:
         reader, writer = os.pipe()
         if os.fork():
             os.close(writer)
-            os._exit(OK if os.read(reader, 1) else FAILED)  # an end of file: it has ended, and has said why
+            os._exit(OK if os.read(reader, 1) else FAILED)  # EOF: the node has failed and reported why
         os.close(reader)
         os.setsid()
-        if os.fork():  # who leads a session could get a terminal that it opens as its controlling one
+        if os.fork():  # a session leader could acquire a controlling terminal
             os._exit(OK)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
@@ -37,7 +37,7 @@ class Background:
         self._writer = writer
 
     def ready(self, log: Log) -> None:
-        """Let the process that was started return, and let go of its stdout and stderr.  Safe to call again."""
+        """Let the parent exit, and release its stdout and stderr.  Idempotent."""
         if self._writer < 0:
             return
         writer, self._writer = self._writer, -1
@@ -50,12 +50,12 @@ class Background:
         try:
             os.write(writer, b"+")
         except BrokenPipeError:
-            os._exit(FAILED)  # it was interrupted while it waited: this node is not wanted
+            os._exit(FAILED)  # the parent was interrupted while it waited
         os.close(writer)
 
 
 def _close_inherited() -> None:
-    """Close what the caller had open beside stdin, stdout and stderr; what Python opens itself is not inheritable."""
+    """Close inherited descriptors other than stdin, stdout and stderr.  Those that Python opens are not inheritable."""
     for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
         fd = int(name)
         try:

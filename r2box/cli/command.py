@@ -1,18 +1,17 @@
-"""One declaration of every command: parsing, `--help`, man page and completions all come from it.
+"""Command declarations and the command line parser.
 
-A tool declares a `Command` made of `Option` and `Argument` records.  `parse` reads a command line by it the way
-GNU programs do, `usage` describes it; `manual` makes the man page; `completion` tells a shell what fits.  Nothing
-about the command line is written down twice, so the page cannot promise an option that the parser lacks.
+A tool declares a `Command` of `Option` and `Argument` records.  `parse` reads a command line as GNU getopt does;
+`help`, `manual` and `completion` are generated from the same declaration, so they always agree with the parser.
 
-This module is imported by every start of every tool, which is why it is not argparse (6 ms of imports) and why
-what only a page or an error needs is imported inside the function that needs it.
+Every tool imports this module at its start.  It is not argparse, which takes 6 ms to import, and what only help or an
+error message needs is imported where it is used.
 """
 
 from __future__ import annotations
 
 from ..errors import UsageError, suggestion
 
-TYPE_CHECKING = False  # as `typing` has it; importing `typing` would cost more than all of the rest
+TYPE_CHECKING = False  # `typing` is slow to import
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
@@ -25,13 +24,12 @@ _DEFAULTS: dict[str, object] = {
 class Option:
     """One option.  `flags` has the short form first, as in ("-s", "--socket").
 
-    `kind` is "flag" (bool), "count" (int, one more for each use), "text", "int", "float" (a finite number), "time"
-    (seconds, as `parse_duration` reads them) or "list" (text, repeatable; a list).  `default` holds until
-    the option is used; a list that is used replaces it, and help and man page append it as "(default X)".  `dest` is
-    the attribute on the result: without it the first long flag, dashes within it as underscores.  A `hidden` option
-    works but is never shown.
-    Of `choices`, if there are any, a text must be one.  One that is `needed` is shown as such; its tool asks for it.
-    Raises ValueError for an unknown kind.
+    `kind` is "flag" (bool), "count" (int, incremented by each use), "text", "int", "float" (a finite number), "time"
+    (seconds, in the form of `parse_duration`) or "list" (text, repeatable; a list).  `default` applies unless the
+    option is used; help and manual append it as "(default X)".  `dest` is the attribute of the result; by default the
+    first long flag, with underscores for dashes.  A `hidden` option is parsed, but not shown.  `choices` lists the
+    valid texts, if limited.  `needed` shows the option as mandatory; the tool checks that.  Raises ValueError for an
+    unknown kind.
     """
 
     __slots__ = ("choices", "default", "dest", "flags", "help", "hidden", "kind", "metavar", "needed", "text")
@@ -54,11 +52,11 @@ class Option:
 
 
 class Argument:
-    """One word that is not an option, shown as `name` in capitals and found under it in small letters.
+    """One positional argument, shown as `name` in capitals; the attribute of the result is `name` in lower case.
 
-    One that is not required is None when absent.  `rest` takes every remaining word untouched, as a list that may
-    be empty unless `required`: nothing in it is read as an option.  It starts right behind the argument before it,
-    or, where there is none, at the first word that is not an option.  With `mixed` options may stand among them.
+    An absent optional argument is None.  `rest` takes all remaining words unparsed, as a list (empty only if not
+    `required`).  It starts after the previous argument, or if there is none, at the first word that is not an option.
+    With `mixed`, options among its words are parsed.
     """
 
     __slots__ = ("dest", "help", "mixed", "name", "required", "rest")
@@ -77,7 +75,7 @@ USER = Option(("--user",), "create the control socket, then drop privileges and 
 BACKGROUND = Option(("--background",), "run in the background; return when the node is ready", kind="flag")
 _WAY = "target node or service, hop by hop or joined by /"
 TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list")
-NO_TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list", hidden=True)  # where it has no meaning
+NO_TARGET = Option(("-t", "--target"), _WAY, "TARGET", kind="list", hidden=True)  # where the tool rejects it
 WAIT = Option(("--wait",), "wait up to TIME for a daemon", "TIME", kind="time", default=2)
 COMMON = (VERBOSE, QUIET, SOCKET, WAIT, TARGET)
 WIDE = Option(("-w", "--wide"), "do not truncate lines", kind="flag")
@@ -90,16 +88,15 @@ class Command:
     """One command.  `name` is a program ("r2d") or a program and its subcommand ("r2 ls"); so is each alias.
 
     `summary` is one line without a full stop.  `description` is paragraphs separated by blank lines, `examples` are
-    (command line, what it does), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  `json` is what
-    an object that it prints as JSON has, as (field, type, meaning); if there are several kinds of objects, "kind" is
-    the first field of each.  `environment` and `files` are (name, what it is), `lists` (title, rows of such).  With
-    `common` the options of COMMON are accepted too; with `local` the target is for the tool to refuse.  -h, --help
-    and --version always are.
-    Raises ValueError for a flag or an attribute that is declared twice, and for arguments behind a `rest`.
+    (command line, description), `statuses` (exit status, meaning), `seealso` texts such as "r2d(8)".  `json` lists the
+    fields of its JSON objects as (field, type, meaning); if there are several kinds of objects, each starts with
+    "kind". `environment` and `files` are (name, meaning), `lists` (title, such rows).  `common` adds the options of
+    COMMON, and `local` hides --target, which the tool rejects.  -h, --help and --version are always added.  Raises
+    ValueError for a flag or an attribute that is declared twice, and for an argument after a `rest`.
     """
 
     __slots__ = ("aliases", "arguments", "description", "environment", "examples", "files", "json", "lists", "name",
-                 "options", "own", "section", "seealso", "shown", "statuses", "summary")
+                 "options", "section", "seealso", "shown", "specific", "statuses", "summary")
 
     def __init__(
         self, name: str, summary: str, arguments: Sequence[Argument] = (), options: Sequence[Option] = (),
@@ -109,7 +106,7 @@ class Command:
         environment: Sequence[tuple[str, str]] = (), files: Sequence[tuple[str, str]] = (),
         lists: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (),
     ) -> None:
-        self.name, self.summary, self.arguments, self.own = name, summary, arguments, options
+        self.name, self.summary, self.arguments, self.specific = name, summary, arguments, options
         self.description, self.examples, self.statuses, self.seealso = description, examples, statuses, seealso
         self.section, self.aliases, self.json = section, aliases, json
         self.environment, self.files, self.lists = environment, files, lists
@@ -121,13 +118,13 @@ class Command:
         if len(set(names)) < len(names):
             raise ValueError(f"{name}: declared twice: {sorted(n for n in set(names) if names.count(n) > 1)}")
         if any(argument.rest for argument in arguments[:-1]):
-            raise ValueError(f"{name}: nothing can follow an argument that takes the rest")
+            raise ValueError(f"{name}: no argument can follow one that takes the rest")
 
 
 class Args:
-    """What a command line said, as attributes: one for each option and argument of its command, given or not.
+    """A parsed command line: an attribute for each option and argument of its command.
 
-    `name in args` tells whether the command line gave it.  Raises AttributeError for what was never declared.
+    `name in args` is whether the command line has it.  Raises AttributeError for an undeclared name.
     """
 
     __slots__ = ("_given", "_values")
@@ -137,7 +134,7 @@ class Args:
         self._values = {**defaults, **self._given}
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._values:  # copy() asks before there are any _values
+        if name.startswith("_") or name not in self._values:  # copy() looks up names before _values exists
             raise AttributeError(f"no option or argument is called {name!r}")
         return self._values[name]
 
@@ -152,11 +149,11 @@ class Args:
 
 
 def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> Args:
-    """Read `words`, the command line without the command's name; `lead` is what `parse_leading` found before it.
+    """Parse `words`, the command line without the command's name; `lead` is the result of `parse_leading`.
 
-    To a `lead`, counts are added and lists appended; a later text or number takes the place of an earlier one.
-    As GNU programs do, it acts on --help and --version where they stand: what comes after is not read, and what
-    is missing or too much is not complained about.  Raises UsageError.
+    Counts are added to those of `lead`, lists appended; a later text or number replaces an earlier one.  As in GNU
+    programs, --help and --version end the parsing: later words are not read, and missing or excess arguments are not
+    reported.  Raises UsageError.
     """
     given: dict[str, Any] = {}
     for name, value in lead._given.items() if lead is not None else ():
@@ -179,14 +176,14 @@ def parse(command: Command, words: Sequence[str], lead: Args | None = None) -> A
 
 
 def _target(command: Command, word: str) -> str:
-    """What may have been meant by a word that is too much."""
-    return f" (a node or service is named by -t {word})" if TARGET in command.options and word.isprintable() else ""
+    """A hint for an unexpected argument."""
+    return f" (to name a node or service, use -t {word})" if TARGET in command.options and word.isprintable() else ""
 
 
 def parse_leading(options: Sequence[Option], words: Sequence[str]) -> tuple[Args, list[str]]:
-    """Read the options in front of the first word that is not one; return them and the words from there on.
+    """Parse the options before the first argument; return them and the remaining words.
 
-    `--` ends the options and is dropped; -h, --help and --version are accepted, and end them too.  Raises UsageError.
+    `--` ends the options and is dropped.  -h, --help and --version are accepted, and end them too.  Raises UsageError.
     """
     given: dict[str, Any] = {}
     options = (*options, *STANDARD)
@@ -196,7 +193,7 @@ def parse_leading(options: Sequence[Option], words: Sequence[str]) -> tuple[Args
 
 def _defaults(options: Sequence[Option], arguments: Sequence[Argument]) -> dict[str, Any]:
     values: dict[str, Any] = {argument.dest: [] if argument.rest else None for argument in arguments}
-    for option in options:  # lists are made anew each time: callers may change theirs
+    for option in options:  # lists are copied: callers may change them
         values[option.dest] = list(option.default) if option.kind == "list" else option.default  # type: ignore[call-overload]
     return values
 
@@ -204,13 +201,13 @@ def _defaults(options: Sequence[Option], arguments: Sequence[Argument]) -> dict[
 def _scan(
     options: Sequence[Option], words: Sequence[str], given: dict[str, Any], limit: int, advice: str = ""
 ) -> list[str]:
-    """Move options from `words` into `given`, up to and with word number `limit` that is not one; return the others.
+    """Move options from `words` into `given`, up to argument number `limit`; return the other words.
 
-    With a limit of 0 the first word that is not an option ends them, and no option behind it is looked at.  `advice` is
-    for an unknown option behind such a word.
+    With a limit of 0, the first argument ends the options.  `advice` is appended to the error for an unknown option
+    that follows an argument.
     """
     index = {flag: option for option in options for flag in option.flags}
-    left = list(reversed(words))  # the next word is the last one
+    left = list(reversed(words))  # a stack: the next word is the last one
     plain: list[str] = []
     while left and (not plain or len(plain) < limit) and "help" not in given and "version" not in given:
         word = left.pop()
@@ -224,13 +221,13 @@ def _scan(
 
 
 def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str, Any], advice: str) -> None:
-    """Store the option in `word`; a value that it lacks comes from `left`, and the rest of a bundle goes back there."""
+    """Store the option in `word`.  A separate value is taken from `left`; the rest of a bundle is pushed there."""
     long = word.startswith("--")
     flag, equals, value = word.partition("=") if long else (word[:2], word[2:], word[2:])
     option = index.get(flag)
     if option is None:
         longs = [known for known, other in index.items() if known.startswith("--") and not other.hidden]
-        meant = suggestion(flag if long else "-" + word, longs) if len(word) > 2 else ""  # a letter is like everything
+        meant = suggestion(flag if long else "-" + word, longs) if len(word) > 2 else ""  # not for one letter
         raise UsageError(f"unknown option {flag if flag.isprintable() else repr(flag)}{meant or advice}")
     if option.metavar and not equals:
         if not left:
@@ -240,15 +237,15 @@ def _take(index: dict[str, Option], word: str, left: list[str], given: dict[str,
         raise UsageError(f"option {flag} takes no value")
     _store(option, flag, value, given)
     if value and not option.metavar:
-        if value.startswith("-"):  # -v-q: a bundle has no use for a dash, and "-" + "-q" would be something else
+        if value.startswith("-"):  # -v-q: "-" + "-q" would be a long option
             raise UsageError(f"unknown option -- in {word}")
         left.append("-" + value)
 
 
 def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
     if option.choices and text not in option.choices:
-        there = ", ".join(option.choices)
-        raise UsageError(f"option {flag}: {text!r} is none of {there}{suggestion(text, option.choices)}")
+        names = ", ".join(option.choices)
+        raise UsageError(f"option {flag}: {text!r} is not one of {names}{suggestion(text, option.choices)}")
     if option.kind == "flag":
         given[option.dest] = True
     elif option.kind == "count":
@@ -256,7 +253,7 @@ def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
     elif option.kind == "list":
         given.setdefault(option.dest, []).append(text)
     elif option.kind == "text":
-        if not text and option is SOCKET:  # as of "$UNSET": another daemon than the one that was meant must not answer
+        if not text and option is SOCKET:  # as of "$UNSET": never use the default daemon instead
             raise UsageError(f"option {flag}: an empty {option.metavar}")
         given[option.dest] = text
     elif option.kind == "time":
@@ -272,7 +269,7 @@ def _store(option: Option, flag: str, text: str, given: dict[str, Any]) -> None:
             number = make(text)
         except ValueError:
             number = float("inf")
-        # int() and float() also take blanks, 1_000, foreign digits, nan and inf, none of which is meant on purpose
+        # int() and float() also accept blanks, 1_000, non-ASCII digits, nan and inf
         if not (text.isascii() and "_" not in text and text == text.strip() and abs(number) < float("inf")):
             raise UsageError(f"option {flag}: {text!r} is not {what}")
         given[option.dest] = number

@@ -1,9 +1,9 @@
-"""What can be typed next: scripts for bash, zsh and fish, and the answers for which they ask `r2box --complete`.
+"""Shell completion: scripts for bash, zsh and fish, and `r2box --complete`, which they call.
 
-The scripts know no tool.  At each Tab they hand over the words of the line up to the cursor, the last one unfinished,
-and get candidates, one a line with a tab and what it is; one that ends in / : or = is to be gone on with.  A line with
-nothing in front of its tab says that names of files fit too.  Nodes and services are those of the running daemon, which
-is asked as any tool would ask; where none answers soon there are none, and no word is said into somebody's line.
+At each Tab a script passes the words of the line up to the cursor, the last one incomplete.  The output is one
+candidate per line, with a tab and its description; a candidate that ends in / : or = is incomplete.  A line that starts
+with the tab stands for file names.  Nodes and services are requested from the running daemon; without a timely answer
+there are none, and nothing is printed on stderr.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from .command import Argument, Command, Option
 
-    Found = Iterable[tuple[str, str]]  # (word, what it is)
+    Found = Iterable[tuple[str, str]]  # (word, description)
 
-SOON = 1.0  # seconds for the daemon's answer: who has pressed Tab is waiting
+TIMEOUT = 1.0  # seconds for the answer of the daemon
 FILES = ("", "")
 
-# Names that come from the network are printed and compared, never evaluated.
+# The scripts print and compare names from the network; they never evaluate them.
 _BASH = """\
 _r2box() {
     local line=${COMP_LINE:0:COMP_POINT} breaks=${COMP_WORDBREAKS//[^:=]} words=() i word cur last files=
@@ -94,45 +94,45 @@ def script(shell: str) -> str:
 
 
 def main(box: Command, words: list[str]) -> int:
-    """Print what the last of `words`, the line up to the cursor, can become.  `box` is what r2box itself takes."""
+    """Print the candidates for the last of `words`, the line up to the cursor.  `box` is the command of r2box."""
     typed = [_unquote(word) for word in words[:-1]]
     current = (words or [""])[-1].lstrip("\"'")
     try:
         shown = {word: text for word, text in _candidates(box, typed, current) if word.startswith(current) or not word}
     except (R2Error, OSError):
-        return OK  # no daemon, or a word that is wrong: nothing fits, and this is no place to say why
+        return OK  # no daemon, or an invalid word: no candidates, and no message in the user's line
     for word, text in shown.items():
         print(f"{word}\t{' '.join(text.split())}")
     return OK
 
 
 def _unquote(word: str) -> str:
-    """A word as the shell will understand it, as far as that can be known before it does."""
+    """Expand quotes and ~ of `word` as the shell does."""
     from shlex import split
 
     try:
         return os.path.expanduser("".join(split(word)))
-    except ValueError:  # a quote that is still open
+    except ValueError:  # an open quote
         return word
 
 
-# ---- where on the line
+# ---- parse the line
 
 
 class _Line:
-    """The words behind a command, as far as they are typed: `given` by dest, `plain` ones, `wants` a value last."""
+    """The words typed after a command: values of options by dest, arguments, and the option that lacks its value."""
 
     def __init__(self) -> None:
         self.given: dict[str, list[str]] = {}
         self.plain: list[str] = []
-        self.wants: Option | None = None
+        self.lacks_value: Option | None = None
         self.is_over = False  # no more options
 
     def read(self, options: Sequence[Option], words: Sequence[str], most: int) -> list[str]:
-        """Read options and up to `most` plain words; return the words from there on."""
+        """Read options and up to `most` arguments; return the remaining words."""
         index = {flag: option for option in options for flag in option.flags}
         left = list(reversed(words))
-        while left and self.wants is None:
+        while left and self.lacks_value is None:
             word = left.pop()
             if self.is_over or not word.startswith("-") or word == "-":
                 if len(self.plain) == most:
@@ -145,7 +145,7 @@ class _Line:
             if word == "--":
                 self.is_over = True
             elif option is not None and option.metavar and not equals and not left:
-                self.wants = option
+                self.lacks_value = option
             elif option is not None and option.metavar:
                 self.given.setdefault(option.dest, []).append(value if equals else left.pop())
             elif value and not long:
@@ -179,9 +179,9 @@ def _candidates(box: Command, words: list[str], current: str) -> Found:
 
 
 def _next(command: Command, line: _Line, current: str) -> Found:
-    """What `current` can become where `line` ends."""
-    if line.wants is not None:
-        return _values(line.wants, command, line, current)
+    """The candidates for `current` at the end of `line`."""
+    if line.lacks_value is not None:
+        return _values(line.lacks_value, command, line, current)
     if current.startswith("-") and not line.is_over:
         index = {flag: option for option in command.shown for flag in option.flags}
         flag, equals, value = current.partition("=")
@@ -202,7 +202,7 @@ def _prefixed(prefix: str, found: Found) -> Found:
 
 
 def _values(what: Option | Argument, command: Command, line: _Line, current: str) -> Found:
-    """What an option's value, or an argument, can be."""
+    """The candidates for the value of an option, or for an argument."""
     choices = getattr(what, "choices", ())
     if choices:
         return [(word, "") for word in choices]
@@ -210,11 +210,11 @@ def _values(what: Option | Argument, command: Command, line: _Line, current: str
     return make(command, line, current) if make else ()
 
 
-# ---- what fits there
+# ---- candidates
 
 
 def _words(command: Command, line: _Line, current: str) -> Found:
-    """The words of r2; for any other tool, a command of the system's."""
+    """The commands of r2; for any other tool, file names."""
     return _words_of_r2(current) if command.name == "r2" else [FILES]
 
 
@@ -238,7 +238,7 @@ def _files(command: Command, line: _Line, current: str) -> Found:
 
 
 def _transports(command: Command, line: _Line, current: str) -> Found:
-    """Schemes, and behind :// their paths, and behind ? their options; else the file names of commands."""
+    """Schemes; after :// paths, after ? options; else the file names of commands."""
     from ..net.transport.urls import SCHEMES, WORDS
 
     use = command.name.rpartition("-")[2].rpartition(" ")[2]
@@ -262,13 +262,13 @@ def _transports(command: Command, line: _Line, current: str) -> Found:
 
 
 def _last_option(url: str) -> tuple[str, str, str, str]:
-    """(what stands in front, name, =, value) of the option that `url` ends in."""
+    """(the URL before it, name, =, value) of the last option of `url`."""
     at = max(url.rfind("?"), url.rfind("&")) + 1
     return (url[:at], *url[at:].partition("="))
 
 
 def _destination(command: Command, line: _Line, current: str) -> Found:
-    """[USER@]NODE of ssh, unless an option waits for its value or the node stands there already."""
+    """[USER@]NODE of ssh, unless an option lacks its value or the node is complete."""
     if any(not word.startswith("-") for word in line.plain[-1:]) or current.startswith("-"):
         return [FILES]
     user, at, node = current.rpartition("@")
@@ -285,13 +285,14 @@ def _shells(command: Command, line: _Line, current: str) -> Found:
 
 
 def _targets(command: Command, line: _Line, current: str) -> Found:
-    """Names of nodes and services: those behind the steps that stand there already, or all that are known."""
+    """Names of nodes and services after the hops that are typed, or all that are known."""
     head, slash, _ = current.rpartition("/")
-    head = "" if head + slash == ANY else head  # which is no step: names have it already
-    own = head == SERVICE[:-1]
-    path = join_targets([*line.given.get("target", ()), *([head] if head and not own else [])])
+    head = "" if head + slash == ANY else head  # any/ is part of the names
+    is_service = head == SERVICE[:-1]
+    path = join_targets([*line.given.get("target", ()), *([head] if head and not is_service else [])])
     socket = os.path.expanduser(line.given.get("socket", [""])[-1])
-    found = [row for row in _heard(socket, path) if _is_name(row[0]) and (not own or row[1].startswith("service"))]
+    known = [row for row in _query(socket, path) if _is_name(row[0])]
+    found = [row for row in known if not is_service or row[1].startswith("service")]
     return _prefixed(head + slash if head else "", found)
 
 
@@ -302,8 +303,8 @@ def _is_name(word: str) -> bool:
         return False
 
 
-def _heard(socket: str, path: tuple[str, ...]) -> Found:
-    """Ask the daemon.  Who has heard nothing when it is too late ends here, with nothing printed."""
+def _query(socket: str, path: tuple[str, ...]) -> Found:
+    """Request names from the daemon.  After TIMEOUT the process exits and prints nothing."""
     import signal
 
     from ..net.client.client import Client, ask
@@ -334,7 +335,7 @@ def _heard(socket: str, path: tuple[str, ...]) -> Found:
         ask_all(client, messages.LIST, path, listed, give_up)
 
     signal.signal(signal.SIGALRM, lambda *_: os._exit(OK))
-    signal.setitimer(signal.ITIMER_REAL, SOON)
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
     ask(socket or None, steps, wait=0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     return found.items()

@@ -1,4 +1,4 @@
-"""What --help prints of a Command; pages and completions use parts of it."""
+"""--help of a Command; also the synopsis and subcommands for the manual."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCREEN = 24  # lines
 
 
 def synopsis(command: Command) -> list[tuple[str, str, bool, bool]]:
-    """The parts of a usage line: (flags, metavar, may be left out, may be repeated).  Plain flags share one part."""
+    """The items of a usage line: (flags, metavar, is optional, is repeatable).  Short flags share one item."""
     shown = [option for option in command.shown if option not in STANDARD]
     letters = "".join(o.flags[0][1] for o in shown if o.kind == "flag" and len(o.flags[0]) == 2)
     parts = [("-" + letters, "", True, False)] if letters else []
@@ -26,7 +26,7 @@ def synopsis(command: Command) -> list[tuple[str, str, bool, bool]]:
 
 
 def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
-    """What --help prints, at most 80 columns wide; `commands` are the subcommands to list, if it has any."""
+    """Render --help, at most 80 columns wide; `commands` are the subcommands to list, if any."""
     import textwrap
 
     def wrap(text: str, start: str = "") -> list[str]:
@@ -35,10 +35,10 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
 
     parts = []
     for flag, metavar, optional, repeated in synopsis(command):
-        text = f"{flag} {metavar}".strip().replace(" ", "\xa0")  # a blank that must not become a line break
+        text = f"{flag} {metavar}".strip().replace(" ", "\xa0")  # no line break there
         parts.append((f"[{text}]" if optional else text) + "..." * repeated)
     lines = wrap(" ".join(parts), f"usage: {command.name} ")
-    if len(lines) > 2:  # they stand below
+    if len(lines) > 2:  # options are listed below
         names = parts[len(parts) - len(command.arguments) :]
         lines = wrap(" ".join(["[OPTION]...", *names]), f"usage: {command.name} ")
     lines = [line.replace("\xa0", " ") for line in lines]
@@ -55,7 +55,7 @@ def render_help(command: Command, commands: Sequence[Command] = ()) -> str:
         lines += [""] * bool(group)
         for left, text in group:
             lines += wrap(text, f"  {left:{width}}  ")
-    if len(lines) > SCREEN - 2:  # nor would the example fit
+    if len(lines) > SCREEN - 2:  # no room for the example
         lines = lines[:2] + [line for line in lines[2:] if line]
     for line, text in command.examples[:1]:
         lines += [""] * (len(lines) < SCREEN - 1)

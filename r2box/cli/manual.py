@@ -1,7 +1,7 @@
-"""The man pages, from the declarations in `command`.
+"""Manual pages in mdoc(7), generated from the declarations of `command`.
 
-Nothing that runs a tool needs this: `r2box --man` and the recipe that writes man/ do.
-`render_man` makes a page of one command; `page` and what it is built from also serve the pages of other things.
+Used by `r2box --man` and by build/pages.py.  `render_man` renders the page of a command; the other public functions
+also serve pages that do not describe a command.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# ---- mdoc(7): each function returns lines, or a part of one
-
-
 # Of all tools that use the control socket.
 ENVIRONMENT = (("R2_SOCKET", "the control socket, unless -s is given"),)
 FILES = (
@@ -31,8 +28,11 @@ FILES = (
 )
 
 
+# ---- mdoc(7): each function returns lines, or text within a line
+
+
 def roff(text: str, code: bool = False) -> str:
-    """`text` as roff prints it unchanged; `code`, as words that are options always are, so that it can be pasted."""
+    """Escape `text` for roff.  With `code`, dashes and quotes are ASCII, so that the output can be pasted."""
     signs = {'\\': "\\e", '"': "\\(dq", "~": "\\(ti"}
     signs.update({"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha"} if code else {})
     made = [signs.get(c, c) if c < "\x7f" else f"\\[u{ord(c):04X}]" for c in text]
@@ -43,12 +43,12 @@ def roff(text: str, code: bool = False) -> str:
 
 
 def words(text: str) -> str:
-    """`text` as the arguments of a macro: `\\&` keeps roff from seeing a macro or punctuation in a short word."""
+    """Escape `text` as macro arguments.  `\\&` prevents that a short word is read as a macro or punctuation."""
     return " ".join("\\&" * (len(word) < 4 and not word.isupper()) + roff(word, True) for word in text.split())
 
 
 def prose(text: str) -> list[str]:
-    """One paragraph.  mdoc wants each sentence to begin a line."""
+    """One paragraph.  In mdoc, each sentence starts on a new line."""
     sentences = re.split(r"(?<=[.!?])\s+(?=[^a-z\s])", text.strip())
     return [roff(line) for s in sentences for line in textwrap.wrap(s, 76, break_on_hyphens=False)]
 
@@ -59,12 +59,12 @@ def listing(rows: Iterable[tuple[str, list[str]]]) -> list[str]:
 
 
 def literal(text: str) -> list[str]:
-    """Lines to type or to put into a file, as they are."""
+    """A literal block: lines to type or to put into a file."""
     return [".Bd -literal -offset indent", *(roff(line, True) for line in text.split("\n")), ".Ed"]
 
 
 def examples(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """The section of (what to type, what it does)."""
+    """EXAMPLES: rows of (command line, description)."""
     lines = [".Sh EXAMPLES"] * bool(rows)
     for place, (line, text) in enumerate(rows):
         lines += [*([".Pp"] * bool(place)), *prose(text.rstrip(".") + ":")] if text else []
@@ -73,13 +73,13 @@ def examples(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def see_also(names: Iterable[str]) -> list[str]:
-    """The section of other pages, from texts such as "r2d(8)", in the order that mdoc wants."""
+    """SEE ALSO: `names` such as "r2d(8)", in the order of mdoc: by section, then by name."""
     pages = sorted((name.rstrip(")").partition("(") for name in names), key=lambda page: (page[2], page[0]))
     return [".Sh SEE ALSO", " ,\n".join(f".Xr {roff(n, True)} {section or 1}" for n, _, section in pages)] * bool(pages)
 
 
 def page(title: str, section: int, version: str, date: str, names: Sequence[str], summary: str) -> list[str]:
-    """The top of a page: `names` are what it describes.  Raises ValueError if `date` is not YYYY-MM-DD."""
+    """The head of a page that describes `names`.  Raises ValueError if `date` is not YYYY-MM-DD."""
     day = datetime.date.fromisoformat(date)
     lines = [f".Dd {day:%B} {day.day}, {day.year}", f".Dt {title.upper()} {section}", f".Os r2box {version}"]
     shown = [_name(name) for name in names]
@@ -90,7 +90,7 @@ def page(title: str, section: int, version: str, date: str, names: Sequence[str]
 
 
 def render_man(command: Command, version: str, date: str, commands: Sequence[Command] = ()) -> str:
-    """The page as mdoc(7).  `commands` are the subcommands: those that have no page of their own are described here.
+    """The page as mdoc(7).  `commands` are the subcommands; those without a separate page are described here.
 
     `date` is YYYY-MM-DD; raises ValueError if it is not.
     """
@@ -112,15 +112,15 @@ def render_man(command: Command, version: str, date: str, commands: Sequence[Com
     if command.json:
         lines += [".Sh JSON", *_json(command)]
     is_usual = SOCKET in command.shown
-    lines += _told("ENVIRONMENT", "Ev", (*(ENVIRONMENT if is_usual else ()), *command.environment))
-    lines += _told("FILES", "Pa", (*(FILES if is_usual else ()), *command.files))
+    lines += _definitions("ENVIRONMENT", "Ev", (*(ENVIRONMENT if is_usual else ()), *command.environment))
+    lines += _definitions("FILES", "Pa", (*(FILES if is_usual else ()), *command.files))
     if command.statuses:
         lines += [".Sh EXIT STATUS", *listing([(words(status), prose(text)) for status, text in command.statuses])]
     lines += examples([row for each in (command, *described) for row in each.examples])
     return "\n".join(lines + see_also(command.seealso)) + "\n"
 
 
-def _told(title: str, macro: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+def _definitions(title: str, macro: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     items = [(" , ".join(f"{macro} {name}" for name in head.split(", ")), prose(text)) for head, text in rows]
     return [".Sh " + title, *listing(items)] if rows else []
 
@@ -156,7 +156,7 @@ def _options(options: Iterable[Option]) -> list[tuple[str, list[str]]]:
 
 
 def _pointer(command: Command, word: str, sub: Command) -> list[str]:
-    """A subcommand in the list of all: what it does, and where that is told if not on this page."""
+    """A subcommand in the list of all: its summary, and the page that describes it if it is not this one."""
     text = prose(sub.summary)
     if sub.name != f"{command.name} {word}":
         text += [f".Pq see Xr {roff(sub.name, True)} {sub.section}"]
@@ -164,22 +164,22 @@ def _pointer(command: Command, word: str, sub: Command) -> list[str]:
 
 
 def _json(command: Command) -> list[str]:
-    """What the objects of --json have."""
+    """The fields of the objects of --json."""
     rows = [(f"Cm {words(field)} Pq {words(kind)}", prose(meaning)) for field, kind, meaning in command.json]
     return [*prose("An object of --json has these fields:"), *listing(rows)]
 
 
 def _subcommand(sub: Command) -> list[str]:
-    """A subcommand that has no page of its own.  The options that all of them have are told above."""
-    bare = Command(sub.name, sub.summary, sub.arguments, sub.own, common=False)
+    """The description of a subcommand without a separate page, less the options that all of them have."""
+    bare = Command(sub.name, sub.summary, sub.arguments, sub.specific, common=False)
     parts = [[_name(sub.name), *("." + part for part in _usage(bare))]]
     rows = [(f"Ar {words(a.name)}", prose(a.help)) for a in sub.arguments]
-    rows += _options(option for option in sub.own if not option.hidden)
+    rows += _options(option for option in sub.specific if not option.hidden)
     parts += _paragraphs(sub)
     parts[-1] += listing(rows) if rows else []
     if sub.json:
         parts.append(_json(sub))
     if sub.statuses:
-        told = "; ".join(f"{status}, {text}" for status, text in sub.statuses)
-        parts.append(prose(f"Exit status: {told}."))
+        statuses = "; ".join(f"{status}, {text}" for status, text in sub.statuses)
+        parts.append(prose(f"Exit status: {statuses}."))
     return _section(f".Ss {words(sub.name)}", parts)

@@ -1,4 +1,4 @@
-"""The manual pages that travel in the file: those of the tools, which are generated, and those that are texts."""
+"""Manual pages in the archive: those of the tools, which are generated, and those that are files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXTS = {"r2.toml": 5, "r2-examples": 7, "r2-host": 7, "r2-protocol": 7}  # in m
 
 
 def names(sections: bool = False) -> list[str]:
-    """The names of all pages; with `sections`, as `r2d(8)`, and only those that are a page of their own."""
+    """The names of all pages.  With `sections`, as `r2d(8)`, without commands that another page describes."""
     if not sections:
         return ["r2box", *TOOLS, *(f"r2-{word}" for word in WORDS if f"r2-{word}" not in TOOLS), *TEXTS]
     tools = [f"{name}({load(place)[0].section})" for name, place in TOOLS.items()]
@@ -24,10 +24,10 @@ def names(sections: bool = False) -> list[str]:
 
 
 def render(wanted: str, box: Command, date: str) -> str:
-    """The page `wanted` as mdoc(7); `box` is the command of r2box itself, `date` that of the last change.
+    """Render the page `wanted` as mdoc(7); `box` is the command of r2box itself, `date` that of the last change.
 
-    A page is named as in `r2d`, `ls`, `r2 ls`, `r2.toml`, `r2.toml.5`, `r2.toml(5)` or `5 r2.toml`.  UsageError if
-    there is none of that name, or not in that section.
+    `wanted` has a form such as `r2d`, `ls`, `r2 ls`, `r2.toml`, `r2.toml.5`, `r2.toml(5)` or `5 r2.toml`.  UsageError
+    if there is no such page, or it is in another section.
     """
     name, section = _split(wanted)
     if name in TEXTS:
@@ -51,7 +51,7 @@ def _render(command: Command, date: str) -> str:
 
 
 def _split(wanted: str) -> tuple[str, str]:
-    """The name of a page that there is, and its section if one was given."""
+    """Return the name of an existing page, and the section that was given, if any."""
     text, section = wanted.strip(), ""
     if text[:1].isdigit() and text[1:2] == " ":
         section, _, text = text.partition(" ")
@@ -65,11 +65,11 @@ def _split(wanted: str) -> tuple[str, str]:
         if guess in known:
             return guess, section
     there = ", ".join(names(sections=True))
-    raise UsageError(f"--man {wanted}: no such page{suggestion(name, known)}; there are {there}")
+    raise UsageError(f"--man {wanted}: no such page{suggestion(name, known)}; pages are {there}")
 
 
 def _read(file: str) -> str:
-    """The text of man/`file`: in the archive or beside the package, or in a checkout one folder up."""
+    """Read man/`file` in the archive, beside the package, or in a checkout one folder up."""
     import sys
 
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -80,4 +80,4 @@ def _read(file: str) -> str:
         except (OSError, AttributeError):
             continue
         return data.decode()
-    raise R2Error(f"{file}: this r2box was installed without its manual")
+    raise R2Error(f"{file}: this r2box is installed without its manual")

@@ -18,6 +18,6 @@ OF_LINK = (*OF_NODE, ACCEPT)
 
 
 def policy_of(args: Args) -> Policy:
-    """What the options in `args` say."""
+    """The policy that the options in `args` set."""
     accept = args.accept if "accept" in args else ()
     return Policy(not args.no_discover, tuple(args.advertise) or None, not args.no_transit, tuple(accept) or None)

@@ -1,4 +1,4 @@
-"""Which tools there are, and where."""
+"""Table of the tools and of the commands of r2, with the module of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Main = Callable[[Args], int]
 
-# name: module in tools, the Command there, the function there
+# name: (module in tools, name of its Command, name of its function)
 TOOLS: dict[str, tuple[str, str, str]] = {
     "r2d": ("r2d", "COMMAND", "main"),
     "r2dm": ("manager", "COMMAND", "main"),
@@ -46,7 +46,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
 
 
 def resolve(words: list[str]) -> tuple[str, list[str]]:
-    """What r2box runs for `words`: the tool, "" if they name none, and the words that are for it.
+    """Return the tool that `words`, arguments of r2box, select ("" for none), and the arguments of that tool.
 
     >>> resolve(["connect", "-"]), resolve(["ls", "-l"]), resolve(["--list"])
     (('r2-connect', ['-']), ('r2', ['ls', '-l']), ('', ['--list']))
@@ -59,7 +59,7 @@ def resolve(words: list[str]) -> tuple[str, list[str]]:
 
 
 def load(place: tuple[str, str, str]) -> tuple[Command, Main]:
-    """The Command and the function at `place`, an entry of TOOLS or WORDS."""
+    """Import the Command and the function of `place`, an entry of TOOLS or WORDS."""
     module_name, command, function = place
     # Not importlib: it costs a quarter of the start-up time.
     module = __import__(f"r2box.tools.{module_name}", fromlist=["*"])

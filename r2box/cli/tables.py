@@ -1,7 +1,7 @@
-"""Tables for people: rows as aligned columns that fit the width of the terminal.
+"""Tables on the terminal: aligned columns that fit its width.
 
-A table that is too wide first gets one blank instead of two between its columns; then its longest texts are shortened,
-with an ellipsis in the place of what is left out.  Numbers are never shortened.
+A table that is too wide gets one blank instead of two between its columns, then its longest texts are truncated with an
+ellipsis.  Numbers are never truncated.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-WIDTH = 80  # columns where there is no terminal that says how many it has
-LEAST = 6  # characters to which a text is shortened at most
+WIDTH = 80  # columns, unless the terminal has a size
+LEAST = 6  # characters: texts are not truncated further
 ELLIPSIS = "…"
 
-# How a column is aligned and shortened: a number; a text that says most at its beginning; a name, path or address,
-# of which both ends matter.
+# Alignment and truncation: NUMBER is right-aligned; TEXT is truncated at its end; NAME, a name, path or address, in its
+# middle.
 NUMBER, TEXT, NAME = range(3)
 
 
@@ -60,17 +60,17 @@ def _share(title: str, field: str) -> Column:
 
 
 def endpoint(row: Row) -> str:
-    """What a link goes over, the remote address of its socket or else its transport; or why it is suspended."""
+    """The remote address of a link's socket, or else its transport; or why it is suspended."""
     return str(row["reason"] or row["peer"] or row["transport"] or "-")
 
 
 def next_attempt(row: Row) -> str:
-    """In how many seconds, rounded up, the next attempt will be made."""
+    """Seconds until the next attempt, rounded up."""
     return "-" if row["next"] is None else f"{int(row['next'] + 0.999)} s"
 
 
 def detail(row: Row) -> str:
-    """What else a job has to say: where it listens, or why it failed."""
+    """Where a job listens, or why it failed."""
     return f"at {row['where']}" if row["where"] else row["reason"] or "-"
 
 
@@ -83,7 +83,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
     "link": {
         "address": _name("LINK", "address"),
         "state": _text("STATE", "state"),
-        "sent_rate": _size("OUT/s", "sent_rate"),  # known only after two reports, as the next
+        "sent_rate": _size("OUT/s", "sent_rate"),  # requires two reports, as the next
         "received_rate": _size("IN/s", "received_rate"),
         "capacity": _size("CAPACITY", "capacity"),
         "sent": _size("OUT", "sent"),
@@ -139,7 +139,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
 
 
 def display_width() -> int:
-    """Columns that a line may have: $COLUMNS, else those of the terminal, else `WIDTH`."""
+    """The width of a line: $COLUMNS, else that of the terminal, else `WIDTH`."""
     given = os.environ.get("COLUMNS", "")
     if given.isascii() and given.isdigit() and int(given):
         return int(given)
@@ -150,7 +150,7 @@ def display_width() -> int:
 
 
 def table(kind: str, fields: Iterable[str], rows: list[Row], width: int | None) -> list[str]:
-    """The lines of a table, its head first; none is longer than `width` (None: as long as they are)."""
+    """Render a table, header first, as lines of at most `width` characters (None: without limit)."""
     columns = [COLUMNS[kind][field] for field in fields]
     cells = [[column.title, *map(column.show, rows)] for column in columns]
     return lines(cells, [column.style for column in columns], width, [len(column.title) for column in columns])
@@ -159,7 +159,7 @@ def table(kind: str, fields: Iterable[str], rows: list[Row], width: int | None) 
 def lines(
     cells: Sequence[Sequence[str]], styles: Sequence[int], width: int | None, least: Sequence[int] = ()
 ) -> list[str]:
-    """`cells`, a list for each column, as lines of at most `width` characters; texts keep at least `least` each."""
+    """Render `cells`, one list per column, as lines of at most `width` characters.  `least`: minimum widths."""
     widths = [max(map(len, column), default=0) for column in cells]
     floors = [min(size, max(LEAST, low)) for size, low in zip(widths, least or [0] * len(cells))]
     gap = "  "
@@ -174,7 +174,7 @@ def lines(
 
 
 def _fit(widths: list[int], floors: list[int], styles: Sequence[int], room: int) -> list[int]:
-    """`widths` with the texts shortened to the largest common length at which all of them have room."""
+    """`widths` with the texts truncated to the largest common length that fits."""
 
     def capped(cap: int) -> list[int]:
         rows = zip(widths, floors, styles)
@@ -194,7 +194,7 @@ def _align(cell: str, size: int, style: int) -> str:
 
 
 def shorten(text: str, size: int, both_ends: bool = False) -> str:
-    """`text` in at most `size` characters, with an ellipsis at its end, or in its middle."""
+    """Truncate `text` to `size` characters, with an ellipsis at its end or in its middle."""
     if len(text) <= size:
         return text
     tail = (size - 1) // 2 if both_ends else 0

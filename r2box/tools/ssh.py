@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..cli.command import Argument, Command, Option
-from ..errors import NOT_FOUND, OK, OWN_FAILURE, UsageError
+from ..errors import NOT_FOUND, OK, TOOL_FAILED, UsageError
 from ..net.client.reach import tunnel_words
 from ..net.io.process import become
 from ..net.io.words import this_command, quote
@@ -118,4 +118,4 @@ def _unable(error: OSError) -> int:
     is_missing = isinstance(error, FileNotFoundError)
     why = "there is no such program on PATH (Debian: openssh-client)" if is_missing else error.strerror
     print(f"r2-ssh: ssh: {why}", file=sys.stderr)
-    return NOT_FOUND if is_missing else OWN_FAILURE
+    return NOT_FOUND if is_missing else TOOL_FAILED

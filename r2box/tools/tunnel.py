@@ -6,7 +6,7 @@ import os
 import signal
 
 from ..cli.command import Argument, Command, Option
-from ..errors import BROKEN_PIPE, OK, OWN_FAILURE, SIGNALLED, R2Error, TransportError, UsageError
+from ..errors import BROKEN_PIPE, OK, SIGNALLED, TOOL_FAILED, R2Error, TransportError, UsageError
 from ..net.client.client import Client
 from ..net.client.reach import reach
 from ..net.daemon.clients import HANGUP_TIME
@@ -97,10 +97,10 @@ def main(args: Args, target: list[str] | None = None, name: str = "r2-tunnel") -
             from ..net.client.forward_job import Forwarding
 
             log = Log(name, INFO + level)
-            return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else OWN_FAILURE
+            return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else TOOL_FAILED
         return TunnelTool(args, transport, path, Log(name, level)).run()
     except R2Error as error:
-        error.status = OWN_FAILURE
+        error.status = TOOL_FAILED
         raise
 
 
@@ -133,7 +133,7 @@ class TunnelTool:
         self._is_over = False
         self._hung_up = False  # on our command, because the tunnel failed
         self._killed_itself = False  # our command, or somebody did, but not we: then the tunnel failed because of that
-        self._exit = OWN_FAILURE
+        self._exit = TOOL_FAILED
 
     def run(self) -> int:
         self._loop.on_kill((signal.SIGTERM, signal.SIGHUP), self._killed)
@@ -403,7 +403,7 @@ class TunnelTool:
         if self._status is None:
             self._exit = self._outcome.exit_status
         else:
-            self._exit = self._status if self._outcome.is_clean or self._killed_itself else OWN_FAILURE
+            self._exit = self._status if self._outcome.is_clean or self._killed_itself else TOOL_FAILED
         self._loop.stop()
 
     def _hang_up(self) -> None:

@@ -34,7 +34,7 @@ from support.processes import (
 from support.sshd import prepare_sshd
 from support.tunnels import MIB, WAYS, build, make_ends, nothing_left, read_all, read_size, send, tunnel
 
-OWN_FAILURE = 255
+TOOL_FAILED = 255
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)
 # Where the server is, as it is seen by itself.
@@ -198,7 +198,7 @@ def test_statuses_and_words(place: Place, at: str) -> None:
                 assert words in result.err
                 assert words or not result.err
                 assert result.out == ("" if name == "missing" else "partial")
-            assert "does not know" in place.run(f"r2 -s {from_} -t bob/nobody tunnel -", status=OWN_FAILURE).err
+            assert "does not know" in place.run(f"r2 -s {from_} -t bob/nobody tunnel -", status=TOOL_FAILED).err
 
 
 def test_each_direction_ends_by_itself(place: Place) -> None:
@@ -292,13 +292,13 @@ def test_the_service_is_killed(place: Place, at: str) -> None:
             assert read_all(client.stdout.fileno()) == b""
             assert "signal 9" in client.ends(128 + 9).err
         for client in joined:
-            assert "signal 9" in client.ends(OWN_FAILURE).err
+            assert "signal 9" in client.ends(TOOL_FAILED).err
         clients = [tunnel(place, from_, "cat", stdin=-1, stdout=-1) for from_ in WAYS]
         for client in clients:
             assert read_size(client.stdout.fileno(), 6) == b"ready\n"
         server.kill()
         for client in clients:
-            assert "went away" in client.ends(OWN_FAILURE).err
+            assert "went away" in client.ends(TOOL_FAILED).err
             client.stdin.close()
         assert [file.name for file in place.path.glob("alice.*.verdict")] == []
 
@@ -319,8 +319,8 @@ def test_the_link_or_the_forwarding_is_cut(place: Place, from_: str) -> None:
             for child in children(program.pid):  # each carries one client
                 os.kill(child, signal.SIGKILL)
     words = "alice: the link to bob" if from_ == "alice.sock" else "went away"
-    assert words in client.ends(OWN_FAILURE).err
-    assert words in joined.ends(OWN_FAILURE).err
+    assert words in client.ends(TOOL_FAILED).err
+    assert words in joined.ends(TOOL_FAILED).err
     eventually((place.path / "hangup").exists, "the service to be hung up on")
     assert not (place.path / "verdict").exists()
 
@@ -349,7 +349,7 @@ def test_files_and_what_is_closed(place: Place) -> None:
                 result = place.run(f"{hello} {redirections}", status=3)
                 assert result.err == "r2-tunnel: bob/hello: exited with status 3\n", redirections
             full = place.run(f"{line} <file >/dev/full", status=None)
-            assert full.status == OWN_FAILURE
+            assert full.status == TOOL_FAILED
             assert "No space left" in full.err
 
 
@@ -522,11 +522,11 @@ def test_a_tunnel_that_is_passed_on(place: Place) -> None:
             sock.close()  # with bytes unread
             eventually(lambda: not children(server.pid), "the service's end")
             eventually(lambda: not tunnels(place), "the end of r2-tunnel")
-            assert take(place, line + "nobody -", OWN_FAILURE) is None
+            assert take(place, line + "nobody -", TOOL_FAILED) is None
             assert "does not know" in place.programs[-1].err
         assert "--fdpass" in place.run(line + "cat cat", status=2).err
         for redirection in ("", "</dev/null >/dev/null", ">&-"):
-            assert "stdout takes no descriptors" in place.run(f"{line}cat - {redirection}", status=OWN_FAILURE).err
+            assert "stdout takes no descriptors" in place.run(f"{line}cat - {redirection}", status=TOOL_FAILED).err
 
 
 def test_ssh_with_fdpass(place: Place) -> None:
@@ -594,7 +594,7 @@ def test_everything_over_a_forwarded_control_socket(place: Place) -> None:
                     sock.sendall(b"answer")
                 assert read_all(client.stdout.fileno()) == b"answer"
                 client.ends(0)
-        assert "refused" in place.run("r2 -s alice.fwd -t bob/tcp tunnel -", b"", status=OWN_FAILURE).err
+        assert "refused" in place.run("r2 -s alice.fwd -t bob/tcp tunnel -", b"", status=TOOL_FAILED).err
         for server in servers:
             server.send(signal.SIGTERM)
             server.ends(0)

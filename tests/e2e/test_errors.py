@@ -32,7 +32,7 @@ from support.processes import (
 ROOT = Path(__file__).resolve().parents[2]
 
 MIB = 1 << 20
-OWN_FAILURE = 255
+TOOL_FAILED = 255
 BROKEN_PIPE = 128 + signal.SIGPIPE
 SIDES = pytest.mark.parametrize("from_", ["alice", "bob"], ids=["remote", "local"])
 NOW = "--resume 0"  # of a link: a cut is the end of its tunnels
@@ -133,7 +133,7 @@ def test_daemon_ends_in_good_order(place: Place, tool: str, number: int) -> None
     daemon.ends(0)
     assert not (place.path / "alice.sock").exists()
     assert "went away" in server.ends(1).err
-    assert "went away" in client.ends(OWN_FAILURE).err or "shutting down" in client.err
+    assert "went away" in client.ends(TOOL_FAILED).err or "shutting down" in client.err
     hung_up(place)
 
 
@@ -162,7 +162,7 @@ def test_unknown_names(place: Place) -> None:
     place.pair()
     place.serve("bob", "cat")
     for target in ("carl", "bob/carl", "bob/service/carl", "bob/carl/cat"):
-        error = place.run(f"r2 -s alice.sock -t {target} tunnel -", b"ignored", status=OWN_FAILURE).err
+        error = place.run(f"r2 -s alice.sock -t {target} tunnel -", b"ignored", status=TOOL_FAILED).err
         assert error.startswith("r2-tunnel: ")
         assert "does not know" in error
         assert "carl" in error
@@ -172,7 +172,7 @@ def test_unknown_names(place: Place) -> None:
         result = place.run(f"r2 -s alice.sock -t bob -t carl {command}", status=1)
         assert "bob: does not know carl" in result.err + result.out
     assert "service" in place.run("r2 -s alice.sock -t bob -t cat ls", status=1).err
-    assert "bob" in place.run("r2 -s alice.sock -t bob tunnel -", status=OWN_FAILURE).err  # no cmd of its own
+    assert "bob" in place.run("r2 -s alice.sock -t bob tunnel -", status=TOOL_FAILED).err  # no cmd of its own
     still_works(place)
 
 
@@ -191,7 +191,7 @@ def test_a_service_name_that_is_taken(place: Place) -> None:
 def test_a_service_that_is_not_for_everybody(place: Place) -> None:
     place.pair()
     place.serve("bob", "echo private", "mine", options="--allow 'carl/*' --allow 'child/*' ")
-    assert "not for alice" in place.run("r2 -s alice.sock -t bob/mine tunnel -", status=OWN_FAILURE).err
+    assert "not for alice" in place.run("r2 -s alice.sock -t bob/mine tunnel -", status=TOOL_FAILED).err
     assert place.run("r2 -s bob.sock -t mine tunnel -").out == "private\n"
 
 
@@ -243,7 +243,7 @@ def test_who_tells_of_a_failure_may_be_late(place: Place, late: str) -> None:
     os.kill(children(teller.pid)[0], signal.SIGKILL)
     time.sleep(0.5)  # more than is granted to who is not late
     teller.send(signal.SIGCONT)
-    client.ends(OWN_FAILURE if late == "server" else 128 + 9)
+    client.ends(TOOL_FAILED if late == "server" else 128 + 9)
     eventually(lambda: not children(server.pid), "the end of the service's program")
     assert not (place.path / "verdict").exists()
 
@@ -266,8 +266,8 @@ def test_the_server_is_killed(place: Place, from_: str) -> None:
     joined = tunnel(place, from_, "cat", "'cat >got; echo clean end >verdict'")
     eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the second tunnel")
     server.kill()
-    assert "went away" in plain.ends(OWN_FAILURE).err
-    joined.ends(OWN_FAILURE)
+    assert "went away" in plain.ends(TOOL_FAILED).err
+    joined.ends(TOOL_FAILED)
     assert not (place.path / "verdict").exists()
     assert place.run("r2 -s bob.sock ls").out == "alice\n"
     still_works(place)
@@ -342,8 +342,8 @@ def test_the_daemon_is_killed(place: Place, from_: str) -> None:
     eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the second tunnel")
     bob.kill()
     words = "went away" if from_ == "bob" else "the link to bob"
-    assert words in plain.ends(OWN_FAILURE).err
-    assert words in joined.ends(OWN_FAILURE).err
+    assert words in plain.ends(TOOL_FAILED).err
+    assert words in joined.ends(TOOL_FAILED).err
     assert not (place.path / "verdict").exists()
     assert "went away" in server.ends(1).err
     assert "went away" in waiting.ends(1).err
@@ -381,7 +381,7 @@ def test_a_neighbour_that_was_killed_is_back(place: Place) -> None:
     place.link("alice", "bob")
     alice.says("the link to bob has ended: bob has begun anew")
     for client in (plain, joined):
-        assert "bob has begun anew" in client.ends(OWN_FAILURE).err
+        assert "bob has begun anew" in client.ends(TOOL_FAILED).err
     assert not (place.path / "verdict").exists()
     assert "goes on" not in alice.err
     assert place.run("r2 -s alice.sock ls").out.split() == ["bob"]
@@ -394,7 +394,7 @@ def test_the_clients_own_daemon_is_killed(place: Place, options: str) -> None:
     server = place.serve("bob", WAITER, "wait")
     client = tunnel(place, "alice", "wait", stdin=-1).prints("ready")
     alice.kill()
-    assert "went away" in client.ends(OWN_FAILURE).err
+    assert "went away" in client.ends(TOOL_FAILED).err
     if not options:
         bob.says("the link to alice was cut: ")
         waits(place, "bob", "alice")
@@ -415,8 +415,8 @@ def test_the_link_is_cut(place: Place, ours: str, theirs: str) -> None:
     place.serve("bob", WAITER, "wait")
     client, joined = two_tunnels(place, "alice")
     link.kill()
-    assert "alice: the link to bob" in client.ends(OWN_FAILURE).err
-    joined.ends(OWN_FAILURE)
+    assert "alice: the link to bob" in client.ends(TOOL_FAILED).err
+    joined.ends(TOOL_FAILED)
     assert not (place.path / "verdict").exists()
     hung_up(place)
     bob.says("the link to alice has ended")
@@ -437,7 +437,7 @@ def test_tunnels_do_not_wait_for_ever(place: Place) -> None:
         daemon.says(f"the link to {neighbour} was cut: ").says("; its tunnels wait 1s for another transport")
         daemon.says(f"the link to {neighbour} has ended")
     for client in (plain, joined):
-        assert "the link to bob" in client.ends(OWN_FAILURE).err
+        assert "the link to bob" in client.ends(TOOL_FAILED).err
     assert not (place.path / "verdict").exists()
     hung_up(place)
     assert place.run("r2 -s alice.sock ls").out == ""
@@ -454,7 +454,7 @@ def test_a_link_that_is_ended_on_purpose_is_not_waited_for(place: Place, number:
     link.interrupt() if number == signal.SIGINT else link.send(number)
     link.ends(0)
     for client in (plain, joined):
-        assert "the link to bob" in client.ends(OWN_FAILURE).err
+        assert "the link to bob" in client.ends(TOOL_FAILED).err
     assert not (place.path / "verdict").exists()
     hung_up(place)
     for daemon, neighbour in ((alice, "bob"), (bob, "alice")):
@@ -478,10 +478,10 @@ def test_a_node_on_the_way_is_killed(place: Place, options: str) -> None:
         assert not (place.path / "hangup").exists()
         place.node("carl")
         place.link("alice", "carl")
-        assert "carl has begun anew" in client.ends(OWN_FAILURE).err
+        assert "carl has begun anew" in client.ends(TOOL_FAILED).err
         assert not (place.path / "hangup").exists()
         place.link("carl", "bob")
-    assert "the link to carl" in client.ends(OWN_FAILURE).err
+    assert "the link to carl" in client.ends(TOOL_FAILED).err
     hung_up(place)
 
 
@@ -494,7 +494,7 @@ def test_sigterm_of_a_daemon_during_a_transfer(place: Place, victim: str) -> Non
     eventually(lambda: (place.path / "got").exists() and (place.path / "got").stat().st_size > 5 * MIB, "the transfer")
     daemons[victim].send(signal.SIGTERM)
     daemons[victim].ends(0)
-    sender.ends(OWN_FAILURE)
+    sender.ends(TOOL_FAILED)
     assert sender.err.startswith("r2-tunnel: ")
     eventually(lambda: not server.runs or not children(server.pid), "the service's end")
     assert not (place.path / "verdict").exists()
@@ -532,7 +532,7 @@ def test_closed_stderr(place: Place) -> None:
     place.node("alice")
     place.serve("alice", "echo hello", "hello")
     assert place.run("r2 -s alice.sock -t hello tunnel - 2>&-").out == "hello\n"
-    assert place.run("r2 -s nobody.sock -t hello tunnel - 2>&-", status=OWN_FAILURE).out == ""
+    assert place.run("r2 -s nobody.sock -t hello tunnel - 2>&-", status=TOOL_FAILED).out == ""
     place.run("r2 -s alice.sock ls 2>&-")
     daemon = place.start("r2d -s bob.sock bob 2>&-")
     eventually(lambda: place.run("r2 -s bob.sock ping -c 1", status=None).status == 0, "the silent daemon")
@@ -910,7 +910,7 @@ def test_transfers_do_not_disturb_each_other(place: Place) -> None:
                            "-t bob/sum tunnel -'")  # fmt: skip
     for _ in range(3):
         place.run("r2 -s alice.sock -t bob/dies tunnel -", b"x" * 10_000, status=128 + 9)
-        place.run("r2 -s alice.sock -t bob/nobody tunnel -", b"x" * 10_000, status=OWN_FAILURE)
+        place.run("r2 -s alice.sock -t bob/nobody tunnel -", b"x" * 10_000, status=TOOL_FAILED)
         killed = tunnel(place, "alice", "cat", stdin=-1)
         killed.stdin.write(b"it stands")
         killed.prints("it stands").kill()

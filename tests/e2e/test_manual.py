@@ -87,6 +87,7 @@ def test_the_page_of_r2_describes_what_has_no_page_of_its_own() -> None:
         if command.name == f"r2 {word}":
             below = text.partition(f"\n.Ss {manual.words(command.name)}\n")[2].partition("\n.S")[0]
             assert below
-            assert all(f".It Fl {option.flags[0][1:]} " in below for option in command.own if option.flags[0][1] != "-")
+            short = [option.flags[0] for option in command.specific if option.flags[0][1] != "-"]
+            assert all(f".It Fl {flag[1:]} " in below for flag in short)
         else:
             assert f".Pq see Xr {command.name} {command.section}\n".replace("-", "\\-") in text

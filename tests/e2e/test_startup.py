@@ -82,7 +82,7 @@ def test_what_is_started_often_loads_little(place: Place) -> None:
 
 def test_r2_itself_has_no_options_but_the_common_ones() -> None:
     """So its module is not loaded to read what stands before `connect` and the like."""
-    assert not R2.own
+    assert not R2.specific
 
 
 @pytest.mark.every_python

@@ -113,9 +113,9 @@ def test_rest_alone_begins_at_the_first_plain_word() -> None:
         (R2, ["-v"], "missing COMMAND"),
         (LS, ["-u"], "unknown option -u"),  # one letter is like nothing
         (LS, ["--bogus"], "unknown option --bogus"),  # two dashes neither
-        (LS, ["x"], "unexpected argument 'x' (a node or service is named by -t x)"),
+        (LS, ["x"], "unexpected argument 'x' (to name a node or service, use -t x)"),
         (R2D, ["x", "y"], "unexpected argument 'y'"),
-        (LS, ["--order=stat"], "option --order: 'stat' is none of name, state (did you mean state?)"),
+        (LS, ["--order=stat"], "option --order: 'stat' is not one of name, state (did you mean state?)"),
         *((CONNECT, ["a", word], f"{what} (a command of several words is one argument: put it in quotes)")
           for word, what in (("b", "unexpected argument 'b'"), ("-i", "unknown option -i"))),
         (R2D, ["-t", "x", "a"], "unknown option -t"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import OWN_FAILURE, SIGNALLED
+from ...errors import SIGNALLED, TOOL_FAILED
 from .fields import shorten
 from .frames import CLOSE_FIELDS
 
@@ -42,7 +42,7 @@ class Outcome:
     def exit_status(self) -> int:
         """The status for a tool that passes it on: the program's, 128 + its signal, or 255 for a failure of r2's."""
         if self.code != ENDED:
-            return OWN_FAILURE
+            return TOOL_FAILED
         return SIGNALLED + self.signal if self.signal else self.status & 0xFF
 
     def describe(self) -> str:

@@ -8,7 +8,7 @@ import select
 import signal
 
 from ...cli.command import QUIET, SOCKET, VERBOSE, Argument, Command, Option
-from ...errors import OWN_FAILURE, SIGNALLED, AddressError, UsageError, WireError
+from ...errors import SIGNALLED, TOOL_FAILED, AddressError, UsageError, WireError
 from ...net.client.reach import tunnel_words
 from ...net.io import process
 from ...net.io.channel import Channel, socketpair
@@ -169,7 +169,7 @@ class ShellSession:
         self._answers = False  # PING
         self._has_exited = False  # the program; what it has said may not be written out yet
         self._is_over = False
-        self._exit = OWN_FAILURE
+        self._exit = TOOL_FAILED
         self._why = ""  # there is no tunnel any more
 
     def _encode_start(self, words: list[bytes]) -> bytes:
@@ -326,7 +326,7 @@ class ShellSession:
         if error.errno == errno.EPIPE:
             self._leave(SIGNALLED + signal.SIGPIPE)
         else:
-            self._leave(OWN_FAILURE, f"writing failed: {error.strerror}")
+            self._leave(TOOL_FAILED, f"writing failed: {error.strerror}")
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -349,9 +349,9 @@ class ShellSession:
         if not self._is_over:
             is_both = is_path(self._command) and self._source is None  # a program's name that a node may have too
             hint = f" (if a node is meant: iosh {NODE}{self._command})" if is_both else ""
-            self._leave(OWN_FAILURE, f"{self._name}: {self._why}{hint}")
+            self._leave(TOOL_FAILED, f"{self._name}: {self._why}{hint}")
 
-    def _leave(self, status: int = OWN_FAILURE, why: str = "") -> None:
+    def _leave(self, status: int = TOOL_FAILED, why: str = "") -> None:
         """End at once, and hang COMMAND up."""
         if self._is_over:
             self._loop.stop()
