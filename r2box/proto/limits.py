@@ -52,6 +52,9 @@ TABLE: dict[str, Limit] = {
     "links": Limit(1024, "links", "Links to neighbours, including suspended ones."),
     "sessions": Limit(256, "sessions", "Suspended links. Beyond the limit, the one with the fewest tunnels is "
                                        "closed; among equals, the oldest."),
+    "suspended-memory": Limit(12 * MIB, BYTES, "Memory of suspended links together. What exceeds it 15 s after the cut "
+                                               "is freed by closing the link that holds most: what was sent and is not "
+                                               "acknowledged would stay until the resume timeout.", 0, 1 << 40),
     "streams": Limit(16384, "streams", "Tunnels on one link, for each side that opens them: 10,000 is a known "
                                        "use. The tunnels of a neighbour through this node are also limited to "
                                        "what the outgoing link has free."),

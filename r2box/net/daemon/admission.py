@@ -5,6 +5,9 @@ descriptor and a timer, and anyone who reaches a listener can make it; so there 
 makes room for a new one: a neighbour that is honest needs its place for a few round trips only.  A neighbour that
 resumes a suspended link is the last to lose its place.
 
+Links that stay suspended may hold only so much memory together ("suspended-memory"): a neighbour that acknowledges
+late, and then is cut, would otherwise make this node keep what was sent to it until the resume timeout.
+
 While few descriptors are left, a host that has several links gets no further one, so that others still get theirs.
 
 Where all links together take more memory than they may, they are closed in this order: pending, the oldest first;
@@ -27,10 +30,11 @@ if TYPE_CHECKING:
     from ...proto.link.link import Link
     from ...proto.link.token_bucket import RequestLimit
     from ...proto.memory_limit import MemoryLimit
-    from ..io.loop import Loop
+    from ..io.loop import Loop, Timer
 
 MAX_OWN = 256  # pending links that clients of this node dial: each may keep a descriptor for 10 s
 FEW = 8  # links of one source while descriptors are scarce
+SETTLE = 15.0  # seconds that a link is suspended before its memory counts as that of suspended links
 SILENT = 2.0  # seconds for the first bytes when more than half of the places are taken
 
 
@@ -48,13 +52,15 @@ class Admission:
         self._limits = limits
         self._memory = memory
         self._links = links
+        self._loop = loop
         self._now = loop.now
         self._trim = MemoryTrim(loop, memory)
         self._cut = cut
         self._incoming: dict[Link, tuple[str, float]] = {}  # with their source and since when; the oldest first
         self._own: dict[Link, None] = {}
         self._sources: dict[Link, str] = {}  # of incoming links that hold a transport
-        self._suspended: dict[Link, None] = {}  # waiting longest first
+        self._suspended: dict[Link, float] = {}  # since when; the oldest first
+        self._settling: Timer | None = None
         limits.measures.update(self._measures())
         self.change(dict(limits))
 
@@ -81,6 +87,7 @@ class Admission:
             "pending-per-source": lambda: max(self._pending_by_source().values(), default=0),
             "links": lambda: len(self._links),
             "sessions": lambda: len(self._suspended),
+            "suspended-memory": lambda: sum(link.account.used for link in self._suspended),
             "streams": most(lambda link: link.streams.used),
             "opens": recent(lambda link: link.opens),
             "relays": recent(lambda link: link.relays),
@@ -164,12 +171,31 @@ class Admission:
 
     def suspended(self, link: Link) -> None:
         """It waits for another transport."""
-        self._suspended[link] = None
+        self._suspended[link] = self._now()
         self._limits.note("sessions", len(self._suspended))
         if len(self._suspended) > self._limits["sessions"]:
             # The first of those with the fewest tunnels is the one that has waited longest.
             least = min(self._suspended, key=lambda it: len(it.streams))
             least.close("too many links are suspended")
+        self._settle_later()
+
+    def _settle_later(self) -> None:
+        if self._settling is None and self._suspended:
+            since = next(iter(self._suspended.values()))
+            self._settling = self._loop.later(max(since + SETTLE - self._now(), SETTLE / 4), self._settle)
+
+    def _settle(self) -> None:
+        """Close suspended links, those that hold most first, while they hold more than "suspended-memory"."""
+        self._settling = None
+        before = self._now() - SETTLE
+        settled = [link for link, since in self._suspended.items() if since <= before]
+        settled.sort(key=lambda link: link.account.used)
+        held = sum(link.account.used for link in settled)
+        while held > self._limits["suspended-memory"]:
+            link = settled.pop()
+            held -= link.account.used
+            link.close("suspended links hold too much memory")
+        self._settle_later()
 
     def resumed(self, link: Link, successor: Link | None = None) -> None:
         """It has the transport of `successor`, or is down."""
