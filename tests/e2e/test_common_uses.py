@@ -76,15 +76,15 @@ def test_basic_example_with_one_restarted(place: Place, victim: str, number: int
         running[victim].send(number)
         running[victim].ends(-signal.SIGKILL if number == signal.SIGKILL else 0)
         if number == signal.SIGKILL:
-            running[other].says(f"the link to {victim} was cut: ", times=times)
+            running[other].says(f"link to {victim} suspended: ", times=times)
             running[other].says("; its tunnels wait 10m for another transport", times=times)
         else:
-            running[other].says(f"the link to {victim} has ended: {victim} ended it", times=times)
+            running[other].says(f"link to {victim} closed: {victim} ended it", times=times)
         running[victim] = manager(place, victim)  # takes over the socket file and, by way of socat, the port
         check_greetings(place)
         if number == signal.SIGKILL:  # it is another one than the tunnels have waited for
-            running[other].says(f"the link to {victim} has ended: {victim} has begun anew", times=times)
-    assert "goes on" not in running[other].err
+            running[other].says(f"link to {victim} closed: {victim} has begun anew", times=times)
+    assert "resumed" not in running[other].err
 
 
 @pytest.mark.usefixtures("socat")
@@ -157,8 +157,8 @@ def test_link_by_hand(place: Place, named: bool) -> None:
     assert place.run("r2 ls", R2_SOCKET="alice.sock").out == "bob\n"
     link.send(signal.SIGTERM)
     link.ends(0)
-    alice.says("the link to bob has ended")
-    bob.says("the link to alice has ended")
+    alice.says("link to bob closed")
+    bob.says("link to alice closed")
     assert place.run("r2 ls", R2_SOCKET="alice.sock").out == ""
     place.start(line, R2_SOCKET="alice.sock")
     alice.says("linked to bob", times=2)
@@ -228,7 +228,7 @@ def test_last_words_arrive_before_what_carries_them_is_ended(place: Place, socke
     link = place.start(line % "").says("linked to bob")
     hasty, = running(link.pid, b"hasty")
     os.kill(hasty, signal.SIGUSR1)
-    assert "bob ended it: its r2 connect has ended" in link.ends(0).err
+    assert "bob ended it: its r2 connect ended" in link.ends(0).err
 
     link = place.start(line % "").says("linked to bob")
     bob.send(signal.SIGTERM)

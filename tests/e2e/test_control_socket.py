@@ -18,7 +18,7 @@ import pytest
 import r2box
 from r2box.errors import DaemonError
 from r2box.net.client import reach
-from r2box.net.daemon.daemon import YOUNG
+from r2box.net.daemon.daemon import STARTUP_TIME
 from r2box.net.io import socket_path
 from r2box.net.io.socket_path import default_path, expand
 from support.processes import Place, eventually, need
@@ -251,7 +251,7 @@ def test_in_the_background_messages_go_to_a_file_that_was_given(place: Place) ->
     log = place.path / "log"
     pid = process_of(log.read_text())
     os.kill(pid, 15)
-    eventually(lambda: "alice: ending" in log.read_text(), log.read_text)
+    eventually(lambda: "alice: shutting down" in log.read_text(), log.read_text)
     eventually(lambda: not Path(f"/proc/{pid}").exists(), "its end")
 
 
@@ -282,7 +282,7 @@ def test_a_name_that_is_not_known_fails_at_once_where_nothing_is_being_made(plac
     for line in ("--wait 0 -t nowhere ls", "-t nowhere ls", "-t nowhere tunnel -"):
         assert "does not know nowhere" in place.run(f"r2 -s alice.sock {line}", status=None).err
     with contextlib.closing(r2box.Session(f"{place.path}/alice.sock")) as session:
-        while time.monotonic() < begin + YOUNG:  # what is said then is the rule; no event tells of its beginning
+        while time.monotonic() < begin + STARTUP_TIME:  # what is said then is the rule; no event tells of its beginning
             with pytest.raises(r2box.RefusedError):
                 session.ls("nowhere")
             time.sleep(0.1)

@@ -601,7 +601,7 @@ def test_everything_over_a_forwarded_control_socket(place: Place) -> None:
         link.send(signal.SIGTERM)
         link.ends(0)
     for daemon in (alice, bob):
-        daemon.says("has ended")
+        daemon.says(" closed")
 
 
 def test_links_over_a_forwarded_control_socket(place: Place) -> None:

@@ -439,7 +439,7 @@ def test_the_daemon_goes_away(place: Place, pair: tuple[Program, Program]) -> No
             local.settimeout(PATIENCE)
             assert read_all(local) == b""  # r2 serve has hung up
             with remote:
-                pair[0].says("the link to bob was cut")
+                pair[0].says("link to bob suspended")
                 remote.settimeout(0.3)
                 with pytest.raises(OSError, match="timed out"):  # it waits for another transport to bob
                     remote.recv(1)

@@ -332,7 +332,7 @@ def test_every_line_says_who_and_what(place: Place) -> None:
     place.run("r2 -s alice.sock -t bob/three tunnel -", status=3)
     bob.send(signal.SIGTERM)
     bob.ends(0)
-    alice.says("the link to bob has ended")
+    alice.says("link to bob closed")
     for program in place.programs:
         for line in program.err.splitlines():
             assert re.match(r"r2(d|-connect|-serve): \S", line), program
@@ -395,7 +395,7 @@ def test_a_daemon_survives_the_replacement_of_its_file(place: Place) -> None:
     assert "does not know" in place.run("r2 -s alice.sock -t carl tunnel -", status=255).err
     bob.send(signal.SIGTERM)
     bob.ends(0)
-    daemon.says("the link to bob has ended")
+    daemon.says("link to bob closed")
     server.ends(1)
 
 

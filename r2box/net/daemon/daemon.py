@@ -1,7 +1,7 @@
 """The daemon: joins a Node to the loop and to the control socket.
 
-It is a switchboard.  Clients on the control socket ask for links, tunnels and services; descriptors travel beside
-their messages (SCM_RIGHTS).  Links are driven here; tunnels and services are the `Switchboard`'s.
+Clients on the control socket request links, tunnels and services; descriptors travel beside their messages
+(SCM_RIGHTS).  Links are driven here; `Switchboard` has the tunnels and services.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
     from ..io.log import Log
     from ..io.loop import Loop, Timer
 
-END_TIME = 8.0  # seconds after which the daemon ends even if a neighbour or a client will not part
-DRAIN_TIME = 2.0  # seconds for what has been accepted to be passed on when the daemon ends
-# Seconds in which a client that asks for a name that is not known is told to ask again.
-YOUNG = 10.0  # after the daemon has begun to listen: its first links are being made
-LINKING = 2.0  # after a link has got its transport: the handshake and the first advertisements
-MAX_WATCHES = 16  # by one client: it needs one
+END_TIME = 8.0  # seconds until the daemon ends even if a neighbour or a client keeps its connection open
+DRAIN_TIME = 2.0  # seconds to pass on what has been accepted when the daemon ends
+# Seconds in which a request for an unknown name is answered with a time to retry.
+STARTUP_TIME = 10.0  # after the daemon begins to listen: its first links are being made
+HANDSHAKE_TIME = 2.0  # after a link gets its transport: the handshake and the first advertisements
+MAX_WATCHES = 16  # of one client: it needs one
 
 
 class Daemon:
-    """The node `address`.  `done()` is called when it has ended.  It is the `Host` of its Node."""
+    """The node `address`, and the `Host` of its Router.  `done()` is called when it has ended."""
 
     def __init__(self, loop: Loop, address: str, log: Log, done: Callable[[], None], limits: Limits) -> None:
         self.loop, self.log = loop, log
@@ -71,37 +71,37 @@ class Daemon:
         self.switchboard = Switchboard(loop, log, self.node, self.limits)
         self._clients: dict[Link, LocalClient] = {}
         self._watchers: dict[LocalClient, None] = {}
-        self._status: dict[LocalClient, StatusReport] = {}  # that are being read
+        self._status: dict[LocalClient, StatusReport] = {}  # being read
         self.admission = Admission(self.limits, self.memory, self.node.links, loop, self._cut)
         self.group = TurnGroup(loop, self.admission)
-        self._resume_timeout: dict[Link, Timer] = {}  # links that wait for a transport
-        self._reports: dict[Link, tuple[LocalClient, int]] = {}  # who wants to hear of a link
+        self._resume_timeout: dict[Link, Timer] = {}  # suspended links
+        self._reports: dict[Link, tuple[LocalClient, int]] = {}  # the client and request that get a link's events
         self.control_listener: ControlListener | None = None
-        self.changed: Callable[[], None] | None = None  # called when links come and go
+        self.changed: Callable[[], None] | None = None  # called when a link comes up or goes down
         self._ending = False
-        self._is_parted = False  # from everybody
+        self._is_closing_clients = False
         self._drain_timer: Timer | None = None
         self._alarm: Timer | None = None
 
     # -- the control socket --------------------------------------------------------------------------------------
 
     def listen(self, path: str, listener: socket.socket | None = None, is_ours: bool = True) -> None:
-        """Take clients at `path`, as `ControlListener` has it.  DaemonError if that cannot be."""
+        """Accept clients at `path`; see `ControlListener`.  DaemonError if it cannot listen."""
         self.control_listener = ControlListener(self.loop, self.log, self.adopt_client, path, listener, is_ours)
         for finder in sys.meta_path:
-            getattr(finder, "forget", tuple)()  # the archive's own: what is not imported by now need not be kept
-        self.node.settled = self.loop.now() + YOUNG
+            getattr(finder, "forget", tuple)()  # the archive's importer: its index is no longer needed
+        self.node.settled = self.loop.now() + STARTUP_TIME
         self.log.info(f"{self.node.address}: listening at {path}")
 
     def summary(self) -> str:
-        """What the node is and has, in one line."""
-        links, services = len(self.node.links), sum(map(bool, self.node.services))  # "" is the node's own command
+        """One line: address, control socket, number of links and services."""
         assert self.control_listener is not None
-        has = ", ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in ((links, "link"), (services, "service")))
+        counts = {"link": len(self.node.links), "service": sum(map(bool, self.node.services))}  # "": the node's command
+        has = ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items())
         return f"{self.node.address} at {self.control_listener.path}: {has}"
 
     def adopt_client(self, fd: int, refusal: str = "") -> None:
-        """Take the other end of a connected UNIX socket as a client, or refuse it with a reason."""
+        """Take the other end of a connected UNIX socket as a client, or close it with `refusal`."""
         driver = self._drive(Link(self.node, self.node.me, self.loop.now(), local=True), Channel(fd))
         if refusal:
             driver.link.close(refusal)
@@ -109,16 +109,16 @@ class Daemon:
     def _drive(
         self, link: Link, channel: Channel, arq: ArqConnection | None = None, first: bytes = b""
     ) -> LinkDriver:
-        def gone() -> None:
+        def closed() -> None:
             del self._drivers[driver.link]
             self.admission.forget(driver.link)
-            if self._is_parted and not self._drivers:
+            if self._is_closing_clients and not self._drivers:
                 self._finish()
 
         if arq is None:
-            driver = LinkDriver(self.group, link, channel, self.loop, gone)
+            driver = LinkDriver(self.group, link, channel, self.loop, closed)
         else:
-            driver = LossyDriver(self.group, link, channel, self.loop, gone, arq, first)
+            driver = LossyDriver(self.group, link, channel, self.loop, closed, arq, first)
         self._drivers[link] = driver
         return driver
 
@@ -126,7 +126,7 @@ class Daemon:
         if link in self._drivers:
             self._drivers[link].cut()
 
-    # -- what the node wants (Host) --------------------------------------------------------------------------------
+    # -- Host of the router --------------------------------------------------------------------------------
 
     def now(self) -> float:
         return self.loop.now()
@@ -148,29 +148,33 @@ class Daemon:
     def suspended(self, link: Link, reason: str) -> None:
         assert link.session is not None
         waits = f"its tunnels wait {format_duration(link.session.resume_timeout)} for another transport"
-        self.log.info(f"{self.node.address}: the link to {link.address} was cut: {reason}; {waits}")
+        self.log.info(f"{self.node.address}: link to {link.address} suspended: {reason}; {waits}")
         self.news("link-cut", link.address, (link.address,), 0)
         if link in self._drivers:
             self._drivers[link].cut()
-        self._resume_timeout[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
+        self._set_resume_timeout(link)
         self.admission.suspended(link)
-        self._report_end(link, LOST, f"cut: {reason}; {waits}", cut=1)
+        self._report_end(link, LOST, f"suspended: {reason}; {waits}", cut=1)
 
-    def _give_up(self, link: Link) -> None:
-        link.tick(self.loop.now())
-        if link.is_suspended:  # the timer came a little early
-            self._resume_timeout[link] = self.loop.later(link.deadline() - self.loop.now(), lambda: self._give_up(link))
+    def _set_resume_timeout(self, link: Link) -> None:
+        def expired() -> None:
+            link.tick(self.loop.now())
+            if link.is_suspended:  # the timer fired early
+                self._set_resume_timeout(link)
 
-    def resumed(self, link: Link, newcomer: Link) -> None:
-        self.admission.resumed(link, newcomer)
-        self.admission.forget(newcomer)
+        self._resume_timeout[link] = self.loop.later(link.deadline() - self.loop.now(), expired)
+
+    def resumed(self, link: Link, attempt: Link) -> None:
+        self.admission.resumed(link, attempt)
+        self.admission.forget(attempt)
         self._resume_timeout.pop(link).cancel()
-        link.transport = newcomer.transport
-        driver = self._drivers[link] = self._drivers.pop(newcomer)
-        if newcomer in self._reports:
-            client, id_ = self._reports[link] = self._reports.pop(newcomer)
+        link.transport = attempt.transport
+        driver = self._drivers[link] = self._drivers.pop(attempt)
+        if attempt in self._reports:
+            client, id_ = self._reports[link] = self._reports.pop(attempt)
             client.attached[id_] = link
-        self.log.info(f"{self.node.address}: the link to {link.address} goes on")
+        over = f" over {link.transport}" if link.transport else ""
+        self.log.info(f"{self.node.address}: link to {link.address} resumed{over}")
         self.news("link-resumed", link.address, (link.address,), 0)
         self._report_link(link)
         driver.carry(link)
@@ -180,13 +184,13 @@ class Daemon:
             client = self._clients.pop(link, None)
             if client is not None:
                 client.is_closed = True
-                self._abandon_links(client)
-                self._forget(client)
+                self._suspend_links(client)
+                self._remove(client)
             return
         self.admission.resumed(link)
-        if link.was_up or link not in self._reports:  # what never was a link is told to who tried
+        if link.was_up or link not in self._reports:  # a failed handshake is reported to the client that requested it
             name = link.address or "a neighbour"
-            self.log.info(f"{self.node.address}: the link to {name} has ended{': ' + reason if reason else ''}")
+            self.log.info(f"{self.node.address}: link to {name} closed{': ' + reason if reason else ''}")
         if link.was_up:
             self.news("link-down", link.address, (link.address,), 0)
         if link in self._resume_timeout:
@@ -197,17 +201,20 @@ class Daemon:
         if link in self._reports:
             client, id_ = self._reports.pop(link)
 
-            def tell() -> None:
+            def report() -> None:
                 client.attached.pop(id_, None)
                 client.send(messages.ENDED, id_, code=code, text=text, cut=cut)
 
-            self._when_parted([link], tell)
+            self._after_close([link], report)
 
-    def _when_parted(self, links: list[Link], done: Callable[[], object]) -> None:
-        """Call done() when the neighbours have heard why these links ended that go over what clients have lent us."""
+    def _after_close(self, links: list[Link], done: Callable[[], object]) -> None:
+        """Call done() when those of `links` are closed whose transport ends with the client that lent it.
+
+        Until then their neighbours may not have received BYE.
+        """
         lent = [link for link in links if link.state == DOWN and link in self._drivers and self._drivers[link].is_lent]
         if lent:
-            self._drivers[lent[0]].parted.append(lambda: self._when_parted(lent[1:], done))
+            self._drivers[lent[0]].after_close.append(lambda: self._after_close(lent[1:], done))
         else:
             done()
 
@@ -241,16 +248,15 @@ class Daemon:
         try:
             reserve.check(*descriptors)
             check_usable(descriptors)
+            if body.kind not in (messages.ATTACH, messages.STARTED, messages.TUNNEL):  # only these carry descriptors
+                close_all(descriptors)
+                descriptors = ()
             if body.kind in _REQUESTS:
                 _REQUESTS[body.kind](self, client, body, descriptors)
             elif body.kind in REQUESTS:
-                if body.kind not in (messages.STARTED, messages.TUNNEL):  # which alone may bring any
-                    close_all(descriptors)
-                    descriptors = ()
                 REQUESTS[body.kind](self.switchboard, client, body, descriptors)
             else:
-                close_all(descriptors)
-                raise RefusedError(f"{self.node.address}: does not know the request 0x{body.kind:02x}")
+                raise RefusedError(f"{self.node.address}: unknown request 0x{body.kind:02x}")
         except (RefusedError, AddressError) as error:
             if body.is_request:
                 client.fail(body.id, str(error), self.node.again(error, self.loop.now()))
@@ -262,48 +268,45 @@ class Daemon:
         if client is not None and not link.passes:
             client.fd_relay.arrive(stream)
         else:
-            stream.close(Outcome(REFUSED, f"{self.node.address}: descriptors pass on this socket"))
+            stream.close(Outcome(REFUSED, f"{self.node.address}: descriptors pass on this socket; no stream is needed"))
 
     def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None:
         self.switchboard.offer(service, stream, origin)
 
-    def _abandon_links(self, client: LocalClient) -> None:
-        """A client has died and did not say that its links are to end: they can go on over another transport."""
+    def _suspend_links(self, client: LocalClient) -> None:
+        """Suspend the links of a client that disconnected without LEAVE: they can resume over another transport."""
         for link in list(client.attached.values()):
             if link.session is not None:
-                link.suspend("its r2 connect has died", self.loop.now())
+                link.suspend("its r2 connect was killed", self.loop.now())
 
-    def _forget(self, client: LocalClient) -> None:
-        """A client is gone, and all that hung on it goes too."""
+    def _remove(self, client: LocalClient) -> None:
+        """End everything that belongs to a client."""
         client.jobs.clear()
         for id_, link in list(client.attached.items()):
             self._reports.pop(link, None)
             driver = self._drivers.get(link)
             if link.session is not None and driver is not None and driver.channel.is_ending:
-                # Whoever ran it ends it because the transport has ended: that is a cut.  What came last is still read.
+                # The client ends because the transport has ended: read what came last, then suspend the link.
                 del client.attached[id_]
             else:
-                link.close("its r2 connect has ended", orderly=True)
+                link.close("its r2 connect ended", orderly=True)
         self._watchers.pop(client, None)
         self.switchboard.forget(client)
         self._status.pop(client, None)
 
     def _on_watch(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        close_all(descriptors)
         if len(client.watching) >= MAX_WATCHES:
-            raise RefusedError(f"{self.node.address}: a client may watch {MAX_WATCHES} times at once")
+            raise RefusedError(f"{self.node.address}: more than {MAX_WATCHES} watches by one client")
         client.watching[body.id] = 0
         self._watchers[client] = None
         client.send(messages.DONE, body.id)
 
     def _on_leave(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        close_all(descriptors)
         links = list(client.attached.values())
-        self._forget(client)
-        self._when_parted(links, lambda: client.send(messages.DONE, body.id))
+        self._remove(client)
+        self._after_close(links, lambda: client.send(messages.DONE, body.id))
 
     def _on_status(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        close_all(descriptors)
         if body["limits"]:
             client.send(messages.STATUS_IS, body.id, address=self.node.address, limits=limit_lines(self.limits))
             return
@@ -313,14 +316,13 @@ class Daemon:
             self._status[client] = StatusReport(self._drivers, links, clients, ends, services, bool(body["clients"]))
         report = self._status.get(client)
         if report is None:
-            raise RefusedError(f"{self.node.address}: a report is read from its beginning")
+            raise RefusedError(f"{self.node.address}: a report must be read from its start")
         page = report.page(body["start"], self.loop.now())
         if not page["next"]:
             del self._status[client]
         client.send(messages.STATUS_IS, body.id, address=self.node.address, **page)
 
     def _on_job(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        close_all(descriptors)
         client.jobs.take(client.link.address, body, self.loop.now())
 
     # -- links ---------------------------------------------------------------------------------------------------
@@ -331,19 +333,19 @@ class Daemon:
             if self._ending:
                 raise RefusedError(f"{self.node.address}: is shutting down")
             if not 1 <= len(descriptors) <= 2 or body.id in client.attached:
-                raise RefusedError(f"{self.node.address}: a link needs one descriptor, or two, and an id of its own")
+                raise RefusedError(f"{self.node.address}: a link needs one or two descriptors and an unused id")
             self.admission.check(is_incoming=bool(body["incoming"]))
         except (RefusedError, AddressError):
             close_all(descriptors)
             raise
-        self.node.settled = max(self.node.settled, self.loop.now() + LINKING)
+        self.node.settled = max(self.node.settled, self.loop.now() + HANDSHAKE_TIME)
         self._begin_link(client, body, expect, adopt(descriptors), bool(body["lossy"]))
 
     def _begin_link(
         self, client: LocalClient, body: messages.Body, expect: str | None, channel: Channel, lossy: bool,
         first: bytes = b"",
     ) -> None:  # fmt: skip
-        """A link over `channel`, in packets if it is `lossy`; `first` has been read from it already."""
+        """Begin a link over `channel`, with ARQ if it is `lossy`; `first` has been read from it already."""
         link = Link(
             self.node, self.node.me, self.loop.now(), expect=expect, random=os.urandom(NONCE + HALF),
             resume_timeout=body["resume_timeout"], keepalive=body["keepalive"] or KEEPALIVE, memory=self.memory,
@@ -366,29 +368,29 @@ class Daemon:
             return
 
         def in_packets(first: bytes) -> None:
-            """A neighbour that repairs losses says so by beginning with a packet: then we do it too."""
+            """The neighbour uses ARQ: its first bytes are a packet.  Use ARQ here too."""
             driver.release()
             del self._drivers[link], self._reports[link]
             self.admission.forget(link)
             self._begin_link(client, body, expect, channel, True, first)
 
-        def shown(message: bytes) -> None:
+        def output(message: bytes) -> None:
             if link in self._reports:
                 client.send(messages.OUTPUT, body.id, data=message)
 
-        driver.opening = Opening(in_packets, shown if body["runs"] else None)
+        driver.opening = Opening(in_packets, output if body["runs"] else None)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """End in order: take no new clients, pass on what was accepted, say BYE.  Called again, end at once."""
+        """Shut down: refuse new clients, pass on what was accepted, send BYE.  If called again, end at once."""
         if self._ending:
             self._finish()
             return
         self.loop.later(END_TIME, self._finish)
         self._ending = self.switchboard.is_closed = True
-        self.node.meters.end("is shutting down")  # they would never be idle
-        self.log.info(f"{self.node.address}: ending")
+        self.node.meters.end("is shutting down")  # else they would never be idle
+        self.log.info(f"{self.node.address}: shutting down")
         if self.control_listener is not None:
             self.control_listener.close()
         for link, driver in self._drivers.items():
@@ -406,25 +408,25 @@ class Daemon:
             self._drained()
 
     def _drained(self) -> None:
-        """Nothing that was accepted is left here, or nobody takes it: part from the neighbours, then end what runs."""
+        """Everything accepted was passed on, or `DRAIN_TIME` is over: close links, then end programs and clients."""
         if self._drain_timer is None:
             return
         self._drain_timer.cancel()
         self._drain_timer = None
-        self._part(False)
+        self._close_links(local=False)
         why = f"{self.node.address} is shutting down"
-        self.switchboard.end(why, lambda: self._when_parted(list(self._drivers), lambda: self._part(True)))
+        self.switchboard.end(why, lambda: self._after_close(list(self._drivers), lambda: self._close_links(local=True)))
 
-    def _part(self, local: bool) -> None:
-        """Say farewell to all neighbours, or to all clients."""
+    def _close_links(self, *, local: bool) -> None:
+        """Send BYE to all neighbours, or to all clients."""
         for link in [link for link in (*self._drivers, *self._resume_timeout) if link.is_local == local]:
             link.close(f"{self.node.address} is shutting down", orderly=True)
-        self._is_parted = local
+        self._is_closing_clients = local
         if local and not self._drivers:
             self._finish()
 
     def release(self) -> None:
-        """Give back the descriptors that are left, for a process that goes on.  Nothing is said to anybody."""
+        """Close all descriptors without BYE, for a process that continues without this daemon."""
         self._done = None
         if self.control_listener is not None:
             self.control_listener.close()

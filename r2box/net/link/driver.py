@@ -54,7 +54,7 @@ class LinkDriver:
         self._is_postponed = False  # until its next turn, nothing is read
         self._is_readable = False  # and in that turn something is
         self._done = done
-        self.parted: list[Callable[[], object]] = []  # called when the transport is closed, unless it was released
+        self.after_close: list[Callable[[], object]] = []  # called when the transport is closed, unless it was released
         self._out: list[Buffer] = []
         self._passengers: tuple[int, ...] = ()
         # What goes along with the hello of a control link, for nothing but to see whether it arrives.
@@ -343,8 +343,8 @@ class LinkDriver:
             self.channel.close()
             done, self._done = self._done, _nothing
             done()
-            for parted in self.parted:
-                parted()
+            for callback in self.after_close:
+                callback()
 
     def _retire(self) -> None:
         self._closed = True

@@ -177,7 +177,7 @@ def others_names(square: Square) -> Iterator[str]:
     assert "already linked" in reasons[0], reasons
     assert "same address" in reasons[1], reasons
     square.dial_all()
-    assert "has ended" not in square.nodes["bob"].err, square.nodes["bob"]
+    assert " closed" not in square.nodes["bob"].err, square.nodes["bob"]
     yield f"names of others are refused; {bill}"
 
 

@@ -495,9 +495,9 @@ def _figures(grid: Grid, chaos: Chaos, traffic: Traffic) -> Iterator[str]:
     daemons = [*grid.old, *grid.nodes.values()]
     yield f"cuts: {sum(chaos.made.values())} of {len(chaos.chosen)} links: " + ", ".join(
         f"{kind} {count}" for kind, count in chaos.made.most_common()
-    ) + f"; daemons counted {sum(it.err.count('goes on') for it in daemons)} resumptions, " + (
-        f"{sum(it.err.count('was cut') for it in daemons)} cuts, {sum(it.err.count(': linked to') for it in daemons)} "
-        "new links"
+    ) + f"; daemons counted {sum(it.err.count(' resumed over ') for it in daemons)} resumptions, " + (
+        f"{sum(it.err.count(' suspended: ') for it in daemons)} cuts, "
+        f"{sum(it.err.count(': linked to') for it in daemons)} new links"
     )
     yield (
         f"tunnels: {traffic.whole} whole, {traffic.broken} broken off, {traffic.bytes / MIB:.0f} MiB; any/echo went to "
