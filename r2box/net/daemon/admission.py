@@ -87,13 +87,16 @@ class Admission:
             "pending-per-source": lambda: max(self._pending_by_source().values(), default=0),
             "links": lambda: len(self._links),
             "sessions": lambda: len(self._suspended),
-            "suspended-memory": lambda: sum(link.account.used for link in self._suspended),
+            "suspended-memory": self._suspended_memory,
             "streams": most(lambda link: link.streams.used),
             "opens": recent(lambda link: link.opens),
             "relays": recent(lambda link: link.relays),
             "requests": recent(lambda link: link.requests),
             "memory": self._measure_memory,
         }
+
+    def _suspended_memory(self) -> int:
+        return sum(link.account.used for link in self._suspended)
 
     def _measure_memory(self) -> int:
         self._limits.note("memory", self._memory.peak)
@@ -173,6 +176,7 @@ class Admission:
         """It waits for another transport."""
         self._suspended[link] = self._now()
         self._limits.note("sessions", len(self._suspended))
+        self._limits.note("suspended-memory", self._suspended_memory())
         if len(self._suspended) > self._limits["sessions"]:
             # The first of those with the fewest tunnels is the one that has waited longest.
             least = min(self._suspended, key=lambda it: len(it.streams))
