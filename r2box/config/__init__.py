@@ -1,9 +1,9 @@
 """The TOML file of a node: text -> checked records -> jobs that run.
 
     parse         text -> records, with all checks
-    records       what a file says
+    records       the content of a file
     toml_lines    line numbers of tables and keys
-    jobs          what runs for each table
+    jobs          the jobs that run a configuration
     tasks         commands that run on events
     placeholders  %NAME in these commands
 """

@@ -1,14 +1,12 @@
 """TOML text -> checked Config records.
 
-A file is refused as a whole, before anything starts, and with all its problems at once, one line each:
+A file with an error is rejected as a whole, before anything starts.  All errors are reported, one per line:
 
-    FILE: line N: TABLE KEY: what is wrong (the nearest right key)
+    FILE: line N: TABLE KEY: what is wrong (the most similar valid key)
 
-The records are those of `records`.  TABLES says which tables and keys exist, which are required, how each is checked
-and what it is for.  Checks, hints and the manual page all read it: a new key is a new row there and a slot in its
-record.
-
-Nothing here starts, binds or logs anything; only `load` opens a file.
+TABLES defines the tables and keys: which are required, how they are checked, and their description.  Checks, hints and
+the manual page use it; a new key is a new row there and a slot in its record.  Only `load` opens a file; nothing here
+starts, binds or logs.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from collections import namedtuple
 from ..errors import AddressError, ConfigError, DaemonError, UsageError
 from ..net.io.socket_path import check_length, expand
 from ..net.io.units import RESUME_TIMEOUT, parse_resume_timeout, parse_size
-from ..net.transport import hints  # noqa: F401  a manager that reads a file again loads nothing then
+from ..net.transport import hints  # noqa: F401  so that a reload imports nothing
 from ..net.transport.transport import parse_transport, service_name
 from ..net.transport.urls import CONNECT, FORWARD, SERVE
 from ..proto.limits import BYTES
@@ -36,7 +34,7 @@ from .toml_lines import TOP, find_lines
 
 try:
     import tomllib  # type: ignore[import-not-found]
-except ImportError:  # before Python 3.11, and where a distribution has it in another package
+except ImportError:  # before Python 3.11, or a distribution without it
     import tomli as tomllib
 
 TYPE_CHECKING = False
@@ -46,12 +44,12 @@ if TYPE_CHECKING:
 
     from .toml_lines import Lines
 
-# Bytes.  Room for ten thousand links; what is larger is a mistake, and parsing takes many times its size in memory.
+# Bytes: ten thousand links fit.  Parsing takes a multiple of the size in memory.
 MAX_FILE = 1 << 20
 
 
 class ConfigFileError(ConfigError):
-    """A ConfigError with all `problems` of a file: a list of lines, at least one; `args[0]` is the first."""
+    """A ConfigError with all `problems` of a file, one line each; there is at least one, and `args[0]` is the first."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems[0])
@@ -61,16 +59,16 @@ class ConfigFileError(ConfigError):
         return "\n".join(self.problems)
 
 
-# Checks of one value: (value, directory of the file) -> the value to use, or ValueError with the reason.
+# -- checks of one value: (value, directory of the file) -> the value to use, or ValueError with the reason
 
 
 def _text(value: object, base: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be text, not {_kind(value)}")
+        raise ValueError(f"must be a string, not {_kind(value)}")
     if not value.strip():
         raise ValueError("must not be empty")
-    if "\0" in value:  # no path and no argument of a program can hold one
-        raise ValueError("must not hold a NUL character")
+    if "\0" in value:  # invalid in paths and in arguments of programs
+        raise ValueError("must not contain a NUL character")
     return value
 
 
@@ -80,7 +78,7 @@ def _address(value: object, base: str) -> str:
 
 def _service(value: object, base: str) -> str:
     if value == BENCH:
-        raise ValueError(f"{BENCH} is the node's own: choose another name")
+        raise ValueError(f"{BENCH} is reserved: choose another name")
     return _address(value, base)
 
 
@@ -109,13 +107,13 @@ def _transport_for(use: str) -> Callable[[object, str], str]:
     def _transport(value: object, base: str) -> str:
         text = _text(value, base)
         if text.strip() == "-":
-            raise ValueError("- would be the stdio of the manager, which has none to give")
+            raise ValueError("- is stdin and stdout, which r2dm does not pass on")
         try:
             transport = parse_transport(text).check_use(use)
         except UsageError as error:
             raise ValueError(str(error)) from None
         if transport.descriptors:
-            raise ValueError(f"{text}: would be a descriptor of the manager, which has none to give")
+            raise ValueError(f"{text}: r2dm does not pass on descriptors")
         return text
 
     return _transport
@@ -133,7 +131,7 @@ def _flag(value: object, base: str) -> bool:
 
 def _patterns(value: object, base: str) -> list[str]:
     if not isinstance(value, list):
-        raise ValueError(f"must be a list of text, not {_kind(value)}")
+        raise ValueError(f"must be an array of strings, not {_kind(value)}")
     for number, item in enumerate(value, 1):
         try:
             _text(item, base)
@@ -154,19 +152,19 @@ def _limit_for(name: str) -> Callable[[object, str], int]:
         if isinstance(value, str) and LIMITS[name].unit == BYTES:
             value = parse_size(value)
         if type(value) is not int:
-            raise ValueError(f"must be a whole number, not {_kind(value)}")
+            raise ValueError(f"must be an integer, not {_kind(value)}")
         return LIMITS[name].check(value)
 
     return _limit
 
 
-# The header tells how many there may be: exactly one [table], any number of [[table]].  `keys` is {name: Key}.
+# The header is the number of tables: exactly one [table], any number of [[table]].  `keys` is {name: Key}.
 Table = namedtuple("Table", "header help keys")
-OPTIONAL = {"limits"}  # of the tables of which there is only one
-# `required` is True, False, or a function that makes the value from cmd where it is not written.
+OPTIONAL = {"limits"}  # of the [table]s
+# `required` is True, False, or a function that derives the default from cmd.
 Key = namedtuple("Key", "required check help")
 
-# Of [self] for all links, of a [[conn]] for its own.
+# Of [self] for all links, of a [[conn]] for that link.
 _RULES = {
     "discover": Key(False, _flag, "Whether to exchange routes with neighbours (discovery). Default: true."),
     "advertise": Key(False, _patterns, "Patterns of the services of this node to advertise. Services of other "
@@ -232,21 +230,21 @@ TABLES = {
         for name, row in LIMITS.items()
     }),
 }  # fmt: skip
-SPELLINGS = {"serve": {"addr": "name"}, "task": {"addr": "name"}}  # by table: other names of keys
+ALIASES = {"serve": {"addr": "name"}, "task": {"addr": "name"}}  # by table: other names of keys
 
 
 def load(path: str) -> Config:
-    """Read and check the file at `path`, at most MAX_FILE bytes of UTF-8.  ConfigFileError says all that is wrong."""
+    """Read and check the file at `path`, at most MAX_FILE bytes of UTF-8.  ConfigFileError has all errors."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE + 1)
         base = os.path.dirname(os.path.abspath(path))
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an invalid name
         raise ConfigFileError([f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]) from None
     if len(data) > MAX_FILE:
-        raise ConfigFileError([f"{path}: larger than {MAX_FILE >> 20} MiB, which no configuration is: a wrong file?"])
+        raise ConfigFileError([f"{path}: larger than the limit of {MAX_FILE >> 20} MiB: not a configuration file?"])
     try:
-        text = data.decode("utf-8-sig")  # some editors put the mark in front; TOML has no use for it
+        text = data.decode("utf-8-sig")  # TOML does not allow the byte order mark that some editors write
     except UnicodeDecodeError as error:
         line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
         raise ConfigFileError([f"{path}: line {line}: not UTF-8: byte 0x{byte:02x}"]) from None
@@ -254,9 +252,9 @@ def load(path: str) -> Config:
 
 
 def parse_config(text: str, name: str, base: str = "") -> Config:
-    """Check the TOML `text` of the file `name`; relative paths in it start at the directory `base`.
+    """Check the TOML `text` of the file `name`; relative paths in it are relative to the directory `base`.
 
-    ConfigFileError says all that is wrong, and nothing else is raised, whatever the text.
+    Raises ConfigFileError, with all errors, and nothing else.
     """
     try:
         data = tomllib.loads(text)
@@ -265,18 +263,19 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         at = re.fullmatch(r"(.*) \(at (line \d+, column \d+)\)", what)
         raise ConfigFileError([f"{name}: {at[2]}: not TOML: {at[1]}" if at else f"{name}: not TOML: {what}"]) from None
     check = _Checker(data, name, base, find_lines(text))
-    own, conns, serves, tasks, forwards, limits = (check.table(table) for table in TABLES)
-    check.strangers()
-    check.modes(serves)
-    check.twins("conn", "addr", conns)
-    check.twins("serve", "name", serves)
-    check.twins("forward", "listen", forwards)
-    if check.problems:  # in the order of the file; those without a line come last
+    nodes, conns, serves, tasks, forwards, limits = (check.table(table) for table in TABLES)
+    check.unknown_tables()
+    check.datagrams(serves)
+    check.duplicates("conn", "addr", conns)
+    check.duplicates("serve", "name", serves)
+    check.duplicates("forward", "listen", forwards)
+    if check.problems:  # in the order of the file, those without a line last
         raise ConfigFileError([what for _, what in sorted(check.problems, key=lambda problem: problem[0])])
+    node = nodes[0]
     return Config(
-        own[0]["addr"],
-        own[0].get("socket"),
-        own[0].get("cmd"),
+        node["addr"],
+        node.get("socket"),
+        node.get("cmd"),
         [
             Conn(
                 it.get("addr"), it["cmd"], it.get("resume", RESUME_TIMEOUT), it.get("lossy", False), it["line"],
@@ -293,39 +292,40 @@ def parse_config(text: str, name: str, base: str = "") -> Config:
         ],
         name,
         [Task(it["event"], it["name"], it["cmd"], it["line"]) for it in tasks],
-        _policy(own[0]),
-        own[0].get("bench", True),
+        _policy(node),
+        node.get("bench", True),
         [Forward(it["listen"], it["target"], it["line"]) for it in forwards],
         {name: limits[0][name] for name in LIMITS if name in limits[0]} if limits else {},
     )
 
 
 def _policy(record: dict[str, Any]) -> Policy:
-    """What the keys of `_RULES` say."""
+    """The policy that the keys of `_RULES` set."""
     advertise, accept = (tuple(record[key]) if key in record else None for key in ("advertise", "accept"))
     return Policy(record.get("discover", True), advertise, record.get("transit", True), accept)
 
 
 class _Checker:
-    """Checks the `data` of one file and gathers its `problems`, each with the line to sort it by."""
+    """Checks the `data` of one file and collects its `problems`, each with its line."""
 
     def __init__(self, data: dict[str, Any], name: str, base: str, lines: Lines) -> None:
         self.data, self.name, self.base, self.lines = data, name, base, lines
         self.problems: list[tuple[int, str]] = []
 
-    def say(self, line: int | None, what: str) -> None:
+    def report(self, line: int | None, what: str) -> None:
         where = f"line {line}: " if line else ""
         self.problems.append((line or sys.maxsize, f"{self.name}: {where}{_one_line(what)}"))
 
     def table(self, table: str) -> list[dict[str, Any]]:
-        """Check all of one table.  Return its records, less what is wrong."""
+        """Check all tables `table`; return their records without invalid keys."""
         value, header = self.data.get(table), TABLES[table].header
         many, form = header.startswith("[["), _form(table, value)
         if value is None and not many and table not in OPTIONAL:
-            self.say(None, f"{header}: missing")
+            self.report(None, f"{header}: missing")
         elif value is not None and form != header:
             line = self.lines.get((table, 0, None)) or self.lines.get(("", TOP, table))
-            self.say(line, f"{form}: must be written {header}, as there {'may be several' if many else 'is only one'}")
+            why = "may be several" if many else "is only one"
+            self.report(line, f"{form}: must be written {header}, as there {why}")
         records = value if isinstance(value, list) else [value or {}]
         return [self.record(table, n, raw) for n, raw in enumerate(records)] if form != table else []
 
@@ -338,14 +338,15 @@ class _Checker:
                     raise ValueError(f"unknown key{_hint(key, {name: name for name in keys})}")
                 checked[key] = keys[key].check(value, self.base)
             except ValueError as error:
-                self.say(self.lines.get((table, n, key)), f"{where} {_bare(key)}: {error}")
-        others = SPELLINGS.get(table, {})
-        for other, key in others.items():
-            if other in raw and key in raw and raw[other] != raw[key]:
-                self.say(self.lines.get((table, n, other)), f"{where} {other}: differs from {key}, its other name")
-            elif other in checked:
-                checked[key] = checked[other]
-        given = {*raw, *(others[key] for key in raw if key in others)}
+                self.report(self.lines.get((table, n, key)), f"{where} {_bare(key)}: {error}")
+        aliases = ALIASES.get(table, {})
+        for alias, key in aliases.items():
+            if alias in raw and key in raw and raw[alias] != raw[key]:
+                what = f"{where} {alias}: differs from {key}, of which it is an alias"
+                self.report(self.lines.get((table, n, alias)), what)
+            elif alias in checked:
+                checked[key] = checked[alias]
+        given = {*raw, *(aliases[key] for key in raw if key in aliases)}
         for key, row in keys.items():
             if key in given or not row.required or (row.required is not True and "cmd" not in checked):
                 continue
@@ -355,56 +356,56 @@ class _Checker:
                     checked[key] = row.required(checked["cmd"])
                     continue
                 except AddressError as error:
-                    why = f"missing, and cmd gives none: {error}"
-            # The header's line tells which of many tables it is; the only [self] needs none.
-            self.say(checked["line"] if isinstance(self.data[table], list) else None, f"{where} {key}: {why}")
+                    why = f"missing, and cannot be derived from cmd: {error}"
+            # The line of the header identifies one of several tables; [self] is unique.
+            self.report(checked["line"] if isinstance(self.data[table], list) else None, f"{where} {key}: {why}")
         return checked
 
     def where(self, table: str, n: int) -> str:
         return f"[[{table}]] number {n + 1}:" if isinstance(self.data[table], list) else f"[{table}]"
 
-    def strangers(self) -> None:
-        """Refuse what is no table of a configuration."""
+    def unknown_tables(self) -> None:
+        """Report unknown tables, and keys outside any table."""
         headers = {name: table.header for name, table in TABLES.items()}
         for key in (key for key in self.data if key not in TABLES):
             line = self.lines.get((key, 0, None)) or self.lines.get(("", TOP, key))
             form = _form(_bare(key), self.data[key])
             homes = [headers[name] for name in TABLES if key in TABLES[name].keys]
             if form.startswith("["):
-                self.say(line, f"{form}: unknown table{_hint(key, headers)}")
+                self.report(line, f"{form}: unknown table{_hint(key, headers)}")
             else:
-                self.say(line, f"{form}: outside any table" + (f" (it belongs in {homes[0]})" if homes else ""))
+                self.report(line, f"{form}: outside any table" + (f" (it belongs in {homes[0]})" if homes else ""))
 
-    def modes(self, serves: list[dict[str, Any]]) -> None:
-        """Refuse `datagrams` where cmd has none."""
+    def datagrams(self, serves: list[dict[str, Any]]) -> None:
+        """Report `datagrams` where cmd does not support them."""
         for n, record in enumerate(serves):
             try:
                 parse_transport(record.get("cmd", "-")).mode(record.get("datagrams", False))
             except UsageError as error:
-                self.say(self.lines.get(("serve", n, "datagrams")), f"{self.where('serve', n)} datagrams: {error}")
+                self.report(self.lines.get(("serve", n, "datagrams")), f"{self.where('serve', n)} datagrams: {error}")
 
-    def twins(self, table: str, key: str, records: list[dict[str, Any]]) -> None:
-        """Refuse a second record with the same `key`: the daemon would refuse it, or never reach it."""
+    def duplicates(self, table: str, key: str, records: list[dict[str, Any]]) -> None:
+        """Report a second record with the same `key`: the daemon would refuse it, or never use it."""
         seen: dict[str, str] = {}
         for n, record in enumerate(records):
-            spellings = [key, *(other for other, same in SPELLINGS.get(table, {}).items() if same == key)]
-            at = next((it for it in spellings if it in record["written"]), "cmd")  # a name may have been made from cmd
+            names = [key, *(alias for alias, same in ALIASES.get(table, {}).items() if same == key)]
+            at = next((it for it in names if it in record["written"]), "cmd")  # a name may be derived from cmd
             line, value = self.lines.get((table, n, at)), record.get(key)
             if value in seen:
-                self.say(line, f'{self.where(table, n)} {at}: "{value}" is already the {key} of {seen[value]}')
+                self.report(line, f'{self.where(table, n)} {at}: "{value}" is already the {key} of {seen[value]}')
             elif value is not None:
                 seen[value] = f"[[{table}]] number {n + 1}" + (f" (line {line})" if line else "")
 
 
 def _form(name: str, value: object) -> str:
-    """How a value of the top is written: `[name]`, `[[name]]`, or `name` for what is no table."""
+    """The form of a top-level value: `[name]`, `[[name]]`, or `name` if it is not a table."""
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return f"[[{name}]]"
     return f"[{name}]" if isinstance(value, dict) else name
 
 
 def _kind(value: object) -> str:
-    words = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+    words = {str: "a string", bool: "true or false", int: "an integer", float: "a number", list: "an array"}
     return "a table" if isinstance(value, dict) else words.get(type(value), "a date or time")
 
 

@@ -1,7 +1,7 @@
-"""Placeholders of a command line: %NAME stands for a value.
+"""Placeholders of a command line: %NAME is replaced by a value.
 
-A placeholder is a % and three or more letters; %%NAME is the text %NAME.  Other uses of % are left alone, since they
-are the shell's, or printf's and date's: `${file%.txt}`, `%s`, `%Y-%m-%d`.
+A placeholder is a % and three or more letters; %%NAME is a literal %NAME.  Other uses of % are not changed, since they
+belong to the shell, printf or date: `${file%.txt}`, `%s`, `%Y-%m-%d`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LEAST = 3  # letters of a name: those of printf and date are shorter
+LEAST = 3  # letters of a name: conversions of printf and date are shorter
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VARIABLE = _LETTERS + "0123456789_"
 
 
 def fill(line: str, values: Mapping[str, str]) -> str:
-    """`line` with its placeholders replaced by `values`.  ValueError for a name that is not among them."""
+    """Replace the placeholders of `line` by `values`.  ValueError for an unknown name."""
     out, at = [], 0
     while True:
         start = line.find("%", at)
@@ -41,4 +41,4 @@ def _value(name: str, values: Mapping[str, str]) -> str:
         return values[name]
     known = ", ".join(f"%{known}" for known in values)
     meant = suggestion(name, values)
-    raise ValueError(f"no placeholder %{name}{meant}; there is {known}, and %%{name} is the text %{name}")
+    raise ValueError(f"unknown placeholder %{name}{meant}; known is {known}, and %%{name} is a literal %{name}")

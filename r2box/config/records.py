@@ -1,4 +1,4 @@
-"""What a configuration file says, as records that a reload can compare."""
+"""Records of a configuration file, which a reload compares."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from ..proto.link.policy import EVERYTHING, Policy
 
 
 class ConfigRecord:
-    """Named fields, equal to another record that says the same.
+    """Named fields, compared by value.
 
-    The last field tells where the record was written and is not compared: a link that has only moved down the file
-    must not be restarted by a reload.
+    The last field is the place in the file and is not compared: a reload must not restart a link whose line has
+    changed.
     """
 
     __slots__: tuple[str, ...] = ()
@@ -25,8 +25,8 @@ class ConfigRecord:
 
 
 class Conn(ConfigRecord):
-    """A link: its transport `cmd`, the only neighbour to accept (None: any), how long its tunnels wait after a cut (in
-    seconds), whether it may lose bytes, what is told and carried there, the line of its header (None: unknown)."""
+    """A link: the only neighbour to accept (None: any), its transport `cmd`, its resume timeout in seconds, whether the
+    transport may lose bytes, its policy, the line of its header (None: unknown)."""
 
     __slots__ = ("addr", "cmd", "resume", "lossy", "policy", "line")
 
@@ -44,8 +44,8 @@ class Conn(ConfigRecord):
 
 
 class Serve(ConfigRecord):
-    """A service: its `name`, its transport `cmd`, the patterns of origins to `allow` (empty: everyone), whether it is
-    `private`: no other node is told of it, whether its tunnels are of `datagrams`."""
+    """A service: its `name`, its transport `cmd`, the patterns of origins to `allow` (empty: all), whether it is
+    `private` (not advertised), whether its tunnels carry `datagrams`."""
 
     __slots__ = ("name", "cmd", "allow", "private", "datagrams", "line")
 
@@ -63,7 +63,7 @@ class Serve(ConfigRecord):
 
 
 class Forward(ConfigRecord):
-    """A transport to `listen` at, the path of the service that is the `target` of its connections, and its line."""
+    """A forward: the transport to `listen` at, the path of the service that is its `target`, and its line."""
 
     __slots__ = ("listen", "target", "line")
 
@@ -72,7 +72,7 @@ class Forward(ConfigRecord):
 
 
 class Task(ConfigRecord):
-    """A command `cmd` to run when `event` happens to a name that matches `name`, and its line."""
+    """A command `cmd` to run on `event` of a name that matches the pattern `name`, and its line."""
 
     __slots__ = ("event", "name", "cmd", "line")
 
@@ -81,11 +81,10 @@ class Task(ConfigRecord):
 
 
 class Config(ConfigRecord):
-    """A whole file: the node's own `addr`, `socket` and `cmd` (None if unset), its links, services, tasks and forwards,
-    what it tells and carries, whether it lets others measure the way to it (`bench`), its `limits` (those that are
-    set), its path.
+    """A file: `addr`, `socket` and `cmd` of the node (None if unset), its links, services, tasks and forwards, its
+    policy, whether it answers `bench`, the `limits` that are set, and the path of the file.
 
-    What a reload adds or removes is every Conn, Serve, Task and Forward of one that is not in the list of the other.
+    A reload adds and removes the Conn, Serve, Task and Forward records that only one of two Configs has.
     """
 
     __slots__ = ("addr", "socket", "cmd", "conns", "serves", "tasks", "policy", "bench", "forwards", "limits", "path")

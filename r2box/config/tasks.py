@@ -1,7 +1,7 @@
-"""Commands that are run when something comes or goes in the network.
+"""Commands that run on events of the network.
 
-A task runs once at a time for each name; what happens to that name meanwhile makes it run once more.  At most
-`MAX_RUNNING` run at once; the others wait, each name once, so as many as there are names at most.
+For each name, a task runs one command at a time; further events of that name while it runs make it run once more.  At
+most `MAX_RUNNING` commands run at a time; the others are queued, at most one per task and name.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from ..net.io.loop import Loop
     from .records import Task
 
-    # What is to be run for what: the task, the name, and the environment.
+    # a command to run: its task, the name, and the environment
     Run = tuple[Task, str, dict[str, str]]
 
-MAX_RUNNING = 64  # commands at once: a network that comes up is thousands of events
+MAX_RUNNING = 64  # commands at a time: a network that comes up makes thousands of events
 ADDRESS = "addr"  # the placeholder
 
 
 class Tasks:
-    """Runs `tasks`, a list that may be changed by `change`, for what the daemon behind `watch`ed clients tells."""
+    """Runs `tasks` on events of the daemon of the watched client; `change` replaces the list."""
 
     def __init__(self, loop: Loop, log: Log, socket_path: str, tasks: list[Task]) -> None:
         self._loop = loop
@@ -50,14 +50,14 @@ class Tasks:
         self._leash = loop.shared(Leash)
 
     def watch(self, client: Client) -> None:
-        """Hear of events from the daemon behind `client`."""
+        """Subscribe to events of the daemon of `client`."""
         self._client = client
-        client.request(messages.WATCH, self._heard)
+        client.request(messages.WATCH, self._event_received)
 
     def change(self, tasks: list[Task]) -> None:
-        """Other tasks, from now on.  New ones are run for what is there already."""
+        """Replace the tasks.  New ones run for the nodes and services that are up already."""
         added = [task for task in tasks if task not in self._tasks]
-        # What runs for a task is known by its record, so those that stay are kept.
+        # Running commands are indexed by the identity of the record: keep the records that stay.
         self._tasks = [next((old for old in self._tasks if old == task), task) for task in tasks]
         if added and self._client is not None:
             ask_all(
@@ -76,14 +76,14 @@ class Tasks:
                 for service in names_of(entry):
                     self._match(task, "service-up", f"{name}/{service}", entry["path"])
 
-    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+    def _event_received(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == messages.ERROR:
             self._log.error(f"tasks: {body['text']}")
             return
         if body.kind != messages.EVENT:
             return
         if body["missed"]:
-            self._log.warning(f"tasks: {body['missed']} events came faster than they could be heard of")
+            self._log.warning(f"tasks: {body['missed']} events were missed: they came faster than they were processed")
         for task in self._tasks:
             self._match(task, body["what"], body["name"], body["path"])
 
@@ -101,7 +101,7 @@ class Tasks:
                 self._run(key, *self._waiting.pop(key))
 
     def _run(self, key: tuple[int, str], task: Task, name: str, more: dict[str, str]) -> None:
-        command = fill(task.cmd, {ADDRESS: name})  # a name holds nothing that a shell would see
+        command = fill(task.cmd, {ADDRESS: name})  # names contain no characters that are special to the shell
         self._log.debug(f"{more['R2_EVENT']} {name}: {command}")
         null = os.open(os.devnull, os.O_RDONLY)
         try:
@@ -127,7 +127,7 @@ class Tasks:
             self._leave()
 
     def end(self, done: Callable[[], None]) -> None:
-        """Run nothing more, and end what runs; done() when it has ended, or has had `process.LEAVE_TIME`."""
+        """Terminate the running commands and start no more; done() when they have ended, or after LEAVE_TIME."""
         self._done = done
         self._is_ending = True
         self._waiting.clear()

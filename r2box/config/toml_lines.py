@@ -1,4 +1,4 @@
-"""Where the tables and keys of a TOML text are: tomllib tells the line of a syntax error but not that of a key."""
+"""Line numbers of the tables and keys of a TOML text, which tomllib does not provide."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # (table, number of its header from 0, key or None for the header itself) -> line; see TOP for what has no table
+    # (table, number of its header from 0, key or None for the header itself) -> line; keys outside tables: see TOP
     Lines = dict[tuple[str, int, "str | None"], int]
 
-# In place of a header's number: above the first header, and under one that `find_lines` cannot read, as [a.b].
+# In place of the number of a header: TOP before the first one, UNREAD after one that is not plain, such as [a.b].
 TOP, UNREAD = -1, -2
 
-# A string, a comment, or what lies between them.
+# A string, a comment, or the text between them.
 _TOKEN = re.compile(
     r'''"""(?:\\.|[^\\])*?"{3,5}|"(?:\\.|[^"\\])*"|'''
     r"""'{3}.*?'{3,5}|'[^']*'|#[^\n]*|[^"'#\[\]{}\n]+|.""",
@@ -24,7 +24,7 @@ _HEAD = re.compile(r"""[ \t]*(\[{0,2})(?:[ \t]*(?:"([^"\\\n]*)"|'([^'\n]*)'|([A-
 def find_lines(text: str) -> Lines:
     """Find the line, from 1, of each plain `[table]`, `[[table]]` and `key =` of a valid TOML text.
 
-    What is not plain (inline tables, dotted keys, escapes in names) is left out, as no line is better than a wrong one.
+    Others (inline tables, dotted keys, escapes in names) are omitted, since no line is better than a wrong one.
     """
     lines: Lines = {}
     numbers: dict[str, int] = {}
@@ -34,7 +34,7 @@ def find_lines(text: str) -> Lines:
         next_line += token[0].count("\n")
         if token[0] != "\n" or depth:
             continue
-        head = _HEAD.match(text, start)  # it matches anything; its last group is the key, if it can be read
+        head = _HEAD.match(text, start)  # matches any text; its last group is the key, if it is plain
         assert head is not None
         assert head.lastindex is not None
         key = head[head.lastindex] if head.lastindex > 1 else None
@@ -46,7 +46,7 @@ def find_lines(text: str) -> Lines:
             lines[table, number, key] = line
         elif head[1]:
             number = UNREAD
-            if "\\" in text[start : token.start()]:  # it may be any table: none that follows can be numbered
+            if "\\" in text[start : token.start()]:  # it may be any table: later ones cannot be numbered
                 return {}
         start, line = token.end(), next_line
     return lines

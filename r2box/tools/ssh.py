@@ -8,7 +8,7 @@ from ..cli.command import Argument, Command, Option
 from ..errors import NOT_FOUND, OK, TOOL_FAILED, UsageError
 from ..net.client.reach import tunnel_words
 from ..net.io.process import become
-from ..net.io.words import this_command, quote
+from ..net.io.words import quote, this_command
 from ..proto.wire.address import SERVICE, parse_path
 
 TYPE_CHECKING = False

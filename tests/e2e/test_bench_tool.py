@@ -189,7 +189,7 @@ def test_who_cannot_be_measured(place: Place) -> None:
         assert why in result.err
         assert result.out == ""
     assert "give one with -t" in place.run("r2 -s alice.sock bench", status=2).err
-    assert "is the node's own" in place.run("r2 -s alice.sock serve -n r2.bench cat", status=1).err
+    assert "is reserved" in place.run("r2 -s alice.sock serve -n r2.bench cat", status=1).err
 
 
 def test_a_node_of_an_older_version(place: Place) -> None:

@@ -814,7 +814,7 @@ SELF = '[self]\naddr = "alice"\nsocket = "alice.sock"\n'
         ("[self\n", ["line 1", "not TOML"]),
         ("", ["[self]", "missing"]),
         ('[self]\nsocket = "alice.sock"\n', ["addr", "missing"]),
-        ("[self]\naddr = 5\n", ["line 2", "addr", "must be text", "number"]),
+        ("[self]\naddr = 5\n", ["line 2", "addr", "must be a string", "integer"]),
         ('[self]\naddr = "a/b"\n', ["line 2", "addr", "'/'"]),
         (SELF + 'sockt = "x"\n', ["line 4", "sockt", "unknown key", "did you mean socket?"]),
         (SELF + "[conn]\n", ["line 4", "[[conn]]"]),

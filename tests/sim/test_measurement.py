@@ -208,7 +208,7 @@ def test_a_link_that_is_cut_in_the_middle() -> None:
 
 def test_the_name_is_taken_and_in_no_listing() -> None:
     mesh, first, last = row("b")
-    with pytest.raises(RefusedError, match=r"b: service/r2\.bench is the node's own"):
+    with pytest.raises(RefusedError, match=r"b: service/r2\.bench is reserved"):
         last.node.add_service(ServiceEntry("r2.bench", None))
     listing = first.console().ask("b", messages.LIST)
     assert [messages.ENTRY.decode(entry)["name"] for entry in listing["entries"]] == ["a"]

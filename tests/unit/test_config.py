@@ -76,9 +76,9 @@ def test_forwards() -> None:
 def test_whether_the_node_may_be_measured() -> None:
     assert parse(SELF).bench is True
     assert parse(SELF + "bench = false\n").bench is False
-    assert problems(SELF + 'bench = "no"\n') == ["line 3: [self] bench: must be true or false, not text"]
+    assert problems(SELF + 'bench = "no"\n') == ["line 3: [self] bench: must be true or false, not a string"]
     own = SELF + '[[serve]]\nname = "r2.bench"\ncmd = "cat"\n'
-    assert problems(own) == ["line 4: [[serve]] number 1: name: r2.bench is the node's own: choose another name"]
+    assert problems(own) == ["line 4: [[serve]] number 1: name: r2.bench is reserved: choose another name"]
 
 
 def test_all_keys_and_the_defaults_of_a_service() -> None:
@@ -271,15 +271,15 @@ REFUSED = {
     "a time of no text": (SELF + '[[conn]]\ncmd = "y"\nresume = ""', ["line 5: [[conn]] number 1: resume: ..."]),
     "a time that is true": (
         SELF + '[[conn]]\ncmd = "y"\nresume = true',
-        ["line 5: [[conn]] number 1: resume: must be text, not true or false"],
+        ["line 5: [[conn]] number 1: resume: must be a string, not true or false"],
     ),
     "lossy as text": (
         SELF + '[[conn]]\ncmd = "y"\nlossy = "yes"',
-        ["line 5: [[conn]] number 1: lossy: must be true or false, not text"],
+        ["line 5: [[conn]] number 1: lossy: must be true or false, not a string"],
     ),
     "lossy as a number": (
         SELF + '[[conn]]\ncmd = "y"\nlossy = 1',
-        ["line 5: [[conn]] number 1: lossy: must be true or false, not a whole number"],
+        ["line 5: [[conn]] number 1: lossy: must be true or false, not an integer"],
     ),
     "a scheme that is none": (
         SELF + '[[conn]]\ncmd = "udpp://bob:1"',
@@ -300,7 +300,7 @@ REFUSED = {
     "a link that ends a tunnel": (SELF + '[[conn]]\ncmd = "tun://r20"', ["line 4: [[conn]] number 1: cmd: ..."]),
     "a descriptor of nobody": (
         SELF + '[[conn]]\ncmd = "fd://3"',
-        ["line 4: [[conn]] number 1: cmd: fd://3: would be a descriptor of the manager, which has none to give"],
+        ["line 4: [[conn]] number 1: cmd: fd://3: r2dm does not pass on descriptors"],
     ),
     "a key that needs quotes": (
         SELF + '"a\\tb" = 1',
@@ -316,18 +316,18 @@ REFUSED = {
     "an address of blanks": ('[self]\naddr = " "', ["line 2: [self] addr: must not be empty"]),
     "a whole number": (
         SELF + '\n[[conn]]\ncmd = "x"\n\n\n[[conn]]\ncmd = 3\n',
-        ["line 9: [[conn]] number 2: cmd: must be text, not a whole number"],
+        ["line 9: [[conn]] number 2: cmd: must be a string, not an integer"],
     ),
-    "a number": ("[self]\naddr = 1.5", ["line 2: [self] addr: must be text, not a number"]),
-    "a boolean": ("[self]\naddr = true", ["line 2: [self] addr: must be text, not true or false"]),
-    "a date": ("[self]\naddr = 1979-05-27", ["line 2: [self] addr: must be text, not a date or time"]),
-    "a list": ('[self]\naddr = ["a"]', ["line 2: [self] addr: must be text, not a list"]),
-    "a table": ('[self.addr]\nx = "a"', ["[self] addr: must be text, not a table"]),
+    "a number": ("[self]\naddr = 1.5", ["line 2: [self] addr: must be a string, not a number"]),
+    "a boolean": ("[self]\naddr = true", ["line 2: [self] addr: must be a string, not true or false"]),
+    "a date": ("[self]\naddr = 1979-05-27", ["line 2: [self] addr: must be a string, not a date or time"]),
+    "a list": ('[self]\naddr = ["a"]', ["line 2: [self] addr: must be a string, not an array"]),
+    "a table": ('[self.addr]\nx = "a"', ["[self] addr: must be a string, not a table"]),
     "an empty command": (SELF + 'cmd = ""', ["line 3: [self] cmd: must not be empty"]),
-    "a NUL in a command": (SELF + 'cmd = "a\\u0000"', ["line 3: [self] cmd: must not hold a NUL character"]),
+    "a NUL in a command": (SELF + 'cmd = "a\\u0000"', ["line 3: [self] cmd: must not contain a NUL character"]),
     "stdio for a link": (
         SELF + '[[conn]]\ncmd = "-"',
-        ["line 4: [[conn]] number 1: cmd: - would be the stdio of the manager, which has none to give"],
+        ["line 4: [[conn]] number 1: cmd: - is stdin and stdout, which r2dm does not pass on"],
     ),
     "no command": (
         SELF + '[[conn]]\ncmd = "x"\n[[conn]]\naddr = "bob"',
@@ -336,15 +336,15 @@ REFUSED = {
     "a service without a command": (SELF + '[[serve]]\nname = "x"', ["line 3: [[serve]] number 1: cmd: missing"]),
     "a service without a name": (
         SELF + '[[serve]]\ncmd = "tcp://127.0.0.1:22"',
-        ["line 3: [[serve]] number 1: name: missing, and cmd gives none: a scheme:// has no base name"],
+        ["line 3: [[serve]] number 1: name: missing, and cannot be derived from cmd: a scheme:// has no base name"],
     ),
     "patterns as text": (
         SELF + '[[serve]]\ncmd = "x"\nallow = "bob"',
-        ["line 5: [[serve]] number 1: allow: must be a list of text, not text"],
+        ["line 5: [[serve]] number 1: allow: must be an array of strings, not a string"],
     ),
     "a pattern that is none": (
         SELF + '[[serve]]\ncmd = "x"\nallow = [\n"bob",\n1]',
-        ["line 5: [[serve]] number 1: allow: item 2 must be text, not a whole number"],
+        ["line 5: [[serve]] number 1: allow: item 2 must be a string, not an integer"],
     ),
     "the same name twice": (
         SELF + '\n\n\n\n[[serve]]\nname = "web"\ncmd = "x"\n[[serve]]\nname = "web"\ncmd = "y"',
@@ -397,10 +397,10 @@ REFUSED = {
         [
             "line 4: [limits] pendng: unknown key (did you mean pending?)",
             "line 5: [limits] links: must be from 1 to 1048576, not 0",
-            "line 6: [limits] opens: must be a whole number, not text",
+            "line 6: [limits] opens: must be an integer, not a string",
             "line 7: [limits] streams: must be from 1 to 1048576, not 9999999",
             "line 8: [limits] memory: '1MB' is not a size: a number with KiB, MiB or GiB behind it, such as 256MiB",
-            "line 9: [limits] sessions: must be a whole number, not true or false",
+            "line 9: [limits] sessions: must be an integer, not true or false",
         ],
     ),
     "several tables of limits": (
@@ -440,8 +440,8 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
     assert problems(text) == [
         "line 1: [[serv]]: unknown table (did you mean [[serve]]?)",
         "line 4: [[conn]] number 1: adr: unknown key (did you mean addr?)",
-        "line 5: [[conn]] number 1: cmd: must be text, not a whole number",
-        "line 7: [self] socket: must be text, not a whole number",
+        "line 5: [[conn]] number 1: cmd: must be a string, not an integer",
+        "line 7: [self] socket: must be a string, not an integer",
         "line 8: [[conn]] number 2: cmd: missing",
         "[self] addr: missing",
     ]
@@ -513,8 +513,8 @@ def test_the_limit_of_size(tmp_path: Path) -> None:
     path.write_text(SELF + "#" * (config.MAX_FILE - len(SELF)))
     assert load(str(path)).addr == "alice"
     path.write_text(SELF + "#" * (config.MAX_FILE - len(SELF) + 1))
-    assert load_error(path) == "larger than 1 MiB, which no configuration is: a wrong file?"
-    assert load_error("/dev/zero").startswith("larger than 1 MiB")
+    assert load_error(path) == "larger than the limit of 1 MiB: not a configuration file?"
+    assert load_error("/dev/zero").startswith("larger than the limit")
 
 
 # Lines
@@ -540,19 +540,19 @@ def test_the_limit_of_size(tmp_path: Path) -> None:
 )
 def test_lines_are_not_taken_in_by(decoy: str) -> None:
     text = f"{SELF}[[conn]]\ncmd = 1\n{decoy}\n[[conn]]\n  cmd\t= 2"
-    found = [problem for problem in problems(text) if "cmd: must be text" in problem and "[[conn]]" in problem]
+    found = [problem for problem in problems(text) if "cmd: must be a string" in problem and "[[conn]]" in problem]
     lines = ["", ""] if "\\nb" in decoy else ["line 4: ", f"line {len(text.splitlines())}: "]
     assert found == [
-        f"{lines[0]}[[conn]] number 1: cmd: must be text, not a whole number",
-        f"{lines[1]}[[conn]] number 2: cmd: must be text, not a whole number",
+        f"{lines[0]}[[conn]] number 1: cmd: must be a string, not an integer",
+        f"{lines[1]}[[conn]] number 2: cmd: must be a string, not an integer",
     ]
 
 
 def test_a_table_whose_header_cannot_be_read_gets_no_line() -> None:
     text = f'{SELF}[["c\\u006fnn"]]\ncmd = 1\n[[conn]]\ncmd = 2'
     assert problems(text) == [
-        "[[conn]] number 1: cmd: must be text, not a whole number",
-        "[[conn]] number 2: cmd: must be text, not a whole number",
+        "[[conn]] number 1: cmd: must be a string, not an integer",
+        "[[conn]] number 2: cmd: must be a string, not an integer",
     ]
 
 

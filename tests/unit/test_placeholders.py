@@ -32,9 +32,9 @@ def test_what_is_filled_and_what_is_not(line: str, filled: str) -> None:
 
 @pytest.mark.parametrize("word", ["adr", "addrs", "address", "name", "sfoo"])
 def test_another_word_is_refused(word: str) -> None:
-    with pytest.raises(ValueError, match=f"no placeholder %{word}") as caught:
+    with pytest.raises(ValueError, match=f"unknown placeholder %{word}") as caught:
         fill(f"echo %{word}", VALUES)
-    assert f"there is %addr, and %%{word} is the text %{word}" in str(caught.value)
+    assert f"known is %addr, and %%{word} is a literal %{word}" in str(caught.value)
     assert ("did you mean addr?" in str(caught.value)) is word.startswith("ad")
 
 
@@ -53,5 +53,5 @@ def test_check_finds_it() -> None:
     text = '[self]\naddr = "alice"\n[[task]]\ncmd = "echo %adr"\n'
     with pytest.raises(ConfigFileError) as caught:
         parse_config(text, "alice.toml")
-    assert "cmd: no placeholder %adr (did you mean addr?)" in str(caught.value)
+    assert "cmd: unknown placeholder %adr (did you mean addr?)" in str(caught.value)
     assert parse_config(text.replace("%adr", "%addr ${x%.*}"), "alice.toml").tasks[0].cmd == "echo %addr ${x%.*}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from r2box.cli import registry
 from r2box.errors import AddressError, UsageError
 from r2box.net.io.shell import missing_tool, service_name, shell_line, with_quotes_closed
-from r2box.net.io.words import TOOLS, LexText, lex, this_command, quote, splice
+from r2box.net.io.words import TOOLS, LexText, lex, quote, splice, this_command
 from r2box.net.transport.transport import parse_transport
 from r2box.net.transport.urls import CONNECT, FORWARD, SERVE, TUNNEL
 from support.shell_text import PIECES

@@ -16,10 +16,10 @@ ended when nothing more can come, but also earlier:
     open       closed     nothing           goes on: a program that reads no input
     open       shut down  nothing           is in doubt
 
-In doubt, the next byte decides; if none comes within `UNDECIDED_TIME`, the output has ended.  So `exec >&-; cat >file` is
-seen to have ended its output that much later, and rsync has that long to send its first line.  A socket that stands for
-another, over a control socket that is forwarded, is shut down before it is closed, so the time also tells these apart.
-What is written after the end of the output fails (EPIPE).
+In doubt, the next byte decides; if none comes within `UNDECIDED_TIME`, the output has ended.  So `exec >&-; cat >file`
+is seen to have ended its output that much later, and rsync has that long to send its first line.  A socket that stands
+for another, over a control socket that is forwarded, is shut down before it is closed, so the time also tells these
+apart.  What is written after the end of the output fails (EPIPE).
 
 Between writes to 1 and to 0 the order is kept as far as 1 is written first: it is read first.
 """

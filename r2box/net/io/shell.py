@@ -14,7 +14,7 @@ import sys
 
 from ...errors import AddressError
 from ...proto.wire.address import check_address
-from .words import BLANKS, OPAQUE, TOOLS, lex, this_command, quote, splice
+from .words import BLANKS, OPAQUE, TOOLS, lex, quote, splice, this_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -407,7 +407,7 @@ class Router:
     def add_service(self, service: ServiceEntry) -> None:
         """RefusedError if the name is taken."""
         if service.name == BENCH:
-            raise RefusedError(f"{self.address}: {SERVICE}{BENCH} is the node's own: choose another name")
+            raise RefusedError(f"{self.address}: {SERVICE}{BENCH} is reserved: choose another name")
         if service.name in self.services:
             raise RefusedError(f"{self.address}: {SERVICE}{service.name} is already offered")
         if len(self.services) >= MAX_SERVICES:
