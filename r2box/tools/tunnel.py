@@ -17,7 +17,7 @@ from ..net.io.log import INFO, Log
 from ..net.io.loop import Loop
 from ..net.io.program import ProgramChannel, open_channel, program_pairs
 from ..net.io.stdio import give_descriptor, lend_stdio, take_stdio
-from ..net.link.endpoint import GRACE
+from ..net.link.endpoint import EXIT_GRACE
 from ..net.transport.sockets import Dial
 from ..net.transport.transport import COMMAND as RUN
 from ..net.transport.transport import STDIO, Transport, explain, parse_transport, summary
@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli.command import Args
     from ..net.io.copier import Bridge, PumpSource, PumpTarget
-    from ..net.link.datagram_endpoint import Crossing
+    from ..net.link.datagram_endpoint import DatagramCopier
     from ..net.transport.devices import Device
 
 OPTIONS = [
@@ -126,7 +126,7 @@ class TunnelTool:
         self._stdio: tuple[int, int] | None = None  # the connection that is our input and output
         self._device: Device | None = None  # or the device
         self._mode = transport.mode(args.datagrams)
-        self._bridge: Bridge | Crossing | None = None  # between that and the tunnel
+        self._bridge: Bridge | DatagramCopier | None = None  # between that and the tunnel
         self._ours: dict[int, int] = {}  # of stdin (0) and stdout (1), what stands for it here; the other end was given
         self._is_given = False  # our stdout: somebody else writes there
         self._fdpass = bool(args.fdpass)
@@ -241,7 +241,7 @@ class TunnelTool:
     def _cross(self, stdin: int, stdout: int, descriptors: tuple[int, ...]) -> None:
         """Copy datagrams, or leave them to the daemon if it could use what it was given."""
         from ..net.io.channel import Channel
-        from ..net.link.datagram_endpoint import Crossing
+        from ..net.link.datagram_endpoint import DatagramCopier
 
         if not descriptors:
             close_all((stdin, stdout))
@@ -250,7 +250,7 @@ class TunnelTool:
         if self._stdio is not None:  # one descriptor, and its copy
             os.close(stdout)
             stdout = stdin
-        self._bridge = Crossing(self._loop, Channel(stdin, stdout), adopt(descriptors), self._bridge_ended)
+        self._bridge = DatagramCopier(self._loop, Channel(stdin, stdout), adopt(descriptors), self._bridge_ended)
 
     def _bridge_ended(self, why: str) -> None:
         if why:
@@ -343,7 +343,7 @@ class TunnelTool:
             return
         self._output_at_end = True
         if self._outcome is None:
-            self._loop.later(GRACE, self._pass_end)
+            self._loop.later(EXIT_GRACE, self._pass_end)
         else:
             self._pass_end()
 

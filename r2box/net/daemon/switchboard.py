@@ -1,7 +1,8 @@
-"""The exchange: how tunnels reach the services and clients of this node, with their descriptors.
+"""Switchboard: connects tunnels to the services and clients of this node.
 
-A tunnel between a guest and a service of the same daemon is made of socketpairs of which each gets its ends: its bytes
-never come here.  What must cross a link is read and written by an `Endpoint`.
+    LocalTunnel     client -> service here: socketpairs; the bytes do not pass through the daemon
+    OutboundTunnel  client -> link: an `Endpoint` reads and writes the daemon's descriptors
+    InboundTunnel   link -> service here: likewise
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from ..io.channel import close_all, socketpair
 from ..io.program import open_channel, program_pairs
 from ..io.reserve import check_for_neighbour, is_short
 from ..link import endpoint as ends
-from ..link.datagram_endpoint import DatagramEndpoint, whole_pair
-from ..link.endpoint import GRACE, Endpoint
+from ..link.datagram_endpoint import DatagramEndpoint, datagram_pair
+from ..link.endpoint import EXIT_GRACE, Endpoint
 from .blackhole import BlackholeCheck
 from .clients import HANGUP_TIME, ClientTunnel, LocalClient
 from .starts import Incoming, Starts
@@ -42,32 +43,32 @@ END_TIME = 1.0  # seconds that programs have to end when the daemon does
 
 
 class Switchboard:
-    """All tunnels and services of the guests of `node`."""
+    """All tunnels and services of the clients of `node`."""
 
     def __init__(self, loop: Loop, log: Log, node: Router, limits: Limits) -> None:
         self.loop = loop
         self.log = log
         self.node = node
-        self.endpoints: dict[Endpoint, Stream] = {}  # with their streams, also when those are over
+        self.endpoints: dict[Endpoint, Stream] = {}  # with their streams, also closed ones
         self.is_closed = False  # no new tunnels: the daemon is ending
         self.starts = Starts(node.address, limits)
 
     def end(self, why: str, done: Callable[[], None]) -> None:
-        """Hang up on every program that serves a tunnel; done() when they have ended, or have had their time.
+        """Hang up on every program that serves a tunnel.  done() is called when all have ended, or after `END_TIME`.
 
-        Until then the descriptors stay open, so that no program takes the end of this daemon for the end of its input.
+        Until then the descriptors stay open: no program must read the end of the daemon as the end of its input.
         """
         self.is_closed = True
         timer = self.loop.later(END_TIME, self.starts.wait_no_longer)
 
-        def quiet() -> None:
+        def ended() -> None:
             timer.cancel()
             done()
 
-        self.starts.hang_up_all(why, quiet)
+        self.starts.hang_up_all(why, ended)
 
     def forget(self, client: LocalClient) -> None:
-        """A guest is gone, and its tunnels and services go too."""
+        """End the tunnels and services of a client."""
         for name in filter(None, self.node.remove_services(client)):
             self.log.info(f"{self.node.address}: {SERVICE}{name} is no longer offered")
             self.node.host.news("service-down", f"{self.node.address}/{name}", (), 0)
@@ -77,7 +78,7 @@ class Switchboard:
             channel.close()
         client.starts.close()
         for incoming in list(client.incoming.values()):
-            incoming.end(Outcome(LOST, f"{self.node.address}: the server of this service went away"))
+            incoming.end(Outcome(LOST, f"{self.node.address}: the server of this service disconnected"))
 
     # -- services ------------------------------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class Switchboard:
             incoming.started(descriptors)
 
     def refuse(self, client: LocalClient, body: messages.Body, error: OSError) -> None:
-        """The system refuses what `body` asks for or brings, as when no descriptor is left."""
+        """Report a system error, such as no free descriptor, that the request `body` has caused."""
         why, code = f"{self.node.address}: {error.strerror}", BUSY if is_short(error) else 0
         incoming = client.incoming.get(body.id) if body.kind == messages.STARTED else None
         if incoming is not None:
@@ -131,21 +132,21 @@ class Switchboard:
             stream.close(Outcome(BUSY, why))
             return
         try:
-            _Relay(self, service, stream, origin)
+            InboundTunnel(self, service, stream, origin)
         except OSError as error:
             stream.close(Outcome(BUSY, f"{self.node.address}: {error.strerror}"))
 
     # -- tunnels -------------------------------------------------------------------------------------------------
 
     def on_tunnel(self, client: LocalClient, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        """`descriptors` are the client's own stdin and stdout, or nothing."""
+        """`descriptors`: the client's stdin and stdout, or none."""
         try:
             check_mode(client, body["mode"])
             target, _ = self.node.resolve(body["target"])
             if self.is_closed:
                 raise RefusedError(f"{self.node.address}: is shutting down")
             if body.id in client.tunnels:
-                raise RefusedError(f"{self.node.address}: a tunnel needs an id of its own")
+                raise RefusedError(f"{self.node.address}: a tunnel needs an unused id")
             if len(descriptors) not in (0, 2):
                 raise RefusedError(f"{self.node.address}: a tunnel takes no descriptors, or an input and an output")
             service = None if isinstance(target, Link) else target or self.node.itself()
@@ -163,38 +164,38 @@ class Switchboard:
             close_all(descriptors)
             raise
         if service is None:
-            _LinkTunnel(self, client, body, descriptors)
+            OutboundTunnel(self, client, body, descriptors)
         else:
             LocalTunnel(self, client, body, service, descriptors)
 
 
-class _LinkTunnel(ClientTunnel):
-    """A tunnel over a link: this daemon relays between the stream and the client's descriptors."""
+class OutboundTunnel(ClientTunnel):
+    """A tunnel from a client to a link: the daemon copies between the stream and the client's descriptors."""
 
-    __slots__ = ("_suspect", "_end", "_switchboard", "_theirs")
+    __slots__ = ("_check", "_end", "_switchboard", "_theirs")
 
     def __init__(
         self, switchboard: Switchboard, client: LocalClient, body: messages.Body, given: tuple[int, ...]
     ) -> None:
         how = messages.APART if body["apart"] else messages.SINGLE
-        mine, self._theirs = (given, ()) if given else make_pairs(how, body["mode"])
+        ours, self._theirs = (given, ()) if given else make_pairs(how, body["mode"])
         super().__init__(client, body)
         self._switchboard = switchboard
         kind = ends.STDIO if given and not body["mode"] else ends.SOCKET if self.detached else ends.CLIENT
         is_program = bool(body["runs"]) and not given and body["mode"] == STREAM
-        channel = open_channel(switchboard.loop, mine, is_program)
+        channel = open_channel(switchboard.loop, ours, is_program)
         self._end = ENDS[body["mode"]](switchboard.loop, channel, self, kind, holds_eof=bool(body["runs"]))
-        self._end.teller = client.link
+        self._end.exit_source = client.link
 
         def join(stream: Stream) -> None:
-            """By the way that it goes now."""
+            """Use the stream of the present route."""
             self._end.join(stream)
             stream.name((client.link.address,), body["target"])
             switchboard.endpoints[self._end] = stream
 
         try:
-            wish = Message(body["target"], (), b"")
-            stream = switchboard.node.open(client.link.address, wish, self._end, join, body["mode"])
+            target = Message(body["target"], (), b"")
+            stream = switchboard.node.open(client.link.address, target, self._end, join, body["mode"])
         except RefusedError:
             del client.tunnels[self.id]
             close_all(self._theirs)
@@ -202,52 +203,51 @@ class _LinkTunnel(ClientTunnel):
             raise
         join(stream)
         attempt = stream.far
-        self._suspect = None
+        self._check = None
         if isinstance(attempt, Failover):
-            self._suspect = BlackholeCheck(switchboard.loop, switchboard.node, attempt)
-        target = format_path(body["target"])
-        switchboard.log.debug(f"{switchboard.node.address}: a tunnel from {client.link.address} to {target}")
+            self._check = BlackholeCheck(switchboard.loop, switchboard.node, attempt)
+        where = format_path(body["target"])
+        switchboard.log.debug(f"{switchboard.node.address}: a tunnel from {client.link.address} to {where}")
 
     def accepted(self) -> None:
-        self._settle()
+        self._end_check()
         theirs, self._theirs = self._theirs, ()
         self.open(theirs)
         self._end.begin()
 
-    def _settle(self) -> None:
-        """It stands, or never will."""
-        if self._suspect is not None:
-            self._suspect.end()
-            self._suspect = None
+    def _end_check(self) -> None:
+        if self._check is not None:
+            self._check.end()
+            self._check = None
 
     def closed(self, outcome: Outcome) -> None:
-        self._settle()
+        self._end_check()
         self._switchboard.endpoints.pop(self._end, None)
         self.end(outcome)
         close_all(self._theirs)
-        hears_first = not self.client.link.passes  # what we say overtakes the bytes
-        if not self.opened or self.detached or outcome.is_clean or self.client.is_closed or hears_first:
+        is_relayed = not self.client.link.passes  # then ENDED arrives before the end of the bytes
+        if not self.opened or self.detached or outcome.is_clean or self.client.is_closed or is_relayed:
             self._end.channel.close()
         elif self._end.channel.is_inet:
-            self._end.channel.reset()  # which cannot be taken for an end, whenever it is seen
+            self._end.channel.reset()  # cannot be mistaken for a clean end
         else:
             self.client.close_later(self._end.channel, self._switchboard.loop)
 
     def cancel(self) -> None:
-        self._end.abandon(Outcome(GONE, f"{self._switchboard.node.address}: the client went away"))
+        self._end.abandon(Outcome(GONE, f"{self._switchboard.node.address}: the client disconnected"))
 
     def halted(self, outcome: Outcome) -> None:
         self._end.halted(outcome)
 
 
 class LocalTunnel(ClientTunnel):
-    """A tunnel to a service of this daemon: each side gets its ends, and the bytes go between them without us.
+    """A tunnel from a client to a service of this daemon: each gets one end of the socketpairs.
 
-    A program gets sockets, and never the client's own stdin and stdout: one that was made for inetd asks whether 0 is a
-    socket, and writes to it (see `program`).  Who opened the tunnel has the other ends, and copies if it has to.
+    A program gets sockets, never the client's stdin and stdout: one made for inetd checks whether 0 is a socket, and
+    writes to it (see `net.io.program`).  The client has the other ends, and copies where necessary.
     """
 
-    __slots__ = ("_switchboard", "_incoming", "_is_program", "_mine", "_runs", "begun", "where")
+    __slots__ = ("_incoming", "_is_program", "_ours", "_runs", "_switchboard", "begun", "where")
 
     def __init__(
         self, switchboard: Switchboard, client: LocalClient, body: messages.Body, service: ServiceEntry,
@@ -259,7 +259,7 @@ class LocalTunnel(ClientTunnel):
         self.where = format_path(body["target"]) or switchboard.node.address
         close_all(given)
         how = min(service.runs, messages.APART if body["apart"] else messages.SINGLE)
-        self._mine, theirs = make_pairs(how, service.mode)
+        self._ours, theirs = make_pairs(how, service.mode)
         self._is_program = how == messages.APART and service.mode == STREAM
         super().__init__(client, body)
         self._incoming = Incoming(switchboard.starts, service, self, (client.link.address,), theirs)
@@ -270,33 +270,33 @@ class LocalTunnel(ClientTunnel):
             close_all(descriptors)
             descriptors = ()
         if not self.opened:
-            mine, self._mine = self._mine, ()
-            self.open(mine or descriptors, program=self._is_program)
+            ours, self._ours = self._ours, ()
+            self.open(ours or descriptors, program=self._is_program)
         if self._runs != messages.APART:
-            self._incoming.end(Outcome())  # nobody will tell of its end: it is the socket's
+            self._incoming.end(Outcome())  # no exit is reported for a socket
 
     def exited(self, outcome: Outcome) -> None:
-        close_all(self._mine)
-        self._mine = ()
+        close_all(self._ours)
+        self._ours = ()
         if self.opened and not self._incoming.server.link.passes:
-            self._switchboard.loop.later(GRACE, lambda: self.end(outcome))  # its last bytes may still be on their way
+            self._switchboard.loop.later(EXIT_GRACE, lambda: self.end(outcome))  # its last bytes may still be relayed
         else:
             self.end(outcome)
 
     def cancel(self) -> None:
-        self._incoming.hang_up("the client went away")
+        self._incoming.hang_up("the client disconnected")
 
 
-class _Relay:
-    """A tunnel from a neighbour to a service here: its stream, our ends of its descriptors, and its server."""
+class InboundTunnel:
+    """A tunnel from a neighbour to a service here: its stream, the daemon's descriptors, and its server."""
 
-    __slots__ = ("_end", "_switchboard", "_incoming", "_is_started", "_mode", "_runs", "_server", "_stream")
+    __slots__ = ("_end", "_incoming", "_is_started", "_mode", "_runs", "_server", "_stream", "_switchboard")
 
     def __init__(
         self, switchboard: Switchboard, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]
     ) -> None:
-        mine, theirs = make_pairs(service.runs, service.mode)
-        check_for_neighbour(*mine, *theirs)
+        ours, theirs = make_pairs(service.runs, service.mode)
+        check_for_neighbour(*ours, *theirs)
         self._mode = service.mode
         self._server: LocalClient = service.owner
         self._switchboard = switchboard
@@ -304,10 +304,10 @@ class _Relay:
         self._end: Endpoint | None = None
         self._is_started = False
         self._runs = service.runs
-        if mine:
-            self._make_end(mine, ends.PROGRAM if service.runs == messages.APART else ends.SOCKET)
+        if ours:
+            self._make_end(ours, ends.PROGRAM if service.runs == messages.APART else ends.SOCKET)
         else:
-            stream.far = _Early(self)
+            stream.far = _PendingEnd(self)
         self._incoming = Incoming(switchboard.starts, service, self, origin, theirs, origin[0])
         name = SERVICE + service.name if service.name else "this node"
         switchboard.log.debug(f"{switchboard.node.address}: a tunnel from {format_path(origin)} to {name}")
@@ -316,16 +316,16 @@ class _Relay:
     def _make_end(self, fds: tuple[int, ...], kind: int) -> None:
         channel = open_channel(self._switchboard.loop, fds, kind == ends.PROGRAM and self._mode == STREAM)
         self._end = ENDS[self._mode](self._switchboard.loop, channel, self, kind)
-        self._end.teller = self._server.link
+        self._end.exit_source = self._server.link
         self._switchboard.endpoints[self._end] = self._stream
         self._end.join(self._stream)
         self._stream.far = self._end
 
     def started(self, descriptors: tuple[int, ...]) -> None:
-        """The server has taken it."""
+        """The server has answered."""
         is_over = self._end is not None and self._end.is_over
         if self._stream.close_received or self._is_started or is_over:
-            close_all(descriptors)  # the far end was faster
+            close_all(descriptors)  # the far end has closed it meanwhile
             if self._runs != messages.APART:
                 self._incoming.drop()
             return
@@ -345,7 +345,7 @@ class _Relay:
         self._end.begin()
 
     def exited(self, outcome: Outcome) -> None:
-        """The server has said how its program ended."""
+        """The server has reported how its program ended."""
         if self._end is None:
             self._stream.close(outcome)
         elif not self._end.is_over:
@@ -354,50 +354,50 @@ class _Relay:
             self._end.channel.close()
 
     def accepted(self) -> None:
-        """We accept; nobody tells us so."""
+        """Not called: this end accepts the tunnel itself."""
 
     def closed(self, outcome: Outcome) -> None:
-        """The tunnel is over.  After a failure the program is hung up on before it sees the end of its input."""
+        """The tunnel has ended.  After a failure, hang up on the program before its input ends."""
         assert self._end is not None
         self._switchboard.endpoints.pop(self._end, None)
         if outcome.is_clean or not self._incoming.is_running:
             (self._end.channel.close if outcome.is_clean else self._end.channel.reset)()
         else:
             self._switchboard.loop.later(HANGUP_TIME, self._end.channel.close)
-        self._incoming.hang_up(outcome.describe() or "the tunnel is over")
+        self._incoming.hang_up(outcome.describe() or "the tunnel has ended")
 
     def hang_up(self, outcome: Outcome) -> None:
-        """The far end went away before the server has answered."""
+        """The far end has closed the tunnel before the server answered."""
         self._incoming.hang_up(outcome.describe())
 
 
-class _Early(NullEnd):
-    """The far end of a stream while its server makes the descriptor: nothing can flow yet."""
+class _PendingEnd(NullEnd):
+    """The far end of a stream while the server makes its descriptor: no bytes flow yet."""
 
-    def __init__(self, relay: _Relay) -> None:
-        self._relay = relay
+    def __init__(self, tunnel: InboundTunnel) -> None:
+        self._tunnel = tunnel
 
     def close(self, outcome: Outcome) -> None:
-        self._relay.hang_up(outcome)
+        self._tunnel.hang_up(outcome)
 
 
 def check_mode(client: LocalClient, mode: int) -> None:
-    """RefusedError if `client` can have nothing to do with tunnels of this mode."""
+    """RefusedError if `client` cannot open or serve tunnels of this mode."""
     if mode not in ENDS:
-        raise RefusedError(f"does not know tunnels of the kind {mode}")
+        raise RefusedError(f"unknown tunnel mode {mode}")
     if mode == DATAGRAMS and not client.link.passes:
         raise RefusedError("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
 
 
 def make_pairs(how: int, mode: int = STREAM) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The descriptors of a tunnel, as (ours, theirs); of each, to read and to write.  OSError if none are left.
+    """The descriptors of a tunnel as (ours, theirs), each (read, write) or both in one.  OSError if none are free.
 
-    PROVIDES: none.  SINGLE: one that does both.  APART: one for each direction, so that a program can close its
-    output and go on reading.
+    PROVIDES: none.  SINGLE: one for both directions.  APART: one for each, so that a program can close its output and
+    continue to read.
     """
     if how == messages.PROVIDES:
         return (), ()
-    pair = whole_pair if mode == DATAGRAMS else socketpair
+    pair = datagram_pair if mode == DATAGRAMS else socketpair
     if how == messages.APART and mode == STREAM:
         return program_pairs()
     a, b = pair()

@@ -215,7 +215,7 @@ class Bridge:
     For devices that cannot be handed over: a terminal cannot end one direction alone, reports its end as an error, and
     is non-blocking, which no program expects.  When the stream has no more input, the device is read for as long as the
     stream has a reader.  A failed TCP connection on one side is reset on the other.  (Datagrams: see
-    `datagram_endpoint.Crossing`.)
+    `datagram_endpoint.DatagramCopier`.)
     """
 
     def __init__(self, loop: Loop, device: Channel, stream: Channel, ended: Ended) -> None:

@@ -1,12 +1,12 @@
-"""Datagrams at the ends of tunnels, read and written whole: each read and each write of a descriptor is one.
+"""Tunnel endpoint for datagrams: each read and each write of a descriptor is one datagram.
 
-    Reader, write     what stands for a datagram on a descriptor, and what for its end
-    whole_pair        the local ends of a tunnel
-    WholeEndpoint     such a descriptor and a stream
-    Crossing          such a descriptor and another
+    datagram_pair     socketpair that keeps boundaries: the local ends of a tunnel
+    read, write       one datagram on a descriptor, or its end
+    DatagramEndpoint  joins a descriptor to a stream
+    DatagramCopier    joins two descriptors
 
-The descriptors are UNIX sockets of packets (SOCK_SEQPACKET), UDP sockets, network interfaces; of a terminal, or of a
-pipe, what one read gives is a datagram.
+The descriptors are SOCK_SEQPACKET sockets, UDP sockets and network interfaces.  On a terminal or a pipe, the result of
+one read is a datagram.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from .endpoint import EndpointOwner
 
 END, NOTHING = -2, -1  # instead of a size
-BATCH = 64  # datagrams in a row before others get their turn
-LINGER = 5.0  # seconds of silence after which a UDP socket has no more answers for who has ended his side
-_LOST = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)  # by ICMP
-_BROKEN = (errno.EPIPE, errno.ECONNRESET, errno.EBADFD if hasattr(errno, "EBADFD") else errno.EBADF)  # for ever
+BATCH = 64  # datagrams copied in a row
+UDP_IDLE = 5.0  # seconds without traffic that end a UDP socket whose tunnel is half-closed
+_ICMP = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
+_CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.EBADFD if hasattr(errno, "EBADFD") else errno.EBADF)
 
 
-def whole_pair() -> tuple[int, int]:
-    """As `socketpair`, but boundaries are kept."""
+def datagram_pair() -> tuple[int, int]:
+    """Like `socketpair`, but keeps boundaries."""
     return socketpair(socket.SOCK_SEQPACKET, FIRST_WINDOW)
 
 
@@ -50,14 +50,15 @@ def is_udp(channel: Channel) -> bool:
 
 
 def read(channel: Channel, room: memoryview) -> int:
-    """Read one datagram into `room`: its size, END or NOTHING.  OSError as read(2), but for what ICMP has said.
+    """Read one datagram into `room`: its size, END or NOTHING.  OSError as read(2), except for ICMP errors.
 
-    An empty one looks like the end to read(2); of a UNIX socket it is the end if the other side writes no more.
+    read(2) cannot distinguish an empty datagram from the end.  On a UNIX socket, 0 is the end if the peer has closed
+    or shut down its side and nothing is unread.
     """
     try:
         size = channel.read_into(room)
     except OSError as error:
-        if error.errno in _LOST:
+        if error.errno in _ICMP:
             return NOTHING
         if error.errno == errno.ECONNRESET:
             return END
@@ -66,11 +67,11 @@ def read(channel: Channel, room: memoryview) -> int:
         return size
     if channel.is_unix and not channel.is_ending:
         return 0
-    return 0 if channel.is_unix and _waits(channel.read_fd) else END
+    return 0 if channel.is_unix and _has_unread(channel.read_fd) else END
 
 
-def _waits(fd: int) -> bool:
-    """Whether there is more to be read; then what was empty was no end."""
+def _has_unread(fd: int) -> bool:
+    """Whether more can be read, so that a result of 0 was an empty datagram."""
     import fcntl
     import struct
     import termios
@@ -79,27 +80,27 @@ def _waits(fd: int) -> bool:
 
 
 def write(channel: Channel, datagram: Buffer, with_empty: bool) -> bool:
-    """Write one datagram; False if there is no room now.  OSError when nothing will ever be taken any more.
+    """Write one datagram; False if there is no room now.  OSError if the descriptor is closed for writing.
 
-    One that the descriptor does not take is lost, as on any network; so is an empty one unless `with_empty`.
+    A datagram that the descriptor refuses is lost, as on any network; so is an empty one unless `with_empty`.
     """
     if not len(datagram) and not (with_empty and channel.sock is not None):
         return True
     try:
         return _send(channel, datagram)
     except OSError as error:
-        if error.errno in _BROKEN and not is_udp(channel):
+        if error.errno in _CLOSED and not is_udp(channel):
             raise
-        if error.errno not in _LOST:
+        if error.errno not in _ICMP:
             return True
     try:
-        return _send(channel, datagram)  # that was about the one before
+        return _send(channel, datagram)  # the ICMP error was for an earlier datagram
     except OSError:
         return True
 
 
 def _send(channel: Channel, datagram: Buffer) -> bool:
-    if not len(datagram):  # a result of 0 would say nothing
+    if not len(datagram):  # a result of 0 would not show whether it was sent
         poll = select.poll()
         poll.register(channel.write_fd, select.POLLOUT)
         if not poll.poll(0):
@@ -108,41 +109,38 @@ def _send(channel: Channel, datagram: Buffer) -> bool:
 
 
 class DatagramEndpoint(Endpoint):
-    """One end of a tunnel of datagrams on `channel`, as an Endpoint is one of bytes.
+    """An Endpoint for datagrams: reads exceed the limit of a `pull` by at most one datagram."""
 
-    What is behind the limit of a `pull` is at most one datagram.
-    """
-
-    __slots__ = ("_cutter", "_is_udp", "_last", "_out", "_with_empty")
+    __slots__ = ("_is_udp", "_last_used", "_out", "_splitter", "_with_empty")
 
     def __init__(self, loop: Loop, channel: Channel, owner: EndpointOwner, kind: int, holds_eof: bool = False) -> None:
         super().__init__(loop, channel, owner, kind, holds_eof)
-        self._cutter = DatagramSplitter()
-        self._out: memoryview = memoryview(b"")  # of a datagram, what the last pull had no room for
+        self._splitter = DatagramSplitter()
+        self._out: memoryview = memoryview(b"")  # read, but beyond the limit of the last pull
         self._is_udp = is_udp(channel)
-        self._with_empty = kind != endpoint.PROGRAM and not holds_eof  # a program would take one for the end
-        self._last = loop.now()  # when a UDP socket was last used
+        self._with_empty = kind != endpoint.PROGRAM and not holds_eof  # a program would take it for the end
+        self._last_used = loop.now()
 
     def pull(self, limit: int) -> Buffer | None:
         if self._out:
-            return self._cut(limit)
+            return self._slice(limit)
         if self.channel.read_fd < 0 or self._eof_passed or self.is_over:
             return None
-        self._told = False
+        self._notified = False
         if not self._eof_seen:
-            data = self._gather(limit)
+            data = self._read(limit)
             if data is None:
                 return None
             if data:
                 self._out = memoryview(data)
-                return self._cut(limit)
+                return self._slice(limit)
             if not self._eof_seen:
                 return None
         self._full = False
         return self._pull_eof()
 
-    def _gather(self, limit: int) -> bytes | None:
-        """Datagrams with their lengths, until the limit or as many as there are.  None if reading failed."""
+    def _read(self, limit: int) -> bytes | None:
+        """Read datagrams until `limit` is reached or none is left, each with its length.  None if reading failed."""
         pieces: list[bytes] = []
         total = 0
         self._full = True
@@ -161,48 +159,37 @@ class DatagramEndpoint(Endpoint):
             pieces.append(frame(room[:size]))
             total += HEAD + size
         if pieces:
-            self._last = self.loop.now()
+            self._last_used = self.loop.now()
         if self._eof_seen or not (self._full or self._wants_read):
             self._wants_read = True
             self._watch()
         return b"".join(pieces)
 
-    def _cut(self, limit: int) -> Buffer:
+    def _slice(self, limit: int) -> Buffer:
         piece, self._out = self._out[:limit], self._out[limit:]
         return piece
 
     def more(self) -> bool:
         return self._full or bool(self._out)
 
-    def _drain(self) -> None:
-        """Write what there is, as far as it goes, a datagram at a time."""
-        while self._left or (self.stream.more() and self._refill()):
-            if self._write_ended:
-                self._left = []
-                continue
-            done = 0
-            try:
-                for datagram in self._left:
-                    if not write(self.channel, datagram, self._with_empty):
-                        break
-                    done += 1
-            except OSError:
-                self._unread()
+    def _write(self) -> bool:
+        count = 0
+        for datagram in self._unwritten:
+            if not write(self.channel, datagram, self._with_empty):
                 break
-            self._last = self.loop.now()
-            del self._left[:done]
-            if self._left:
-                break
-        self._drained()
+            count += 1
+        self._last_used = self.loop.now()
+        del self._unwritten[:count]
+        return not self._unwritten
 
     def _refill(self) -> bool:
         pieces = self.stream.take(endpoint.WRITE_SIZE)
         if pieces:
-            self._left = self._cutter.feed(pieces)
-            return True  # go on, even if no datagram is complete
+            self._unwritten = self._splitter.feed(pieces)
+            return True  # even if no datagram is complete
         if self.stream.pull(1) is not None:
             try:
-                self._cutter.end()
+                self._splitter.end()
             except WireError as error:
                 self._finish(Outcome(FAILED, str(error)))
                 return False
@@ -213,30 +200,30 @@ class DatagramEndpoint(Endpoint):
     def _end_of_input(self) -> None:
         if self._is_udp:
             self._write_ended = True
-            self._linger()
+            self._await_idle()
         elif self.channel.sock is None and self.channel.read_fd == self.channel.write_fd:
-            self._finish(Outcome())  # an interface: a network that answers and hears nothing is none
+            self._finish(Outcome())  # a network interface has no half-close
         else:
             super()._end_of_input()
 
-    def _linger(self) -> None:
-        """The far end has asked all it wants to; UDP never ends by itself."""
-        left = self._last + LINGER - self.loop.now()
+    def _await_idle(self) -> None:
+        """The far end sends no more.  UDP has no end: wait until no more answers come."""
+        left = self._last_used + UDP_IDLE - self.loop.now()
         if self.is_over:
             return
         if left > 0:
-            self.loop.later(left, self._linger)
+            self.loop.later(left, self._await_idle)
             return
         self._eof_seen = True
         self._watch()
         self.stream.readable()
 
 
-class Crossing:
-    """Copies datagrams both ways between two channels, which it owns.  `ended(why)` is called once: "" in good order.
+class DatagramCopier:
+    """Copies datagrams both ways between two channels, which it owns.  `ended(why)` is called once; "": no error.
 
-    `ours` is the local side: its end is passed on, and leaves the other direction open.  The end of `tunnel` is the end
-    of all.  With `idle`, so are that many seconds in which nothing came from anywhere.
+    The end of `ours`, the local side, is passed on as a half-close.  The end of `tunnel`, or `idle` seconds without
+    traffic, ends both directions.
     """
 
     def __init__(
@@ -247,10 +234,10 @@ class Crossing:
         self._tunnel = tunnel
         self._ended: Callable[[str], None] | None = ended
         self._idle = idle
-        self._held: dict[Channel, bytes] = {}  # for this channel, what it had no room for
-        self._is_half = False  # ours has ended
+        self._held: dict[Channel, bytes] = {}  # by the channel that had no room for it
+        self._is_half_closed = False
         self._last = loop.now()
-        self._timer: Timer | None = loop.later(idle, self._look) if idle else None
+        self._timer: Timer | None = loop.later(idle, self._check_idle) if idle else None
         self._watch()
 
     def _copy(self, source: Channel, target: Channel) -> None:
@@ -274,14 +261,14 @@ class Crossing:
                     self._watch()
                     return
             except OSError:
-                self._end("")  # nobody reads any more: what became of it, others tell
+                self._end("")  # closed by its reader; the cause is reported elsewhere
                 return
 
     def _at_end(self, source: Channel) -> None:
         if source is self._tunnel:
             self._end("")
             return
-        self._is_half = True
+        self._is_half_closed = True
         if self._tunnel.write_fd != self._tunnel.read_fd:
             self._loop.watch(self._tunnel.write_fd)
         self._tunnel.close_write()
@@ -300,15 +287,15 @@ class Crossing:
         if self._ended is None:
             return
         for one, other in ((self._ours, self._tunnel), (self._tunnel, self._ours)):
-            quiet = other in self._held or (one is self._ours and self._is_half)
-            read = None if quiet else functools.partial(self._copy, one, other)
+            is_blocked = other in self._held or (one is self._ours and self._is_half_closed)
+            read = None if is_blocked else functools.partial(self._copy, one, other)
             write = functools.partial(self._flush, one) if one in self._held else None
             one.watch(self._loop, read, write)
 
-    def _look(self) -> None:
+    def _check_idle(self) -> None:
         left = self._last + self._idle - self._loop.now()
         if left > 0:
-            self._timer = self._loop.later(left, self._look)
+            self._timer = self._loop.later(left, self._check_idle)
         else:
             self._end("")
 
@@ -319,7 +306,7 @@ class Crossing:
             ended(why)
 
     def close(self) -> None:
-        """Copy nothing more; nothing is called any more."""
+        """Stop without calling `ended`."""
         if self._ended is None:
             return
         self._ended = None

@@ -1,11 +1,11 @@
-"""Where a tunnel meets a descriptor: one end of a Stream, on a Channel.
+"""Tunnel endpoint: one end of a Stream, on a Channel.
 
-Bytes are read from the descriptor only when the stream asks (`pull`), and pulled from the stream only when the
-descriptor can take them; what one write left over is all that is ever held here.
+Bytes are read from the descriptor only when the stream pulls, and pulled from the stream only when the descriptor can
+take them.  The remainder of one write is all that is buffered here.
 
-A program's end of output is held back for `GRACE` or until its exit is known, so that one that was killed does not look
-like one that finished: its tunnel ends with the signal and without FIN.  Who tells of the exit may be late where much
-else is done: so it is asked for a sign of life, before which it tells what it has seen.
+FIN for the end of a program's output is delayed until the exit of the program is known, or for `EXIT_GRACE`: the tunnel
+of a killed program ends with the signal, and without FIN.  On a busy host the report of the exit may be late.  So
+before FIN is sent, a PING goes to the reporting client (`exit_source`): it answers after what it has to report.
 """
 
 from __future__ import annotations
@@ -28,32 +28,37 @@ if TYPE_CHECKING:
     from ..io.loop import Loop
 
     class EndpointOwner(Protocol):
-        """Who is told what becomes of an Endpoint."""
+        """Receives the events of an Endpoint."""
 
         def accepted(self) -> None:
-            """The far end took the tunnel."""
+            """The far end has accepted the tunnel."""
 
         def closed(self, outcome: Outcome) -> None:
-            """The tunnel is over.  Called once; the channel is the owner's to close."""
+            """The tunnel has ended.  Called once; the owner closes the channel."""
 
 
-# What the descriptor leads to.  A CLIENT's tunnel ends when the far end says so; a STDIO's too, or when nobody reads
-# its output any more; a PROGRAM's when `exited` was called and its output is at its end; a SOCKET's when both
-# directions are, and the far end says so if it is the one that was asked.
+# What the descriptor leads to, and when its tunnel ends:
+#   CLIENT   when the far end closes it
+#   STDIO    likewise, or when its output is no longer read
+#   PROGRAM  when `exited` was called and its output is at its end
+#   SOCKET   when both directions are at their end; if this end has opened it, when the far end closes it
 CLIENT, STDIO, PROGRAM, SOCKET = range(4)
 
-WRITE_SIZE = 1 << 19  # pulled at once
-GRACE = 0.1  # seconds between a program's end of output and its exit that still count as one event
-TELL_TIME = 5.0  # seconds for who is to tell of the exit, if it gives no sign of life
+WRITE_SIZE = 1 << 19  # bytes pulled at once
+EXIT_GRACE = 0.1  # seconds from the end of a program's output until a PING is sent
+EXIT_TIMEOUT = 5.0  # seconds to wait for the answer to that PING
 
 
 class Endpoint:
-    """One end of a tunnel on `channel`, which it does not close.  With `holds_eof`, `halted` will be called."""
+    """One end of a tunnel on `channel`, which it does not close.
+
+    With `holds_eof`, the client will report the exit of its program (`halted`), and FIN waits for that.
+    """
 
     __slots__ = (
-        "_asks", "_ending", "_eof_passed", "_eof_seen", "_exit", "_full", "_holds_eof", "_is_believed", "_kind",
-        "_left", "_owner", "_told", "_wants_read", "_write_ended", "_writes", "channel", "idle", "is_over", "loop",
-        "stream", "teller",
+        "_ending", "_eof_confirmed", "_eof_passed", "_eof_seen", "_exit", "_exit_requested", "_full", "_holds_eof",
+        "_kind", "_notified", "_owner", "_unwritten", "_wants_read", "_watches_write", "_write_ended", "channel",
+        "exit_source", "idle", "is_over", "loop", "stream",
     )  # fmt: skip
 
     def __init__(self, loop: Loop, channel: Channel, owner: EndpointOwner, kind: int, holds_eof: bool = False) -> None:
@@ -62,47 +67,47 @@ class Endpoint:
         self.stream: Stream = NOBODY  # type: ignore[assignment]
         self._owner = owner
         self._full = False  # the last read filled its limit: there may be more
-        self._told = False  # the stream knows that there is something to read, and has not pulled yet
+        self._notified = False  # the stream was notified of bytes to read, and has not pulled yet
         self._wants_read = False
-        self._writes = False  # the loop tells when it can be written
+        self._watches_write = False
         self._kind = kind
         self._holds_eof = kind == PROGRAM or holds_eof
-        self._asks = False  # how it ended
-        self._is_believed = False  # that its end comes from a client that lives
+        self._exit_requested = False
+        self._eof_confirmed = False  # the client was still connected after the end of its output
         self._eof_seen = False  # on the descriptor
         self._eof_passed = False  # to the stream
-        self._exit: Outcome | None = None  # how our program ended
-        self._left: list[Buffer] = []  # what the last write could not take
-        self._write_ended = False  # FIN has come and gone to the descriptor
-        self._ending: Outcome | None = None  # the stream is over, but not all of it is written yet
+        self._exit: Outcome | None = None  # of this end's program
+        self._unwritten: list[Buffer] = []  # the remainder of the last write
+        self._write_ended = False  # FIN was received and passed to the descriptor
+        self._ending: Outcome | None = None  # the stream is closed, but not all of it is written yet
         self.is_over = False
         self.idle: Callable[[], None] | None = None  # called when everything has been written
-        self.teller: Link | None = None  # over which the exit of the program will be told
+        self.exit_source: Link | None = None  # of the client that reports the exit of the program
 
     def join(self, stream: Stream) -> None:
-        """The stream of this tunnel.  Reading starts with `begin`."""
+        """Set the stream of this tunnel.  Reading starts with `begin`."""
         self.stream = stream
 
     def begin(self) -> None:
-        """The tunnel stands: wait for something to read."""
+        """The tunnel is open: start to read."""
         self._wants_read = True
         self._watch()
 
     # -- from the descriptor to the stream -------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        """Tell the stream.  If it has not pulled when this comes again, it cannot: be quiet until it does."""
-        if self._told:
+        """Notify the stream.  If it has not pulled since the last notification, stop watching until it pulls."""
+        if self._notified:
             self._wants_read = False
             self._watch()
             return
-        self._told = self._full = True
+        self._notified = self._full = True
         self.stream.readable()
 
     def pull(self, limit: int) -> Buffer | None:
         if self.channel.read_fd < 0 or self._eof_passed or self.is_over:
             return None
-        self._told = False
+        self._notified = False
         if not self._eof_seen:
             room = self.loop.arena.take(limit)
             try:
@@ -112,7 +117,7 @@ class Endpoint:
                     self._full = False
                     self._finish(Outcome(FAILED, f"reading failed: {error.strerror}"))
                     return None
-                size = 0  # a UNIX socket says so when its other end was closed with bytes unread
+                size = 0  # a UNIX socket, closed by its peer with bytes unread
             self._full = size == limit
             if size:
                 if not self._full and not self._wants_read:
@@ -127,15 +132,15 @@ class Endpoint:
         return self._pull_eof()
 
     def _pull_eof(self) -> Buffer | None:
-        """The descriptor is at its end; is the stream?"""
+        """The descriptor is at its end: b"" if FIN may be sent now."""
         if self._exit is None and self._holds_eof:
-            if not self._asks:  # once, however often the far end has us look
-                self._asks = True
-                self.loop.later(GRACE, self._ask_teller)
+            if not self._exit_requested:
+                self._exit_requested = True
+                self.loop.later(EXIT_GRACE, self._request_exit)
             return None
-        if self._kind <= STDIO and not self._is_believed:
-            # A client that dies leaves the control socket first.  Two rounds on, we have heard of that.
-            self._is_believed = True
+        if self._kind <= STDIO and not self._eof_confirmed:
+            # The control socket of a killed client closes first.  Within two rounds of the loop that was read.
+            self._eof_confirmed = True
             self.loop.soon(lambda: self.loop.soon(self._release_eof))
             return None
         if self._exit is not None and not self._exit.is_clean:
@@ -144,26 +149,26 @@ class Endpoint:
         self._eof_passed = True
         self.loop.soon(self._maybe_over)
         if self._kind == SOCKET and self.channel.is_hung_up:
-            self.loop.soon(self._unread)
+            self.loop.soon(self._output_closed)
         return b""
 
-    def _unread(self) -> None:
-        """Nobody reads what is written to the descriptor any more."""
-        self._left = []
+    def _output_closed(self) -> None:
+        """The descriptor takes no more bytes: its reader has closed it."""
+        self._unwritten = []
         self._write_ended = True
         self.stream.stop()
         if self._kind == STDIO:
             self._finish(Outcome(UNREAD))
         self._maybe_over()
 
-    def _ask_teller(self) -> None:
-        """The program has closed its output and lives, or who is to tell of its exit had no time for it yet."""
-        if self.teller is None or self.is_over or not self._holds_eof:
+    def _request_exit(self) -> None:
+        """The program has closed its output and runs on, or the report of its exit is late: send a PING."""
+        if self.exit_source is None or self.is_over or not self._holds_eof:
             self._release_eof()
             return
-        self.loop.later(TELL_TIME, self._release_eof)
-        self.teller.sender.asked.append(lambda: self.loop.soon(self._release_eof))
-        self.teller.ask()
+        self.loop.later(EXIT_TIMEOUT, self._release_eof)
+        self.exit_source.sender.asked.append(lambda: self.loop.soon(self._release_eof))
+        self.exit_source.ask()
 
     def _release_eof(self) -> None:
         self._holds_eof = False
@@ -173,7 +178,7 @@ class Endpoint:
         return self._full
 
     def stop(self) -> None:
-        """The far end reads no more: our program's writes shall fail."""
+        """The far end reads no more: close the descriptor for reading, so that this program's writes fail."""
         self._eof_seen = self._eof_passed = True
         self._full = False
         self._watch()
@@ -182,62 +187,62 @@ class Endpoint:
         self._maybe_over()
 
     def halted(self, outcome: Outcome) -> None:
-        """The program of our client has ended; if it was killed, its end of output is no end of the stream."""
+        """The client's program has ended.  If it was killed, the tunnel fails instead of ending cleanly."""
         if outcome.signal:
             self._finish(Outcome(GONE, f"the program at the other end was killed by signal {outcome.signal}"))
         elif not self.is_over:
             self._release_eof()
 
     def exited(self, outcome: Outcome) -> None:
-        """Our program has ended.  What it wrote before is still passed on."""
+        """This end's program has ended.  What it wrote before is still passed on."""
         self._exit = outcome
         self._holds_eof = False
         if self._eof_passed:
             self._finish(outcome)
         elif outcome.code != ENDED:
-            self._finish(outcome)  # it never ran
+            self._finish(outcome)  # it was never started
         else:
             self.stream.readable()
 
     # -- from the stream to the descriptor -------------------------------------------------------------------------
 
     def readable(self) -> None:
-        if not self._left:
+        if not self._unwritten:
             self._drain()
 
     def _drain(self) -> None:
-        """Write what there is, as far as it goes."""
-        while self._left or (self.stream.more() and self._refill()):
+        """Write until the descriptor takes no more, or the stream has no more."""
+        while self._unwritten or (self.stream.more() and self._refill()):
             if self._write_ended:
-                self._left = []
+                self._unwritten = []
                 continue
             try:
-                written = self.channel.write(self._left)
+                if not self._write():
+                    break
             except OSError:
-                self._unread()
+                self._output_closed()
                 break
-            self._left = drop_written(self._left, written)
-            if self._left and not written:
-                break
-        self._drained()
-
-    def _drained(self) -> None:
-        """As much is written as goes now."""
-        if self._writes != bool(self._left):
+        if self._watches_write != bool(self._unwritten):
             self._watch()
-        if not self._left:
+        if not self._unwritten:
             if self._ending is not None:
                 self._over(self._ending)
             if self.idle is not None:
                 self.idle()
 
+    def _write(self) -> bool:
+        """Write once; False if the descriptor takes no more now."""
+        written = self.channel.write(self._unwritten)
+        self._unwritten = drop_written(self._unwritten, written)
+        return written > 0 or not self._unwritten
+
     def _refill(self) -> bool:
-        """Take what the stream has; False if that is no bytes."""
-        self._left = self.stream.take(WRITE_SIZE)
-        if not self._left and self.stream.pull(1) is not None:  # its end
+        """Take what the stream has; False if there is nothing to write."""
+        self._unwritten = self.stream.take(WRITE_SIZE)
+        if not self._unwritten and self.stream.pull(1) is not None:  # FIN
             self._end_of_input()
-            self.stream.pull(1)  # and what stands behind it
-        return bool(self._left)
+            self.stream.pull(1)  # CLOSE behind it
+        return bool(self._unwritten)
 
     def _end_of_input(self) -> None:
         self._write_ended = True
@@ -250,10 +255,10 @@ class Endpoint:
         self._owner.accepted()
 
     def close(self, outcome: Outcome) -> None:
-        """The stream is over."""
+        """The stream is closed."""
         self.stream = NOBODY  # type: ignore[assignment]
         self._ending = outcome
-        if not self._left or self._kind > STDIO:
+        if not self._unwritten or self._kind > STDIO:
             self._over(outcome)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -261,10 +266,10 @@ class Endpoint:
     @property
     def is_writing(self) -> bool:
         """Whether bytes wait for the descriptor to take them."""
-        return not self.is_over and bool(self._left)
+        return not self.is_over and bool(self._unwritten)
 
     def abandon(self, outcome: Outcome) -> None:
-        """The program at this end went away."""
+        """The client at this end has disconnected."""
         self._finish(outcome)
 
     def _maybe_over(self) -> None:
@@ -273,7 +278,7 @@ class Endpoint:
         if self._exit is not None:
             self._finish(self._exit)
         elif self._kind == SOCKET and self._write_ended and not self.stream.opened_here:
-            # Who opened it waits for the far end to say so: its own CLOSE would overtake what it sent.
+            # The opening side waits for the far end's CLOSE: its own would overtake what it has sent.
             self._finish(Outcome())
 
     def _finish(self, outcome: Outcome) -> None:
@@ -287,15 +292,15 @@ class Endpoint:
         if self.is_over:
             return
         self.is_over = True
-        self._left = []
+        self._unwritten = []
         self._watch()
-        owner, self._owner = self._owner, NOBODY  # no circle is left that only the garbage collector would find
+        owner, self._owner = self._owner, NOBODY  # leaves no reference cycle
         owner.closed(outcome)
 
     def _watch(self) -> None:
-        """Have the loop watch for what is wanted now."""
+        """Watch the descriptor for what is wanted now."""
         reads = self._wants_read and not self._eof_seen and not self.is_over
-        self._writes = bool(self._left) and not self.is_over
+        self._watches_write = bool(self._unwritten) and not self.is_over
         read = self._readable if reads else None
-        write = self._drain if self._writes else None
+        write = self._drain if self._watches_write else None
         self.channel.watch(self.loop, read, write)
