@@ -342,8 +342,8 @@ class Session(Closing):
         atexit.unregister(self._finish)  # or every session that ever was would be kept until the end
 
     def _part_when_empty(self) -> None:
-        self._client.fd_relay.emptied = self._part
-        if not self._client.fd_relay.carried:
+        self._client.fd_relay.idle = self._part
+        if not self._client.fd_relay.active:
             self._part()
 
     def _finish(self) -> None:

@@ -122,7 +122,7 @@ class NodeManager:
         self.loop.on_signal(signal.SIGHUP, self._reload)
         self.path = self.supervisor.listen(self.daemon, self._config.socket, self._user, bool(self._config.socket))
         assert self.daemon.control_listener is not None
-        self.daemon.control_listener.hold()
+        self.daemon.control_listener.pause()
         self.unsettled += 1
         self._start()
         self.settled()
@@ -164,7 +164,7 @@ class NodeManager:
         """One part less is waited for; when all stand, the node is ready."""
         self.unsettled -= 1
         if not self.unsettled and not self._ending and self.daemon.control_listener is not None:
-            self.daemon.control_listener.open()
+            self.daemon.control_listener.resume()
             self.supervisor.ready(self.daemon.summary())
             if self._background is not None:
                 self._background.ready(self.log)

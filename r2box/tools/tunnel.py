@@ -286,7 +286,7 @@ class TunnelTool:
         if os.fork():
             os._exit(OK)  # at once: what is still to be said to the daemon must not be said twice
         close_all(take_stdio())
-        self._client.fd_relay.emptied = self._loop.stop
+        self._client.fd_relay.idle = self._loop.stop
 
     def _join_command(self, descriptors: tuple[int, ...], is_program: bool) -> None:
         """Start it on the tunnel, or on sockets of its own between which and the service's program we copy."""

@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 import pytest
 
-from r2box.net.daemon.blackhole import DOUBT, BlackholeCheck
+from r2box.net.daemon.blackhole import PROBE_TIME, BlackholeCheck
 from r2box.proto.routing.discovery import DOUBTED
 from r2box.proto.routing.failover import MAX_WAYS, Failover
 from r2box.proto.routing.liveness import MAX_PROBES
@@ -63,7 +63,7 @@ def with_liar() -> tuple[Mesh, Station, Station, Liar]:
 def test_a_black_hole_is_left_and_then_avoided() -> None:
     mesh, alice, carl, liar = with_liar()
     first = doubting(mesh, alice, "carl/echo")
-    mesh.run(2 * DOUBT - 0.5)
+    mesh.run(2 * PROBE_TIME - 0.5)
     assert liar.opens
     assert not first.accepted
     mesh.run(1.0)
@@ -88,7 +88,7 @@ def test_a_node_doubts_the_way_that_it_chooses_for_others() -> None:
     mesh.idle()
     alice.node.suspect = lambda attempt: BlackholeCheck(Clock(mesh), alice.node, attempt)  # type: ignore[arg-type]
     program = dora.tunnel("alice/carl/echo", b"hello")
-    mesh.run(2 * DOUBT + 0.5)
+    mesh.run(2 * PROBE_TIME + 0.5)
     assert liar.opens
     assert program.sink == b"hello"
     assert carl.programs[0].origin == ("bob", "alice", "dora", "child/1")
@@ -108,7 +108,7 @@ def test_a_slow_service_is_waited_for_and_started_once() -> None:
     dave.offer = offer  # type: ignore[method-assign]
     mesh.idle()
     program = doubting(mesh, alice, "dave/slow")
-    mesh.run(10 * DOUBT)
+    mesh.run(10 * PROBE_TIME)
     assert len(taken) == 1
     assert not program.is_over
     taken[0].accept()
@@ -173,7 +173,7 @@ def test_another_path_of_the_same_neighbour_is_not_doubted() -> None:
 def test_a_client_that_goes_away_meanwhile_opens_nothing() -> None:
     mesh, alice, carl, liar = with_liar()
     program = doubting(mesh, alice, "carl/echo")
-    mesh.run(DOUBT + 1)
+    mesh.run(PROBE_TIME + 1)
     program.abort(Outcome(LOST, "gone"))
     mesh.run(20.0)
     assert len(liar.opens) == 1
@@ -220,7 +220,7 @@ def test_a_neighbour_that_never_serves_is_not_the_nearest_for_long() -> None:
     mesh.idle()
     for _ in range(2):
         program = doubting(mesh, alice, "any/echo")
-        mesh.run(5 * DOUBT)
+        mesh.run(5 * PROBE_TIME)
         assert program.sink == b"hello"
     assert [path[-1] for path in liar.opens] == ["service/echo"] * 2  # as its own, and as what carl offers
     assert len(carl.programs) == 2

@@ -12,21 +12,21 @@ from support.virtual_loop import VirtualLoop
 @pytest.fixture
 def trimmed(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     calls: list[None] = []
-    monkeypatch.setattr(trim, "give_back", lambda: calls.append(None))
+    monkeypatch.setattr(trim, "trim", lambda: calls.append(None))
     return calls
 
 
 def test_after_many_links_once(trimmed: list[None]) -> None:
     loop = VirtualLoop()
     watch = trim.MemoryTrim(loop, MemoryLimit())  # type: ignore[arg-type]
-    for _ in range(trim.MANY - 1):
-        watch.link_ended()
+    for _ in range(trim.MIN_LINKS - 1):
+        watch.link_closed()
     assert not loop.pending
     for _ in range(10):
-        watch.link_ended()
+        watch.link_closed()
     loop.run()
     assert len(trimmed) == 1
-    watch.link_ended()
+    watch.link_closed()
     assert not loop.pending, "it begins anew"
 
 
@@ -34,16 +34,16 @@ def test_after_links_that_held_much(trimmed: list[None]) -> None:
     loop, memory = VirtualLoop(), MemoryLimit()
     watch = trim.MemoryTrim(loop, memory)  # type: ignore[arg-type]
     account = Account(memory)
-    account.charge(trim.MUCH)
-    account.charge(-trim.MUCH)
-    watch.link_ended()
+    account.charge(trim.MIN_SIZE)
+    account.charge(-trim.MIN_SIZE)
+    watch.link_closed()
     loop.run()
     assert len(trimmed) == 1
-    assert memory.peak == trim.MUCH
+    assert memory.peak == trim.MIN_SIZE
     account.charge(1000)
-    watch.link_ended()
+    watch.link_closed()
     assert not loop.pending
 
 
 def test_the_library_takes_the_call() -> None:
-    trim.give_back()
+    trim.trim()

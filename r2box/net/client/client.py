@@ -163,8 +163,8 @@ class Client:
                 self.link.eof(self.loop.now(), SILENT)
 
         def answered(body: messages.Body, descriptors: tuple[int, ...]) -> None:
-            if self.fd_relay.carried:  # the farewells of links are still on it
-                self.fd_relay.emptied = finish
+            if self.fd_relay.active:  # the farewells of links are still on it
+                self.fd_relay.idle = finish
                 self.loop.later(PARTING, finish)
             else:
                 finish()
@@ -255,7 +255,7 @@ class Client:
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
         if link.passes or fields["mode"] != DESCRIPTOR:
             raise WireError("an OPEN for a client")
-        self.fd_relay.arrive(stream)
+        self.fd_relay.accept(stream)
 
     def link_alive(self, link: Link) -> None:
         return

@@ -208,7 +208,7 @@ class Admission:
             self._sources[link] = source
         self._suspended.pop(link, None)
         if link.is_down:
-            self._trim.link_ended()
+            self._trim.link_closed()
 
     # -- memory --------------------------------------------------------------------------------------------------
 

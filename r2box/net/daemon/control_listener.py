@@ -1,4 +1,4 @@
-"""Where a daemon's clients come in: the control socket."""
+"""Control listener: accepts clients on the control socket."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 
 
 class ControlListener:
-    """Listens at `path` and calls taken(descriptor, "") for each client, or at the limit of open files
-    taken(descriptor, why it is to be refused).  DaemonError if it cannot listen.
+    """Listens at `path` and calls accepted(descriptor, refusal) for each client.  DaemonError if it cannot listen.
 
-    `listener` is a socket that listens there already; is its file not ours, somebody else removes it.
+    `refusal` is "", or at the limit of open files the reason to refuse the client.  `listener` is a socket that listens
+    there already.  Its file is removed by `close` only if it `is_ours`.
     """
 
     def __init__(
         self,
         loop: Loop,
         log: Log,
-        taken: Callable[[int, str], None],
+        accepted: Callable[[int, str], None],
         path: str,
         listener: socket.socket | None = None,
         is_ours: bool = True,
     ) -> None:
         self._loop = loop
         self._log = log
-        self._taken = taken
+        self._accepted = accepted
         self.path = path
-        self._is_short = False  # of descriptors, when the last client came
+        self._refuses = False  # the last client, for want of descriptors
         self._listener: socket.socket | None = listener or listen(path)
         self._identity = identity(path) if is_ours else (0, 0)
-        self.open()
+        self.resume()
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -46,32 +46,32 @@ class ControlListener:
         except BlockingIOError:
             return
         except OSError as error:
-            if is_short(error):  # and the reserve is used up too
+            if is_short(error):  # the reserve is used up too
                 self._log.error(f"{self.path}: {explain()}: new clients wait")
-                self.hold()
-                self._loop.when_free(self.open)
+                self.pause()
+                self._loop.when_free(self.resume)
             else:
                 self._log.error(f"{self.path}: accept: {error.strerror}")
             return
         refuses = is_last(sock.fileno())
-        if refuses and not self._is_short:
+        if refuses and not self._refuses:
             self._log.error(f"{self.path}: {explain()}: new clients are refused")
-        self._is_short = refuses
-        self._taken(sock.detach(), explain() if refuses else "")
+        self._refuses = refuses
+        self._accepted(sock.detach(), explain() if refuses else "")
 
-    def hold(self) -> None:
-        """Let who comes wait until `open`: what is about to be offered shall be there for the first of them."""
+    def pause(self) -> None:
+        """Accept no client until `resume`.  Connections wait in the kernel's queue."""
         if self._listener is not None:
             self._loop.watch(self._listener.fileno())
 
-    def open(self) -> None:
-        """Take who comes."""
+    def resume(self) -> None:
+        """Accept clients."""
         if self._listener is not None:
             self._loop.watch(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
-        """Take nobody any more, and remove the socket's file if it is ours.  Safe to call again."""
-        self.hold()
+        """Stop listening, and remove the socket's file if it is ours.  May be called again."""
+        self.pause()
         if self._listener is not None:
             self._listener.close()
             self._listener = None

@@ -266,7 +266,7 @@ class Daemon:
     def fd_relay(self, link: Link, stream: Stream) -> None:
         client = self._clients.get(link)
         if client is not None and not link.passes:
-            client.fd_relay.arrive(stream)
+            client.fd_relay.accept(stream)
         else:
             stream.close(Outcome(REFUSED, f"{self.node.address}: descriptors pass on this socket; no stream is needed"))
 

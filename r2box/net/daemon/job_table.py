@@ -1,4 +1,4 @@
-"""Job table: the jobs of one client of the daemon, as it has reported them.  They are removed when the client ends."""
+"""Job table: the jobs of one client, as it has reported them.  They are removed when the client disconnects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_JOBS = 256  # of one client: a forward has one for each TRANSPORT of its com
 
 
 class JobRecord:
-    """A job as the client `client` has reported it; `begun` is when it came into its present state."""
+    """A job as `client` has reported it; `begun` is the time of its last change of state."""
 
     __slots__ = ("begun", "client", "due", "fields")
 
@@ -29,7 +29,7 @@ class JobRecord:
                 self.begun = before.begun
 
     def line(self, now: float, pid: int) -> bytes:
-        """As STATUS_IS has it."""
+        """Encode it for STATUS_IS."""
         waits = self.fields["state"] == JobState.RETRYING
         left = max(1, int((self.due - now) * 1000)) if waits else 0
         age = max(0, int((now - self.begun) * 1000))
@@ -45,14 +45,14 @@ class JobTable:
         self.records: dict[int, JobRecord] = {}
 
     def take(self, client: str, body: messages.Body, now: float) -> None:
-        """Keep what a JOB message says.  RefusedError if the client has `MAX_JOBS` already."""
+        """Store a JOB message.  RefusedError if the client has `MAX_JOBS` already."""
         number = body["number"]
         if number not in self.records and len(self.records) >= MAX_JOBS:
-            raise RefusedError(f"{client}: reports more than {MAX_JOBS} jobs")
+            raise RefusedError(f"{client}: more than {MAX_JOBS} jobs")
         fields = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in body.values.items()}
         del fields["number"]
         self.records[number] = JobRecord(client, fields, now, self.records.get(number))
 
     def clear(self) -> None:
-        """The client has ended, or is about to."""
+        """Remove all: the client has disconnected, or is about to."""
         self.records.clear()

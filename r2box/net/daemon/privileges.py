@@ -1,8 +1,8 @@
-"""Another user to run as: what only root can open is opened first, then everything of root's is given up."""
+"""Change of user (--user): open the control socket as root, then drop all privileges."""
 
 from __future__ import annotations
 
-import fcntl  # noqa: F401  for `socketfile`, now: the user may not be allowed to read what root's Python consists of
+import fcntl  # noqa: F401  `socket_file` needs it; after the change of user, root's Python may not be readable
 import grp
 import os
 import pwd
@@ -19,7 +19,7 @@ User = namedtuple("User", "name uid gid home")
 
 
 def find_user(text: str) -> User:
-    """The user of `USER[:GROUP]`, each a name or a number.  UsageError if there is none, DaemonError if we may not."""
+    """The user of `USER[:GROUP]`, each a name or a number.  UsageError if there is none, DaemonError if not root."""
     name, colon, group = text.partition(":")
     try:
         entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
@@ -37,15 +37,15 @@ def find_user(text: str) -> User:
 
 
 def listen_for(path: str, user: User, makes: bool = False) -> socket.socket:
-    """`socketfile.listen`, as root, for a socket that `user` is to own; it `makes` a missing directory, for the user.
+    """As root, do `socket_file.listen` for a socket of `user`.  With `makes`, make a missing directory for the user.
 
-    What is in a directory of the user's is done with the user's rights: there, root could be led astray by links.
+    In a directory of the user this works with the user's rights: there, symbolic links could mislead root.
     """
     folder = near = os.path.dirname(os.path.abspath(path))
     while not os.path.lexists(near):
         near = os.path.dirname(near)
     if near != folder and not makes:
-        return listen(path)  # which says what is missing
+        return listen(path)  # fails with the reason
     if os.stat(near).st_uid != user.uid:
         if near == folder:
             sock = listen(path)
@@ -64,7 +64,7 @@ def listen_for(path: str, user: User, makes: bool = False) -> socket.socket:
 
 
 def become(user: User) -> None:
-    """Be `user` from now on, with its groups, for good.  DaemonError if that has not worked entirely."""
+    """Change to `user` and its groups irrevocably.  DaemonError if any of root's privileges remain."""
     try:
         os.initgroups(user.name, user.gid)
         os.setresgid(user.gid, user.gid, user.gid)
@@ -72,7 +72,7 @@ def become(user: User) -> None:
     except OSError as error:
         raise DaemonError(f"--user {user.name}: {error.strerror}") from None
     if os.getresuid() != (user.uid,) * 3 or os.getresgid() != (user.gid,) * 3 or _can_return(user):
-        raise DaemonError(f"--user {user.name}: the system has not let root's rights go")
+        raise DaemonError(f"--user {user.name}: root's privileges could not be dropped")
     os.environ.update(HOME=user.home, USER=user.name, LOGNAME=user.name)
 
 

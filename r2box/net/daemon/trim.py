@@ -1,8 +1,7 @@
-"""Gives memory back to the system when a crowd has left.
+"""Memory trim: returns free memory to the system after many links, or large ones, have closed.
 
-What links held is free once they have ended, but the C library keeps it for later: a daemon that was attacked, or had a
-thousand neighbours for a minute, would be as large for ever.  So some time after many links have ended, or links that
-held much, the library is asked to return what it does not use (malloc_trim(3), of glibc).
+The C library keeps freed memory for later use, so a daemon would stay as large as it was under an attack, or with a
+thousand neighbours.  Some time after the last of these links has closed, malloc_trim(3) of glibc is called.
 """
 
 from __future__ import annotations
@@ -12,43 +11,43 @@ if TYPE_CHECKING:
     from ...proto.memory_limit import MemoryLimit
     from ..io.loop import Loop, Timer
 
-MANY = 32  # links that have ended
-MUCH = 1 << 23  # bytes that links have held at a time
-PAUSE = 2.0  # seconds without another end
+MIN_LINKS = 32  # that have closed,
+MIN_SIZE = 1 << 23  # or bytes that links have held at a time
+DELAY = 2.0  # seconds after the last link has closed
 
 
 class MemoryTrim:
-    """Watches the ends of links whose memory `memory` counts."""
+    """Counts the links that close; `memory` accounts for what links hold."""
 
     def __init__(self, loop: Loop, memory: MemoryLimit) -> None:
         self._loop = loop
         self._memory = memory
-        self._ended = 0
+        self._closed = 0
         self._timer: Timer | None = None
 
-    def link_ended(self) -> None:
-        self._ended += 1
-        if self._ended < MANY and self._memory.high < MUCH:
+    def link_closed(self) -> None:
+        self._closed += 1
+        if self._closed < MIN_LINKS and self._memory.high < MIN_SIZE:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.later(PAUSE, self._trim)
+        self._timer = self._loop.later(DELAY, self._trim)
 
     def _trim(self) -> None:
         self._timer = None
-        self._ended = 0
+        self._closed = 0
         self._memory.high = self._memory.used
-        give_back()
+        trim()
 
 
-def give_back() -> None:
+def trim() -> None:
     """Return the free memory of this process to the system, where the C library can do that."""
     import gc
 
-    gc.collect()  # what dead links left in circles
+    gc.collect()  # reference cycles of closed links
     try:
-        import ctypes  # 1 MiB, which few daemons ever need
+        import ctypes  # takes 1 MiB, and few daemons need it
 
         ctypes.CDLL(None).malloc_trim(0)
     except (ImportError, OSError, AttributeError):
-        return  # another C library, which does as it likes
+        return  # not glibc

@@ -1,12 +1,11 @@
-"""Descriptors beside messages on a control link; where none can pass, streams that stand for them.
+"""Descriptor relay: descriptors beside messages on a control link, or streams in their place.
 
-A control socket that somebody forwards (ssh -L, socat) carries bytes and drops descriptors.  So each side sends one
-along with its hello, for nothing but to see whether it arrives (`Link.passes`).  Where it does not, whoever has a
-descriptor to give opens a stream of the kind `DESCRIPTOR` on the link instead, and copies between the two; the other
-side makes a socketpair, does the same with one end of it, and has the other end as the descriptor that came.  Whatever
-speaks over the control link need not know which of the two it was.
+A control socket that is forwarded (ssh -L, socat) carries bytes and drops descriptors.  So each side attaches one to
+its HELLO, as a test whether descriptors pass (`Link.passes`).  Where they do not, the sender opens a stream of the mode
+`DESCRIPTOR` for each descriptor, and copies between the two; the receiver makes a socketpair, joins one end to the
+stream, and takes the other end as the descriptor.  The users of the control link do not notice the difference.
 
-A descriptor that is ferried carries both directions and is a socket.
+A descriptor that is relayed is a socket, for both directions.
 """
 
 from __future__ import annotations
@@ -29,37 +28,37 @@ if TYPE_CHECKING:
 class DescriptorRelay:
     """Sends messages with descriptors over `link`, a control link."""
 
-    __slots__ = ("_link", "carried", "emptied", "loop")
+    __slots__ = ("_link", "active", "idle", "loop")
 
     def __init__(self, loop: Loop, link: Link) -> None:
         self.loop = loop
         self._link = link
-        self.carried = 0  # descriptors that are on the ferry now
-        self.emptied: Callable[[], None] = lambda: None  # called when none is left
+        self.active = 0  # streams that stand for a descriptor
+        self.idle: Callable[[], None] = lambda: None  # called when the last of them has ended
 
     def send(self, message: Message, descriptors: tuple[int, ...] = (), *, must: bool = False) -> bool:
-        """As `Link.message`; the descriptors are given away in any case."""
+        """As `Link.message`; the descriptors are closed here if they cannot be sent."""
         if not descriptors or self._link.passes:
             if self._link.message(message, descriptors, must=must):
                 return True
             close_all(descriptors)
             return False
         for number, fd in enumerate(descriptors):
-            if not self._load(fd):
+            if not self._relay(fd):
                 close_all(descriptors[number + 1 :])
                 return False
         return self._link.message(message, must=must, beside=len(descriptors))
 
-    def _load(self, fd: int) -> bool:
+    def _relay(self, fd: int) -> bool:
         stream = self._link.open({"mode": DESCRIPTOR})
         if stream is None:
             close_all((fd,))
             return False
-        _Carried(self, stream, fd)
+        _RelayedDescriptor(self, stream, fd)
         return True
 
-    def arrive(self, stream: Stream) -> None:
-        """The other side has opened `stream` to stand for a descriptor."""
+    def accept(self, stream: Stream) -> None:
+        """Make the descriptor for a `stream` that the other side has opened."""
         try:
             ours, theirs = socketpair()
         except OSError as error:
@@ -67,20 +66,20 @@ class DescriptorRelay:
             self._link.board(LOST)
             return
         stream.accept()
-        _Carried(self, stream, ours).accepted()
+        _RelayedDescriptor(self, stream, ours).accepted()
         self._link.board(theirs)
 
 
-class _Carried:
-    """A descriptor that a stream stands for at the other end."""
+class _RelayedDescriptor:
+    """A descriptor joined to the stream that stands for it."""
 
-    __slots__ = ("_end", "_ferry")
+    __slots__ = ("_end", "_relay")
 
     def __init__(self, fd_relay: DescriptorRelay, stream: Stream, fd: int) -> None:
-        from .endpoint import SOCKET, Endpoint  # most programs never get here
+        from .endpoint import SOCKET, Endpoint  # most programs do not need it
 
-        fd_relay.carried += 1
-        self._ferry = fd_relay
+        fd_relay.active += 1
+        self._relay = fd_relay
         self._end = Endpoint(fd_relay.loop, Channel(fd), self, SOCKET)
         self._end.join(stream)
         stream.far = self._end
@@ -89,7 +88,7 @@ class _Carried:
         self._end.begin()
 
     def closed(self, outcome: Outcome) -> None:
-        self._ferry.loop.soon(self._end.channel.close)  # who holds the other end may have to be told of a loss first
-        self._ferry.carried -= 1
-        if not self._ferry.carried:
-            self._ferry.emptied()
+        self._relay.loop.soon(self._end.channel.close)  # a failure is reported before the other end reads EOF
+        self._relay.active -= 1
+        if not self._relay.active:
+            self._relay.idle()

@@ -1,4 +1,4 @@
-"""The first bytes of a transport: whether the neighbour sends packets, and what a command writes before its link."""
+"""The first bytes of a transport: detects ARQ packets, and separates messages of a command from the link."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """Looks at what is read from a transport until the link has begun: then `is_over`.
+    """Examines what is read from a transport until the link has begun: then `is_over`.
 
-    in_packets(bytes) is called if the neighbour repairs losses; these bytes, and all that follows, are packets.
-    shown(bytes) is called with messages of a command, and must be given for a command only.
+    in_packets(bytes) is called if the neighbour uses ARQ; these bytes, and all that follow, are packets.
+    output(bytes) is called with messages of a command; None if the transport is no command.
     """
 
-    def __init__(self, in_packets: Callable[[bytes], None], shown: Callable[[bytes], None] | None) -> None:
+    def __init__(self, in_packets: Callable[[bytes], None], output: Callable[[bytes], None] | None) -> None:
         self.is_over = False
         self._in_packets = in_packets
-        self._shown = shown
+        self._output = output
         self._preamble = Preamble()
 
     def take(self, data: bytes) -> bytes:
-        """What of `data` and of what came before is for the link."""
-        if self._shown is None:
+        """Return the bytes for the link, of `data` and of earlier data."""
+        if self._output is None:
             self.is_over = True
             if not SYNC.startswith(data[: len(SYNC)]):
                 return data
@@ -34,7 +34,7 @@ class Opening:
         preamble = self._preamble
         message = preamble.feed(data)
         if message:
-            self._shown(message)
+            self._output(message)
         if preamble.is_refused:
             return self.end()
         if preamble.rest is None:
@@ -46,6 +46,6 @@ class Opening:
         return b""
 
     def end(self) -> bytes:
-        """There was no beginning: the first bytes, by which the link is refused."""
+        """Return the first bytes, for the link to refuse: no link has begun."""
         self.is_over = True
         return self._preamble.head

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from r2box.api.session import Session
-from r2box.net.daemon.blackhole import DOUBT
+from r2box.net.daemon.blackhole import PROBE_TIME
 from r2box.proto.routing.adjacency import CHUNK, MAX_HEARD, PAUSE
 from r2box.proto.wire.advertisement import BEGIN, END, ENTRY_FIELDS, REACH_FIELDS, AdvertisedNode, NodeRecord
 from r2box.proto.wire.frames import MAX_REACH, REACH, encode_frame
@@ -29,7 +29,7 @@ from support.rehearsal.grid import Echo, network
 MIB = 1 << 20
 HONEST = ("alice", "bob", "carl", "dave")
 MARK = b"\n"
-LATE = 0.9 * DOUBT  # seconds for a tunnel to stand: less than it would take if one that hangs were waited for
+LATE = 0.9 * PROBE_TIME  # seconds for a tunnel to stand: less than it would take if one that hangs were waited for
 
 
 class Square:
@@ -141,7 +141,7 @@ def bogus_paths(square: Square) -> Iterator[str]:
     for what, answer, longest in (
         ("does not know them", Outcome(UNKNOWN, "no"), LATE),
         ("refuses", Outcome(REFUSED, "no"), LATE),
-        ("never answers", None, 2 * DOUBT + LATE),
+        ("never answers", None, 2 * PROBE_TIME + LATE),
     ):
         mallory.liar.answer = answer
         mallory.tell(AdvertisedNode(("carl",), None))  # and again, so that nothing is doubted
