@@ -1,16 +1,16 @@
-"""What a daemon tells its clients of its links, tunnels and jobs (STATUS), page by page.
+"""Status report: links, tunnels, jobs and clients of the daemon, page by page (STATUS).
 
-A Report holds on to what there was when the first page was asked for, so that nothing is told twice and none is left
-out because others came or went.  Each page costs no more than it is long.
+A StatusReport keeps the items that existed when its first page was requested, so each is reported at most once, and
+changes meanwhile make no gaps.  The cost of a page is proportional to its length.
 
-What a tunnel is stalled on, the first of these that is true:
+What a tunnel is stalled on is the first of these that applies:
 
-    transport   a link that it crosses was cut and waits for another
-    service     who serves it has not taken it yet
-    its reader  bytes are here, and the program at this end does not take them
-    credit      bytes are here, and the far end does not read
-    link        bytes are here, and wait for their turn on the link, or for room on it
-    nothing     no bytes are here
+    transport   a link that it crosses is suspended
+    service     its server has not accepted it yet
+    its reader  bytes wait for the program at this end to read them
+    credit      bytes wait for the far end to read
+    link        bytes wait for their turn on the link, or for room on it
+    nothing     no bytes wait
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ if TYPE_CHECKING:
     from ..link.driver import LinkDriver
     from ..link.endpoint import Endpoint
 
-MAX_TEXT = 512  # characters of what others have written
-MAX_ITEMS = 1000  # looked at for one page, some of which are nothing to tell of: a few ms of the loop's time
+MAX_TEXT = 512  # characters of a text from outside
+MAX_ITEMS = 1000  # examined for one page, also such as are not reported: a few ms of the loop's time
 
 
 class StatusReport:
-    """All links, the tunnels on them, and all jobs, at one moment, and with `clients` the programs on the control
-    socket.  `ends` are the endpoints with their streams."""
+    """All links, their tunnels, and all jobs at one moment; with `clients`, also the programs on the control socket.
+
+    `ends` are the endpoints with their streams.
+    """
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class StatusReport:
             self._items += link.streams.values()
         self._items += ends.items()
         for client in self._clients.values():
-            self._items += client.tunnels.values()
+            self._items += (tunnel for tunnel in client.tunnels.values() if isinstance(tunnel, LocalTunnel))
         for client in self._clients.values():
             self._items += client.jobs.records.values()
         self._items += services.values()
@@ -72,8 +74,8 @@ class StatusReport:
         size = 0
         for number in range(start, len(self._items)):
             item = self._items[number]
-            kind, tell = _TELL.get(type(item), _SILENT)
-            line = tell(self, item, now)
+            kind, encode = _ENCODERS[type(item)]
+            line = encode(self, item, now)
             size += len(line) + 4
             if number - start >= MAX_ITEMS or (size > messages.MAX_LISTING and number > start):
                 break
@@ -113,7 +115,7 @@ class StatusReport:
         )
 
     def _crossing(self, stream: Stream, now: float) -> bytes:
-        """A stream that is joined to another one, or to nothing yet; the others are told of by their endpoints."""
+        """A stream joined to another one, or to none yet; the others are reported with their endpoints."""
         is_ours = not (stream.opened_here or stream.close_sent) and isinstance(stream.far, (Stream, NullEnd))
         return _tunnel(stream, None, now) if is_ours else b""
 
@@ -129,7 +131,6 @@ class StatusReport:
             who=who, where=tunnel.where[:MAX_TEXT], way=messages.WAY_LOCAL, age=_ms(now - tunnel.begun), link=who,
             stalled=messages.FREE if tunnel.opened else messages.SERVICE, label=tunnel.id,
         )  # fmt: skip
-
 
     def _job(self, record: JobRecord, now: float) -> bytes:
         client = self._clients[record.client]
@@ -155,12 +156,7 @@ class StatusReport:
         return peer_process(driver.channel) if driver is not None else 0
 
 
-def _nothing(report: StatusReport, item: Any, now: float) -> bytes:
-    return b""
-
-
-_SILENT = ("tunnels", _nothing)
-_TELL: dict[type, tuple[str, Callable[[StatusReport, Any, float], bytes]]] = {
+_ENCODERS: dict[type, tuple[str, Callable[[StatusReport, Any, float], bytes]]] = {
     Link: ("links", StatusReport._link),
     Stream: ("tunnels", StatusReport._crossing),
     tuple: ("tunnels", StatusReport._ended),
@@ -172,7 +168,7 @@ _TELL: dict[type, tuple[str, Callable[[StatusReport, Any, float], bytes]]] = {
 
 
 def _tunnel(stream: Stream, end: Endpoint | None, now: float) -> bytes:
-    """A tunnel that comes in by `stream`, or goes out by it from `end`."""
+    """A tunnel that arrives on `stream`, or leaves on it from `end`."""
     there, back = stream.received, stream.sent
     way = messages.WAY_IN
     if stream.opened_here:
@@ -201,7 +197,7 @@ def stalled_on(stream: Stream, end: Endpoint | None) -> int:
 
 
 def limit_lines(limits: Limits) -> tuple[bytes, ...]:
-    """All limits, for one page of STATUS_IS."""
+    """All limits, as one page of STATUS_IS."""
     return tuple(
         messages.LIMIT.encode(
             name=name, limit=limits[name], used=limits.used(name), peak=limits.peak[name], unit=row.unit, why=row.why

@@ -1,8 +1,8 @@
-"""Whoever has started the daemon and watches over it, such as systemd.
+"""Service manager protocol of systemd: readiness, watchdog and socket activation.
 
-It is told when the node is ready, reloads and ends (sd_notify(3)), may hand over the control socket (sd_listen_fds(3)),
-and may want signs of life (sd_watchdog_enabled(3)).  What it says of that in the environment is for this process alone,
-so it is taken out before anything is started.
+The node reports when it is ready, reloads and stops (sd_notify(3)), takes the control socket (sd_listen_fds(3)), and
+sends watchdog keepalives (sd_watchdog_enabled(3)).  The environment variables for this are meant for this process only:
+they are removed before any program is started.
 """
 
 from __future__ import annotations
@@ -22,43 +22,44 @@ if TYPE_CHECKING:
     from .daemon import Daemon
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
-CONTROL = "control"  # the name of the control socket, where there are others
-MAX_FDS = 64  # that we take: we need one
-MAX_WAITING = 16  # messages for a supervisor that does not read; the oldest are of no use then
-AGAIN = 0.1  # seconds after which it is told again
-_OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
+CONTROL = "control"  # the name of the control socket, if several sockets are passed
+MAX_FDS = 64  # passed descriptors: one is needed
+MAX_QUEUED = 16  # messages for a manager that does not read; the oldest are dropped
+RETRY = 0.1  # seconds until a message that could not be sent is sent again
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
 
 
 class ServiceManager:
-    """Without a supervisor nothing of this does anything.
+    """The service manager, if there is one; otherwise all methods but `listen` do nothing.
 
-    Telling never waits and never fails: a supervisor that is away, or does not read, is no reason for a node to stop.
-    DaemonError if descriptors were handed over and none of them is a control socket.
+    Sending never blocks and never fails: the node runs on if the manager is absent or does not read.
+    DaemonError if descriptors were passed and none of them is a control socket.
     """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        told = {name: os.environ.pop(name, "") for name in _OURS}
-        self._address = told["NOTIFY_SOCKET"]
+        variables = {name: os.environ.pop(name, "") for name in _VARIABLES}
+        self._address = variables["NOTIFY_SOCKET"]
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
         self._socket: socket.socket | None = None
         if self._address.startswith(("/", "\0")):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-        self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
-        self._has_alarm = False
-        self.control = _take(told)
-        period = told["WATCHDOG_USEC"]
-        if period.isdecimal() and int(period) and told["WATCHDOG_PID"] in ("", str(os.getpid())):
-            self._period = int(period) / 1e6 / 2  # twice as often as it must be
-            self._alive()
+        self._queue: deque[bytes] = deque(maxlen=MAX_QUEUED)
+        self._has_timer = False
+        self.control = _passed_socket(variables)
+        period = variables["WATCHDOG_USEC"]
+        if period.isdecimal() and int(period) and variables["WATCHDOG_PID"] in ("", str(os.getpid())):
+            self._period = int(period) / 1e6 / 2  # half the watchdog timeout
+            self._keepalive()
 
     def listen(self, daemon: Daemon, path: str | None, user: str | None, makes: bool = False) -> str:
-        """Let `daemon` take clients, at the socket that was handed over or else at `path` (None: the default one), and
-        then be `user` (None: stay who we are).  The path comes back.  DaemonError, UsageError.
+        """Make `daemon` listen at the passed socket, else at `path` (None: the default); then change to `user`, if any.
 
-        Missing directories are made for the default socket, and for any that is not handed over if this `makes` them.
+        Returns the path.  DaemonError, UsageError.
+
+        Missing directories are made for the default socket; with `makes`, for any socket that was not passed.
         """
         listener = self.control
         if user is not None:
@@ -68,7 +69,7 @@ class ServiceManager:
         if listener is not None:
             given = path_of(listener)
             if path and os.path.realpath(path) != os.path.realpath(given):
-                daemon.log.warning(f"the control socket is {given}, which was handed over, and not {path}")
+                daemon.log.warning(f"using the control socket {given} that was passed (LISTEN_FDS), not {path}")
             path = given
         else:
             makes = makes or is_default(path)
@@ -85,43 +86,43 @@ class ServiceManager:
         return path
 
     def ready(self, status: str) -> None:
-        """The node listens, and what it is to have stands."""
-        self._tell(f"READY=1\nSTATUS={status}")
+        """Report that the node listens, and that its configuration is in effect."""
+        self._notify(f"READY=1\nSTATUS={status}")
 
     def status(self, text: str) -> None:
-        """One line for people."""
-        self._tell(f"STATUS={text}")
+        """Report one line of status text."""
+        self._notify(f"STATUS={text}")
 
     def reloading(self) -> None:
-        """`ready` must follow."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Report a reload; `ready` must follow."""
+        self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The node begins to end."""
-        self._tell("STOPPING=1\nSTATUS=ending")
+        """Report that the node shuts down."""
+        self._notify("STOPPING=1\nSTATUS=shutting down")
 
-    def _alive(self) -> None:
+    def _keepalive(self) -> None:
         self._send(b"WATCHDOG=1")
-        self._loop.later(self._period, self._alive)
+        self._loop.later(self._period, self._keepalive)
 
-    def _tell(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         if self._socket is not None:
-            self._waiting.append(text.encode("utf-8", "replace"))
+            self._queue.append(text.encode("utf-8", "replace"))
             self._flush()
 
     def _flush(self) -> None:
-        while self._waiting and self._send(self._waiting[0]):
-            self._waiting.popleft()
-        if self._waiting and not self._has_alarm:
-            self._has_alarm = True
-            self._loop.later(AGAIN, self._again)
+        while self._queue and self._send(self._queue[0]):
+            self._queue.popleft()
+        if self._queue and not self._has_timer:
+            self._has_timer = True
+            self._loop.later(RETRY, self._retry)
 
-    def _again(self) -> None:
-        self._has_alarm = False
+    def _retry(self) -> None:
+        self._has_timer = False
         self._flush()
 
     def _send(self, message: bytes) -> bool:
-        """False if it cannot be taken just now."""
+        """False if it must be sent again later."""
         if self._socket is None:
             return True
         try:
@@ -129,18 +130,18 @@ class ServiceManager:
         except BlockingIOError:
             return False
         except OSError:
-            return True  # nobody is there any more
+            return True  # the manager has closed its socket
         return True
 
 
-def _take(told: dict[str, str]) -> socket.socket | None:
-    """The control socket among what was handed over, if anything was: to us, and not to whoever started us."""
-    count = told["LISTEN_FDS"]
-    if told["LISTEN_PID"] != str(os.getpid()) or not count.isdecimal() or not int(count):
+def _passed_socket(variables: dict[str, str]) -> socket.socket | None:
+    """The control socket among the descriptors that were passed to this process; None if none were."""
+    count = variables["LISTEN_FDS"]
+    if variables["LISTEN_PID"] != str(os.getpid()) or not count.isdecimal() or not int(count):
         return None
     if int(count) > MAX_FDS:
         raise DaemonError(f"LISTEN_FDS: {count} descriptors; at most {MAX_FDS} are taken")
-    names = told["LISTEN_FDNAMES"].split(":")
+    names = variables["LISTEN_FDNAMES"].split(":")
     fds = range(FIRST_FD, FIRST_FD + int(count))
     for fd in fds:
         try:
