@@ -1,4 +1,4 @@
-"""One module for each small tool, a folder for each large one: its COMMAND and `main(args)`, the exit status.
+"""The tools: a module for each small one, a folder for each large one, with COMMAND and `main(args)` -> exit status.
 
     r2                               r2 and r2 ls
     r2d                              r2d
@@ -8,7 +8,7 @@
     map                              r2 map
     ping                             r2 ping, r2 trace
     watch                            r2 watch, r2 wait
-    box                              what r2box does under its own name
+    box                              r2box
     bench/                           r2 bench
     iosh/                            iosh, ioshd
     lossy/                           r2-lossy

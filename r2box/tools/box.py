@@ -1,4 +1,4 @@
-"""What r2box does under its own name: list, install and describe the tools."""
+"""r2box: list, install and describe the tools."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ BOX = Command(
 
 
 def main(words: list[str]) -> int:
-    """Act on the command line `words` of r2box itself."""
-    if words[:1] == ["--complete"]:  # for the completion scripts alone
+    """Run the command line `words` of r2box itself."""
+    if words[:1] == ["--complete"]:  # used by the completion scripts only
         return completion.main(BOX, words[1:])
     args = parse(BOX, words)
     page = f"{args.man} {args.tool}" if "man" in args and args.tool is not None else args.man
@@ -74,7 +74,7 @@ def main(words: list[str]) -> int:
         print(render_help(BOX), end="", file=sys.stdout if args.help else sys.stderr)
         return OK if args.help else USAGE
     if len(given) > 1:
-        raise UsageError(f"--{given[0]} and --{given[1]} cannot be had at once")
+        raise UsageError(f"--{given[0]} and --{given[1]} are mutually exclusive")
     return _ACTIONS[given[0]](page if given[0] == "man" else getattr(args, given[0]), args.force)
 
 
@@ -89,12 +89,12 @@ def _list(_: bool, force: bool) -> int:
 
 
 def _install(folder: str, force: bool) -> int:
-    """Copy this file to `folder` and link every tool's name to it; names that are not ours are left alone."""
+    """Copy this file to `folder`, and create a symlink for each tool.  Files of other programs are left alone."""
     from ..net.io.words import this_command
 
     source = this_command()[-1]
     if not os.path.isfile(source):
-        raise R2Error("--install: this r2box is not one file; build it first (make)")
+        raise R2Error("--install: this r2box is not a single file; build it first (make)")
     os.makedirs(folder, exist_ok=True)
     target = os.path.join(folder, "r2box")
     if not (os.path.exists(target) and os.path.samefile(source, target)):
@@ -103,8 +103,8 @@ def _install(folder: str, force: bool) -> int:
     for name in TOOLS:
         path = os.path.join(folder, name)
         if os.path.lexists(path) and not force and os.path.realpath(path) != os.path.realpath(target):
-            way = f"--force replaces it; r2box {name} works without"
-            print(f"r2box: {path}: left alone: it is not r2box's ({way})", file=sys.stderr)
+            advice = f"use --force to replace it, or run r2box {name}"
+            print(f"r2box: {path}: left alone: it belongs to another program ({advice})", file=sys.stderr)
             continue
         if os.path.lexists(path):
             os.unlink(path)
@@ -114,7 +114,7 @@ def _install(folder: str, force: bool) -> int:
 
 
 def _copy(source: str, target: str) -> None:
-    """Replace `target` at once; what does not become whole, as on a full disk, does not stay.  R2Error."""
+    """Replace `target` atomically; remove a partial copy, as on a full disk.  Raises R2Error."""
     import contextlib
     import shutil
 

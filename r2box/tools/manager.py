@@ -1,4 +1,4 @@
-"""r2dm: run a node from a TOML file, in one process: the daemon, and the parts that the file names."""
+"""r2dm: a node from a TOML file: the daemon and the jobs of the file, in one process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ COMMAND = Command(
     files=[("/etc/r2/NAME.toml, ~/.config/r2/NAME.toml", "configuration files, by convention")],
 )
 
-END_TIME = 5.0  # seconds for everything to end in good order
+SHUTDOWN_TIMEOUT = 5.0  # seconds
 
 
 def main(args: Args) -> int:
@@ -81,15 +81,15 @@ def main(args: Args) -> int:
             ("link", len(config.conns)), ("service", len(config.serves)), ("task", len(config.tasks)),
             ("forward", len(config.forwards)),
         )  # fmt: skip
-        told = ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts)
-        print(f"{args.file}: {config.addr}: {told}: right")
+        jobs = ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts)
+        print(f"{args.file}: valid: node {config.addr}, {jobs}")
         return OK
     background = Background() if args.background else None
     return NodeManager(config, args.file, log, args.user, background).run()
 
 
 class NodeManager:
-    """A node and everything in its file."""
+    """A node with the jobs of its file."""
 
     def __init__(
         self, config: Config, file: str, log: Log, user: str | None = None, background: Background | None = None
@@ -97,18 +97,18 @@ class NodeManager:
         self.loop = Loop()
         self.log = log
         self.supervisor = ServiceManager(self.loop)
-        self.path = config.socket or ""  # known for sure when it listens
-        self.unsettled = 0  # services and forwards that do not stand yet
+        self.path = config.socket or ""  # updated when the socket listens
+        self.unsettled = 0  # services and forwards that are neither ready nor refused
         self._user = user
         self._background = background
         self._file = file
         self._config = config
         self._links: list[tuple[Conn, LinkFileJob]] = []
         self._services: list[tuple[Serve, ServiceFileJob]] = []
-        self._ports: list[tuple[Forward, ForwardFileJob]] = []
+        self._forwards: list[tuple[Forward, ForwardFileJob]] = []
         self._itself: ServiceFileJob | None = None
         self._tasks: TasksFileJob | None = None
-        self._leaving: set[FileJob] = set()  # taken out of the file; what they ran has still to end
+        self._leaving: set[FileJob] = set()  # removed; their processes have not ended
         self._ending = False
         self.loop.failed = log.bug
         self.daemon = Daemon(self.loop, config.addr, log, self._daemon_ended, Limits(config.limits))
@@ -130,21 +130,21 @@ class NodeManager:
         return OK
 
     def _start(self) -> None:
-        """Start what is in the file and does not run.  (Another reload may have come while old parts left.)"""
+        """Start the new jobs.  (The file may have been reloaded again while removed jobs ended.)"""
         if not self._ending:
-            for part in self.build():
-                part.start()
+            for job in self.build():
+                job.start()
 
     def build(self) -> list[FileJob]:
-        """Make the parts that are in the file and are not there yet, in the order in which they start.
+        """Create the jobs of the file that do not exist yet, in the order of their start.
 
-        UsageError if one of them cannot be.
+        Raises UsageError if one of them is invalid.
         """
         config = self._config
-        before = self._parts()
-        if config.tasks and self._tasks is None:  # before there is anything to hear of
+        before = self._jobs()
+        if config.tasks and self._tasks is None:  # first, to miss no event
             self._tasks = TasksFileJob(self, config.tasks)
-        self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is turned off here ([self] bench)"
+        self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is disabled here ([self] bench)"
         if config.cmd and self._itself is None:
             self._itself = ServiceFileJob(self, "", config.cmd)
         for serve in config.serves:
@@ -153,15 +153,15 @@ class NodeManager:
                 service = ServiceFileJob(self, serve.name, serve.cmd, allow, serve.private, serve.datagrams)
                 self._services.append((serve, service))
         for forward in config.forwards:
-            if forward not in [pair[0] for pair in self._ports]:
-                self._ports.append((forward, ForwardFileJob(self, forward)))
+            if forward not in [pair[0] for pair in self._forwards]:
+                self._forwards.append((forward, ForwardFileJob(self, forward)))
         for conn in config.conns:
             if conn not in [pair[0] for pair in self._links]:
                 self._links.append((conn, LinkFileJob(self, conn)))
-        return [part for part in self._parts() if part not in before]
+        return [job for job in self._jobs() if job not in before]
 
     def settled(self) -> None:
-        """One part less is waited for; when all stand, the node is ready."""
+        """A job is ready or refused.  After the last one, the node is ready."""
         self.unsettled -= 1
         if not self.unsettled and not self._ending and self.daemon.control_listener is not None:
             self.daemon.control_listener.resume()
@@ -170,7 +170,7 @@ class NodeManager:
                 self._background.ready(self.log)
 
     def _reload(self) -> None:
-        """Read the file again.  A file that is wrong changes nothing."""
+        """Reload the file.  A file with an error changes nothing."""
         if self._ending:
             return
         self.supervisor.reloading()
@@ -179,32 +179,34 @@ class NodeManager:
         except ConfigError as error:
             for line in str(error).splitlines():
                 self.log.error(f"not reloaded: {line}")
-            tell = self.supervisor.status if self.unsettled else self.supervisor.ready
-            tell(f"not reloaded: {str(error).splitlines()[0]}")
+            notify = self.supervisor.status if self.unsettled else self.supervisor.ready
+            notify(f"not reloaded: {str(error).splitlines()[0]}")
             return
         old, self._config = self._config, new
         if (new.addr, new.socket, new.policy) != (old.addr, old.socket, old.policy):
-            self.log.warning(f"{self._file}: a new addr or socket, or other rules in [self], take a restart")
+            self.log.warning(f"{self._file}: changes of addr, socket or discovery in [self] require a restart")
         self.daemon.admission.change(new.limits)
         if self._tasks is not None:
             self._tasks.tasks.change(new.tasks)
         for _, link in self._links:
             link.hurry()
-        for _, port in self._ports:
-            port.hurry()
-        gone: list[FileJob] = [part for entry, part in self._links if entry not in new.conns]
-        gone += [part for entry, part in self._services if entry not in new.serves]
-        gone += [part for entry, part in self._ports if entry not in new.forwards]
+        for _, forward in self._forwards:
+            forward.hurry()
+        removed: list[FileJob] = [job for entry, job in self._links if entry not in new.conns]
+        removed += [job for entry, job in self._services if entry not in new.serves]
+        removed += [job for entry, job in self._forwards if entry not in new.forwards]
         if new.cmd != old.cmd and self._itself is not None:
-            gone.append(self._itself)
+            removed.append(self._itself)
             self._itself = None
         self._links = [pair for pair in self._links if pair[0] in new.conns]
         self._services = [pair for pair in self._services if pair[0] in new.serves]
-        self._ports = [pair for pair in self._ports if pair[0] in new.forwards]
-        self._leaving.update(gone)
-        self.log.info(f"{self._file}: read again: {len(gone)} parts end")
-        # The new ones start when the names of the old are free; what those ran may take longer to end.
-        waiting = len(gone)
+        self._forwards = [pair for pair in self._forwards if pair[0] in new.forwards]
+        self._leaving.update(removed)
+        entries = ((new.conns, self._links), (new.serves, self._services), (new.forwards, self._forwards))
+        added = sum(len(wanted) - len(kept) for wanted, kept in entries) + bool(new.cmd and self._itself is None)
+        self.log.info(f"{self._file}: reloaded: {len(removed)} jobs removed, {added} added")
+        # New jobs start when the names of the removed ones are free, before the processes of those have ended.
+        waiting = len(removed)
         self.unsettled += 1
 
         def left() -> None:
@@ -214,44 +216,44 @@ class NodeManager:
                 self._start()
                 self.settled()
 
-        for part in gone:
-            part.leave(left, lambda part=part: self._leaving.discard(part))  # type: ignore[misc]
-        if not gone:
+        for job in removed:
+            job.leave(left, lambda job=job: self._leaving.discard(job))  # type: ignore[misc]
+        if not removed:
             left()
 
     def _end(self) -> None:
-        """The daemon first, so that neighbours hear it from the node itself; then what ran for it."""
+        """Shut down the daemon first, so that it closes the links itself; then the jobs."""
         if self._ending:
             return
         self._ending = True
         self.supervisor.stopping()
-        self.loop.later(END_TIME, self.loop.stop)
-        for part in self._parts():
-            part.stop()
+        self.loop.later(SHUTDOWN_TIMEOUT, self.loop.stop)
+        for job in self._jobs():
+            job.stop()
         self.daemon.end()
 
     def _daemon_ended(self) -> None:
-        end_all(self._parts(), self.loop.stop)
+        end_all(self._jobs(), self.loop.stop)
 
-    def _parts(self) -> list[FileJob]:
-        parts: list[FileJob] = [part for part in (self._tasks, self._itself) if part is not None]
-        parts += [part for _, part in self._services]
-        parts += [part for _, part in self._ports]
-        parts += [part for _, part in self._links]
-        return [*parts, *self._leaving]
+    def _jobs(self) -> list[FileJob]:
+        jobs: list[FileJob] = [job for job in (self._tasks, self._itself) if job is not None]
+        jobs += [job for _, job in self._services]
+        jobs += [job for _, job in self._forwards]
+        jobs += [job for _, job in self._links]
+        return [*jobs, *self._leaving]
 
 
-def end_all(parts: list[FileJob], done: Callable[[], None]) -> None:
-    """End `parts`; done() when all of them have."""
-    waiting = len(parts)
+def end_all(jobs: list[FileJob], done: Callable[[], None]) -> None:
+    """End `jobs`; call done() when all have ended."""
+    waiting = len(jobs)
 
-    def one_less() -> None:
+    def ended() -> None:
         nonlocal waiting
         waiting -= 1
         if not waiting:
             done()
 
-    if not parts:
+    if not jobs:
         done()
-    for part in parts:
-        part.leave(lambda: None, one_less)
+    for job in jobs:
+        job.leave(lambda: None, ended)

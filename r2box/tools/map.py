@@ -1,4 +1,4 @@
-"""r2 map: the network as a node knows it, drawn as a tree on the terminal, or as a graph by graphviz."""
+"""r2 map: the network as known to a node, as a tree on the terminal or a graph for graphviz."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ COMMAND = Command(
     ],
 )
 
-AT_ONCE = 16  # nodes that are asked at the same time
+MAX_QUERIES = 16  # nodes queried at a time
 
 
 class _Map:
-    """The nodes by name, in the order of what they cost, and the links between them."""
+    """The nodes by name, in the order of their cost, and the links between them."""
 
     def __init__(self, root: str, listed: list[dict[str, Any]], known: list[dict[str, Any]]) -> None:
         self.root = root
-        own = [entry["name"][len(SERVICE) :] for entry in listed if entry["kind"] == "service"]
-        self.nodes: dict[str, dict[str, Any]] = {root: _node((), 0.0, root, own)}
+        services = [entry["name"][len(SERVICE) :] for entry in listed if entry["kind"] == "service"]
+        self.nodes: dict[str, dict[str, Any]] = {root: _node((), 0.0, root, services)}
         for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
             self.add(entry["path"], entry["cost"] / 1e6, names_of(entry))
         for entry in listed:
             if entry["kind"] == "node":
                 self.add((entry["name"],), 0.0, [])
-        for node in list(self.nodes.values()):  # who is on a way is there, even if nothing may be heard of it
+        for node in list(self.nodes.values()):  # relays exist even if they are not advertised
             for length in range(1, len(node["way"])):
                 self.add(node["way"][:length], 0.0, [])
         for name, node in self.nodes.items():
-            if not self._is_reached(name):  # what was answered contradicts itself
+            if not self._is_reached(name):  # the answers are inconsistent
                 node["parent"] = root
         self.links: dict[frozenset[str], None] = {}
         for node in self.nodes.values():
@@ -92,7 +92,7 @@ class _Map:
         self.nodes.setdefault(path[-1], _node(path, cost, (self.root, *path)[-2], services))
 
     def tree(self) -> list[str]:
-        """Lines that show which node is reached over which."""
+        """Lines that show through which node each node is reached."""
         below: dict[str, list[str]] = {}
         for name, node in self.nodes.items():
             if name != self.root:
@@ -119,7 +119,7 @@ class _Map:
         return "\n".join([*lines, "}", ""])
 
     def objects(self) -> list[dict[str, Any]]:
-        """What --json shows."""
+        """The objects of --json."""
         links: dict[str, list[str]] = {}
         for pair in self.links:
             one, other = sorted(pair)
@@ -150,7 +150,7 @@ def _label(name: str, node: dict[str, Any]) -> str:
 def main(args: Args) -> int:
     path = join_targets(args.target)
     if args.dot + args.svg + args.json > 1:
-        raise UsageError("--dot, --svg and --json: one of them")
+        raise UsageError("--dot, --svg and --json are mutually exclusive")
     maps: list[_Map] = []
     failures: list[str] = []
 
@@ -159,7 +159,7 @@ def main(args: Args) -> int:
             def drawn(_: str, known: list[dict[str, Any]]) -> None:
                 maps.append(_Map(address, entries, known))
                 if args.all:
-                    _ask_everybody(client, path, maps[0], failures, done)
+                    _query_all(client, path, maps[0], failures, done)
                 else:
                     done()
 
@@ -174,32 +174,35 @@ def main(args: Args) -> int:
     return FAILED if failures else OK
 
 
-def _ask_everybody(client: Client, start: Path, found: _Map, failures: list[str], done: Callable[[], None]) -> None:
-    """Ask every node that is known for its links."""
+def _query_all(client: Client, start: Path, found: _Map, failures: list[str], done: Callable[[], None]) -> None:
+    """Query all known nodes for their links."""
     waiting = deque(name for name in found.nodes if name != found.root)
-    asked = [0]
+    running = 0
 
-    def ask_next() -> None:
-        while waiting and asked[0] < AT_ONCE:
-            asked[0] += 1
+    def query_next() -> None:
+        nonlocal running
+        while waiting and running < MAX_QUERIES:
+            running += 1
             name = waiting.popleft()
             ask_all(client, messages.LIST, (*start, *found.nodes[name]["way"]), answered, failed)
-        if not waiting and not asked[0]:
+        if not waiting and not running:
             done()
 
     def answered(address: str, entries: list[dict[str, Any]]) -> None:
+        nonlocal running
         for entry in entries:
             if entry["kind"] == "node" and entry["name"] in found.nodes and address in found.nodes:
                 found.link(address, entry["name"])
-        asked[0] -= 1
-        ask_next()
+        running -= 1
+        query_next()
 
     def failed(error: RefusedError) -> None:
+        nonlocal running
         failures.append(str(error))
-        asked[0] -= 1
-        ask_next()
+        running -= 1
+        query_next()
 
-    ask_next()
+    query_next()
 
 
 def _show(args: Args, found: _Map) -> None:
@@ -213,7 +216,7 @@ def _show(args: Args, found: _Map) -> None:
 
 
 def _draw(text: str) -> None:
-    """Have graphviz make a picture of `text`, on our stdout."""
+    """Run dot of graphviz on `text`; it writes the image to stdout."""
     import subprocess
 
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""r2 ping and r2 trace: whether a node is there, and how far it is."""
+"""r2 ping and r2 trace: round trips to a node, and to each node on the path to it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ TRACE = Command(
 
 
 class Pinger:
-    """Round trips to one node, one after the other."""
+    """Measures round trips to one node, one at a time."""
 
     def __init__(self, client: Client, path: tuple[str, ...], timeout: float) -> None:
         self._client = client
@@ -68,25 +68,25 @@ class Pinger:
         self._timeout = timeout
 
     def once(self, answered: Callable[[float | None, str], None]) -> None:
-        """One round trip: answered(seconds, "") or answered(None, why)."""
+        """Measure one round trip; call answered(seconds, "") or answered(None, why)."""
         loop = self._client.loop
         sent = loop.now()
         timer: list[Timer] = []
 
-        def heard(body: messages.Body, _: tuple[int, ...]) -> None:
+        def received(body: messages.Body, _: tuple[int, ...]) -> None:
             timer[0].cancel()
             self._client.forget(id_)
             if body.kind != messages.PONG:
-                answered(None, body["text"] if body.kind == messages.ERROR else "an answer that is no echo")
+                answered(None, body["text"] if body.kind == messages.ERROR else "unexpected response")
             else:
                 answered(loop.now() - sent, "")
 
-        def missed() -> None:
+        def timed_out() -> None:
             self._client.forget(id_)
             answered(None, f"no answer within {self._timeout:g} s")
 
-        timer.append(loop.later(self._timeout, missed))
-        id_ = self._client.request(messages.PING, heard, self._path, data=os.urandom(16))
+        timer.append(loop.later(self._timeout, timed_out))
+        id_ = self._client.request(messages.PING, received, self._path, data=os.urandom(16))
 
 
 def main_ping(args: Args) -> int:
@@ -146,18 +146,18 @@ def _summary(name: str, sent: int, times: list[float]) -> None:
 
 
 def main_trace(args: Args) -> int:
-    asked = join_targets(args.target)
+    target = join_targets(args.target)
     result = [OK]
 
     def steps(client: Client, done: Callable[[], None]) -> None:
         def begin(path: tuple[str, ...]) -> None:
             if path and path[-1].startswith(SERVICE):
-                path = path[:-1]  # a service answers no pings; its node does
+                path = path[:-1]  # nodes answer pings, services do not
             hop(path, 0)
 
         def hop(path: tuple[str, ...], length: int) -> None:
             def answered(seconds: float | None, why: str) -> None:
-                if 0 < length == len(path) and "is a service;" in why:  # spelled without the word: as above
+                if 0 < length == len(path) and "is a service;" in why:  # a service without the prefix service/
                     done()
                     return
                 time = None if seconds is None else seconds * 1000
@@ -175,9 +175,9 @@ def main_trace(args: Args) -> int:
 
             Pinger(client, path[:length], args.timeout).once(answered)
 
-        spell_out(client, asked, begin, give_up)
+        spell_out(client, target, begin, give_up)
 
-    if asked and asked[0].startswith(ANY) and len(asked) > 1:
-        raise UsageError(f"{asked[0]}: is a service, and nothing lies behind it")
+    if target and target[0].startswith(ANY) and len(target) > 1:
+        raise UsageError(f"{target[0]}: is a service: it must be the last element of the path")
     ask(args.socket, steps, args.wait)
     return result[0]

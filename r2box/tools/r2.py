@@ -1,4 +1,4 @@
-"""r2: ask a node what it is connected to, and what it has heard of (ls)."""
+"""r2, and r2 ls: the neighbours, services and known nodes of a node."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ LS = Command(
 )
 
 
-LEAST_NAME = 24  # characters of a name that are shown however long the rest is
+LEAST_NAME = 24  # characters: names are not truncated further
 
 
 def main_ls(args: Args) -> int:
@@ -85,14 +85,14 @@ def main_ls(args: Args) -> int:
         def listed(_: str, found: list[dict[str, Any]]) -> None:
             entries = [{**entry, "state": "", "pid": 0} for entry in found]
             if args.long and not path:
-                from ..net.client.status_rows import fetch  # which a plain listing does not wait for
+                from ..net.client.status_rows import fetch  # not imported for a plain listing
 
                 jobs = not args.recursive
-                fetch(client, path, lambda _, rows: go_on([*_described(entries, rows, jobs)]), clients=args.all)
+                fetch(client, path, lambda _, rows: list_all([*_described(entries, rows, jobs)]), clients=args.all)
             else:
-                go_on(entries)
+                list_all(entries)
 
-        def go_on(entries: list[dict[str, Any]]) -> None:
+        def list_all(entries: list[dict[str, Any]]) -> None:
             if args.recursive:
                 ask_all(client, messages.NETWORK, path, lambda _, known: show(_everything(entries, known)), give_up)
             else:
@@ -115,7 +115,7 @@ def main_ls(args: Args) -> int:
 def _described(
     entries: list[dict[str, Any]], rows: list[dict[str, Any]], jobs: bool
 ) -> Iterator[dict[str, Any]]:
-    """`entries` with what the local node tells of them besides (`rows`), and the `jobs` that are not among them."""
+    """`entries` with details of the status `rows` of the local node; with `jobs`, also those that have no entry."""
     from ..cli.tables import endpoint
 
     links = {row["address"]: row for row in rows if row["kind"] == "link" and row["state"] != "handshake"}
@@ -140,32 +140,32 @@ def _describe_job(row: dict[str, Any]) -> str:
     """`retrying in 5 s, tcp://bob:4721: Connection refused`"""
     from ..cli.tables import next_attempt
 
-    said = f"retrying in {next_attempt(row)}" if row["next"] is not None else row["state"]
+    state = f"retrying in {next_attempt(row)}" if row["next"] is not None else row["state"]
     if row["where"]:
-        return f"{said} at {row['where']}"
-    if row["name"]:  # else the transport stands in its place
-        said += f", {row['transport']}"
-    return f"{said}: {row['reason']}" if row["reason"] else said
+        return f"{state} at {row['where']}"
+    if row["name"]:  # else the name column has the transport
+        state += f", {row['transport']}"
+    return f"{state}: {row['reason']}" if row["reason"] else state
 
 
 def _everything(entries: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a node is connected to and what it has heard of, the nearest first."""
+    """The direct `entries` and all `known` nodes with their services, nearest first."""
     listed = {entry["name"]: entry for entry in entries}
-    heard = {entry["path"][-1] for entry in known}
+    routed = {entry["path"][-1] for entry in known}
     rows = [
         {**entry, "path": entry["name"], "cost": 0.0, "age": 0.0, "ways": 1}
         for entry in sorted(entries, key=lambda entry: str(entry["kind"] == "node"))
-        if entry["name"] not in heard
+        if entry["name"] not in routed
     ]
     for entry in sorted(known, key=lambda entry: (entry["cost"], entry["path"])):
         cost, age = seconds_of(entry)
         rest = {"cost": cost, "age": age, "ways": entry["ways"]}
         for name in ("", *names_of(entry)):
-            own = SERVICE + name if name else entry["path"][-1]
-            path = format_path((*entry["path"], own) if name else entry["path"])
-            more = {} if name else listed.get(own, {})
+            shown = SERVICE + name if name else entry["path"][-1]
+            path = format_path((*entry["path"], shown) if name else entry["path"])
+            more = {} if name else listed.get(shown, {})
             more = {"detail": more.get("detail", ""), "state": more.get("state", ""), "pid": 0}
-            rows.append({"kind": "service" if name else "node", "name": own, "path": path, **more, **rest})
+            rows.append({"kind": "service" if name else "node", "name": shown, "path": path, **more, **rest})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""r2d: one node."""
+"""r2d: the daemon, a node."""
 
 from __future__ import annotations
 

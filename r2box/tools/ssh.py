@@ -1,4 +1,4 @@
-"""r2-ssh: ssh to a node's sshd service."""
+"""r2-ssh: ssh to the service sshd of a node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMAND = Command(
     arguments=[Argument("ARGUMENTS", "options of ssh, [USER@]NODE, and a command", required=False, rest=True)],
     options=[
         Option(("--config",), "print configuration for ~/.ssh/config: ssh r2/NODE", kind="flag"),
-        Option(("--proxy",), "be the ProxyCommand of that, for HOST", "HOST", hidden=True),
+        Option(("--proxy",), "the ProxyCommand of --config, for HOST", "HOST", hidden=True),
     ],
     description=(
         "Runs ssh with a ProxyCommand that opens a tunnel to the service sshd of NODE and passes it to ssh.  "
@@ -44,15 +44,13 @@ COMMAND = Command(
     seealso=["ssh(1)", "ssh_config(5)", "r2(1)", "r2-serve(1)", "r2-forward(1)"],
 )
 
-_WITH_VALUE = frozenset("BbcDEeFIiJLlmOoPpQRSWw")  # ssh's options that take a value, as of OpenSSH 9
-
-
-_ALONE = frozenset("QV")  # those that need no destination
-PREFIX, SUFFIX = "r2/", ".r2"  # of what plain ssh is told
+_WITH_VALUE = frozenset("BbcDEeFIiJLlmOoPpQRSWw")  # options of ssh that take a value, as of OpenSSH 9
+_ALONE = frozenset("QV")  # options that need no destination
+PREFIX, SUFFIX = "r2/", ".r2"  # of host names in the output of --config
 
 
 def find_destination(words: list[str]) -> int:
-    """The place of the destination among ssh's arguments; -1 if they need none.  UsageError if it is missing."""
+    """The index of the destination among ssh's arguments; -1 if none is needed.  UsageError if it is missing."""
     at = 0
     alone = False
     while at < len(words):
@@ -76,24 +74,21 @@ def find_destination(words: list[str]) -> int:
 
 
 def proxy_words(node: str, *options: str) -> list[str]:
-    """The command that gives ssh a tunnel to the service sshd of `node`, a path with / or ~ between its steps.
-
-    `options` are for r2-tunnel.
-    """
+    """ProxyCommand: a tunnel to the service sshd of `node`, a path joined by / or ~.  `options` are for r2-tunnel."""
     path = parse_path(node.replace("~", "/"))
     if not path or path[-1].startswith(SERVICE):
-        raise UsageError(f"{node}: name the node; its service sshd is meant")
+        raise UsageError(f"{node}: is not a node; r2-ssh uses the service sshd of a node")
     return tunnel_words((*path, SERVICE + "sshd"), None, *options)
 
 
 def spell(words: list[str]) -> str:
-    """As ssh reads a ProxyCommand, in which % begins something."""
+    """Quote `words` for the shell, and % for ssh."""
     return " ".join(quote(word).replace("%", "%%") for word in words)
 
 
 def main(args: Args) -> int:
     if args.config:
-        # Not ProxyUseFdpass: that would stay in force for a ProxyCommand of the command line, which replaces this one.
+        # Not ProxyUseFdpass: it would also apply to a ProxyCommand of the command line, which replaces this one.
         print(f"Host {PREFIX}* *{SUFFIX}\n    ProxyCommand {spell([*this_command(), 'r2-ssh', '--proxy'])} %n")
         return OK
     if args.proxy:
@@ -116,6 +111,6 @@ def _unable(error: OSError) -> int:
     import sys
 
     is_missing = isinstance(error, FileNotFoundError)
-    why = "there is no such program on PATH (Debian: openssh-client)" if is_missing else error.strerror
+    why = "not found on PATH (Debian: openssh-client)" if is_missing else error.strerror
     print(f"r2-ssh: ssh: {why}", file=sys.stderr)
     return NOT_FOUND if is_missing else TOOL_FAILED

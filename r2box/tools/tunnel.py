@@ -1,4 +1,4 @@
-"""r2-tunnel: join a command, or stdin and stdout, to a service."""
+"""r2-tunnel and r2 open: connect a command, stdin and stdout, or a URL to a service."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ OPEN = Command(
     seealso=["r2-tunnel(1)"],
 )
 
-LAST_BYTES = 1.0  # seconds for what a forwarded control socket still carries when a tunnel has failed
+DRAIN_TIME = 1.0  # seconds for data in transit on a forwarded control socket when a tunnel has failed
 
 
 def main_open(args: Args) -> int:
@@ -105,7 +105,7 @@ def main(args: Args, target: list[str] | None = None, name: str = "r2-tunnel") -
 
 
 class TunnelTool:
-    """One run of r2-tunnel.  It is over when the daemon has said so and our side is done too."""
+    """One run of r2-tunnel.  It ends when the daemon has reported the outcome, and the local side is done."""
 
     def __init__(self, args: Args, transport: Transport, path: tuple[str, ...], log: Log) -> None:
         self._log = log
@@ -114,25 +114,25 @@ class TunnelTool:
         self._transport = transport
         sock, self._socket = reach(args.socket, args.wait)
         self._loop = Loop()
-        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone, wait=args.wait)
-        self._outcome: Outcome | None = None  # what became of the tunnel
-        self._status: int | None = None  # of our command
+        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._daemon_lost, wait=args.wait)
+        self._outcome: Outcome | None = None  # of the tunnel
+        self._status: int | None = None  # of the command
         self._id = 0
         self._pid = 0
-        self._output: Pump | None = None  # from the tunnel to us
-        self._output_at_end = False  # it may still turn out that this was no end in good order
+        self._output: Pump | None = None  # from the tunnel
+        self._output_at_end = False  # EOF was read; the outcome may still be a failure
         self._output_done = True
         self._input: Pump | None = None
-        self._stdio: tuple[int, int] | None = None  # the connection that is our input and output
-        self._device: Device | None = None  # or the device
+        self._stdio: tuple[int, int] | None = None  # a dialled connection, in place of stdin and stdout
+        self._device: Device | None = None
         self._mode = transport.mode(args.datagrams)
-        self._bridge: Bridge | DatagramCopier | None = None  # between that and the tunnel
-        self._ours: dict[int, int] = {}  # of stdin (0) and stdout (1), what stands for it here; the other end was given
-        self._is_given = False  # our stdout: somebody else writes there
+        self._bridge: Bridge | DatagramCopier | None = None  # between the connection or device and the tunnel
+        self._lent: dict[int, int] = {}  # for stdin (0) and stdout (1): this end of the pair whose other end was passed
+        self._is_stdout_passed = False  # another process writes to stdout
         self._fdpass = bool(args.fdpass)
         self._is_over = False
-        self._hung_up = False  # on our command, because the tunnel failed
-        self._killed_itself = False  # our command, or somebody did, but not we: then the tunnel failed because of that
+        self._hung_up = False  # the command got SIGHUP, because the tunnel failed
+        self._command_killed = False  # by a signal not sent by _hang_up: the cause of the failure of the tunnel
         self._exit = TOOL_FAILED
 
     def run(self) -> int:
@@ -149,25 +149,25 @@ class TunnelTool:
     def _ready(self) -> None:
         _STARTS[self._transport.how](self)
 
-    def _ask(self, given: tuple[int, ...] = (), **fields: int) -> None:
-        """Ask for the tunnel; `given` are an input and an output that the daemon may use itself."""
+    def _request(self, passed: tuple[int, ...] = (), **fields: int) -> None:
+        """Request the tunnel; `passed` are an input and an output that the daemon may use directly."""
         self._id = self._client.request(
-            messages.TUNNEL, self._heard, (), given, target=self._path, mode=self._mode, **fields
+            messages.TUNNEL, self._received, (), passed, target=self._path, mode=self._mode, **fields
         )
 
     def _start_command(self) -> None:
-        self._ask(apart=1, runs=1)
+        self._request(apart=1, runs=1)
 
     def _start_stdio(self) -> None:
         if self._fdpass:
-            self._ask(detached=1)
+            self._request(detached=1)
         elif self._mode:
-            self._ask()
+            self._request()
         elif self._client.link.passes:
-            given, self._ours = lend_stdio()
-            self._ask(given, apart=1)
+            passed, self._lent = lend_stdio()
+            self._request(passed, apart=1)
         else:
-            self._ask(apart=1)
+            self._request(apart=1)
 
     def _start_dialling(self) -> None:
         def opened(got: int | TransportError) -> None:
@@ -175,12 +175,12 @@ class TunnelTool:
                 self._fail(f"{self._transport}: {got}")
                 return
             self._stdio = got, os.dup(got)
-            self._ask((os.dup(got), os.dup(got)) if self._client.link.passes else (), apart=1)
+            self._request((os.dup(got), os.dup(got)) if self._client.link.passes else (), apart=1)
 
         Dial(self._loop, self._transport, opened)
 
     def _start_device(self) -> None:
-        from ..net.io import copier  # noqa: F401  a wrong installation is to be heard of before the tunnel stands
+        from ..net.io import copier  # noqa: F401  fail before the tunnel is opened if it cannot be imported
         from ..net.transport import devices
 
         if self._transport.kind in INTERFACES:
@@ -190,11 +190,11 @@ class TunnelTool:
                 self._fail(f"{self._transport}: {error}")
                 return
             self._stdio = fd, os.dup(fd)
-            self._ask((os.dup(fd), os.dup(fd)))
+            self._request((os.dup(fd), os.dup(fd)))
             return
-        self._ask(apart=1, runs=int(bool(self._transport.command)))
+        self._request(apart=1, runs=int(bool(self._transport.command)))
 
-    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+    def _received(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == messages.ERROR:
             self._fail(body["text"])
         elif body.kind == messages.OPENED:
@@ -206,8 +206,8 @@ class TunnelTool:
     # -- joining -------------------------------------------------------------------------------------------------
 
     def _opened(self, descriptors: tuple[int, ...], is_program: bool) -> None:
-        """The tunnel stands.  `descriptors` are our end of it, if the daemon could not use what it was given; with
-        `is_program`, they lead to the program of a local service."""
+        """The tunnel is open.  `descriptors` are its local end, unless the daemon uses what was passed; with
+        `is_program`, they are connected to the program of a local service."""
         if self._transport.kind == RUN:
             self._join_command(descriptors, is_program)
             return
@@ -221,14 +221,14 @@ class TunnelTool:
         if self._mode:
             self._cross(stdin, stdout, descriptors)
             return
-        lent = self._ours
+        lent = self._lent
         if descriptors:
             close_all(tuple(lent.values()))
             tunnel = open_channel(self._loop, descriptors, is_program)
             self._splice(tunnel, ChannelEnd(stdout), ChannelEnd(stdin), tunnel)
             return
-        self._is_given = 1 not in lent
-        # What was given away is closed here, so that its end is the daemon's or the service's to make.
+        self._is_stdout_passed = 1 not in lent
+        # Close what was passed: its end is up to the daemon or the service.
         if 1 in lent:
             self._splice_out(ChannelEnd(lent[1]), ChannelEnd(stdout))
         else:
@@ -239,7 +239,7 @@ class TunnelTool:
             os.close(stdin)
 
     def _cross(self, stdin: int, stdout: int, descriptors: tuple[int, ...]) -> None:
-        """Copy datagrams, or leave them to the daemon if it could use what it was given."""
+        """Copy datagrams, unless the daemon uses what was passed."""
         from ..net.io.channel import Channel
         from ..net.link.datagram_endpoint import DatagramCopier
 
@@ -247,7 +247,7 @@ class TunnelTool:
             close_all((stdin, stdout))
             return
         self._output_done = False
-        if self._stdio is not None:  # one descriptor, and its copy
+        if self._stdio is not None:  # a descriptor and its duplicate
             os.close(stdout)
             stdout = stdin
         self._bridge = DatagramCopier(self._loop, Channel(stdin, stdout), adopt(descriptors), self._bridge_ended)
@@ -272,24 +272,24 @@ class TunnelTool:
         self._input = Pump(self._loop, stdin, target, self._input_ended)
 
     def _pass_on(self, fd: int) -> None:
-        """Give the tunnel to who started us: one byte on stdout with the descriptor beside it, as ssh wants it."""
+        """Pass the tunnel to the parent: one byte on stdout with the descriptor (ProxyUseFdpass of ssh)."""
         try:
             give_descriptor(1, fd)
         except OSError as error:
-            self._fail(f"--fdpass: stdout takes no descriptors: {error.strerror}")
+            self._fail(f"--fdpass: cannot pass a descriptor over stdout: {error.strerror}")
             return
         if self._client.link.passes:
             self._exit = OK
             self._loop.stop()
             return
-        # The bytes go through us, but who started us waits for our exit.
+        # This process relays the bytes, but the parent waits for an exit.
         if os.fork():
-            os._exit(OK)  # at once: what is still to be said to the daemon must not be said twice
+            os._exit(OK)  # without flushing: queued messages must not be sent twice
         close_all(take_stdio())
         self._client.fd_relay.idle = self._loop.stop
 
     def _join_command(self, descriptors: tuple[int, ...], is_program: bool) -> None:
-        """Start it on the tunnel, or on sockets of its own between which and the service's program we copy."""
+        """Start the command on the tunnel, or on socket pairs from which data is copied to the service's program."""
         self._output_done = True
         self._log.once(self._transport.note)
         ours: tuple[int, ...] = ()
@@ -328,12 +328,12 @@ class TunnelTool:
         if self._pid:
             self._loop.on_exit(self._pid, self._command_exited)
 
-    # -- the ends of things --------------------------------------------------------------------------------------
+    # -- ending --------------------------------------------------------------------------------------------------
 
     def _output_ended(self, why: str) -> None:
-        """The tunnel has nothing more for us, or nobody reads what we write."""
+        """The tunnel is at its end, or the output has no reader."""
         if why == BROKEN and self._transport.kind == RUN:
-            why = ""  # the command reads no more, and may have something to say
+            why = ""  # the command has closed its stdin, and may still write
         elif why == BROKEN:
             self._exit = BROKEN_PIPE
             self._loop.stop()
@@ -353,7 +353,7 @@ class TunnelTool:
         if self._output is not None:
             if self._outcome is None or self._outcome.is_clean:
                 self._output.close_target()
-            elif self._pid:  # a command that does not end when it is hung up on sees the end of its input later
+            elif self._pid:  # a command that survives SIGHUP gets EOF later
                 self._loop.later(HANGUP_TIME, self._output.close_target)
         self._output_done = True
         self._maybe_over()
@@ -367,16 +367,16 @@ class TunnelTool:
     def _command_exited(self, status: int) -> None:
         self._pid = 0
         self._status = status if status >= 0 else SIGNALLED - status
-        self._killed_itself = status < 0 and not self._hung_up
+        self._command_killed = status < 0 and not self._hung_up
         outcome = Outcome(signal=-status) if status < 0 else Outcome(status=status)
         self._client.send(messages.HALTED, self._id, **outcome.fields())
         self._maybe_over()
 
     def _ended(self, outcome: Outcome) -> None:
-        """The tunnel is over.  A command of ours learns of a failure before it sees the end of its input."""
+        """The tunnel has ended.  After a failure, the command gets SIGHUP before EOF."""
         self._outcome = outcome
-        if outcome.code == UNREAD or (self._is_given and outcome.exit_status == BROKEN_PIPE):
-            # Nobody reads our output: a program that writes to it itself would be killed without a word.
+        if outcome.code == UNREAD or (self._is_stdout_passed and outcome.exit_status == BROKEN_PIPE):
+            # The output has no reader: exit as a program that gets SIGPIPE, without a message.
             self._exit = BROKEN_PIPE
             self._loop.stop()
             return
@@ -386,8 +386,8 @@ class TunnelTool:
         if not outcome.is_clean:
             self._hang_up()
             if self._output is not None:
-                # The news has overtaken the last bytes, where they come over the control socket too.
-                self._loop.later(0 if self._client.link.passes else LAST_BYTES, self._output.finish)
+                # Over the control socket, the outcome may have overtaken the last data.
+                self._loop.later(0 if self._client.link.passes else DRAIN_TIME, self._output.finish)
         if self._output_at_end:
             self._pass_end()
         self._maybe_over()
@@ -397,13 +397,13 @@ class TunnelTool:
             return
         self._is_over = True
         words = self._outcome.describe()
-        if words and not self._killed_itself:
-            said = self._log.info if self._outcome.is_clean and self._status is not None else self._log.error
-            said(words if self._outcome.text else f"{self._name}: {words}")
+        if words and not self._command_killed:
+            report = self._log.info if self._outcome.is_clean and self._status is not None else self._log.error
+            report(words if self._outcome.text else f"{self._name}: {words}")
         if self._status is None:
             self._exit = self._outcome.exit_status
         else:
-            self._exit = self._status if self._outcome.is_clean or self._killed_itself else TOOL_FAILED
+            self._exit = self._status if self._outcome.is_clean or self._command_killed else TOOL_FAILED
         self._loop.stop()
 
     def _hang_up(self) -> None:
@@ -416,7 +416,7 @@ class TunnelTool:
         self._hang_up()
         self._loop.stop()
 
-    def _gone(self, why: str) -> None:
+    def _daemon_lost(self, why: str) -> None:
         if self._outcome is None:
             self._fail(f"{self._socket}: {why}")
 

@@ -1,4 +1,4 @@
-"""r2 watch: tell what comes and goes in the network.  r2 wait: until something is there."""
+"""r2 watch and r2 wait: print changes of the network; wait until a node or service is available."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ WAIT = Command(
     seealso=["r2(1)"],
 )
 
-LOOK_AGAIN = 2.0  # seconds: not everything that can be waited for makes an event here
+POLL_INTERVAL = 2.0  # seconds: some changes at other nodes make no event here
 
 
 def main_watch(args: Args) -> int:
@@ -70,7 +70,7 @@ def main_watch(args: Args) -> int:
         raise UsageError("-t is not supported: events are those of the local node")
 
     def steps(client: Client, done: Callable[[], None]) -> None:
-        def heard(body: messages.Body, _: tuple[int, ...]) -> None:
+        def received(body: messages.Body, _: tuple[int, ...]) -> None:
             if body.kind == messages.EVENT:
                 if body["missed"]:
                     _show(args, "missed", "", (), 0, body["missed"])
@@ -87,7 +87,7 @@ def main_watch(args: Args) -> int:
                 for service in names_of(entry):
                     _show(args, "service-up", f"{name}/{service}", entry["path"], entry["cost"])
 
-        client.request(messages.WATCH, heard)
+        client.request(messages.WATCH, received)
 
     ask(args.socket, steps, args.wait)
     return OK
@@ -110,36 +110,36 @@ def _show(args: Args, event: str, name: str, path: Path, cost: int, count: int =
 
 
 class _Waiter:
-    """Looks for `path`, again whenever something has happened."""
+    """Queries `path` after each event, and at intervals, until it is available."""
 
     def __init__(self, client: Client, path: Path, done: Callable[[], None]) -> None:
         self._client = client
         self._path = path
         self.why = "no answer yet"
         self._done = done
-        self._looks = False
-        self._is_stale = False  # something has happened since this look began
+        self._is_querying = False
+        self._is_stale = False  # an event has arrived since the query was sent
         self._timer: Timer | None = None
-        client.request(messages.WATCH, self._heard)
-        self._look()
+        client.request(messages.WATCH, self._received)
+        self._query()
 
-    def _heard(self, body: messages.Body, _: tuple[int, ...]) -> None:
-        if body.kind == messages.EVENT and self._looks:
+    def _received(self, body: messages.Body, _: tuple[int, ...]) -> None:
+        if body.kind == messages.EVENT and self._is_querying:
             self._is_stale = True
         elif body.kind == messages.EVENT:
-            self._look()
+            self._query()
 
-    def _look(self) -> None:
-        self._looks, self._is_stale = True, False
+    def _query(self) -> None:
+        self._is_querying, self._is_stale = True, False
         path = self._path
         if path and path[-1].startswith(ANY):
             name = path[-1][len(ANY) :]
-            own = path[:-1]
+            node = path[:-1]
             ask_all(
                 self._client,
                 messages.NETWORK,
-                own,
-                lambda _, found: self._done() if found else self._look_for(own, SERVICE + name),
+                node,
+                lambda _, found: self._done() if found else self._query_service(node, SERVICE + name),
                 self._missing,
                 service=name,
             )
@@ -147,30 +147,30 @@ class _Waiter:
             ask_all(self._client, messages.LIST, path, lambda *_: self._done(), self._no_node)
 
     def _no_node(self, error: RefusedError) -> None:
-        """It may be a service of the node before it."""
+        """There is no such node: query for a service of the previous node."""
         path = self._path
         name = path[-1] if path[-1].startswith(SERVICE) else SERVICE + path[-1]
-        self._look_for(path[:-1], name, error)
+        self._query_service(path[:-1], name, error)
 
-    def _look_for(self, node: Path, service: str, error: RefusedError | None = None) -> None:
+    def _query_service(self, node: Path, service: str, error: RefusedError | None = None) -> None:
         def listed(_: str, entries: list[dict[str, Any]]) -> None:
             if any(entry["name"] == service for entry in entries):
                 self._done()
             else:
-                self._missing(error or RefusedError(f"nobody is known to offer {service}"))
+                self._missing(error or RefusedError(f"no known node offers {service}"))
 
         ask_all(self._client, messages.LIST, node, listed, lambda other: self._missing(error or other))
 
     def _missing(self, error: RefusedError) -> None:
         self.why = str(error)
-        self._looks = False
+        self._is_querying = False
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._client.loop.later(0 if self._is_stale else LOOK_AGAIN, self._again)
+        self._timer = self._client.loop.later(0 if self._is_stale else POLL_INTERVAL, self._again)
 
     def _again(self) -> None:
-        if not self._looks:
-            self._look()
+        if not self._is_querying:
+            self._query()
 
 
 def main_wait(args: Args) -> int:
@@ -178,7 +178,7 @@ def main_wait(args: Args) -> int:
         raise UsageError("missing -t TARGET: what to wait for")
     path = join_targets(args.target)
     if any(step.startswith(ANY) for step in path[:-1]):
-        raise UsageError(f"{format_path(path)}: any/NAME is a service, and nothing lies behind it")
+        raise UsageError(f"{format_path(path)}: any/NAME must be the last element of the path")
     try:
         limit = parse_duration(args.timeout) if args.timeout is not None else None
     except ValueError as error:
@@ -194,8 +194,9 @@ def main_wait(args: Args) -> int:
             client.loop.later(limit, over)
         state["waiter"] = _Waiter(client, path, done)
 
-    ask(args.socket, steps, args.wait, for_names=False, limit=limit)  # it looks again by itself
+    ask(args.socket, steps, args.wait, for_names=False, limit=limit)  # _Waiter retries
     if state["late"]:
-        print(f"r2-wait: {format_path(path)}: not there within {args.timeout}: {state['waiter'].why}", file=sys.stderr)
+        what = f"{format_path(path)}: not available within {args.timeout}"
+        print(f"r2-wait: {what}: {state['waiter'].why}", file=sys.stderr)
         return FAILED
     return OK

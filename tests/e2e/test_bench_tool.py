@@ -208,10 +208,10 @@ def test_a_node_whose_owner_does_not_want_it(place: Place) -> None:
     bob = place.start("r2dm -f bob.toml").says("listening at")
     place.link("alice", "bob")
     line = "r2 -s alice.sock -t bob bench --time 0.1"
-    assert "bob: r2.bench is turned off here ([self] bench)" in place.run(line, status=1).err
+    assert "bob: r2.bench is disabled here ([self] bench)" in place.run(line, status=1).err
     config.write_text(text.replace("false", "true"))
     bob.send(signal.SIGHUP)
-    bob.says("read again")
+    bob.says("jobs removed")
     assert "idle" in place.run(line).out
 
 

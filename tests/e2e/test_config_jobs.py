@@ -167,7 +167,7 @@ def test_reloads_do_not_multiply_attempts(make: Callable[[str], Node], monkeypat
         listen(self)
 
     def has_failed() -> bool:
-        forwarder = node.manager._ports[0][1]._forwarder
+        forwarder = node.manager._forwards[0][1]._forwarder
         return forwarder is not None and not forwarder.is_listening
 
     monkeypatch.setattr(jobs.ForwardFileJob, "_listen", counted)

@@ -382,9 +382,9 @@ def test_words_and_numbers_in_top(place: Place, terminals: Callable[..., Termina
     top.press("x")
     top.shows(lambda frame: "alice:" in frame[0])
     top.press("z")
-    top.shows(lambda frame: frame[0] == "'z' is no key of ours")
+    top.shows(lambda frame: frame[0] == "'z': unknown key; h for help")
     top.press("d0\r")
-    top.shows(lambda frame: frame[0] == "'0' is no number that will do")
+    top.shows(lambda frame: frame[0] == "'0': invalid number")
     top.press("d5\x1b\x1b[A")
     top.shows(lambda frame: "every 60 s" in frame[0])
     looked = frame[0]

@@ -312,7 +312,7 @@ def test_a_reload_leaves_alone_what_has_not_changed(place: Place) -> None:
     def reload(text: str, expected: list[str]) -> None:
         write(place, text)
         alice.send(signal.SIGHUP)
-        alice.says("read again", next(reloads))
+        alice.says("jobs removed", next(reloads))
         eventually(lambda: listing() == expected, lambda: f"{expected} in {listing()}")
         for tunnel in tunnels:
             tunnel.stdin.write(b"still here\n")

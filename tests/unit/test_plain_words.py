@@ -95,19 +95,11 @@ PENDING = (
     "r2box/proto/wire/",
     "r2box/tools/bench/bench.py",
     "r2box/tools/bench/gauge.py",
-    "r2box/tools/box.py",
     "r2box/tools/connect.py",
     "r2box/tools/iosh/",
     "r2box/tools/lossy/",
-    "r2box/tools/manager.py",
-    "r2box/tools/map.py",
-    "r2box/tools/ping.py",
-    "r2box/tools/r2.py",
     "r2box/tools/serve.py",
-    "r2box/tools/ssh.py",
-    "r2box/tools/status/top.py",
     "r2box/tools/tunnel.py",
-    "r2box/tools/watch.py",
 )
 
 GONE = "GONE"  # a name of the protocol: the code of an outcome, and a packet

@@ -1,4 +1,4 @@
-"""r2 status: what a node's links, tunnels and jobs do at this moment."""
+"""r2 status: the state of the links, tunnels and jobs of a node."""
 
 from __future__ import annotations
 

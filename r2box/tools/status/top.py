@@ -1,7 +1,7 @@
-"""r2 top: what a node's links, tunnels and jobs do, again and again.
+"""r2 top: the state of the links, tunnels and jobs of a node, refreshed at intervals.
 
-    Top      what is shown, and what the keys change of it
-    Screen   a terminal that is lent to us: drawn on without waiting for it, and given back whatever happens
+    Top      what is displayed, and the keys
+    Screen   the terminal: non-blocking output, and restored at exit
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from ...net.client.status_rows import Row
     from ...net.io.loop import Loop, Timer
 
-_SEQUENCE = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]")  # a cursor key or the like
-LEAST_DELAY = 0.1  # seconds: a daemon has other things to do
+_SEQUENCE = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]")  # of a cursor key and the like
+MIN_DELAY = 0.1  # seconds, to limit the load of the daemon
 SHOWN = {
     "link": "address state sent_rate received_rate sent received rtt loss tunnels age".split(),
     "tunnel": "from to sent_rate received_rate sent received idle age stalled".split(),
     "job": "job name state next transport detail".split(),
 }
-# What can be sorted by, in the order of < and >: the field for it.  What a table lacks does not change its order.
+# Sort keys, in the order of < and >, and their fields.  A table without the field keeps its order.
 SORTS = {
     "name": "key", "state": "state", "from": "from", "to": "to", "rate": "flow", "bytes": "bytes", "sent": "sent",
     "received": "received", "rtt": "rtt", "loss": "loss", "queue": "queue", "tunnels": "tunnels", "idle": "idle",
@@ -77,21 +77,21 @@ TOP = Command(
 
 
 class Screen:
-    """The terminal that stdin and stdout are.  `key(character)` is called for what is typed."""
+    """The terminal at stdin and stdout.  Calls `key(character)` for each character of input."""
 
     def __init__(self, loop: Loop, key: Callable[[str], None], ended: Callable[[], None]) -> None:
         self._loop, self._key, self._ended = loop, key, ended
-        self._modes: list[Any] | None = None  # what they were before us
-        self._left = b""  # of the last frame, which the terminal could not take yet
+        self._modes: list[Any] | None = None  # to restore
+        self._left = b""  # of the last frame: not written yet
         self._reverse = ("", "") if os.environ.get("NO_COLOR") else ("\x1b[7m", "\x1b[m")
-        try:  # an open file of our own: that of stdout is also others', who would not expect it to be non-blocking
+        try:  # a separate open file: O_NONBLOCK must not affect other processes that share stdout
             self._fd = os.open(os.ttyname(1), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
             self._fd = os.dup(1)
         loop.watch(0, self._typed)
 
     def enter(self) -> None:
-        """Take the terminal, or take it again when somebody else may have had it."""
+        """Set up the terminal, also after a suspension."""
         if self._modes is None:
             self._modes = termios.tcgetattr(0)
         modes = [*self._modes[:6], list(self._modes[6])]
@@ -101,26 +101,26 @@ class Screen:
         self._write(b"\x1b[?1049h\x1b[?25l\x1b[2J")
 
     def leave(self) -> None:
-        """Give it back as it was.  The loop may be closed already."""
+        """Restore the terminal.  The loop may be closed already."""
         modes, self._modes = self._modes, None
         if modes is None:
             return
         self._left = b""
         try:
-            termios.tcflow(0, termios.TCOON)  # or a Ctrl-S would keep us here
+            termios.tcflow(0, termios.TCOON)  # a Ctrl-S would block the write
             os.write(1, b"\x1b[m\x1b[?25h\x1b[?1049l")
             termios.tcsetattr(0, termios.TCSANOW, modes)
         except (OSError, termios.error):
-            return  # it is gone
+            return  # the terminal has hung up
 
     def draw(self, lines: list[tuple[str, bool]]) -> None:
-        """Show lines (True: a head) as far as there is room for them; not at all if the last ones still wait."""
+        """Draw the lines that fit (True: a heading); nothing while the last frame is not written."""
         if self._left or self._modes is None:
             return
         width, height = self.size
         on, off = self._reverse
         shown = [f"{on}{line[:width]:{width}}{off}" if head else line[:width] for line, head in lines[:height]]
-        # Erased before and not behind: behind what fills a line, some terminals erase its last character.
+        # Erase each line before writing it: after a full line, some terminals erase its last character.
         above, last = "".join(f"\x1b[K{line}\r\n" for line in shown[:-1]), shown[-1]
         self._write(f"\x1b[H{above}\x1b[J{last}".encode("utf-8", "replace"))
 
@@ -138,7 +138,7 @@ class Screen:
         try:
             self._left = self._left[os.write(self._fd, self._left) :]
         except BlockingIOError:
-            pass  # the loop tells when it can be written
+            pass  # the loop calls again when it is writable
         except OSError:
             self._ended()
             return
@@ -160,22 +160,22 @@ class Top:
     def __init__(self, args: Args) -> None:
         self.status = OK
         self.delay: float = args.delay
-        self.looks: int | None = args.count
+        self.refreshes: int | None = args.count
         self.order: str = args.order
         self.is_reversed = False
         self.hidden: set[str] = set()  # kinds of rows
-        self.most = 0  # rows of a kind; 0: as many as there is room for
+        self.most = 0  # rows of a kind; 0: all that fit
         self.screen: Screen | None = None
-        moves = os.environ.get("TERM") != "dumb"  # else its cursor cannot be moved
+        moves = os.environ.get("TERM") != "dumb"  # the cursor can be moved
         self._is_live = not args.batch and moves and os.isatty(0) and os.isatty(1)
         self._path = join_targets(args.target)
         self._address = ""
         self._rows: list[Row] = []
-        self._at = 0.0  # when those came; 0: never
-        self._asks = False
+        self._at = 0.0  # their time; 0: none
+        self._is_fetching = False
         self._timer: Timer | None = None
         self._is_helping = False
-        self._prompt: Callable[[float], None] | None = None  # what is to be done with the number that is being typed
+        self._prompt: Callable[[float], None] | None = None  # called with the number that is typed
         self._typed = ""
         self._note = ""
 
@@ -188,8 +188,8 @@ class Top:
             self.screen.enter()
             loop.on_signal(signal.SIGWINCH, self.draw)
             loop.on_signal(signal.SIGTSTP, self._pause)
-            loop.on_signal(signal.SIGCONT, self._go_on)
-        self.look()
+            loop.on_signal(signal.SIGCONT, self._continue)
+        self.refresh()
 
     def _end(self, status: int) -> None:
         self.status = status
@@ -200,34 +200,34 @@ class Top:
         self.screen.leave()
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         assert self.screen is not None
         self.screen.enter()
         self.draw()
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- data ------------------------------------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self._asks:
-            self._asks = True
-            fetch(self._client, self._path, self._seen)
+        if not self._is_fetching:
+            self._is_fetching = True
+            fetch(self._client, self._path, self._fetched)
 
-    def _seen(self, address: str, rows: list[Row]) -> None:
-        self._asks = False
+    def _fetched(self, address: str, rows: list[Row]) -> None:
+        self._is_fetching = False
         now = self._client.loop.now()
         add_rates(rows, self._rows, now - self._at if self._at else 0.0)
         self._address, self._rows, self._at = address, rows, now
         self.draw()
-        if self.looks is not None:
-            self.looks -= 1
-            if self.looks <= 0:
+        if self.refreshes is not None:
+            self.refreshes -= 1
+            if self.refreshes <= 0:
                 self._end(OK)
                 return
-        self._timer = self._client.loop.later(self.delay, self.look)
+        self._timer = self._client.loop.later(self.delay, self.refresh)
 
-    # -- showing ---------------------------------------------------------------------------------------------------
+    # -- display ---------------------------------------------------------------------------------------------------
 
     def draw(self) -> None:
         if self.screen is not None:
@@ -237,7 +237,7 @@ class Top:
             print("\n".join(line for line, _ in self.frame(0)), end="\n\n", flush=True)
 
     def frame(self, height: int) -> list[tuple[str, bool]]:
-        """The lines to show, of which True marks heads; as many as are needed if `height` is 0."""
+        """The lines to display (True: a heading), at most `height` unless that is 0."""
         width = display_width() if self.screen is None else self.screen.size[0]
         kinds = {kind: self._sorted(kind) for kind in SHOWN if kind not in self.hidden}
         counts = [(sum(row["kind"] == kind for row in self._rows), kind) for kind in SHOWN]
@@ -249,7 +249,7 @@ class Top:
         elif height:
             first = self._note or f"{first}; h for help"
         lines = [(first, False)]
-        room = height - 1 - 2 * len(kinds) + (len(kinds) > 0)  # without heads, and an empty line between tables
+        room = height - 1 - 2 * len(kinds) + (len(kinds) > 0)  # without headings, and an empty line between tables
         rest = sum(map(len, kinds.values()))
         for kind, rows in kinds.items():
             rest -= len(rows)
@@ -265,7 +265,7 @@ class Top:
         field = SORTS[self.order]
         if rows and field in rows[0]:
             is_text = isinstance(rows[0][field], (str, tuple))
-            empty = "" if is_text else -1  # what is not known
+            empty = "" if is_text else -1  # an unknown value
             rows.sort(
                 key=lambda row: empty if row[field] is None else row[field], reverse=is_text == self.is_reversed
             )
@@ -283,7 +283,7 @@ class Top:
             if key in KEYS:
                 KEYS[key](self)
             else:
-                self.say(f"{key!r} is no key of ours")
+                self._note = f"{key!r}: unknown key; h for help"
         self.draw()
 
     def _edit(self, key: str) -> None:
@@ -293,7 +293,7 @@ class Top:
                 assert done is not None
                 done(float(self._typed))
             except ValueError:
-                self.say(f"{self._typed!r} is no number that will do" if self._typed else "")
+                self._note = f"{self._typed!r}: invalid number" if self._typed else ""
         elif key == "\x1b":
             self._prompt, self._note = None, ""
         elif key in "\x7f\b":
@@ -301,18 +301,15 @@ class Top:
         elif key in "0123456789." and len(self._typed) < 9:
             self._typed += key
 
-    def say(self, text: str) -> None:
-        self._note = text
-
-    def ask_for(self, what: str, done: Callable[[float], None]) -> None:
-        """Have a number typed in.  ValueError of done() if it will not do."""
+    def prompt(self, what: str, done: Callable[[float], None]) -> None:
+        """Prompt for a number.  done() raises ValueError if it is invalid."""
         self._prompt, self._note, self._typed = done, what, ""
 
     def set_delay(self, seconds: float) -> None:
-        if seconds < LEAST_DELAY:
+        if seconds < MIN_DELAY:
             raise ValueError
         self.delay = seconds
-        self.look()
+        self.refresh()
 
     def set_most(self, number: float) -> None:
         self.most = int(number)
@@ -321,9 +318,9 @@ class Top:
         self.order = order
 
     def step(self, by: int) -> None:
-        """Sort by another of the columns that are shown."""
-        there = set().union(*(row for row in self._rows if row["kind"] not in self.hidden))
-        names = [name for name, field in SORTS.items() if field in there or name == self.order]
+        """Sort by the next or previous of the displayed columns."""
+        shown = set().union(*(row for row in self._rows if row["kind"] not in self.hidden))
+        names = [name for name, field in SORTS.items() if field in shown or name == self.order]
         self.order = names[(names.index(self.order) + by) % len(names)]
 
     def turn(self) -> None:
@@ -341,8 +338,8 @@ class Top:
 
 KEYS: dict[str, Callable[[Top], None]] = {
     "q": Top.quit,
-    **dict.fromkeys((" ", "\r", "\n"), Top.look),
-    **dict.fromkeys("ds", lambda top: top.ask_for(f"Delay in seconds, now {top.delay:g}:", top.set_delay)),
+    **dict.fromkeys((" ", "\r", "\n"), Top.refresh),
+    **dict.fromkeys("ds", lambda top: top.prompt(f"Delay in seconds, now {top.delay:g}:", top.set_delay)),
     "<": lambda top: top.step(-1),
     ">": lambda top: top.step(1),
     "R": Top.turn,
@@ -353,7 +350,7 @@ KEYS: dict[str, Callable[[Top], None]] = {
     "l": lambda top: top.toggle("link"),
     "t": lambda top: top.toggle("tunnel"),
     "j": lambda top: top.toggle("job"),
-    **dict.fromkeys("n#", lambda top: top.ask_for("At most so many of each, 0 for all:", top.set_most)),
+    **dict.fromkeys("n#", lambda top: top.prompt("Maximum of rows per table, 0 for all:", top.set_most)),
     **dict.fromkeys("h?", Top.help),
 }
 
@@ -362,22 +359,22 @@ _KEYS = {"link": ("address",), "tunnel": ("link", "label", "from"), "job": ("job
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    """What tells a row from the others of its kind."""
+    """The values that identify a row among those of its kind."""
     return tuple(row[field] for field in _KEYS[row["kind"]])
 
 
 def add_rates(rows: list[Row], before: list[Row], seconds: float) -> None:
-    """Give each row what it sorts by: its `key`, all its `bytes`, and the rates since `before`, `seconds` ago."""
+    """Add the sort fields to each row: `key`, `bytes`, and the rates since the rows `before`, `seconds` ago."""
     known = {(row["kind"], _key(row)): row for row in before}
     nothing = {"sent": 0, "received": 0, "age": 0}
     for row in rows:
         row["key"] = _key(row)
         if row["kind"] == "job":
-            continue  # no bytes are counted for it
+            continue  # has no byte counters
         row["bytes"] = row["sent"] + row["received"]
         old = known.get((row["kind"], row["key"]), nothing)
         if old["age"] > row["age"]:
-            old = nothing  # another one that has its name now
+            old = nothing  # of an earlier one with the same key
         is_seen = seconds and (old is not nothing or row["age"] <= seconds)
         for field in ("sent", "received"):
             row[f"{field}_rate"] = (row[field] - old[field]) / seconds if is_seen else 0.0
@@ -385,8 +382,8 @@ def add_rates(rows: list[Row], before: list[Row], seconds: float) -> None:
 
 
 def main(args: Args) -> int:
-    if args.delay < LEAST_DELAY:
-        raise UsageError(f"-d: at least {LEAST_DELAY:g} s")
+    if args.delay < MIN_DELAY:
+        raise UsageError(f"-d: at least {MIN_DELAY:g} s")
     if args.count is not None and args.count < 1:
         raise UsageError("-n: at least one")
     top = Top(args)
