@@ -21,8 +21,8 @@ BULK = {"bytes", "seconds", "rate"}
 FIELDS = [field for field, _, _ in COMMAND.json]
 # What an older release is, as far as this one can tell: the name means nothing to it.
 OLDER = (
-    "python3 -c \"import sys; sys.path.insert(0, '{}/r2box'); from r2box import box; from r2box.proto import node;"
-    " node.BENCH = ''; sys.exit(box.main(['r2d', '-s', 'bob.sock', 'bob']))\""
+    "python3 -c \"import sys; sys.path.insert(0, '{}/r2box'); from r2box import box;"
+    " from r2box.proto.routing import router; router.BENCH = ''; sys.exit(box.main(['r2d', '-s', 'bob.sock', 'bob']))\""
 )
 
 
