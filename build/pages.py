@@ -67,10 +67,10 @@ FIXED = (
     (f"{scheduler.MAX_MESSAGES >> 10} KiB", "Messages queued on a link.  Further ones are refused, since any origin "
      "that sends through this node could fill the queue."),
     (f"{turns.TURN * 1000:.0f} ms, {turns.WORK} units", "Work for one link in one turn of the event loop.  More than "
-     f"{turns.FULL} busy links share what {turns.FULL} may use, with {turns.LEAST} units at least for each, so that an "
-     "echo does not wait for all of them.  A unit is some 4 us; a frame costs 1 to 32 units."),
-    (f"{turns.CROWD * 1000:.0f} ms", "Work in one turn of the event loop for all pending links "
-     f"together, and {turns.SHARE:.0%} of a processor.  A UDP listener has as much for unknown senders."),
+     f"{turns.FULL_TURNS} busy links share what {turns.FULL_TURNS} may use, with {turns.MIN_WORK} units at least for "
+     "each, so that an echo does not wait for all of them.  A unit is some 4 us; a frame costs 1 to 32 units."),
+    (f"{turns.PENDING_TIME * 1000:.0f} ms", "Work in one turn of the event loop for all pending links "
+     f"together, and {turns.PENDING_SHARE:.0%} of a processor.  A UDP listener has as much for unknown senders."),
     ("what is free", "Tunnels of one incoming link through one outgoing link: as many as the outgoing link has free, "
      "in number and in memory.  So one neighbour can take at most half of it, and leaves room for others."),
     (f"{adjacency.MAX_HEARD} nodes, {adjacency.MAX_BYTES >> 20} MiB of names", "What a neighbour may "

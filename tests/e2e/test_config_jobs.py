@@ -17,7 +17,7 @@ from r2box.net.daemon.daemon import Daemon
 from r2box.net.io.channel import socketpair
 from r2box.net.io.log import Log
 from r2box.net.io.loop import Loop
-from r2box.net.link.driver import FAREWELL
+from r2box.net.link.driver import CLOSE_TIME
 from r2box.proto.arq.packet import SYNC
 from r2box.proto.limits import Limits
 from r2box.proto.wire import messages
@@ -254,7 +254,7 @@ def test_packets_behind_a_farewell_begin_nothing(lent: Lent) -> None:
     lent.leave()
     lent.until(lambda: all(link.is_down for link in lent.daemon.admission.pending))
     lent.far.sendall(SYNC + bytes(40))
-    assert lent.until(lambda: lent.told) < 2 * FAREWELL
+    assert lent.until(lambda: lent.told) < 2 * CLOSE_TIME
     assert lent.told == ["left"]
     while lent.far.recv(4096):
         pass  # to its end: nobody holds it

@@ -298,7 +298,7 @@ def test_the_service_is_killed(place: Place, at: str) -> None:
             assert read_size(client.stdout.fileno(), 6) == b"ready\n"
         server.kill()
         for client in clients:
-            assert "went away" in client.ends(TOOL_FAILED).err
+            assert "the server of this service disconnected" in client.ends(TOOL_FAILED).err
             client.stdin.close()
         assert [file.name for file in place.path.glob("alice.*.verdict")] == []
 

@@ -20,7 +20,7 @@ from r2box.net.io import process
 from r2box.net.io.channel import Channel
 from r2box.net.io.loop import Loop
 from r2box.net.link.driver import LinkDriver
-from r2box.net.link.turns import BURST, CROWD, FULL, SHARE, TURN, WORK, TurnGroup
+from r2box.net.link.turns import FULL_TURNS, PENDING_BURST, PENDING_SHARE, PENDING_TIME, TURN, WORK, TurnGroup
 from r2box.net.transport import udp
 from r2box.net.transport.transport import parse_transport
 from r2box.net.transport.udp import UdpListener
@@ -100,7 +100,7 @@ def test_links_that_are_not_up_share_a_part_of_each_round(flooded: Flooded) -> N
     for _ in range(20):
         flooded.round()
         assert flooded.reads.pop(60) == 1, "the link that is up has its turn in every round"
-        assert sum(flooded.reads.values()) * READ <= CROWD + READ
+        assert sum(flooded.reads.values()) * READ <= PENDING_TIME + READ
 
 
 def test_links_that_are_up_share_a_round_too(loop: FakeLoop) -> None:
@@ -126,18 +126,19 @@ def test_links_that_are_up_share_a_round_too(loop: FakeLoop) -> None:
         flooded.round()
         assert flooded.reads[0] == 1, "the one that says a little has its turn in every round"
         rounds.append(loop.clock - before)
-    assert max(rounds) <= 5 * FULL * TURN
-    assert max(rounds[1:]) <= 1.5 * FULL * TURN
+    assert max(rounds) <= 5 * FULL_TURNS * TURN
+    assert max(rounds[1:]) <= 1.5 * FULL_TURNS * TURN
     assert max(work.values()) - min(work.values()) <= WORK
     flooded.close()
 
 
 def test_links_that_are_not_up_leave_most_of_a_second_to_others(flooded: Flooded) -> None:
-    crowd = 0
+    pending = 0
     for _ in range(1000):
         flooded.round()
-        crowd += sum(count for number, count in flooded.reads.items() if number != 60)
-    assert SHARE * flooded.loop.clock <= crowd * READ <= SHARE * flooded.loop.clock + BURST + 2 * CROWD
+        pending += sum(count for number, count in flooded.reads.items() if number != 60)
+    share = PENDING_SHARE * flooded.loop.clock
+    assert share <= pending * READ <= share + PENDING_BURST + 2 * PENDING_TIME
 
 
 def test_links_that_are_not_up_take_turns(flooded: Flooded) -> None:

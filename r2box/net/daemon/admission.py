@@ -213,19 +213,19 @@ class Admission:
     # -- memory --------------------------------------------------------------------------------------------------
 
     @property
-    def is_short(self) -> bool:
+    def is_over_limit(self) -> bool:
         """Whether the links take more memory than they may."""
         return self._memory.used > self._limits["memory"]
 
-    def relieve(self) -> None:
+    def close_links(self) -> None:
         """Close links until they take no more memory than they may."""
         why = "the memory limit of this node is reached"
-        while self.is_short and self._incoming:
+        while self.is_over_limit and self._incoming:
             self._end(next(iter(self._incoming)), why)
         for link in [link for link in self._suspended if not link.streams]:
-            if self.is_short:
+            if self.is_over_limit:
                 link.close(why)
-        while self.is_short and self._links:
+        while self.is_over_limit and self._links:
             before = len(self._links)
             max(self._links.values(), key=lambda link: link.account.used).close(why)
             if len(self._links) == before:  # closed, but its place is taken: never turn here for ever

@@ -1,7 +1,7 @@
-"""One proto Link on one Channel: reads feed it, writes drain it, a timer ticks it.
+"""Link driver: one protocol link on one channel, with its reads, writes and timer.
 
-Writing is pulled: `Link.produce` is asked for more only when everything it gave before has been written, so nothing
-queues up here but one write.
+Output is pulled: `Link.produce` is called only when all of its previous output was written, so no more than one write
+is queued here.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ if TYPE_CHECKING:
     from .opening import Opening
     from .turns import TurnGroup
 
-ROUNDS = 2  # writes in a row before others get their turn
-RETRY = 0.1  # seconds after which a write is tried again that failed for want of memory
-FAREWELL = 1.5  # seconds for the last bytes of a link that has ended
+ROUNDS = 2  # writes in a row
+RETRY = 0.1  # seconds until a write that failed for want of memory is repeated
+CLOSE_TIME = 1.5  # seconds to send the last bytes of a link that is down, and to receive the end from the neighbour
 
-SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # they pass
+SHORTAGES = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # temporary errors
 
 
 def _nothing() -> None:
-    """For what is not to be called any more: a closure that leads back to its driver would make a circle."""
+    """Replaces a callback that is no longer needed: a closure that refers to its driver would make a cycle."""
 
 
 class LinkDriver:
     """Owns `channel`.  `done()` is called once, when the channel is closed."""
 
-    is_repaired = False  # losses of the transport are repaired here
-    is_lent = False  # by a client whose end would be that of the transport: it must not hear of a farewell too early
-    opening: Opening | None = None  # what looks at the first bytes before the link does
+    is_repaired = False  # by ARQ
+    is_lent = False  # by a client: the transport ends with it, so BYE is sent before the end is reported to it
+    opening: Opening | None = None  # examines the first bytes before the link does
 
     def __init__(self, group: TurnGroup, link: Link, channel: Channel, loop: Loop, done: Callable[[], None]) -> None:
         self.group = group
         self.loop = loop
         self.link = link
         self.channel = channel
-        self.paused = False  # read nothing more: the daemon is ending
-        self._rest: memoryview | None = None  # what was read and is for the next turn
-        self._debt = 0.0  # seconds of the loop's time that were used beyond a turn
-        self._is_postponed = False  # until its next turn, nothing is read
-        self._is_readable = False  # and in that turn something is
+        self.paused = False  # no more reads: the daemon is shutting down
+        self._rest: memoryview | None = None  # bytes read that are left for the next turn
+        self._debt = 0.0  # seconds used beyond a turn
+        self._is_postponed = False  # no reads until the next turn
+        self._is_readable = False  # read in that turn
         self._done = done
         self.after_close: list[Callable[[], object]] = []  # called when the transport is closed, unless it was released
         self._out: list[Buffer] = []
-        self._passengers: tuple[int, ...] = ()
-        # What goes along with the hello of a control link, for nothing but to see whether it arrives.
-        self._token = (channel.write_fd,) if link.is_local else ()
+        self._attached: tuple[int, ...] = ()  # descriptors that go with `_out`
+        # Attached to the HELLO of a control link, as a test whether descriptors pass.
+        self._test_fd = (channel.write_fd,) if link.is_local else ()
         self._writable = True  # as far as is known
-        self._deaf = False  # the other side takes nothing more; what it said is still read
-        self._reset = ""  # of which a write was told: then reading sees nothing but an end
+        self._write_closed = False  # writes fail; what the other side has sent is still read
+        self._reset = ""  # the error of a write on a reset connection, where reads see only an end
         self.idle: Callable[[], None] | None = None  # called when everything has been written
         self._watched = (False, False)  # what the loop watches for: reading, writing
         self._scheduled = False
         self._timer: Timer | None = None
         self._due = 0.0
-        self._farewell: Timer | None = None
-        self._lingers = False  # our farewell is written, the neighbour's end is awaited
+        self._close_timer: Timer | None = None
+        self._awaits_end = False  # BYE is written; waiting for the end from the neighbour
         self._closed = False
         self.carry(link)
 
@@ -76,7 +76,7 @@ class LinkDriver:
 
     @property
     def is_pending(self) -> bool:
-        """Whether it has its turns with the crowd."""
+        """Whether it is a pending link, with fewer turns."""
         return not (self.link.is_up or self.link.is_local)
 
     def _readable(self) -> None:
@@ -91,8 +91,7 @@ class LinkDriver:
         self._end_turn(begun)
 
     def turn(self) -> None:
-        """The next turn of a link that had used up its last one, or waited for it: pay for the last, then take the
-        rest, or read."""
+        """A postponed turn: pay for the last one; then deliver the rest of its bytes, or read."""
         is_readable, self._is_readable, self._is_postponed = self._is_readable, False, False
         begun = self.loop.now()
         self._debt = max(0.0, self._debt - TURN)
@@ -105,11 +104,11 @@ class LinkDriver:
         self._end_turn(begun)
 
     def _end_turn(self, begun: float) -> None:
-        """Account for the time since `begun`: others have their turns before a link that took much has its next."""
+        """Account for the time since `begun`.  A link that has used up its turn is postponed."""
         if self._closed:
             self._rest = None
             return
-        self.group.relieve()
+        self.group.limit_memory()
         self._debt += self.loop.now() - begun
         if self._rest is not None or self._debt > TURN:
             self._is_postponed = True
@@ -117,68 +116,69 @@ class LinkDriver:
         self._watch()
 
     def _read(self) -> None:
-        inward = self.group.inward()
+        buffer = self.group.read_buffer()
         try:
-            passengers: tuple[int, ...] = ()
+            descriptors: tuple[int, ...] = ()
             if self.link.is_local:
-                size, passengers = self.channel.read_with_descriptors(inward)
+                size, descriptors = self.channel.read_with_descriptors(buffer)
             else:
-                size = self.channel.read_into(inward)
+                size = self.channel.read_into(buffer)
         except ConnectionResetError as error:
-            # A UNIX socket says so when its other end was closed with bytes unread; that is an end like any other.
-            self._broken("" if self.channel.is_unix else error.strerror or str(error))
+            # A UNIX socket, closed by its peer with bytes unread: a normal end.
+            self._failed("" if self.channel.is_unix else error.strerror or str(error))
             return
         except OSError as error:
-            self._broken(error.strerror or str(error))
+            self._failed(error.strerror or str(error))
             return
         if size <= 0:
             if not size:
-                self._broken(self._reset)
+                self._failed(self._reset)
             return
         if self.opening is not None and self.link.state != DOWN:
-            self._open(self.opening.take(bytes(inward[:size])))
+            self._open(self.opening.take(bytes(buffer[:size])))
             return
-        if passengers and not self.link.passes:  # the neighbour's token
+        if descriptors and not self.link.passes:  # the test descriptor of the other side
             self.link.passes = True
-            close_all(passengers[:1])
-            passengers = passengers[1:]
-        if self.link.state == DOWN:  # what comes after a farewell is not for us
-            close_all(passengers)
+            close_all(descriptors[:1])
+            descriptors = descriptors[1:]
+        if self.link.state == DOWN:  # ignore what comes after BYE
+            close_all(descriptors)
             return
-        self._deliver(inward[:size], passengers)
-        if size == len(inward):
-            self.group.widen()
+        self._deliver(buffer[:size], descriptors)
+        if size == len(buffer):
+            self.group.enlarge()
 
     def _open(self, data: bytes) -> None:
-        """The opening has looked at what came; `data` of it is for the link."""
+        """Deliver `data`, which the opening has left for the link."""
         if self.opening is not None and self.opening.is_over:
             self.opening = None
         if data and not self._closed:
             self._deliver(data, ())
 
-    def _deliver(self, data: Buffer, passengers: tuple[int, ...]) -> None:
-        """Give bytes to the link, as many as fit into a turn; they are not its own any more afterwards."""
+    def _deliver(self, data: Buffer, descriptors: tuple[int, ...]) -> None:
+        """Give bytes to the link, as many as fit into a turn, and keep the rest.  `data` may be reused afterwards."""
         taken = len(data)
         try:
-            taken = self.link.receive(data, self.loop.now(), passengers, self.group.work)
+            taken = self.link.receive(data, self.loop.now(), descriptors, self.group.work)
         except Exception:
-            self.link.close("internal error")  # it has lost its place in the neighbour's bytes
+            self.link.close("internal error")  # its position in the byte stream is lost
             raise
         finally:
-            self.group.flush()  # before what could not be sent is copied
+            self.group.flush()  # before `settle` copies what could not be sent
             self.link.settle()
         if taken < len(data):
             rest = memoryview(data)[taken:]
             self._rest = rest if isinstance(rest.obj, (bytes, Block)) else memoryview(bytes(rest))
 
-    def _broken(self, why: str) -> None:
+    def _failed(self, why: str) -> None:
+        """The transport has ended (""), or failed."""
         if self.opening is not None and self.link.state != DOWN:
             self._open(self.opening.end())
         self.link.eof(self.loop.now(), why)
         self.cut()
 
     def carry(self, link: Link) -> None:
-        """From now on it is `link` that goes over this transport."""
+        """Use this transport for `link` from now on."""
         self.link = link
         link.sender.is_repaired = self.is_repaired
         self._tick()
@@ -187,7 +187,7 @@ class LinkDriver:
     # -- out -----------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """The link has something to send, or has ended: see to it at the end of this round of the loop."""
+        """Schedule a flush: the link has output, or is down."""
         if not self._scheduled and not self._closed and (self._writable or self._is_urgent):
             self._scheduled = True
             self.group.add(self)
@@ -197,7 +197,7 @@ class LinkDriver:
         return self.link.state == DOWN or 0 < self.link.deadline() < self._due
 
     def flush(self) -> None:
-        """Write what there is, as far as it goes."""
+        """Write until the channel takes no more, or the link has no output."""
         self._scheduled = False
         if self._closed:
             return
@@ -206,7 +206,7 @@ class LinkDriver:
         if self._closed:
             return
         if self.link.state == DOWN:
-            self._wave()
+            self._close_orderly()
         elif 0 < self.link.deadline() < self._due:
             self._tick()
         if not self._closed:
@@ -215,49 +215,49 @@ class LinkDriver:
             self.idle()
 
     def _write(self) -> bool:
-        """Write until nothing is left or nothing fits; False if nothing fits."""
+        """Write for some rounds; False if the channel takes no more now."""
         for _ in range(ROUNDS):
             if not self._out:
                 if not self.link.has_output:
                     return True
                 self.loop.arena.clear()
-                self._out, self._passengers = self.link.produce(self.loop.now())
+                self._out, self._attached = self.link.produce(self.loop.now())
                 if not self._out:
                     return True
             try:
-                written = self.channel.write(self._out, self._token + self._passengers)
+                written = self.channel.write(self._out, self._test_fd + self._attached)
             except OSError as error:
                 return self._write_failed(error)
             self._out = drop_written(self._out, written)
             if not written:
                 return False
-            close_all(self._passengers)
-            self._passengers = self._token = ()
+            close_all(self._attached)
+            self._attached = self._test_fd = ()
         self._scheduled = True
         self.group.add(self)
         return True
 
     def _write_failed(self, error: OSError) -> bool:
-        """False, as nothing can be written now."""
+        """Handle a failed write; returns False, as `_write` does then."""
         if error.errno in SHORTAGES:
             self._out = drop_written(self._out, 0)
             self.loop.later(RETRY, self._unblocked)
         else:
-            # Why it takes nothing more is in what it said last, or in how it ends: read on.
+            # The reason may be in the last bytes of the other side, or in how they end: continue to read.
             if error.errno == errno.ECONNRESET and not self.channel.is_unix:
                 self._reset = error.strerror or str(error)
-            self._deaf = True
+            self._write_closed = True
             self._out = []
         return False
 
     @property
-    def _listens(self) -> bool:
+    def _wants_read(self) -> bool:
         if self.link.state == DOWN:
-            return self._lingers
+            return self._awaits_end
         return not (self.link.is_backlogged or self.paused or self._is_postponed)
 
     def _watch(self) -> None:
-        wanted = self._listens, not (self._writable or self._deaf)
+        wanted = self._wants_read, not (self._writable or self._write_closed)
         if wanted == self._watched:
             return
         self._watched = wanted
@@ -265,11 +265,11 @@ class LinkDriver:
         write = self._unblocked if wanted[1] else None
         try:
             self.channel.watch(self.loop, read, write)
-        except OSError as error:  # it is nothing that carries bytes, such as what O_PATH opens
-            self._broken(error.strerror or str(error))
+        except OSError as error:  # a descriptor that carries no bytes, such as one opened with O_PATH
+            self._failed(error.strerror or str(error))
 
     def _unblocked(self) -> None:
-        if not self._deaf:
+        if not self._write_closed:
             self._writable = True
         self.flush()
 
@@ -284,7 +284,7 @@ class LinkDriver:
             self._timer = self.loop.later(self._due - self.loop.now(), self._tick)
 
     def pause(self) -> None:
-        """Read nothing more."""
+        """Stop reading."""
         self.paused = True
         self.link.sender.hurry()
         if not self._closed:
@@ -293,51 +293,51 @@ class LinkDriver:
     @property
     def is_idle(self) -> bool:
         """Whether everything has been written."""
-        return self._closed or self._deaf or not (self._out or self.link.has_output)
+        return self._closed or self._write_closed or not (self._out or self.link.has_output)
 
     @property
     def arq(self) -> ArqConnection | None:
-        """What repairs the losses."""
+        """ARQ on this transport, or None."""
         return None
 
     @property
     def unwritten(self) -> int:
-        """Bytes that were taken from the link and wait to be written."""
+        """Bytes of output that the channel has not taken yet."""
         return sum(map(len, self._out))
 
-    def _wave(self) -> None:
-        """The link is down: write its last bytes, but do not wait long for a neighbour that does not read.
+    def _close_orderly(self) -> None:
+        """The link is down: write its last bytes within `CLOSE_TIME`, then close.
 
-        Whoever says farewell to a neighbour closes second: closing with bytes unread would reset the connection, and
-        a reset can overtake the farewell.
+        The side that sends BYE closes last: closing with bytes unread would reset the connection, and the reset could
+        overtake BYE.
         """
         written = self._writable and not self._out and not self.link.has_output
-        if self._deaf or (written and (self.link.is_local or not self.link.said_bye)):
+        if self._write_closed or (written and (self.link.is_local or not self.link.said_bye)):
             self.cut()
             return
-        if written and not self._lingers:
-            self._lingers = True
+        if written and not self._awaits_end:
+            self._awaits_end = True
             if self.channel.write_fd != self.channel.read_fd:
                 self.loop.watch(self.channel.write_fd)
             self.channel.close_write()
             self._watched = (False, False)
-        if self._farewell is None:
-            self._set_farewell()
+        self._set_close_timer()
 
-    def _set_farewell(self) -> None:
-        self._farewell = self.loop.later(FAREWELL, self.cut)
+    def _set_close_timer(self) -> None:
+        if self._close_timer is None:
+            self._close_timer = self.loop.later(CLOSE_TIME, self.cut)
 
     def release(self) -> Channel:
-        """The channel, which somebody else drives from now on."""
+        """Return the channel for another driver, without closing it."""
         self._retire()
         self._done = _nothing
         return self.channel
 
     def cut(self) -> None:
-        """The transport is of no use any more."""
+        """Close the transport at once."""
         if not self._closed:
             self._retire()
-            close_all(self._passengers)
+            close_all(self._attached)
             if self.link.is_local:
                 close_all(self.link.abandon())
             self.channel.close()
@@ -348,8 +348,8 @@ class LinkDriver:
 
     def _retire(self) -> None:
         self._closed = True
-        self._out, self._rest, self.first = [], None, None  # no circle keeps what they hold until it is found
-        for timer in (self._timer, self._farewell):
+        self._out, self._rest = [], None  # free the memory now: the driver may be in a reference cycle
+        for timer in (self._timer, self._close_timer):
             if timer is not None:
                 timer.cancel()
         for fd in {self.channel.read_fd, self.channel.write_fd}:

@@ -1,6 +1,6 @@
-"""A Driver for a transport that may lose, repeat and change what it carries: a Carrier stands between link and channel.
+"""Link driver for lossy transports, which may lose, repeat and corrupt bytes: ARQ between link and channel.
 
-Each packet is one write, so that a datagram transport keeps it whole; a byte stream may cut it as it likes.
+Each packet is one write: a datagram transport keeps its boundaries, and a byte stream may split it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ..io.loop import Loop, Timer
     from .turns import TurnGroup
 
-EARLY_WINDOW = 1 << 16  # bytes that may wait for a hole to be filled before the link is up: a handshake has no more
-SLOT = 1 << 11  # bytes to read a datagram into: no packet of ours is larger
-BATCH = 64  # datagrams read in a row before others get their turn
+EARLY_WINDOW = 1 << 16  # bytes that may wait for a retransmission before the link is up: a handshake is smaller
+SLOT = 1 << 11  # bytes to read a datagram into: no packet is larger
+BATCH = 64  # datagrams read in a row
 
 
 class LossyDriver(LinkDriver):
@@ -43,8 +43,8 @@ class LossyDriver(LinkDriver):
         first: bytes = b"",
     ) -> None:
         self._arq = arq
-        self._held = 0  # bytes of the carrier that the link's account is charged with
-        self._has_ends = channel.sock is None or channel.sock.type != socket.SOCK_DGRAM  # nothing read is the end
+        self._held = 0  # bytes held by ARQ, as charged to the link's account
+        self._has_ends = channel.sock is None or channel.sock.type != socket.SOCK_DGRAM  # a read of 0 bytes is the end
         self._alarm: Timer | None = None
         self._alarm_at = 0.0
         super().__init__(group, link, channel, loop, done)
@@ -54,12 +54,12 @@ class LossyDriver(LinkDriver):
     # -- in ------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self.group.widen()
-        inward = self.group.inward()
+        self.group.enlarge()
+        buffer = self.group.read_buffer()
         pieces: list[memoryview] = []
         end: str | None = None
         for number in range(BATCH):
-            view = inward[number * SLOT : (number + 1) * SLOT]
+            view = buffer[number * SLOT : (number + 1) * SLOT]
             try:
                 size = self.channel.read_into(view)
             except OSError as error:
@@ -71,7 +71,7 @@ class LossyDriver(LinkDriver):
             pieces.append(view[:size])
         self._take(pieces)
         if end is not None and not self._closed:
-            self._broken(end)
+            self._failed(end)
 
     def _take_first(self, first: bytes) -> None:
         begun = self.loop.now()
@@ -79,7 +79,7 @@ class LossyDriver(LinkDriver):
         self._end_turn(begun)
 
     def _take(self, pieces: list[memoryview] | list[bytes]) -> None:
-        """What has come from the transport."""
+        """Process bytes from the transport."""
         if self._closed:
             return
         now = self.loop.now()
@@ -91,7 +91,7 @@ class LossyDriver(LinkDriver):
         if parts and self.link.state != DOWN:
             self._deliver(b"".join(parts) if len(parts) > 1 else parts[0], ())
         if self._arq.fault and not self._closed:
-            self._broken(self._arq.fault)
+            self._failed(self._arq.fault)
         self.wake()
 
     def _account(self) -> None:
@@ -134,16 +134,16 @@ class LossyDriver(LinkDriver):
         return True
 
     def _packet_failed(self, error: OSError) -> bool:
-        self._out = []  # as if they had been lost
+        self._out = []  # lost: ARQ retransmits them
         if error.errno in SHORTAGES:
             self.loop.later(RETRY, self._unblocked)
             return False
         hint = ": try a smaller ?mtu=" if error.errno == errno.EMSGSIZE else ""
-        self._broken((error.strerror or str(error)) + hint)
+        self._failed((error.strerror or str(error)) + hint)
         return False
 
     def _set_alarm(self) -> bool:
-        """Nothing can be sent now: see to it that the carrier is asked again when it wants to be."""
+        """Nothing can be sent now: set the timer for the next deadline of ARQ."""
         due = self._arq.deadline()
         if due and (self._alarm is None or due < self._alarm_at):
             if self._alarm is not None:
@@ -167,19 +167,19 @@ class LossyDriver(LinkDriver):
     # -- the end -------------------------------------------------------------------------------------------------
 
     @property
-    def _listens(self) -> bool:
-        return self.link.state == DOWN or super()._listens  # for what is acknowledged of the farewell
+    def _wants_read(self) -> bool:
+        return self.link.state == DOWN or super()._wants_read  # acknowledgements of BYE
 
     @property
     def is_idle(self) -> bool:
         return self._closed or (super().is_idle and not self._arq.unacked)
 
-    def _wave(self) -> None:
-        """Nobody sees the other close here: it is enough that all is acknowledged."""
+    def _close_orderly(self) -> None:
+        """Close when everything is acknowledged: a lossy transport has no end to wait for."""
         if self._arq.fault or not (self.link.has_output or self._out or self._arq.deadline()):
             self.cut()
-        elif self._farewell is None:
-            self._set_farewell()
+        else:
+            self._set_close_timer()
 
     def cut(self) -> None:
         if self._alarm is not None:

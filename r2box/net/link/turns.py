@@ -1,4 +1,4 @@
-"""Turns of the loop's time for the links of a node; the buffer that all of them read into; the flush after a turn."""
+"""Turn scheduler: shares the loop's time among the links of a node.  It also owns their read buffer."""
 
 from __future__ import annotations
 
@@ -14,104 +14,103 @@ if TYPE_CHECKING:
     from ..io.loop import Loop
 
     class Driver(Protocol):
-        """What has turns: a `driver.Driver`."""
+        """What has turns: a `driver.LinkDriver`."""
 
         @property
         def is_pending(self) -> bool: ...
         def turn(self) -> None: ...
         def flush(self) -> None: ...
 
-    class MemoryGuard(Protocol):
-        """Ends links while all of them together hold more memory than they may."""
+    class MemoryEnforcer(Protocol):
+        """Closes links while all of them together exceed the memory limit."""
 
         @property
-        def is_short(self) -> bool: ...
-        def relieve(self) -> None: ...
+        def is_over_limit(self) -> bool: ...
+        def close_links(self) -> None: ...
 
 
-FIRST_SIZE = 1 << 13  # to read at once until a neighbour has more to say: an idle program does without the rest
-TURN = 1e-3  # seconds of the loop's time that one link may take before others have their turn
-WORK = 256  # and the units of work in it: see `proto.wire.frames`
-FULL = 2  # links that have such turns in one round; more share what these would have,
-LEAST = 16  # but for so many units that each has in any case
-CROWD = 1e-3  # seconds of a round that all links together may take that are not up,
-SHARE = 1 / 4  # and of each second,
-BURST = 0.05  # after so many seconds at once
+FIRST_SIZE = 1 << 13  # bytes of the buffer until a read fills it: an idle program needs no larger one
+TURN = 1e-3  # seconds of a link's turn
+WORK = 256  # units of work in a turn: see `proto.wire.frames`
+FULL_TURNS = 2  # links with full turns in one round; more links share the work of these,
+MIN_WORK = 16  # but each has at least so many units
+PENDING_TIME = 1e-3  # seconds of a round for all pending links together,
+PENDING_SHARE = 1 / 4  # and of each second,
+PENDING_BURST = 0.05  # after so many seconds at once
 
 
 class TurnGroup:
-    """Links that are flushed together: after one was read from, all that this made ready to send, at once.
+    """Links that share the loop's time.  A read is followed by one flush of all links that it made ready to send.
 
-    A round of the loop is bounded, so that an answer does not wait long for its turn: while many links have more to do
-    than fits into a turn, their turns are shorter; and links that are not up share `CROWD` of a round, however many
-    they are, and those that are readable stand in a queue.  What they take in a second is bounded too, as others may
-    need the processor.
+    A round of the loop is bounded, so that an answer does not wait long.  While many links have more work than fits
+    into a turn, their turns are shorter.  Pending links, which are not up yet, share `PENDING_TIME` of a round: those
+    that are readable wait in a queue.  Their share of each second is bounded too, to leave the processor to others.
     """
 
-    def __init__(self, loop: Loop, guard: MemoryGuard | None = None) -> None:
+    def __init__(self, loop: Loop, memory: MemoryEnforcer | None = None) -> None:
         self._loop = loop
-        self._guard = guard
-        self._waiting: list[Driver] = []
+        self._memory = memory
+        self._to_flush: list[Driver] = []
         self._postponed: list[Driver] = []
-        self._busy = 0  # links that had more to do in the last round
-        self._crowd: deque[Driver] = deque()
-        self._is_crowd_called = False
-        self._crowd_time = TokenBucket(SHARE, BURST, loop.now())
+        self._busy = 0  # links that were postponed in the last round
+        self._pending: deque[Driver] = deque()
+        self._is_pending_scheduled = False
+        self._pending_time = TokenBucket(PENDING_SHARE, PENDING_BURST, loop.now())
         self._first = memoryview(bytearray(FIRST_SIZE))
         self._block: Block | None = None
 
-    def inward(self) -> memoryview:
-        """What to read into: it is good until the next call, and if it is of a Block, as long as there is a view of
-        it."""
+    def read_buffer(self) -> memoryview:
+        """The buffer to read into.  It is valid until the next call; one of a Block, as long as a view of it exists."""
         if self._block is None:
             return self._first
         self._block = self._loop.pool.take(self._block)
         return memoryview(self._block)
 
-    def widen(self) -> None:
-        """A neighbour has more to say."""
+    def enlarge(self) -> None:
+        """Use a larger buffer: a read has filled it."""
         if self._block is None:
             self._block = self._loop.pool.take()
 
     def add(self, driver: Driver) -> None:
-        if not self._waiting:
+        """Flush `driver` at the end of this round of the loop."""
+        if not self._to_flush:
             self._loop.soon(self.flush)
-        self._waiting.append(driver)
+        self._to_flush.append(driver)
 
-    def relieve(self) -> None:
-        """Close links if they take more memory than they may."""
-        if self._guard is not None and self._guard.is_short:
-            self._guard.relieve()
+    def limit_memory(self) -> None:
+        """Close links if they exceed the memory limit."""
+        if self._memory is not None and self._memory.is_over_limit:
+            self._memory.close_links()
 
     def postpone(self, driver: Driver) -> None:
-        """Give `driver` its next turn in the next round of the loop; in the crowd, after those before it."""
+        """Give `driver` its next turn in the next round of the loop, or if it is pending, when the queue reaches it."""
         if driver.is_pending:
-            self._crowd.append(driver)
-            self._call_crowd()
+            self._pending.append(driver)
+            self._schedule_pending()
             return
         if not self._postponed:
             self._loop.soon(self._give_turns)
         self._postponed.append(driver)
 
-    def _call_crowd(self) -> None:
-        if self._crowd and not self._is_crowd_called:
-            self._is_crowd_called = True
-            self._loop.soon(self._serve_crowd)
+    def _schedule_pending(self) -> None:
+        if self._pending and not self._is_pending_scheduled:
+            self._is_pending_scheduled = True
+            self._loop.soon(self._serve_pending)
 
-    def _serve_crowd(self) -> None:
+    def _serve_pending(self) -> None:
         begun = now = self._loop.now()
-        wait = self._crowd_time.wait(now)
+        wait = self._pending_time.wait(now)
         if wait:
-            self._loop.later(wait, self._serve_crowd)
+            self._loop.later(wait, self._serve_pending)
             return
-        self._is_crowd_called = False
-        for _ in range(len(self._crowd)):
-            self._loop.call(self._crowd.popleft().turn)
+        self._is_pending_scheduled = False
+        for _ in range(len(self._pending)):
+            self._loop.call(self._pending.popleft().turn)
             now = self._loop.now()
-            if now - begun > CROWD:
+            if now - begun > PENDING_TIME:
                 break
-        self._crowd_time.spend(now - begun)
-        self._call_crowd()
+        self._pending_time.spend(now - begun)
+        self._schedule_pending()
 
     def _give_turns(self) -> None:
         postponed, self._postponed = self._postponed, []
@@ -123,11 +122,11 @@ class TurnGroup:
 
     @property
     def work(self) -> int:
-        """How many units of work a link may do in the turn that it has now."""
+        """Units of work in a turn now."""
         busy = max(self._busy, len(self._postponed))
-        return WORK if busy <= FULL else max(WORK * FULL // busy, LEAST)
+        return WORK if busy <= FULL_TURNS else max(WORK * FULL_TURNS // busy, MIN_WORK)
 
     def flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for driver in waiting:
-            self._loop.call(driver.flush)  # one that fails must not silence the others
+        drivers, self._to_flush = self._to_flush, []
+        for driver in drivers:
+            self._loop.call(driver.flush)  # an exception of one must not stop the others
