@@ -9,15 +9,12 @@ import logging
 import os
 import threading
 
-from ..errors import DaemonError, R2Error
-from ..net.client.client import Client
-from ..net.client.service_job import Server
+from ..errors import DaemonError
+from ..net.client.job import JobClient
 from ..net.daemon.daemon import Daemon
 from ..net.io import copier  # noqa: F401  a daemon imports all it will need, before the file under it changes
-from ..net.io.channel import close_all, socketpair
 from ..net.io.log import DEBUG, ERROR, INFO, WARNING, Log
 from ..net.io.loop import Loop
-from ..net.io.process import HANG_UP_TIME
 from ..net.link import endpoint  # noqa: F401  a daemon imports all it will need, before the file under it changes
 
 TYPE_CHECKING = False
@@ -25,9 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from ..net.transport.transport import Transport
+    from ..net.client.job import Job
     from ..proto.limits import Limits
-    from ..proto.wire import messages
 
     T = TypeVar("T")
 
@@ -44,8 +40,8 @@ class Engine:
         self.path = socket or os.devnull  # what R2_SOCKET says to commands: there, no daemon is
         self.log = _LoggingLog("r2box", DEBUG)
         self.is_ending = False  # as it was asked to
-        self.parts: dict[EngineJob, None] = {}  # in the loop only, as the next
-        self._is_parted = False  # the daemon has ended; what ran for it has still to
+        self.jobs: dict[EngineJob, None] = {}  # in the loop only, as the next
+        self._is_daemon_over = False  # the daemon has ended; what ran for it has still to
         self._lock = threading.Lock()  # of these
         self._loop: Loop | None = None  # while it runs
         self._daemon: Daemon | None = None
@@ -104,21 +100,21 @@ class Engine:
     def _end(self) -> None:
         if not self.is_ending:
             self.is_ending = True
-            for part in self.parts:
-                part._halt()
+            for job in self.jobs:
+                job.stop()
             assert self._daemon is not None
             self._daemon.end()
 
     def _daemon_ended(self) -> None:
         assert self._loop is not None
-        self._is_parted = True
+        self._is_daemon_over = True
         self._loop.later(END_TIME, self._loop.stop)
-        for part in list(self.parts):
-            part._leave()
+        for job in list(self.jobs):
+            job.end()
         self.maybe_over()
 
     def maybe_over(self) -> None:
-        if self._loop is not None and self._is_parted and not self.parts:
+        if self._loop is not None and self._is_daemon_over and not self.jobs:
             self._loop.stop()
 
     def call(self, fn: Callable[[Loop, Daemon], T]) -> T:
@@ -152,91 +148,50 @@ class Engine:
         return got[0]
 
 
-class EngineJob:
-    """A link, or a command that is offered: something with a connection to the daemon of its own.
+class EngineJob(JobClient):
+    """A job of a node.  Its methods are for the node's thread; `wait_for` is for others."""
 
-    It lives in the node's loop; what other threads wait for is under `_changed`.  Its public methods are for these.
-    """
-
-    def __init__(self, engine: Engine, loop: Loop, daemon: Daemon) -> None:
+    def __init__(self, engine: Engine, loop: Loop) -> None:
+        super().__init__(loop)
         self._engine = engine
-        self._loop = loop
-        self._changed = threading.Condition()
-        self._got: str | None = None  # what is waited for: it is there
-        self._why: str | None = None  # it is over, and why
+        self._changed = threading.Condition()  # of the next three
+        self.got: str | None = None  # the last neighbour's address, or the service that is offered
+        self.where: str | None = None  # where a transport listens
+        self.why: str | None = None  # why it is over
         self._is_leaving = False
-        ours, theirs = socketpair()
-        daemon.adopt_client(theirs)
-        self._client = Client(loop, ours, ready=self._begin, gone=self._over, event=self._event)
-        engine.parts[self] = None
 
-    def _begin(self) -> None:
-        raise NotImplementedError
+    def begin(self, job: Job, daemon: Daemon) -> None:
+        """Keep `job` at `daemon`."""
+        self.jobs = [job]
+        self.embed(daemon.adopt_client)
+        self._engine.jobs[self] = None
 
-    def _event(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        close_all(descriptors)  # only a service has any
+    def note(self, *, got: str | None = None, where: str | None = None, why: str | None = None) -> None:
+        """Wake those that wait for this; the first `why` is kept."""
+        with self._changed:
+            self.got = got or self.got
+            self.where = where or self.where
+            self.why = why if self.why is None else self.why
+            self._changed.notify_all()
 
-    def _finish(self, done: Callable[[], None]) -> None:
-        """End what runs for it, and done()."""
-        raise NotImplementedError
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until condition() or the end of the job; False after `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: condition() or self.why is not None, timeout)
 
-    def _halt(self) -> None:
-        """Begin nothing any more."""
+    def lost(self, why: str) -> None:
+        self.note(why=why)
 
-    def _leave(self) -> None:
-        """Withdraw from the daemon, and end what runs."""
+    def end(self) -> None:
+        """Leave the daemon, and end what runs.  Safe to call again."""
         if not self._is_leaving:
             self._is_leaving = True
-            self._halt()
-            self._client.leave(lambda: self._finish(self._left))
+            self.leave(self._left)
 
     def _left(self) -> None:
-        self._over("it was ended")
-        self._engine.parts.pop(self, None)
+        self.note(why="it was ended")
+        self._engine.jobs.pop(self, None)
         self._engine.maybe_over()
-
-    def _is_there(self, what: str) -> None:
-        with self._changed:
-            self._got = what
-            self._changed.notify_all()
-
-    def _over(self, why: str) -> None:
-        with self._changed:
-            self._why = why if self._why is None else self._why
-            self._changed.notify_all()
-
-
-class ServiceOffer(EngineJob):
-    """A service that is a TRANSPORT."""
-
-    def __init__(
-        self, engine: Engine, loop: Loop, daemon: Daemon, name: str, transport: Transport, allow: tuple[str, ...]
-    ) -> None:
-        self._error: R2Error | None = None
-        self._server = Server(
-            loop, engine.log, name, transport, engine.path, lambda: self._is_there(name), self._failed, allow
-        )
-        super().__init__(engine, loop, daemon)
-
-    def wait(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._got is not None or self._why is not None)
-            if self._got is None:
-                raise self._error or DaemonError(f"{self._engine.address}: this node has ended")
-
-    def _begin(self) -> None:
-        self._server.offer(self._client)
-
-    def _event(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        self._server.event(body, descriptors)
-
-    def _failed(self, error: R2Error) -> None:
-        self._error = error
-        self._over(str(error))
-        self._leave()
-
-    def _finish(self, done: Callable[[], None]) -> None:
-        self._server.end(done, HANG_UP_TIME)  # the process goes on, and would not reap them
 
 
 class _LoggingLog(Log):

@@ -18,17 +18,17 @@ from __future__ import annotations
 import socket as sockets
 import threading
 
-from ..errors import DaemonError, TransportError, UsageError
-from ..net.client.job import Job
-from ..net.client.link_job import Connector
-from ..net.client.reconnect import Reconnect
+from ..errors import DaemonError, R2Error, TransportError, UsageError
+from ..net.client.connector import LinkOptions
+from ..net.client.link_job import LinkJob
+from ..net.client.service_job import ServiceJob
+from ..net.io.process import HANG_UP_TIME
 from ..net.io.units import RESUME_TIMEOUT
 from ..net.transport.transport import STARTER, STDIO, parse_transport
 from ..net.transport.urls import CONNECT, GATHER, LISTEN
 from ..proto.limits import Limits
 from ..proto.wire.address import check_address
-from ..proto.wire.job_states import JobKind
-from .engine import Engine, EngineJob, ServiceOffer
+from .engine import Engine, EngineJob
 from .session import Entry, Session, offer
 
 TYPE_CHECKING = False
@@ -160,7 +160,27 @@ class Node:
         check_address(name)
         if parsed.kind == STDIO:
             raise UsageError("-: stdin and stdout are the process's; serve them by hand")
-        self._engine.call(lambda loop, daemon: ServiceOffer(self._engine, loop, daemon, name, parsed, patterns)).wait()
+        engine, errors = self._engine, list[R2Error]()
+
+        def make(loop: Loop, daemon: Daemon) -> EngineJob:
+            job = EngineJob(engine, loop)
+
+            def failed(error: R2Error) -> None:
+                errors.append(error)
+                job.note(why=str(error))
+                job.end()
+
+            # The process continues after the node, and would not reap what is left.
+            job.begin(ServiceJob(
+                loop, engine.log, name, parsed, engine.path, lambda: job.note(got=name), failed, patterns,
+                end_time=HANG_UP_TIME,
+            ), daemon)  # fmt: skip
+            return job
+
+        job = engine.call(make)
+        job.wait_for(lambda: job.got is not None)
+        if job.got is None:
+            raise errors[0] if errors else DaemonError(f"{self.address}: this node has ended")
 
     def connect(
         self, transport: str, *, node: str = "", retry: bool = False, lossy: bool = False, resume: int = RESUME_TIMEOUT
@@ -182,105 +202,54 @@ class Node:
         if parsed.kind == STARTER and self.socket is None:
             raise UsageError(f"{transport}: it connects to the node's socket, and this node has none")
         expect = check_address(node) if node else ""
-        engine = self._engine
-        link = engine.call(lambda loop, daemon: NodeLink(engine, loop, daemon, parsed, expect, retry, lossy, resume))
+        engine, options = self._engine, LinkOptions(parsed, expect, resume, lossy)
+
+        def make(loop: Loop, daemon: Daemon) -> EngineJob:
+            job = EngineJob(engine, loop)
+
+            def ended(why: str) -> None:
+                job.note(why=why or "the link ended")
+                job.end()
+
+            job.begin(LinkJob(
+                loop, engine.log, engine.path, options, linked=lambda address: job.note(got=address),
+                listening=lambda where: job.note(where=where), ended=None if retry else ended,
+            ), daemon)  # fmt: skip
+            return job
+
+        job = engine.call(make)
         if parsed.how in (LISTEN, GATHER) and not retry:
-            link._wait_for_listening()
-        return link
+            job.wait_for(lambda: job.where is not None)
+            if job.where is None:
+                raise TransportError(f"{parsed}: {job.why}")
+        return NodeLink(engine, job, parsed)
 
 
-class NodeLink(EngineJob):
-    """A link that `Node.connect` has begun.  It goes on whether or not this object is kept."""
+class NodeLink:
+    """A link that `Node.connect` has begun.  It continues whether or not this object is kept."""
 
-    def __init__(
-        self, engine: Engine, loop: Loop, daemon: Daemon, transport: Transport, expect: str, retry: bool, lossy: bool,
-        resume: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, engine: Engine, job: EngineJob, transport: Transport) -> None:
+        self._engine = engine
+        self._job = job
         self._transport = transport
-        self._options = (expect, lossy, resume)
-        self._connector: Connector | None = None
-        self._done: Callable[[], None] | None = None
-        self._listens = False
-        self._job = Job(loop, JobKind.LINK, transport.text, expect)
-        name = expect or transport.text
-        self._reconnect = Reconnect(loop, engine.log, name, transport, self._job, self._make) if retry else None
-        super().__init__(engine, loop, daemon)
 
     def wait(self, timeout: float | None = None) -> str:
         """Wait until there has been a link, and return the neighbour's address.
 
         TransportError if it is over before, TimeoutError after `timeout` seconds.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._got is not None or self._why is not None, timeout):
-                raise TimeoutError(f"{self._transport}: no link within {timeout:g} s")
-            if self._got is None:
-                raise TransportError(f"{self._transport}: {self._why}")
-            return self._got
-
-    def _wait_for_listening(self) -> None:
-        """Wait until a transport that listens does.  TransportError if it cannot."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._listens or self._why is not None)
-            if not self._listens:
-                raise TransportError(f"{self._transport}: {self._why}")
+        job = self._job
+        if not job.wait_for(lambda: job.got is not None, timeout):
+            raise TimeoutError(f"{self._transport}: no link within {timeout:g} s")
+        if job.got is None:
+            raise TransportError(f"{self._transport}: {job.why}")
+        return job.got
 
     def close(self, timeout: float | None = None) -> None:
         """End the link, and wait for its command to end; TimeoutError after `timeout` seconds.  Safe to call again."""
         try:
-            self._engine.call(lambda loop, daemon: self._leave())
+            self._engine.call(lambda loop, daemon: self._job.end())
         except DaemonError:
             return  # it has ended with its node
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._why is not None, timeout):
-                raise TimeoutError(f"{self._transport}: has not ended within {timeout:g} s")
-
-    def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
-        expect, lossy, resume = self._options
-
-        def up(address: str) -> None:
-            linked(address)
-            self._is_there(address)
-
-        engine = self._engine
-        return Connector(
-            self._loop, engine.log, self._client, self._transport, engine.path, expect, up, ended, self._job,
-            resume_timeout=resume, lossy=lossy, listening=self._is_listening,
-        )  # fmt: skip
-
-    def _is_listening(self, where: str) -> None:
-        with self._changed:
-            self._listens = True
-            self._changed.notify_all()
-
-    def _begin(self) -> None:
-        self._job.use(self._client)
-        if self._reconnect is not None:
-            self._reconnect.start()
-            return
-        self._connector = self._make(lambda address: None, self._ended)
-        try:
-            self._connector.start()
-        except OSError as error:
-            self._ended(error.strerror or str(error), False)
-
-    def _ended(self, why: str, linked: bool) -> None:
-        self._connector = None
-        self._over(why or "the link ended")
-        if self._done is not None:
-            self._done()
-        else:
-            self._leave()
-
-    def _halt(self) -> None:
-        if self._reconnect is not None:
-            self._reconnect.stop()
-
-    def _finish(self, done: Callable[[], None]) -> None:
-        self._done = done
-        if self._reconnect is not None:
-            self._reconnect.end(done)
-        elif self._connector is not None:
-            self._connector.end()
-        else:
-            done()
+        if not self._job.wait_for(lambda: False, timeout):
+            raise TimeoutError(f"{self._transport}: has not ended within {timeout:g} s")

@@ -107,3 +107,9 @@ class Config(ConfigRecord):
         self.conns, self.serves, self.tasks = conns, serves, tasks or []
         self.forwards, self.limits = forwards or [], limits or {}
         self.policy, self.bench, self.path = policy, bench, path
+
+    @property
+    def jobs(self) -> list[ConfigRecord]:
+        """A record for each service, forward and link, in the order in which they start; `cmd` is the service "" ."""
+        node = [Serve("", self.cmd, [])] if self.cmd else []
+        return [*node, *self.serves, *self.forwards, *self.conns]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from ..net.client.job import Job
 from ..net.client.query import ask_all, names_of
 from ..net.io import process
 from ..net.io.leash import Leash
@@ -34,7 +35,7 @@ MAX_RUNNING = 64  # commands at a time: a network that comes up makes thousands 
 ADDRESS = "addr"  # the placeholder
 
 
-class Tasks:
+class Tasks(Job):
     """Runs `tasks` on events of the daemon of the watched client; `change` replaces the list."""
 
     def __init__(self, loop: Loop, log: Log, socket_path: str, tasks: list[Task]) -> None:
@@ -49,7 +50,7 @@ class Tasks:
         self._is_ending = False
         self._leash = loop.shared(Leash)
 
-    def watch(self, client: Client) -> None:
+    def begin(self, client: Client) -> None:
         """Subscribe to events of the daemon of `client`."""
         self._client = client
         client.request(messages.WATCH, self._event_received)

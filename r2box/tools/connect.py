@@ -7,27 +7,20 @@ import signal
 
 from ..cli.command import Argument, Command, Option
 from ..cli.policy_options import OF_LINK, policy_of
-from ..errors import FAILED, OK, UsageError
-from ..net.client.client import Client
-from ..net.client.job import Job
-from ..net.client.link_job import Connector
-from ..net.client.reach import reach
-from ..net.client.reconnect import Reconnect
+from ..errors import FAILED, UsageError
+from ..net.client.connector import LinkOptions
+from ..net.client.job_run import JobRun
+from ..net.client.link_job import LinkJob
 from ..net.io.log import INFO, WARNING, Log
-from ..net.io.loop import Loop
 from ..net.io.signals import is_ignored
 from ..net.io.units import parse_resume_timeout
 from ..net.transport.transport import STDIO, explain, parse_transport, summary
 from ..net.transport.urls import CONNECT, EXEC_HELP, GATHER, LISTEN, URL_HELP
 from ..proto.wire.address import check_address
-from ..proto.wire.job_states import JobKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..cli.command import Args
-    from ..net.transport.transport import Transport
 
 COMMAND = Command(
     "r2-connect",
@@ -84,7 +77,47 @@ def main(args: Args) -> int:
     except ValueError as error:
         raise UsageError(f"--resume: {error}") from None
     expect = check_address(args.node) if args.node else ""
-    return _Connect(args, transport, expect, resume_timeout).run()
+    options = LinkOptions(transport, expect, resume_timeout, args.lossy, policy_of(args))
+    level = INFO if transport.how in (LISTEN, GATHER) else WARNING
+    log = Log("r2-connect", max(level, args.verbose) - 2 * args.quiet)
+    run = JobRun(log, args.socket, args.wait)
+    job = LinkJob(run.loop, log, run.path, options) if args.retry else _single(run, log, options)
+    had_terminal = os.isatty(2)
+    is_immune = is_ignored(signal.SIGHUP)  # as nohup has it
+
+    def hang_up() -> None:
+        """SIGHUP: try again now; but when it is because the terminal was closed, end."""
+        if args.retry and not (had_terminal and not os.isatty(2)):
+            job.hurry()
+        elif not is_immune:
+            run.end()
+
+    run.loop.on_signal(signal.SIGHUP, hang_up)
+    return run.run(job)
+
+
+def _single(run: JobRun, log: Log, options: LinkOptions) -> LinkJob:
+    """A link that is made once, and whose end is the end of the run."""
+    transport = options.transport
+    is_stdio = transport.kind == STDIO
+
+    def over(why: str) -> None:
+        # The program that gave us our stdio may send SIGTERM when the link ends; the reason is reported all the same.
+        if why and (is_stdio or not run.is_stopped):
+            log.error(f"{transport}: {why}" if transport.text != "-" else why)
+            run.status = FAILED
+        run.loop.stop()
+
+    def ended(why: str) -> None:
+        # A ^C reaches our command too, whose exit may be noticed before our own signal.  Two rounds later, it has been.
+        if is_stdio:
+            over(why)
+        else:
+            run.loop.soon(lambda: run.loop.soon(lambda: over(why)))
+
+    return LinkJob(
+        run.loop, log, run.path, options, linked=lambda address: log.info(f"linked to {address}"), ended=ended
+    )
 
 
 def _check_stdio() -> None:
@@ -98,117 +131,3 @@ def _check_stdio() -> None:
                     f"-: {name} is a terminal, and a link needs another r2 there: let what reaches it start this "
                     "(ssh HOST r2 connect -), or give a TRANSPORT, such as tcp-listen://47210"
                 )
-
-
-class _Connect:
-    """One run of r2-connect."""
-
-    def __init__(self, args: Args, transport: Transport, expect: str, resume_timeout: int) -> None:
-        self._transport = transport
-        self._expect = expect
-        self._resume_timeout = resume_timeout
-        self._lossy = args.lossy
-        self._policy = policy_of(args)
-        level = INFO if transport.how in (LISTEN, GATHER) else WARNING
-        self._log = Log("r2-connect", max(level, args.verbose) - 2 * args.quiet)
-        sock, self._path = reach(args.socket, args.wait)
-        self._loop = Loop()
-        self._job = Job(self._loop, JobKind.LINK, transport.text, expect)
-        self._status = OK
-        self._is_stopping = False
-        self._had_terminal = os.isatty(2)
-        self._is_immune = is_ignored(signal.SIGHUP)  # as nohup has it
-        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._gone)
-        self._reconnect: Reconnect | None = None
-        self._connector: Connector | None = None
-        if args.retry:
-            name = expect or transport.text
-            self._reconnect = Reconnect(self._loop, self._log, name, transport, self._job, self._make)
-        self._loop.on_end(self._stop, self._abort)
-        self._loop.on_signal(signal.SIGHUP, self._hang_up)
-
-    def run(self) -> int:
-        self._loop.run()
-        return self._status
-
-    def _make(self, linked: Callable[[str], None], ended: Callable[[str, bool], None]) -> Connector:
-        return Connector(
-            self._loop,
-            self._log,
-            self._client,
-            self._transport,
-            self._path,
-            self._expect,
-            linked,
-            ended,
-            self._job,
-            resume_timeout=self._resume_timeout,
-            lossy=self._lossy,
-            policy=self._policy,
-        )
-
-    def _ready(self) -> None:
-        self._job.use(self._client)
-        if self._reconnect is not None:
-            self._reconnect.start()
-            return
-        self._connector = self._make(lambda address: self._log.info(f"linked to {address}"), self._ended)
-        try:
-            self._connector.start()
-        except OSError as error:
-            self._ended(error.strerror or str(error), False)
-
-    def _ended(self, why: str, _: bool) -> None:
-        # A ^C reaches our command too, which may be heard of before our own signal is.  Two rounds on, it has been.
-        if self._transport.kind == STDIO:
-            self._over(why)
-        else:
-            self._loop.soon(lambda: self._loop.soon(lambda: self._over(why)))
-
-    def _over(self, why: str) -> None:
-        # Whoever gave us our stdio may send us SIGTERM when the link ends; the reason is news all the same.
-        if why and (self._transport.kind == STDIO or not self._is_stopping):
-            self._log.error(f"{self._transport}: {why}" if self._transport.text != "-" else why)
-            self._status = FAILED
-        self._loop.stop()
-
-    def _gone(self, why: str) -> None:
-        if not self._is_stopping:
-            self._log.error(f"{self._path}: {why}")
-            self._status = FAILED
-            self._stop()
-
-    def _hang_up(self) -> None:
-        """SIGHUP: try again now; but when it is because the terminal is gone, end."""
-        if self._reconnect is not None and not (self._had_terminal and not os.isatty(2)):
-            self._reconnect.hurry()
-        elif not self._is_immune:
-            self._stop()
-
-    def _stop(self) -> None:
-        if self._is_stopping:
-            return
-        self._is_stopping = True
-        if self._reconnect is not None:
-            self._reconnect.stop()
-        self._client.leave(self._end, self._silent)
-
-    def _silent(self, why: str) -> None:
-        self._log.error(f"{self._path}: {why}")
-        self._status = FAILED
-
-    def _abort(self) -> None:
-        """It is to end at once: kill the command, as nothing else is left that would end it."""
-        if self._reconnect is not None:
-            self._reconnect.kill()
-        elif self._connector is not None:
-            self._connector.kill()
-        self._loop.stop()
-
-    def _end(self) -> None:
-        if self._reconnect is not None:
-            self._reconnect.end(self._loop.stop)
-        elif self._connector is not None:
-            self._connector.end()
-        else:
-            self._loop.stop()

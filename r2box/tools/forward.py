@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..cli.command import Argument, Command, Option
 from ..errors import FAILED, OK, UsageError
-from ..net.client.forward_job import Forwarding
+from ..net.client.job_run import forward
 from ..net.io.log import INFO, Log
 from ..net.transport.transport import explain, parse_transport, summary
 from ..net.transport.urls import FORWARD, URL_HELP
@@ -54,4 +54,4 @@ def main(args: Args) -> int:
         raise UsageError("which service? (-t NODE -t SERVICE)")
     log = Log("r2-forward", INFO + args.verbose - 2 * args.quiet)
     path = join_targets(args.target)
-    return OK if Forwarding(log, args.socket, transports, path, args.retry, args.wait).run() else FAILED
+    return OK if forward(log, args.socket, transports, path, retry=args.retry, wait=args.wait) else FAILED

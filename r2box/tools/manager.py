@@ -7,9 +7,11 @@ import signal
 from ..cli.background import Background
 from ..cli.command import BACKGROUND, QUIET, USER, VERBOSE, Command, Option
 from ..config import parse as files
-from ..config.jobs import FileJob, ForwardFileJob, LinkFileJob, ServiceFileJob, TasksFileJob
+from ..config.jobs import FileJob, make_job
+from ..config.tasks import Tasks
 from ..errors import OK, ConfigError, UsageError
 from ..net.client import udp_forward  # noqa: F401  a daemon imports all it will need, before the file under it changes
+from ..net.client.job import countdown
 from ..net.daemon.daemon import Daemon
 from ..net.daemon.systemd import ServiceManager
 from ..net.io import copier  # noqa: F401  a daemon imports all it will need, before the file under it changes
@@ -24,10 +26,8 @@ from ..proto.wire.address import BENCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..cli.command import Args
-    from ..config.records import Config, Conn, Forward, Serve
+    from ..config.records import Config, ConfigRecord
 
 COMMAND = Command(
     "r2dm",
@@ -103,11 +103,8 @@ class NodeManager:
         self._background = background
         self._file = file
         self._config = config
-        self._links: list[tuple[Conn, LinkFileJob]] = []
-        self._services: list[tuple[Serve, ServiceFileJob]] = []
-        self._forwards: list[tuple[Forward, ForwardFileJob]] = []
-        self._itself: ServiceFileJob | None = None
-        self._tasks: TasksFileJob | None = None
+        self._jobs: list[tuple[ConfigRecord | None, FileJob]] = []  # None: all tasks
+        self._tasks: Tasks | None = None
         self._leaving: set[FileJob] = set()  # removed; their processes have not ended
         self._ending = False
         self.loop.failed = log.bug
@@ -141,24 +138,15 @@ class NodeManager:
         Raises UsageError if one of them is invalid.
         """
         config = self._config
-        before = self._jobs()
+        before = len(self._jobs)
         if config.tasks and self._tasks is None:  # first, to miss no event
-            self._tasks = TasksFileJob(self, config.tasks)
+            self._tasks = Tasks(self.loop, self.log, self.path, config.tasks)
+            self._jobs.append((None, FileJob(self, self._tasks)))
         self.daemon.node.meters.refusal = "" if config.bench else f"{BENCH} is disabled here ([self] bench)"
-        if config.cmd and self._itself is None:
-            self._itself = ServiceFileJob(self, "", config.cmd)
-        for serve in config.serves:
-            if serve not in [pair[0] for pair in self._services]:
-                allow = tuple(serve.allow)
-                service = ServiceFileJob(self, serve.name, serve.cmd, allow, serve.private, serve.datagrams)
-                self._services.append((serve, service))
-        for forward in config.forwards:
-            if forward not in [pair[0] for pair in self._forwards]:
-                self._forwards.append((forward, ForwardFileJob(self, forward)))
-        for conn in config.conns:
-            if conn not in [pair[0] for pair in self._links]:
-                self._links.append((conn, LinkFileJob(self, conn)))
-        return [job for job in self._jobs() if job not in before]
+        for record in config.jobs:
+            if record not in [known for known, _ in self._jobs]:
+                self._jobs.append((record, make_job(self, record)))
+        return [job for _, job in self._jobs[before:]]
 
     def settled(self) -> None:
         """A job is ready or refused.  After the last one, the node is ready."""
@@ -187,39 +175,25 @@ class NodeManager:
             self.log.warning(f"{self._file}: changes of addr, socket or discovery in [self] require a restart")
         self.daemon.admission.change(new.limits)
         if self._tasks is not None:
-            self._tasks.tasks.change(new.tasks)
-        for _, link in self._links:
-            link.hurry()
-        for _, forward in self._forwards:
-            forward.hurry()
-        removed: list[FileJob] = [job for entry, job in self._links if entry not in new.conns]
-        removed += [job for entry, job in self._services if entry not in new.serves]
-        removed += [job for entry, job in self._forwards if entry not in new.forwards]
-        if new.cmd != old.cmd and self._itself is not None:
-            removed.append(self._itself)
-            self._itself = None
-        self._links = [pair for pair in self._links if pair[0] in new.conns]
-        self._services = [pair for pair in self._services if pair[0] in new.serves]
-        self._forwards = [pair for pair in self._forwards if pair[0] in new.forwards]
+            self._tasks.change(new.tasks)
+        for _, job in self._jobs:
+            job.hurry()
+        wanted = [None, *new.jobs]
+        removed = [job for record, job in self._jobs if record not in wanted]
+        added = [record for record in new.jobs if record not in [known for known, _ in self._jobs]]
+        self._jobs = [pair for pair in self._jobs if pair[0] in wanted]
         self._leaving.update(removed)
-        entries = ((new.conns, self._links), (new.serves, self._services), (new.forwards, self._forwards))
-        added = sum(len(wanted) - len(kept) for wanted, kept in entries) + bool(new.cmd and self._itself is None)
-        self.log.info(f"{self._file}: reloaded: {len(removed)} jobs removed, {added} added")
+        self.log.info(f"{self._file}: reloaded: {len(removed)} jobs removed, {len(added)} added")
         # New jobs start when the names of the removed ones are free, before the processes of those have ended.
-        waiting = len(removed)
         self.unsettled += 1
 
-        def left() -> None:
-            nonlocal waiting
-            waiting -= 1
-            if waiting <= 0:
-                self._start()
-                self.settled()
+        def start() -> None:
+            self._start()
+            self.settled()
 
+        left = countdown(len(removed), start)
         for job in removed:
-            job.leave(left, lambda job=job: self._leaving.discard(job))  # type: ignore[misc]
-        if not removed:
-            left()
+            job.leave(lambda job=job: self._leaving.discard(job), left)  # type: ignore[misc]
 
     def _end(self) -> None:
         """Shut down the daemon first, so that it closes the links itself; then the jobs."""
@@ -228,32 +202,15 @@ class NodeManager:
         self._ending = True
         self.supervisor.stopping()
         self.loop.later(SHUTDOWN_TIMEOUT, self.loop.stop)
-        for job in self._jobs():
+        for job in self._all_jobs():
             job.stop()
         self.daemon.end()
 
     def _daemon_ended(self) -> None:
-        end_all(self._jobs(), self.loop.stop)
+        jobs = self._all_jobs()
+        ended = countdown(len(jobs), self.loop.stop)
+        for job in jobs:
+            job.leave(ended)
 
-    def _jobs(self) -> list[FileJob]:
-        jobs: list[FileJob] = [job for job in (self._tasks, self._itself) if job is not None]
-        jobs += [job for _, job in self._services]
-        jobs += [job for _, job in self._forwards]
-        jobs += [job for _, job in self._links]
-        return [*jobs, *self._leaving]
-
-
-def end_all(jobs: list[FileJob], done: Callable[[], None]) -> None:
-    """End `jobs`; call done() when all have ended."""
-    waiting = len(jobs)
-
-    def ended() -> None:
-        nonlocal waiting
-        waiting -= 1
-        if not waiting:
-            done()
-
-    if not jobs:
-        done()
-    for job in jobs:
-        job.leave(lambda: None, ended)
+    def _all_jobs(self) -> list[FileJob]:
+        return [*(job for _, job in self._jobs), *self._leaving]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from ..cli.command import Argument, Command, Option
-from ..errors import FAILED, OK, AddressError, R2Error, UsageError
-from ..net.client.client import Client
-from ..net.client.reach import reach
-from ..net.client.service_job import Server
+from ..errors import AddressError, UsageError
+from ..net.client.job_run import JobRun
+from ..net.client.service_job import ServiceJob
 from ..net.io.log import INFO, Log
-from ..net.io.loop import Loop
 from ..net.io.process import raise_file_limit
 from ..net.transport.transport import explain, parse_transport, service_name, summary
 from ..net.transport.urls import DATAGRAMS_HELP, EXEC_HELP, SERVE, URL_HELP
@@ -105,49 +103,16 @@ def main(args: Args) -> int:
         raise UsageError("-t is not supported: the local node offers the service")
     transport = parse_transport(args.transport).check_use(SERVE)
     name = check_address(args.name if args.name is not None else _default_name(args.transport))
-    sock, path = reach(args.socket, args.wait)
     log = Log("r2-serve", INFO + args.verbose - 2 * args.quiet)
+    # The tools of local tunnels have lost the daemon too: they learn of it before we end their programs.
+    run = JobRun(log, args.socket, args.wait, end_delay=CLIENTS_FIRST)
     raise_file_limit()
-    loop = Loop()
-    result = {"status": OK, "ending": False}
 
     def ready() -> None:
-        log.info(f"{client.address + ': ' if client.address else ''}offering {SERVICE}{name}")
+        address = run.client.address if run.client is not None else ""
+        log.info(f"{address + ': ' if address else ''}offering {SERVICE}{name}")
 
-    def failed(error: R2Error) -> None:
-        log.error(str(error))
-        result["status"] = FAILED
-        stop()
-
-    def gone(why: str) -> None:
-        if result["ending"]:
-            return
-        log.error(f"{path}: {why}")
-        result["status"] = FAILED
-        # Local tunnels have lost the daemon too: their r2-tunnel is to hear of it from us last, as an end of file.
-        loop.later(CLIENTS_FIRST, lambda: server.end(loop.stop))
-
-    def abort() -> None:
-        server.kill_all()
-        loop.stop()
-
-    def silent(why: str) -> None:
-        log.error(f"{path}: {why}")
-        result["status"] = FAILED
-
-    def stop() -> None:
-        if not result["ending"]:
-            result["ending"] = True
-            client.leave(lambda: server.end(loop.stop), silent)
-
-    server = Server(loop, log, name, transport, path, ready, failed, tuple(args.allow), args.private, args.datagrams)
-    client = Client(
-        loop,
-        sock.detach(),
-        ready=lambda: server.offer(client),
-        gone=gone,
-        event=server.event,
-    )
-    loop.on_end(stop, abort)
-    loop.run()
-    return result["status"]
+    return run.run(ServiceJob(
+        run.loop, log, name, transport, run.path, ready, lambda error: run.fail(str(error)), tuple(args.allow),
+        args.private, args.datagrams,
+    ))  # fmt: skip

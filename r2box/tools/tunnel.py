@@ -94,10 +94,10 @@ def main(args: Args, target: list[str] | None = None, name: str = "r2-tunnel") -
     level = args.verbose - 2 * args.quiet
     try:
         if transport.how in (LISTEN, GATHER):
-            from ..net.client.forward_job import Forwarding
+            from ..net.client.job_run import forward
 
             log = Log(name, INFO + level)
-            return OK if Forwarding(log, args.socket, [transport], path, wait=args.wait).run() else TOOL_FAILED
+            return OK if forward(log, args.socket, [transport], path, wait=args.wait) else TOOL_FAILED
         return TunnelTool(args, transport, path, Log(name, level)).run()
     except R2Error as error:
         error.status = TOOL_FAILED

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from r2box.config import jobs, parse
+from r2box.errors import TransportError
+from r2box.net.client import forward_job, job
 from r2box.net.client.client import Client
 from r2box.net.daemon.daemon import Daemon
 from r2box.net.io.channel import socketpair
@@ -119,7 +121,7 @@ def test_a_part_for_which_there_are_no_descriptors(
     node = make(SERVE.format("x"))
     node.start()
     node.until(lambda: node.told)
-    part = node.manager._services[0][1]
+    part = node.manager._jobs[0][1]
     refusals = [OSError(errno.EMFILE, "Too many open files")] * 3
 
     def pair() -> tuple[int, int]:
@@ -127,10 +129,11 @@ def test_a_part_for_which_there_are_no_descriptors(
             raise refusals.pop()
         return socketpair()
 
-    monkeypatch.setattr(jobs, "socketpair", pair)
-    part._client.close()
+    monkeypatch.setattr(job, "socketpair", pair)
+    assert part.client is not None
+    part.client.close()
     node.until(lambda: not node.services)
-    part._lost("as if")
+    part.lost("as if")
     node.until(lambda: node.services)
     assert not refusals
 
@@ -158,19 +161,24 @@ def test_ready_is_told_when_it_is_and_not_before(
 
 
 def test_reloads_do_not_multiply_attempts(make: Callable[[str], Node], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "LISTEN_AGAIN", 0.1)
+    monkeypatch.setattr(forward_job, "LISTEN_AGAIN", 0.1)
     tries: list[float] = []
-    listen = jobs.ForwardFileJob._listen
+    failures: list[object] = []
+    listen, fail = forward_job.ForwardJob._listen, forward_job.ForwardJob._failed
 
-    def counted(self: jobs.ForwardFileJob) -> None:
+    def counted(self: forward_job.ForwardJob) -> None:
         tries.append(node.loop.now())
         listen(self)
 
-    def has_failed() -> bool:
-        forwarder = node.manager._forwards[0][1]._forwarder
-        return forwarder is not None and not forwarder.is_listening
+    def noted(self: forward_job.ForwardJob, error: TransportError) -> None:
+        fail(self, error)
+        failures.append(error)
 
-    monkeypatch.setattr(jobs.ForwardFileJob, "_listen", counted)
+    def has_failed() -> bool:
+        return len(failures) == len(tries)
+
+    monkeypatch.setattr(forward_job.ForwardJob, "_listen", counted)
+    monkeypatch.setattr(forward_job.ForwardJob, "_failed", noted)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text = FORWARD.format(f"127.0.0.1:{taken.getsockname()[1]}")
         node = make(text)

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from r2box.net.client.link_job import MAX_LINES
+from r2box.net.client.connector import MAX_LINES
 from support.processes import Place, await_port, free_port, need
 
 # Of a fake rfcomm(1), before it carries bytes.

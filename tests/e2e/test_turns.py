@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from r2box.net.client import service_job as servers
-from r2box.net.client import start_pace
+from r2box.net.client import service_job, start_pace
 from r2box.net.client.start_pace import PATIENCE, is_busy
 from r2box.net.io import process
 from r2box.net.io.channel import Channel
@@ -196,16 +195,16 @@ class Served:
         monkeypatch.setattr(start_pace, "processors", lambda: 2)
         monkeypatch.setattr(process, "start", self._start)
         monkeypatch.setattr(loop, "on_exit", self.exits.__setitem__)
-        monkeypatch.setattr(servers, "Leash", lambda loop: SimpleNamespace(
+        monkeypatch.setattr(service_job, "Leash", lambda loop: SimpleNamespace(
             open=lambda: -1, add=print, ending=print, remove=print, close=lambda: None))  # fmt: skip
         client: Any = SimpleNamespace(
             link=SimpleNamespace(state=UP), request=lambda *_, **__: None, send=lambda *_, **__: None
         )
-        self.server = servers.Server(
+        self.server = service_job.ServiceJob(
             loop, SimpleNamespace(debug=print, once=print), "x",  # type: ignore[arg-type]
             parse_transport("sleep 600"), "r2.sock", lambda: None, lambda error: None,
         )  # fmt: skip
-        self.server.offer(client)
+        self.server.begin(client)
         for number in range(1, 11):
             ends = tuple(end.detach() for end in socket.socketpair())
             body = messages.Body(messages.INCOMING, number, {"service": "x", "origin": (), "node": "bob"})
@@ -230,7 +229,7 @@ class Served:
 def served(loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     served = Served(loop, monkeypatch)
     yield served
-    served.server.hang_up_all()
+    served.server.end(lambda: None)
 
 
 def test_as_many_programs_start_at_the_same_time_as_there_are_processors(served: Served) -> None:

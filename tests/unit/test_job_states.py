@@ -8,7 +8,7 @@ import pytest
 
 from r2box.cli.tables import COLUMNS, NUMBER, lines, next_attempt, shorten, table
 from r2box.errors import RefusedError
-from r2box.net.client.job import Job
+from r2box.net.client.job import JobReport
 from r2box.net.daemon.job_table import MAX_JOBS, JobTable
 from r2box.proto.wire import messages
 from r2box.proto.wire.job_states import MAX_TEXT, JobKind, JobState
@@ -99,8 +99,8 @@ class Reports:
         return messages.JOB_LINE.decode(self.jobs.records[number].line(self.clock.now(), 42))
 
 
-def job(clock: Clock, transport: str, name: str = "", number: int = 0) -> Job:
-    return Job(clock, JobKind.LINK, transport, name, number)  # type: ignore[arg-type]
+def job(clock: Clock, transport: str, name: str = "", number: int = 0) -> JobReport:
+    return JobReport(clock, JobKind.LINK, transport, name, number)  # type: ignore[arg-type]
 
 
 def test_a_job_through_its_states() -> None:
@@ -132,7 +132,6 @@ def test_a_job_through_its_states() -> None:
     assert (row["name"], row["state"], row["reason"], row["tries"], row["age"]) == ("bob", JobState.UP, "", 0, 0)
     link.enter(JobState.RETRYING, reason="the link ended", delay=5.0)
     clock.time += 1
-    link.use(None)
     link.enter(JobState.RETRYING, reason="while there was no daemon", delay=5.0)
     clock.time += 1
     other = Reports(clock)

@@ -1,382 +1,145 @@
-"""Making links: opens a transport, hands its descriptors to the daemon, and stays to report and to reap."""
+"""Link job: one Connector, or one after another with a pause that grows while links fail."""
 
 from __future__ import annotations
 
 import os
-import socket
 
-from ...errors import TransportError, UsageError
-from ...proto.link.policy import EVERYTHING
-from ...proto.wire import messages
-from ...proto.wire.job_states import JobState
-from ...proto.wire.outcome import ENDED
-from ..io import process
-from ..io.channel import Channel, adopt, close_all, is_terminal, same_socket, socketpair
-from ..io.leash import Leash
-from ..io.log import LineLimit
-from ..io.process import Child
-from ..io.reserve import is_short
-from ..io.shell import missing_tool
-from ..io.stdio import take_stdio
-from ..io.words import this_command
-from ..transport.peer import address_of
-from ..transport.policy_fields import fields_of, words_of
-from ..transport.socat import fill_places
-from ..transport.sockets import Dial, Listener
-from ..transport.transport import COMMAND, STARTER, STDIO, Transport
-from ..transport.urls import CONNECT, DEVICE, DIAL, GATHER, LISTEN
+from ...proto.wire.job_states import JobKind, JobState
+from ..io.units import format_span
+from ..transport.transport import STARTER
+from .connector import Connector
+from .job import Job, JobReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...proto.link.policy import Policy
-    from ..io.copier import Bridge
     from ..io.log import Log
-    from ..io.loop import Loop
-    from ..transport.devices import Device
-    from ..transport.udp import UdpListener
+    from ..io.loop import Loop, Timer
     from .client import Client
-    from .job import Job
+    from .connector import LinkOptions
 
-EXIT_TIME = 1.0  # seconds that a command has to pass on why its link ended, or never was, and to end by itself
-KILL_TIME = 1.5  # and when it was told to: a tool ends within 2 s
-MAX_LINES = 20  # of a command's that are shown, before its link
+FIRST_DELAY = 0.1  # seconds before a link is made again
+LAST_DELAY = 30.0  # and at most, after many failures
+STEADY = 10.0  # seconds that a link must last for its failures to be forgotten
+MAX_SAID = 16  # different failures in a row that are logged
 
 
-class Connector:
-    """One attempt at a link: `ended(why, linked)` is called once, when it is over and its command is reaped.
+class LinkJob(Job):
+    """A link as `options` describe it, called `name` in the log.
 
-    `why` is empty for an orderly end; `linked` says whether there has been a link at all.  A transport that listens
-    makes any number of links, says on the log what becomes of each, and is over only when it cannot listen any more.
-    `expect` is the only address that the neighbour may have ("": any), `resume_timeout` for how many seconds tunnels
-    wait for another transport after a cut, `lossy` whether bytes may be lost on one that is not so by its nature,
-    `policy` what is told and carried there.  `listening(where)` is called when a transport that listens does.  Its
-    state is reported as that of `job`; its end is left to the caller, who knows whether there is a next attempt.
+    It is made again whenever it ends; each failure is logged once until a link has lasted for `STEADY` seconds.  With
+    `ended` there is one attempt only: ended(why) is called when it is over, and nothing is logged.  linked(address) is
+    called for each link, listening(where) when a transport that listens does.
     """
 
     def __init__(
         self,
         loop: Loop,
         log: Log,
-        client: Client,
-        transport: Transport,
         socket_path: str,
-        expect: str,
-        linked: Callable[[str], None],
-        ended: Callable[[str, bool], None],
-        job: Job,
+        options: LinkOptions,
+        name: str = "",
         *,
-        resume_timeout: int = 0,
-        lossy: bool = False,
-        policy: Policy = EVERYTHING,
+        linked: Callable[[str], None] = lambda address: None,
         listening: Callable[[str], None] = lambda where: None,
+        ended: Callable[[str], None] | None = None,
     ) -> None:
+        transport = options.transport
         self._loop = loop
         self._log = log
-        self._lines = LineLimit(log, loop.later)
-        self._client = client
-        self._transport = transport
-        self._resume_timeout = resume_timeout
-        self._policy = policy
-        self._is_lossy = transport.is_lossy or lossy
-        self._socket_path = os.path.abspath(socket_path)
-        self._expect = expect
+        self._socket_path = socket_path
+        self._options = options
+        self._name = name or options.expect or transport.text
         self._on_linked = linked
+        self._on_listening = listening
         self._on_ended = ended
-        self._job = job
-        self._announce = listening
-        self._child: Child | None = None  # the command, while it runs
-        self._was_linked = False
-        self.was_cut = False  # the link waits for another transport
-        self._link_over: str | None = None  # why the link ended
-        self._shown = 0  # lines of the command's that were logged
-        self._printed = b""  # by the command, the beginning of a line; bounded by `proto.arq.preamble`
-        self._exit = ""  # how the command ended, in words
-        self._listener: Listener | UdpListener | None = None
-        self._device: Device | None = None
-        self._bridge: Bridge | None = None
-        self._dial: Dial | None = None
-        self._peers: dict[int, str] = {}  # by request: who has connected to where we listen
-        self._left: dict[int, Callable[[], None]] = {}  # by request: what is to be called when its link has ended
-        self._is_copying = False  # our stdio is copied, as it could not be handed over
-        self._is_over = False
+        self._report = JobReport(loop, JobKind.LINK, transport.text, options.expect)
+        self._client: Client
+        self._delay = FIRST_DELAY
+        self._said: set[str] = set()
+        self._since = 0.0  # when the link came up
+        self._timer: Timer | None = None
+        self._connector: Connector | None = None
+        self._done: Callable[[], None] | None = None
+        self._is_stopped = False
 
-    def start(self) -> None:
-        """Open the transport.  OSError if a command cannot be started."""
-        self._job.enter(JobState.RUNNING if self._transport.how == STARTER else JobState.CONNECTING)
-        try:
-            self._transport.check_use(CONNECT)
-        except UsageError as error:
-            self._fail(str(error))
-            return
-        self._log.once(self._transport.note)
-        _STARTS[self._transport.how](self)
+    def begin(self, client: Client) -> None:
+        """Make the link; what there was before is abandoned."""
+        self._client = client
+        self._report.use(client)
+        connector, self._connector = self._connector, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if connector is not None:
+            connector.abandon()
+        self._start()
 
-    def _fail(self, why: str) -> None:
-        """It is over, but not before the caller has us."""
-        self._loop.soon(lambda: self._over(why))
+    def hurry(self) -> None:
+        self._delay = FIRST_DELAY
+        if self._timer is not None and not self._is_stopped:
+            self._timer.cancel()
+            self._start()
 
-    def _start_stdio(self) -> None:
-        taken = take_stdio()
-        if not self._client.link.passes or any(map(is_terminal, taken)):
-            self._is_copying = True
-            self._copy(Channel(*taken), self._copied)
-            return
-        if same_socket(*taken):
-            os.close(taken[1])
-            taken = taken[:1]  # type: ignore[assignment]
-        self._attach(taken)
+    def stop(self) -> None:
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _copied(self, why: str) -> None:
-        """All that the daemon had to say has gone out on our stdout."""
-        self._is_copying = False
-        if self._link_over is not None:
-            self._over(self._link_over)
-
-    def _start_command(self) -> None:
-        ours, theirs = _packet_pair() if self._is_lossy and self._client.link.passes else socketpair()
-        try:
-            pid = process.start(
-                self._transport.command,
-                theirs,
-                theirs,
-                environment={"R2_SOCKET": self._socket_path},
-                ignore_interrupt=True,
-            )
-        except OSError:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        self._child = Child(self._loop, pid, self._exited)
-        self._attach((ours,))
-
-    def _start_starter(self) -> None:
-        words = [*this_command(), "r2-connect", "-s", self._socket_path]
-        words += ["-n", self._expect] if self._expect else []
-        words += ["--resume", str(self._resume_timeout), *(["--lossy"] if self._is_lossy else [])]
-        words += words_of(self._policy)
-        command = fill_places(self._transport.command, [*words, "-"])
-        self._log.debug(f"starting: {command}")
-        # It listens, perhaps, and would keep the port: nothing but the leash tells it that we are gone.
-        leash = self._loop.shared(Leash)
-        null = os.open(os.devnull, os.O_RDONLY)
-        try:
-            pid = process.start(command, null, 2, new_session=True, leash=leash.open())
-        finally:
-            os.close(null)
-        self._child = Child(self._loop, pid, self._exited, group=True, leash=leash)
-        self._link_over = ""
-
-    def _start_dialling(self) -> None:
-        def opened(got: int | TransportError) -> None:
-            self._dial = None
-            if isinstance(got, int):
-                self._attach_packets((got,))
-            else:
-                self._over(str(got))
-
-        self._dial = Dial(self._loop, self._transport, opened, for_link=True)
-
-    def _start_listening(self) -> None:
-        self._listener = Listener(
-            self._loop,
-            self._transport,
-            lambda fd: self._attach((fd,)),
-            lambda error: self._over(str(error)),
-            self._on_listening,
-        )
-
-    def _start_gathering(self) -> None:
-        from ..transport.udp import UdpListener
-
-        gatherer = self._listener = UdpListener(
-            self._loop,
-            self._transport,
-            lambda fd, sender: self._attach_packets((fd,), lambda: gatherer.forget(sender)),
-            lambda error: self._over(str(error)),
-            self._on_listening,
-        )
-
-    def _start_device(self) -> None:
-        from ..transport.devices import open_device
-
-        try:
-            device = self._device = open_device(self._transport, {"R2_SOCKET": self._socket_path})
-        except TransportError as error:
-            self._fail(str(error))
-            return
-        if device.pid:
-            self._child = Child(self._loop, device.pid, self._exited, group=True)
-        if self._client.link.passes and (self._transport.kind == "serial" or not any(map(is_terminal, device.fds))):
-            self._attach(device.fds)
-            return
-        self._bridge = self._copy(adopt(device.fds), lambda why: None)
-
-    def _copy(self, channel: Channel, ended: Callable[[str], None]) -> Bridge:
-        """Hand over one end of a socketpair, and copy between the other and `channel`."""
-        from ..io.copier import Bridge
-
-        ours, theirs = socketpair()
-        bridge = Bridge(self._loop, channel, Channel(ours), ended)
-        self._attach((theirs,))
-        return bridge
-
-    def _on_listening(self, where: str) -> None:
-        self._log.info(f"{self._transport}: listening at {where}")
-        self._job.enter(JobState.LISTENING, where=where)
-        self._announce(where)
-
-    # -- what the daemon says ----------------------------------------------------------------------------------------
-
-    def _attach(self, descriptors: tuple[int, ...], left: Callable[[], None] | None = None) -> None:
-        """Hand a transport over; left() is called when its link has ended."""
-        peer = address_of(descriptors[0]) if self._listener is not None else ""
-        id_ = self._client.request(
-            messages.ATTACH,
-            self._heard,
-            (),
-            descriptors,
-            self._transport.kind == "serial",
-            address=self._expect,
-            transport=self._transport.text[:200],
-            resume_timeout=self._resume_timeout,
-            lossy=int(self._is_lossy),
-            mtu=self._transport.mtu,
-            keepalive=self._transport.keepalive,
-            lent=int(self._transport.kind == STDIO),
-            incoming=int(self._listener is not None or self._transport.kind == STDIO),
-            runs=int(self._child is not None),
-            **fields_of(self._policy),
-        )
-        if peer:
-            self._peers[id_] = peer
-        if left is not None:
-            self._left[id_] = left
-
-    def _attach_packets(self, descriptors: tuple[int, ...], left: Callable[[], None] | None = None) -> None:
-        """The same for what may be datagrams, whose boundaries a forwarded control socket does not keep."""
-        if not self._transport.is_datagrams or self._client.link.passes:
-            self._attach(descriptors, left)
-            return
-        close_all(descriptors)
-        self._over("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
-
-    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
-        if body.kind == messages.OUTPUT:
-            self._show(body["data"])
-            return
-        self._show(b"", is_end=True)
-        if body.kind == messages.LINKED:
-            self._was_linked = True
-            if self._listener is None:
-                self._job.enter(JobState.UP, name=body["address"])
-            self._on_linked(body["address"])
-            return
-        self._client.forget(body.id)
-        if body.id in self._left:
-            self._left.pop(body.id)()
-        peer = self._peers.pop(body.id, "")
-        where = f"{self._transport}: {peer}" if peer else str(self._transport)
-        why = body["text"] or "the link ended"
-        self.was_cut = body.kind == messages.ENDED and bool(body["cut"])
-        if body.kind == messages.ENDED and body["code"] == ENDED:
-            self._log.info(f"{where}: {why}")
-            why = ""
-        if self._listener is not None:
-            if why:
-                self._lines.warning(peer.rpartition(":")[0] or str(self._transport), f"{where}: {why}")
-            return
-        self._link_over = why
-        if self._is_copying:
-            return  # the farewell is on its way
-        if self._child is None:
-            self._over("; ".join(filter(None, (why, self._exit))))
+    def end(self, done: Callable[[], None]) -> None:
+        self._done = done
+        if self._connector is not None:
+            self._connector.end()
         else:
-            self._child.end(process.TERMINATE, EXIT_TIME)
-
-    def _show(self, data: bytes, is_end: bool = False) -> None:
-        """Log what the command has written before its link, line by line."""
-        *lines, self._printed = (self._printed + data).split(b"\n")
-        if is_end:
-            lines.append(self._printed)
-            self._printed = b""
-        for line in filter(None, map(bytes.strip, lines)):
-            self._shown += 1
-            if self._shown <= MAX_LINES:
-                self._log.warning(f"{self._transport}: output: {line.decode('utf-8', 'backslashreplace')}")
-            elif self._shown == MAX_LINES + 1:
-                self._log.warning(f"{self._transport}: output: (more lines are not shown)")
-
-    def _exited(self, status: int) -> None:
-        if self._child is not None and self._transport.how == STARTER:
-            self._child.end(process.TERMINATE)  # what it has started
-        self._child = None
-        if status:
-            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-            self._exit = f"the command {how}{missing_tool(self._transport.command, status)}"
-        if self._link_over is not None:
-            self._over("; ".join(filter(None, (self._link_over, self._exit))))
-
-    # -- the end -----------------------------------------------------------------------------------------------------
+            self._say_done()
 
     def kill(self) -> None:
-        """End the command at once."""
-        if self._child is not None:
-            self._child.kill()
+        if self._connector is not None:
+            self._connector.kill()
+
+    def _start(self) -> None:
+        self._timer = None
+        # A command that makes links by itself counts as up while it runs.
+        self._since = self._loop.now() if self._options.transport.kind == STARTER else 0.0
+        self._connector = Connector(
+            self._loop, self._log, self._client, self._socket_path, self._options, self._report,
+            linked=self._linked, listening=self._on_listening, ended=self._over,
+        )  # fmt: skip
+        try:
+            self._connector.start()
+        except OSError as error:
+            self._over(error.strerror or str(error))
+
+    def _linked(self, address: str) -> None:
+        self._since = self._since or self._loop.now()
+        if self._on_ended is None:
+            self._log.info(f"{self._name}: linked to {address}")
+        self._on_linked(address)
 
     def _over(self, why: str) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._release()
-            self._on_ended(why, self._was_linked)
+        connector, self._connector = self._connector, None
+        if self._on_ended is not None:
+            self._on_ended(why)
+        if self._is_stopped or self._on_ended is not None:
+            self._say_done()
+            return
+        was_steady = self._since and self._loop.now() - self._since >= STEADY
+        if was_steady:
+            self._said.clear()
+        if was_steady or (connector is not None and connector.was_cut):
+            self._delay = FIRST_DELAY
+        jitter = 0.75 + os.urandom(1)[0] / 512  # so that many that failed together do not retry together
+        delay = self._delay * jitter
+        if why and why not in self._said and len(self._said) < MAX_SAID:
+            transport = str(self._options.transport)
+            where = self._name if transport in self._name else f"{self._name}: {transport}"
+            self._log.warning(f"{where}: {why}; trying again in {format_span(round(delay, 1))}")
+            self._said.add(why)
+        self._report.enter(JobState.RETRYING, reason=why or "the link ended", delay=delay)
+        self._timer = self._loop.later(delay, self._start)
+        self._delay = min(2 * self._delay, LAST_DELAY)
 
-    def _release(self) -> None:
-        if self._bridge is not None:
-            self._bridge.close()
-        if self._device is not None:
-            self._device.release()
-
-    def abandon(self) -> None:
-        """Give up, and say nothing more."""
-        self._is_over = True
-        self._release()
-        self.end()
-
-    def end(self) -> None:
-        """Give up: the command is ended too.  (The link ends with the client's connection to the daemon.)"""
-        if self._dial is not None:
-            self._dial.cancel()
-        if self._listener is not None:
-            self._listener.close()
-        if self._child is None:
-            self._over("")
-        else:  # what is linked has to pass on why that ends
-            self._child.end(process.TERMINATE, EXIT_TIME if self._was_linked else 0.0)
-            self._loop.later(KILL_TIME, self.kill)
-        self._link_over = self._link_over or ""
-
-
-def _packet_pair() -> tuple[int, int]:
-    """As `socketpair`, and each write is read as one, where the system has such sockets.
-
-    What passes packets on (socat udp:...) makes of each that it reads one of its own.
-    """
-    try:
-        return socketpair(socket.SOCK_SEQPACKET)
-    except OSError as error:
-        if is_short(error):
-            raise
-        return socketpair()
-
-
-_STARTS: dict[str, Callable[[Connector], None]] = {
-    STDIO: Connector._start_stdio,
-    COMMAND: Connector._start_command,
-    STARTER: Connector._start_starter,
-    DIAL: Connector._start_dialling,
-    LISTEN: Connector._start_listening,
-    GATHER: Connector._start_gathering,
-    DEVICE: Connector._start_device,
-}
+    def _say_done(self) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done()

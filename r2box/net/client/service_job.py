@@ -1,4 +1,4 @@
-"""The server of one service: runs a command, or makes a connection, for each tunnel that the daemon announces."""
+"""Service job: runs a command, or makes a connection, for each tunnel that the daemon announces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ...errors import R2Error, RefusedError, TransportError
 from ...proto.link.link import UP
 from ...proto.wire import messages
 from ...proto.wire.address import SERVICE, format_path
+from ...proto.wire.job_states import JobKind, JobState
 from ...proto.wire.outcome import FAILED, Outcome
 from ..io import process
 from ..io.channel import adopt, close_all
@@ -17,6 +18,7 @@ from ..transport.sockets import Dial
 from ..transport.transport import COMMAND, Transport
 from ..transport.urls import DEVICE, INTERFACES, SERVE
 from .client import checked
+from .job import Job, JobReport
 from .start_pace import Settling
 
 TYPE_CHECKING = False
@@ -28,12 +30,11 @@ if TYPE_CHECKING:
     from .client import Client
 
 
+class ServiceJob(Job):
+    """Offers `transport` as `name` ("" for the node's own command).
 
-class Server:
-    """Offers `transport` as `name` ("" for the node's own command) over `client`.
-
-    Programs find the daemon at `socket_path` (R2_SOCKET).  `client` must give its events to `event`.  `ready()` is
-    called when the service is offered, `failed(error)` if it cannot be.  UsageError if `transport` cannot be served.
+    Programs find the daemon at `socket_path` (R2_SOCKET).  ready() is called when the service is offered, failed(error)
+    if it cannot be.  UsageError if `transport` cannot be served.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Server:
         allow: tuple[str, ...] = (),
         private: bool = False,
         datagrams: bool = False,
+        end_time: float = process.LEAVE_TIME,
     ) -> None:
         self._loop = loop
         self._log = log
@@ -59,8 +61,10 @@ class Server:
         self._allow = allow
         self._private = private
         self._mode = transport.mode(datagrams)
+        self._end_time = end_time
         log.once(transport.note)
         self._runs = transport.how in (COMMAND, DEVICE) and transport.kind not in INTERFACES
+        self._report = JobReport(loop, JobKind.SERVICE, transport.text, name)  # while offered, the daemon shows it
         self._client: Client | None = None
         self._leash = loop.shared(Leash)
         self._settling = Settling(loop, self._start_next)
@@ -74,8 +78,8 @@ class Server:
             from ..io import copier  # noqa: F401  now, as the file under us may change before the first tunnel
             from ..transport import devices  # noqa: F401  now, as the file under us may change before the first tunnel
 
-    def offer(self, client: Client) -> None:
-        """Ask the daemon behind `client` to announce the service."""
+    def begin(self, client: Client) -> None:
+        """Offer the service to the daemon behind `client`."""
         self._client = client
         client.request(
             messages.SERVE,
@@ -92,6 +96,9 @@ class Server:
         try:
             checked(body)
         except RefusedError as error:
+            assert self._client is not None
+            self._report.enter(JobState.STOPPED, reason=str(error))
+            self._report.use(self._client)
             self._failed(error)
             return
         self._ready()
@@ -261,20 +268,11 @@ class Server:
             self._log.debug(f"{self.name or 'cmd'}: hanging up: {why}")
             self._running[id].end()
 
-    def end(self, done: Callable[[], None], seconds: float = process.LEAVE_TIME) -> None:
-        """Hang up on everything that runs; done() when all of it has ended, or has had so many seconds.
+    def end(self, done: Callable[[], None]) -> None:
+        """Hang up on everything that runs; done() when all of it has ended, or has had `end_time` seconds.
 
-        What is left then is ended as long as this process goes on, and after that by the leash.
+        What is left then is ended as long as this process continues, and after that by the leash.
         """
-        self.hang_up_all()
-        if self._running:
-            self._done = done
-            self._loop.later(seconds, self._leave)
-        else:
-            done()
-
-    def hang_up_all(self) -> None:
-        """Begin to end everything.  What is left when this process ends is ended by the leash."""
         for _, descriptors in self._waiting.values():
             close_all(descriptors)
         self._waiting.clear()
@@ -284,9 +282,13 @@ class Server:
             close()
         for program in self._running.values():
             program.end()
+        if self._running:
+            self._done = done
+            self._loop.later(self._end_time, self._leave)
+        else:
+            done()
 
-    def kill_all(self) -> None:
-        """Kill everything that runs."""
+    def kill(self) -> None:
         for program in self._running.values():
             program.kill()
 
