@@ -97,10 +97,10 @@ def _flushed(status: int) -> int:
 
 
 def _complain(name: str, lines: list[str]) -> None:
-    from .net.io.log import ERROR, lead, printable
+    from .net.io.log import ERROR, prefix, printable
 
     for line in lines:
-        print(f"{lead(name, ERROR)}{printable(line)}", file=sys.stderr)
+        print(f"{prefix(name, ERROR)}{printable(line)}", file=sys.stderr)
 
 
 def _run(name: str, words: list[str]) -> int:

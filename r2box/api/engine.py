@@ -67,7 +67,7 @@ class Engine:
                 daemon.release()
                 loop.close()
                 raise
-            loop.open_to_threads()
+            loop.enable_post()
             self._loop, self._daemon, self._was_run = loop, daemon, True
             return loop
 

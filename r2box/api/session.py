@@ -326,7 +326,7 @@ class Session(Closing):
     def _start_copying(self) -> None:
         """Have a thread run the loop: our ends of all tunnels are copied there, while the caller does what it likes."""
         self._changed = threading.Condition()
-        self._loop.open_to_threads()
+        self._loop.enable_post()
         self._thread = threading.Thread(target=self._copy, name="r2box", daemon=True)
         self._thread.start()
         atexit.register(self._finish)

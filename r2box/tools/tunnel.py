@@ -30,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli.command import Args
     from ..net.io.copier import Bridge, PumpSource, PumpTarget
+    from ..net.io.process import Child
     from ..net.link.datagram_endpoint import DatagramCopier
     from ..net.transport.devices import Device
 
@@ -118,7 +119,7 @@ class TunnelTool:
         self._outcome: Outcome | None = None  # of the tunnel
         self._status: int | None = None  # of the command
         self._id = 0
-        self._pid = 0
+        self._child: Child | None = None  # the command
         self._output: Pump | None = None  # from the tunnel
         self._output_at_end = False  # EOF was read; the outcome may still be a failure
         self._output_done = True
@@ -298,7 +299,7 @@ class TunnelTool:
             if is_program and not self._mode:
                 ours, descriptors = program_pairs()
             environment = {"R2_SOCKET": os.path.abspath(self._socket)}
-            self._pid = process.start(self._transport.command, descriptors[0], descriptors[-1], environment=environment)
+            pid = process.start(self._transport.command, descriptors[0], descriptors[-1], environment=environment)
         except OSError as error:
             self._fail(f"{self._transport}: {error.strerror}")
             return
@@ -307,7 +308,7 @@ class TunnelTool:
         if ours:
             near, far = ProgramChannel(self._loop, ours), ProgramChannel(self._loop, there)
             self._splice(far, near, near, far)
-        self._loop.on_exit(self._pid, self._command_exited)
+        self._child = process.Child(self._loop, pid, self._command_exited)
 
     def _join_device(self, descriptors: tuple[int, ...], is_program: bool) -> None:
         from ..net.io.copier import Bridge
@@ -324,9 +325,8 @@ class TunnelTool:
         self._output_done = False
         stream = open_channel(self._loop, descriptors, is_program)
         self._bridge = Bridge(self._loop, adopt(devices.fds), stream, self._bridge_ended)
-        self._pid = devices.pid
-        if self._pid:
-            self._loop.on_exit(self._pid, self._command_exited)
+        if devices.pid:
+            self._child = process.Child(self._loop, devices.pid, self._command_exited)
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -353,7 +353,7 @@ class TunnelTool:
         if self._output is not None:
             if self._outcome is None or self._outcome.is_clean:
                 self._output.close_target()
-            elif self._pid:  # a command that survives SIGHUP gets EOF later
+            elif self._child is not None:  # a command that survives SIGHUP gets EOF later
                 self._loop.later(HANGUP_TIME, self._output.close_target)
         self._output_done = True
         self._maybe_over()
@@ -365,7 +365,7 @@ class TunnelTool:
             self._input.close_target()
 
     def _command_exited(self, status: int) -> None:
-        self._pid = 0
+        self._child = None
         self._status = status if status >= 0 else SIGNALLED - status
         self._command_killed = status < 0 and not self._hung_up
         outcome = Outcome(signal=-status) if status < 0 else Outcome(status=status)
@@ -393,7 +393,7 @@ class TunnelTool:
         self._maybe_over()
 
     def _maybe_over(self) -> None:
-        if self._is_over or self._outcome is None or not self._output_done or self._pid:
+        if self._is_over or self._outcome is None or not self._output_done or self._child:
             return
         self._is_over = True
         words = self._outcome.describe()
@@ -407,9 +407,9 @@ class TunnelTool:
         self._loop.stop()
 
     def _hang_up(self) -> None:
-        if self._pid:
+        if self._child is not None:
             self._hung_up = True
-            process.cut_line(self._pid)
+            self._child.hang_up()
 
     def _fail(self, why: str) -> None:
         self._log.error(why)
@@ -421,8 +421,8 @@ class TunnelTool:
             self._fail(f"{self._socket}: {why}")
 
     def _killed(self, number: int) -> None:
-        if self._pid:
-            process.send_signal(self._pid, number)
+        if self._child is not None:
+            self._child.signal(number)
         self._exit = SIGNALLED + number
         self._loop.stop()
 

@@ -17,8 +17,8 @@ import pytest
 
 from r2box.net.io.channel import BUFFER
 from r2box.net.io.loop import Loop
-from r2box.tools.iosh import terminal as t
-from r2box.tools.iosh.frames import QUIET, StreamSource
+from r2box.tools.iosh import protocol as t
+from r2box.tools.iosh.connection import QUIET, StreamSource
 from r2box.tools.iosh.heartbeat import MAX_PINGS, Heartbeat
 from support.processes import PATIENCE, Place, await_port, command_line, eventually, free_port, memory, need
 from support.rehearsal.transfers import Killed, read_until
@@ -26,7 +26,7 @@ from support.rehearsal.transfers import Killed, read_until
 
 def one(data: bytes) -> bytes:
     """The payload of the only frame, behind a greeting."""
-    frames = list(t.TerminalDecoder().feed(t.encode_hello() + data))
+    frames = list(t.ShellDecoder().feed(t.encode_hello() + data))
     assert len(frames) == 2
     return frames[1][1]
 
@@ -49,7 +49,7 @@ class Clock(Loop):
 
 
 class Beats:
-    """The Frames of a Heartbeat, and what it has said."""
+    """The ShellConnection of a Heartbeat, and what it has said."""
 
     def __init__(self) -> None:
         self.came: Callable[[], object] | None = None
@@ -62,7 +62,7 @@ class Beats:
         )  # fmt: skip
 
     def send(self, data: bytes) -> None:
-        assert list(t.TerminalDecoder().feed(t.encode_hello() + data))[1:] == [(t.PING, b"")]
+        assert list(t.ShellDecoder().feed(t.encode_hello() + data))[1:] == [(t.PING, b"")]
         self.pings += 1
 
     def hear(self) -> None:
@@ -120,7 +120,7 @@ def test_a_time_in_which_we_were_stopped_is_no_silence() -> None:
 
 
 class Peer:
-    """Stands for the Frames of a Source: what it was given to send."""
+    """Stands for the ShellConnection of a Source: what it was given to send."""
 
     def __init__(self) -> None:
         self.payload = b""

@@ -142,7 +142,7 @@ class Mouth:
 
     def __init__(self, address: str, port: int) -> None:
         self.loop = Loop()
-        self.loop.open_to_threads()
+        self.loop.enable_post()
         self._driver: LinkDriver | None = None
         self.liar = Liar(address, self.loop.now(), self._wake)
         sock = socket.create_connection(("127.0.0.1", port), 5)

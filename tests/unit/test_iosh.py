@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2box.errors import WireError
-from r2box.tools.iosh import terminal as t
+from r2box.tools.iosh import protocol as t
 from r2box.tools.iosh.screen import draw_line, erase_line, find_unfinished
 
 WORD = st.binary(max_size=20).filter(lambda word: b"\0" not in word)
@@ -17,7 +17,7 @@ SIDE = st.integers(0, t.MAX_SIDE)
 
 def one(data: bytes) -> bytes:
     """The payload of the only frame, behind a greeting."""
-    frames = list(t.TerminalDecoder().feed(t.encode_hello() + data))
+    frames = list(t.ShellDecoder().feed(t.encode_hello() + data))
     assert len(frames) == 2
     return frames[1][1]
 
@@ -32,7 +32,7 @@ def test_a_start_arrives_as_it_was_meant(
 @given(st.lists(st.binary(max_size=50), max_size=9), st.integers(1, 20))
 def test_slices_make_no_difference(chunks: list[bytes], step: int) -> None:
     data = t.encode_hello() + b"".join(t.encode_frame(t.OUTPUT, chunk) for chunk in chunks)
-    decoder = t.TerminalDecoder()
+    decoder = t.ShellDecoder()
     found = [frame for at in range(0, len(data), step) for frame in decoder.feed(data[at : at + step])]
     assert found[1:] == [(t.OUTPUT, chunk) for chunk in chunks]
 
@@ -49,32 +49,32 @@ def test_noise_is_refused_and_nothing_else_goes_wrong(noise: bytes) -> None:
         except WireError:
             pass
     try:
-        list(t.TerminalDecoder().feed(noise))
+        list(t.ShellDecoder().feed(noise))
     except WireError:
         pass
 
 
 def test_what_is_no_iosh_is_found_out_at_once() -> None:
     with pytest.raises(WireError, match="does not speak iosh"):
-        list(t.TerminalDecoder().feed(b"GET / HTTP/1.1\r\n"))
+        list(t.ShellDecoder().feed(b"GET / HTTP/1.1\r\n"))
     with pytest.raises(WireError, match="does not speak iosh"):
         t.decode_hello(b"SSH-2.0-x")
 
 
 def test_a_later_version_is_understood() -> None:
     later = t.encode_hello(features=0xFFFF, version=9)
-    frames = list(t.TerminalDecoder().feed(later + t.encode_frame(0x7F, b"new") + t.encode_exit(3)))
+    frames = list(t.ShellDecoder().feed(later + t.encode_frame(0x7F, b"new") + t.encode_exit(3)))
     assert t.decode_hello(frames[0][1]) == (t.VERSION, 0xFFFF)
     assert [kind for kind, _ in frames] == [t.HELLO, t.EXIT]
     assert t.decode_exit(frames[1][1]) == (3, 0)
     with pytest.raises(WireError, match="does not know"):
-        list(t.TerminalDecoder().feed(later + t.encode_frame(0x81)))
+        list(t.ShellDecoder().feed(later + t.encode_frame(0x81)))
 
 
 def test_limits() -> None:
     assert t.decode_size(one(t.encode_size(10**6, 80))) == (t.MAX_SIDE, 80)
     with pytest.raises(WireError, match="allowed"):
-        list(t.TerminalDecoder().feed(t.encode_hello() + b"\x03\xff\xff"))
+        list(t.ShellDecoder().feed(t.encode_hello() + b"\x03\xff\xff"))
     with pytest.raises(WireError, match="window"):
         t.decode_credit(one(t.encode_frame(t.CREDIT, b"\x09\x00\x01\x00\x01")))
     for words, env in (([b"x"] * (t.MAX_WORDS + 1), {}), ([b"a\0b"], {}), ([], {b"a=b": b""})):

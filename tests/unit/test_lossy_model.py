@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2box.tools.lossy.faults import DELAYED, FOREVER, HOLD, PIECE, QUEUE, Cuts, Dice, Faults, Tally
+from r2box.tools.lossy.model import DELAYED, FOREVER, HOLD, PIECE, QUEUE, Cuts, Dice, Faults, Tally
 
 COUNT = 20_000
 SIGMAS = 4.0  # of a binomial distribution; the seed is fixed, so this passes or fails for good

@@ -10,7 +10,7 @@ import pytest
 import pages
 from r2box.cli import manual, registry
 from r2box.config import parse
-from r2box.tools.iosh import terminal
+from r2box.tools.iosh import protocol
 
 MAN = Path(__file__).resolve().parents[2] / "man"
 GENERATED = pages.render_all()
@@ -26,9 +26,9 @@ def test_the_checked_in_page_is_the_generated_one(name: str) -> None:
 def test_the_page_of_the_protocol_has_every_frame_of_a_shell() -> None:
     text = (MAN / "r2-protocol.7").read_text(encoding="utf-8").partition(".Ss The service ioshd\n")[2]
     names = "HELLO START INPUT EOF SIZE STARTED REFUSED OUTPUT ERRORS EXIT CREDIT PING PONG".split()
-    assert len(names) == len(terminal.KNOWN)
+    assert len(names) == len(protocol.KNOWN)
     for name in names:
-        assert f"\n.It {name} Ta 0x{getattr(terminal, name):02x} Ta " in text
+        assert f"\n.It {name} Ta 0x{getattr(protocol, name):02x} Ta " in text
 
 
 def test_every_tool_has_a_page_and_no_page_is_left_over() -> None:

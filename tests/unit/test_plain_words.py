@@ -85,7 +85,6 @@ PENDING = (
     "r2box/config/jobs.py",
     "r2box/net/client/",
     "r2box/net/daemon/",
-    "r2box/net/io/",
     "r2box/net/link/",
     "r2box/net/transport/",
     "r2box/proto/arq/",

@@ -1,17 +1,17 @@
-"""The leash: ends the programs of this process when this process is gone, whatever ended it.
+"""Leash: a watcher process that ends the child processes of this process when this process has ended.
 
-After kill -9 nothing of ours runs that could end what we have started.  So a watcher, a small shell, reads from a pipe
-whose other end only we hold, close-on-exec.  A program's shell enters itself, by a line `+PID`, before the program
-begins (`process.start`), so there is no moment at which it runs and is not known; we write `=PID` when we have begun to
-end it, and `-PID` when it has ended.  At the end of the pipe the watcher ends the process groups that are left as
-`process.HANG_UP` does: SIGHUP, unless they had it, and SIGCONT, and after `process.GRACE` each SIGTERM and SIGKILL.
+SIGKILL gives a process no time to end its children.  So the watcher, a small shell, reads a pipe whose write end only
+this process holds, close-on-exec.  The shell of a child registers itself with a line `+PID` before the child's program
+starts (`process.start`), so no program runs unregistered.  This process writes `=PID` with the first signal to a child,
+and `-PID` when the child has ended.  At the end of the pipe the watcher ends the remaining process groups with the
+signals of `process.HANG_UP`: SIGHUP, unless it was sent already, and SIGCONT; then SIGTERM and SIGKILL, each after
+`process.GRACE`.
 
-There is one watcher for a process (for a loop, exactly), from its first program on.  It has no parent of ours, a
-session of its own, ignores the signals that end a session, and keeps no file, directory or terminal of ours in use.  If
-it is killed, the next start of a program makes another.  Process 1 of a container has none: the system ends all with
-it.
+Each loop has one watcher, started with its first child.  The watcher is not our child, has its own session, ignores the
+signals that end a session, and keeps no file, directory or terminal in use.  If it is killed, the next child starts
+another one.  Process 1 of a container has none: the kernel ends all processes with it.
 
-A child by fork without exec keeps our end of the pipe too: then the programs end with the last of us.
+A fork without exec also holds the write end of the pipe: the children then end with the last such process.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .loop import Loop
 
-# What runs is kept in variables p_PID, and h_PID once it was hung up on: a shell finds them faster than a word in a
-# string.
+# Variables: p_PID for a process that runs, h_PID for one that was hung up on.  A shell finds a variable faster than a
+# word in a string.
 _WATCHER = """
 trap '' HUP INT QUIT TERM PIPE
 cd /
@@ -74,42 +74,42 @@ cd /
 
 
 class Leash:
-    """The leash of the programs of one process: `loop.shared(Leash)`."""
+    """The leash of the children of one loop: `loop.shared(Leash)`."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._fd = -1
-        self._parent = 0  # of the watcher, while it starts that
+        self._parent = 0  # of the watcher, until it is reaped
         self._running: set[int] = set()
-        self._ended: set[int] = set()  # what the watcher does not know yet, if it is slower than we are
+        self._ended: set[int] = set()  # not reported to the watcher yet, as the pipe was full
 
     def open(self) -> int:
-        """The descriptor for `process.start`; starts the watcher if there is none.  OSError if that cannot be.
+        """The descriptor for `process.start`; -1 for process 1, which needs no leash.
 
-        -1 for process 1, which needs no leash.
+        Starts the watcher if there is none.  OSError if that fails.
         """
         if self._fd < 0 and os.getpid() != 1:
             self._start()
         return self._fd
 
     def add(self, pid: int) -> None:
-        """`pid` was started with the descriptor of `open`."""
+        """Record `pid`, which was started with the descriptor of `open`."""
         self._running.add(pid)
 
     def ending(self, pid: int) -> None:
-        """`pid` was sent the first signal."""
+        """Record that `pid` was sent its first signal."""
         if self._fd >= 0:
-            self._write(b"=%d\n" % pid)  # if that cannot be, it gets the first one twice
+            self._write(b"=%d\n" % pid)  # if the pipe is full, `pid` gets that signal twice
 
     def remove(self, pid: int) -> None:
-        """`pid` has ended."""
+        """Record that `pid` has ended."""
         self._running.discard(pid)
         if self._fd >= 0:
             self._ended.add(pid)
-            self._tell()
+            self._report()
 
     def close(self) -> None:
-        """Let go: what runs is ended by the watcher."""
+        """Close the pipe: the watcher ends the remaining children."""
         if self._fd >= 0:
             self._loop.watch(self._fd)
             os.close(self._fd)
@@ -118,7 +118,7 @@ class Leash:
             try:
                 os.waitid(os.P_PID, self._parent, os.WEXITED | os.WNOWAIT)  # so that the loop can reap it
             except ChildProcessError:
-                pass  # reaped by somebody else
+                pass  # already reaped
 
     def _start(self) -> None:
         end, low = os.pipe()
@@ -147,7 +147,7 @@ class Leash:
             os.close(end)
             os.close(low)
         self._parent = pid
-        self._loop.on_exit(pid, self._reaped)  # at once: the watcher is a child of its own
+        self._loop.on_exit(pid, self._reaped)  # at once: this shell leaves the watcher in the background
         self._ended.clear()
         os.write(self._fd, b"".join(b"+%d\n" % pid for pid in self._running))
         os.set_blocking(self._fd, False)
@@ -155,18 +155,18 @@ class Leash:
     def _reaped(self, status: int) -> None:
         self._parent = 0
 
-    def _tell(self) -> None:
-        """Write what has ended, as far as it goes."""
+    def _report(self) -> None:
+        """Write the ended children to the pipe, as many as fit."""
         while self._ended:
             pid = self._ended.pop()
             if not self._write(b"-%d\n" % pid):
                 self._ended.add(pid)
                 break
         if self._fd >= 0:
-            self._loop.watch(self._fd, None, self._tell if self._ended else None)
+            self._loop.watch(self._fd, None, self._report if self._ended else None)
 
     def _write(self, line: bytes) -> bool:
-        """False if it cannot be written now; a line is written whole or not at all."""
+        """Write `line`, which is atomic; False if the pipe is full."""
         try:
             os.write(self._fd, line)
         except BlockingIOError:

@@ -1,18 +1,18 @@
-"""The one event loop: descriptors, timers, signals and children, in one thread, under every tool.
+"""Event loop of every tool: descriptors, timers, signals and child processes, in one thread.
 
-`run()` sleeps until something happens and calls what was registered for it.  Nothing in a callback may block.
+`run()` sleeps until an event and calls the callbacks registered for it.  A callback must not block.
 
-    when_free(fn)            call fn() once, when there are free descriptors again
-    watch(fd, read, write)   call read() when fd can be read, write() when it can be written; None: do not
-    soon(fn)                 call fn() once, after what is happening now
-    later(seconds, fn)       call fn() once; the Timer that comes back can be cancelled
+    watch(fd, read, write)   call read() when fd is readable, write() when it is writable
+    when_free(fn)            call fn() once, when descriptors are free again
+    soon(fn)                 call fn() once, after the present callback
+    later(seconds, fn)       call fn() once; returns a Timer, which can be cancelled
     on_signal(number, fn)    call fn() in the loop, not in the signal handler
-    on_kill(numbers, fn)     the same for several, but for those that the parent has ignored: call fn(number)
-    on_end(end, at_once)     SIGTERM or SIGINT: call end(), and at_once() when it comes again or that takes too long
-    on_exit(pid, fn)         call fn(status) when the child has ended; status as `os.waitstatus_to_exitcode` has it
-    thread(work, done)       for what cannot but block (a name look-up): done(result or exception) comes back here
+    on_kill(numbers, fn)     call fn(number) for each of these signals that the parent does not ignore
+    on_end(end, at_once)     call end() at the first SIGTERM or SIGINT; at_once() at the second, or if end() takes long
+    on_exit(pid, fn)         call fn(status) when the child has ended; status as of `os.waitstatus_to_exitcode`
+    thread(work, done)       run a blocking call, such as a name look-up, in a thread; call done(result or exception)
 
-Descriptors that epoll refuses (regular files, /dev/null) are always ready, as POSIX has it for select.
+Descriptors that epoll refuses (regular files, /dev/null) are always ready, as POSIX specifies for select.
 """
 
 from __future__ import annotations
@@ -38,14 +38,12 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-
 _NOTHING = (None, None)
-END_TIME = 1.8  # seconds that a tool has to end in good order after the first signal
+END_TIME = 1.8  # seconds that a tool has to end cleanly after the first signal
 
 
 class Timer:
-    """A call that will be made.  `cancel()` may be called at any time, more than once."""
+    """A scheduled call.  `cancel()` may be called at any time, and again."""
 
     __slots__ = ("_fn", "_when")
 
@@ -64,34 +62,34 @@ class Loop:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, tuple[Callback | None, Callback | None]] = {}
-        self._fresh: set[int] = set()  # registered in this round of `run`: its events are of an earlier bearer
+        self._fresh: set[int] = set()  # registered in this round: events are of an earlier file with that number
         self._always: dict[int, tuple[Callback | None, Callback | None]] = {}
         self._waiting: list[Callback] = []  # for free descriptors
-        self._will_look = False  # whether there are any
+        self._will_probe = False  # for free descriptors
         self._timers: list[Timer] = []
         self._soon: deque[Callback] = deque()
         self._signals: dict[int, Callback] = {}
         self._wakeup: tuple[int, int] | None = None  # signals and threads write to [1]
-        self._door: tuple[int, int] | None = None  # other threads write to [1]
+        self._post_pipe: tuple[int, int] | None = None  # other threads write to [1]
         self._old_handlers: dict[int, Any] = {}
         self._awaited: dict[int, int] = {}  # children, and their pidfds
-        self._exits: dict[int, Callable[[int], None]] = {}  # and those without
+        self._exits: dict[int, Callable[[int], None]] = {}  # children without a pidfd
         self.is_running = False
-        self.takes_signals = True  # False: the process is somebody else's, and so are its signals
+        self.takes_signals = True  # False in a library: signals are the caller's
         self.pool = Pool()
         self.arena = Arena(self.pool)
-        self.failed: Callable[[BaseException], None] | None = None  # for what a callback raises; None: let it out
+        self.failed: Callable[[BaseException], None] | None = None  # takes exceptions of callbacks, else raised
         self._shared: dict[Any, Any] = {}
 
     @staticmethod
     def now() -> float:
-        """Seconds; never goes backwards."""
+        """Monotonic time in seconds."""
         return time.monotonic()
 
     # -- descriptors ---------------------------------------------------------------------------------------------
 
     def watch(self, fd: int, read: Callback | None = None, write: Callback | None = None) -> None:
-        """Register, change, or (with neither callback) forget `fd`.  Forget it before it is closed.  -1 is ignored."""
+        """Register or change `fd`; without callbacks, unregister it, before its close.  -1 is ignored."""
         events = (READ if read else 0) | (WRITE if write else 0)
         known = self._watched.get(fd)
         if known == (read, write):
@@ -123,21 +121,21 @@ class Loop:
         self.watch(fd, self._watched.get(fd, _NOTHING)[0], write)
 
     def when_free(self, fn: Callback) -> None:
-        """Call fn() once, when there are more free descriptors than the reserve: for who must stop taking connections.
+        """Call fn() once, when more descriptors are free than the reserve; for listeners that had to stop accepting.
 
-        That is looked at whenever a descriptor was forgotten here, and when `freed` tells of others that were closed.
+        Checked when a descriptor is unregistered, and after each `freed`.
         """
         if fn not in self._waiting:
             self._waiting.append(fn)
 
     def freed(self) -> None:
-        """A descriptor is about to be closed."""
-        if self._waiting and not self._will_look:
-            self._will_look = True
-            self.soon(lambda: self.soon(self._look))  # when it has been
+        """Report that a descriptor is about to be closed."""
+        if self._waiting and not self._will_probe:
+            self._will_probe = True
+            self.soon(lambda: self.soon(self._probe_free))  # once it is closed
 
-    def _look(self) -> None:
-        self._will_look = False
+    def _probe_free(self) -> None:
+        self._will_probe = False
         try:
             probe = os.dup(self._selector.fileno())
         except OSError:
@@ -182,14 +180,14 @@ class Loop:
         signal.siginterrupt(number, False)
 
     def on_kill(self, numbers: Iterable[int], fn: Callable[[int], object]) -> None:
-        """Call fn(number) for each of `numbers` that the parent does not have ignored, as nohup has SIGHUP."""
+        """Call fn(number) for each of `numbers`, except those that the parent ignores, as nohup does SIGHUP."""
         for number in numbers:
             if not signals.is_ignored(number):
                 self.on_signal(number, lambda number=number: fn(number))  # type: ignore[misc]
 
     def on_end(self, end: Callback, at_once: Callback) -> None:
-        """Have SIGTERM and SIGINT end a tool: the first one calls end(), and `at_once` is called when another one comes
-        or the loop still runs `END_TIME` later."""
+        """Have SIGTERM and SIGINT end a tool: the first calls end(); the second, or `END_TIME` after the first, calls
+        at_once()."""
         is_ending = False
 
         def ended() -> None:
@@ -206,7 +204,7 @@ class Loop:
 
     @staticmethod
     def _handler(number: int, frame: FrameType | None) -> None:
-        """Python writes the number to the wakeup descriptor; the rest happens in the loop."""
+        """Nothing: Python writes the number to the wakeup pipe, which the loop reads."""
 
     def _wakeup_pipe(self) -> int:
         if self._wakeup is None:
@@ -222,32 +220,29 @@ class Loop:
                 self._signals[number]()
 
     def post(self, fn: Callback) -> None:
-        """`soon` for other threads than the loop's.  `open_to_threads` must have been called in the loop's."""
+        """`soon` for other threads, after `enable_post` in the thread of the loop."""
         self._soon.append(fn)
-        assert self._door is not None
+        assert self._post_pipe is not None
         try:
-            os.write(self._door[1], b"\0")
+            os.write(self._post_pipe[1], b"\0")
         except BlockingIOError:
-            return  # so many others have knocked already
+            return  # it is full, so the loop will wake up
 
-    def open_to_threads(self) -> None:
-        """Let `post` be used."""
-        if self._door is None:
-            self._door = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-            self.watch(self._door[0], self._knocked)
+    def enable_post(self) -> None:
+        """Allow `post`."""
+        if self._post_pipe is None:
+            self._post_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self.watch(self._post_pipe[0], self._posted)
 
-    def _knocked(self) -> None:
-        assert self._door is not None
-        os.read(self._door[0], 4096)
+    def _posted(self) -> None:
+        assert self._post_pipe is not None
+        os.read(self._post_pipe[0], 4096)
 
     def thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Run `work` in a thread, and `done` in the loop with what it returned or raised.
-
-        OSError comes to `done` if no thread can be started.
-        """
+        """Run `work` in a thread, then `done` in the loop with its result or exception; OSError: no thread."""
         import threading
 
-        self.open_to_threads()
+        self.enable_post()
 
         def run() -> None:
             try:
@@ -265,10 +260,10 @@ class Loop:
     # -- children ------------------------------------------------------------------------------------------------
 
     def on_exit(self, pid: int, fn: Callable[[int], None]) -> None:
-        """Call `fn` when the child `pid` has ended, with its exit status, or minus the signal that killed it."""
+        """Call `fn` when the child `pid` has ended, with its exit status, or minus the number of the signal."""
         try:
             pidfd = os.pidfd_open(pid)
-        except (AttributeError, OSError):  # no such call, or no descriptor left
+        except (AttributeError, OSError):  # no pidfd_open(2), or no descriptor left
             if not (self.takes_signals and signals.is_tool):
                 self.thread(lambda: reap(pid), fn)
                 return
@@ -281,17 +276,17 @@ class Loop:
             os.close(pidfd)
             del self._awaited[pid]
             if signals.is_tool:
-                self.soon(self._reap)  # one that this one stood before
+                self.soon(self._reap)  # another child, whose status was behind this one
             fn(reap(pid))
 
         self._awaited[pid] = pidfd
         self.watch(pidfd, ended)
 
     def _reap_all(self) -> None:
-        """Reap children whose end nothing else tells: those without a pidfd, those that a shell had before it became
-        this program, and orphans, which come to process 1 and to a subreaper."""
+        """Reap children without a pidfd: also those that a shell had before exec, and orphans, which process 1 and a
+        subreaper inherit."""
         self.on_signal(signal.SIGCHLD, self._reap)
-        self.soon(self._reap)  # some may have ended before the handler was there
+        self.soon(self._reap)  # some may have ended before the handler was set
 
     def _reap(self) -> None:
         while True:
@@ -300,7 +295,7 @@ class Loop:
             except ChildProcessError:
                 return
             if found is None or found.si_pid in self._awaited:
-                return  # none, or one whose own event comes, and then this again
+                return  # none, or one whose pidfd reports it, after which this is called again
             status = reap(found.si_pid)
             if found.si_pid in self._exits:
                 self.call(lambda: self._exits.pop(found.si_pid)(status))  # noqa: B023
@@ -308,7 +303,7 @@ class Loop:
     # -- running -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until `stop()`."""
+        """Run until `stop()`."""
         self.is_running = True
         if self.takes_signals and signals.is_tool:
             self._reap_all()
@@ -316,7 +311,7 @@ class Loop:
             self.run_once()
 
     def run_once(self) -> None:
-        """Sleep until something happens, and see to all that has."""
+        """Sleep until an event, then call the callbacks of all events."""
         ready = self._selector.select(self._timeout())
         self._fresh.clear()
         for key, events in ready:
@@ -330,7 +325,7 @@ class Loop:
             self.call(self._soon.popleft())
 
     def _notify(self, fd: int, events: int) -> None:
-        """Call what is wanted for `fd` now; an earlier callback of this round may have changed that."""
+        """Call the present callbacks of `fd`: an earlier callback of this round may have changed them."""
         read, write = self._watched.get(fd, _NOTHING)
         if read is not None and events & READ:
             self.call(read)
@@ -339,7 +334,7 @@ class Loop:
             self.call(write)
 
     def call(self, fn: Callback) -> None:
-        """fn(), and what it raises to `failed`."""
+        """Call fn(); pass an exception to `failed`."""
         try:
             fn()
         except Exception as error:
@@ -348,35 +343,35 @@ class Loop:
             self.failed(error)
 
     def stop(self) -> None:
-        """Return from `run` when the present round is done."""
+        """Return from `run` after the present round."""
         self.is_running = False
 
     def shared(self, make: Callable[[Loop], T]) -> T:
-        """What all that runs on this loop shares: `make(loop)`, made once.  Its `close` is called by the loop's."""
+        """The object `make(loop)`, made once per loop.  `close` closes it."""
         if make not in self._shared:
             self._shared[make] = make(self)
         found: T = self._shared[make]
         return found
 
     def close(self) -> None:
-        """Give everything back: descriptors, and signals to their former handlers."""
+        """Close all descriptors and shared objects; restore the signal handlers."""
         for one in self._shared.values():
             one.close()
         for pid, pidfd in self._awaited.items():
             try:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
-                pass  # reaped by somebody else
+                pass  # already reaped
             os.close(pidfd)
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         if self._wakeup is not None:
             signal.set_wakeup_fd(-1)
-        for fd in (*(self._wakeup or ()), *(self._door or ())):
+        for fd in (*(self._wakeup or ()), *(self._post_pipe or ())):
             os.close(fd)
         self._selector.close()
 
 
 def reap(pid: int) -> int:
-    """The status of a child that has ended, as `os.waitstatus_to_exitcode` has it."""
+    """Reap an ended child; its status as of `os.waitstatus_to_exitcode`."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

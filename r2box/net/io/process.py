@@ -1,7 +1,8 @@
-"""Child processes: how commands are started, and how they are ended.
+"""Child processes: starts commands, reaps them and ends them.
 
-A command is ended by signals with time between them, until it has ended by itself: `HANG_UP` for what has lost its
-line, `TERMINATE` for what is asked to stop.  `Child` is the one place where that is done.
+A command is ended by a series of signals with time between them, until it has exited: `HANG_UP` if its tunnel has
+ended, `TERMINATE` if it is to stop.  All code ends children with `Child`; what remains after this process has ended is
+ended by the `leash`.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ if TYPE_CHECKING:
 
     Steps = tuple[tuple[tuple[int, ...], float], ...]
 
-STOP_GRACE = 3.0  # seconds to end after a SIGTERM that comes first
-LEAVE_TIME = 1.5  # seconds that a tool which ends waits for what it hangs up on; the rest is left to the leash
-HANG_UP_TIME = 2 * GRACE + 1.0  # seconds in which all that is hung up on has ended
-# Signals, and the seconds until the next ones.  A stopped process must run to take the first.
+STOP_GRACE = 3.0  # seconds to end after an initial SIGTERM
+LEAVE_TIME = 1.5  # seconds that an ending tool waits for children it hung up on; the leash ends the rest
+HANG_UP_TIME = 2 * GRACE + 1.0  # seconds in which every child that was hung up on has ended
+# Signals, and the seconds until the next ones.  SIGCONT: a stopped process must run to take the first.
 HANG_UP: Steps = (((signal.SIGHUP, signal.SIGCONT), GRACE), ((signal.SIGTERM,), GRACE), ((signal.SIGKILL,), 0.0))
 TERMINATE: Steps = (((signal.SIGTERM,), STOP_GRACE), ((signal.SIGKILL,), 0.0))
 
-_limits: list[str] = []  # what gives a program the limits that we were started with
+_limits: list[str] = []  # shell line that gives a command the file limit that we were started with
 _ENTER = f"trap '' PIPE; echo +$$ >&{LEASH_FD} 2>&-; trap - PIPE; exec {LEASH_FD}>&-\n"
 
 
 def raise_file_limit() -> None:
-    """Allow this process as many descriptors as the system lets it; what it starts keeps the limit that it had.
+    """Raise the limit of open files of this process to the hard limit; children keep the old one.
 
-    (A program that uses select(2), or closes every descriptor there may be, would suffer from ours.)
+    (A high limit harms programs that use select(2), or that close every possible descriptor.)
     """
     import resource
 
@@ -61,14 +62,14 @@ def start(
 ) -> int:
     """Run `command` with these descriptors as its stdin and stdout, and our stderr; return its process id.
 
-    `environment` is added to ours.  With `new_session`, signals from the terminal do not reach it, and `hang_up` ends
-    all of it; `ignore_interrupt`, a ^C does not, as far as the command leaves that so: it may have a farewell to carry.
-    With `leash`, from `Leash.open`, it is on that leash before it begins.  OSError if it cannot be started.
+    `environment` is added to ours.  With `new_session`, the command has its own process group, which no signal of the
+    terminal reaches; with `ignore_interrupt`, it starts with SIGINT ignored, so that it can carry the last bytes of a
+    link.  `leash`, from `Leash.open`, registers it before it runs.  OSError if it cannot be started.
     """
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
     ignored = [signal.SIGINT] * ignore_interrupt
     if not new_session and signals.is_ignored(signal.SIGHUP):
-        ignored.append(signal.SIGHUP)  # as nohup wants it for all that it starts
+        ignored.append(signal.SIGHUP)  # inherited, as nohup intends
     first = f"trap '' {' '.join(str(int(number)) for number in ignored)}\n" if ignored else ""
     if leash >= 0:
         actions.append((os.POSIX_SPAWN_DUP2, leash, LEASH_FD))
@@ -84,14 +85,14 @@ def start_program(
     terminal: str = "",
     streams: tuple[int, ...] = (),
 ) -> int:
-    """Run the program `path`, or without one words[0], in a session of its own; return its process id.
+    """Run the program `path`, by default words[0], in a new session; return its process id.
 
-    Its environment is `environment` alone.  It runs on `terminal`, which becomes its controlling one, or with `streams`
-    as its stdin, stdout and stderr.  OSError if it cannot be started.
+    Its environment is only `environment`.  It runs on `terminal`, which becomes its controlling terminal, or with
+    `streams` as its stdin, stdout and stderr.  OSError if it cannot be started.
     """
     actions: list[Any] = [(os.POSIX_SPAWN_DUP2, fd, place) for place, fd in enumerate(streams)]
     if terminal:
-        actions = [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]  # by which a leader of a session gets it
+        actions = [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]  # for a session leader the controlling one
         actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
     return os.posix_spawnp(
         path or words[0],
@@ -105,10 +106,10 @@ def start_program(
 
 
 def become(words: list[str]) -> int:
-    """Run `words` in place of this process, with default signals; as process 1, beside it, and return its status.
+    """Replace this process by `words`, with default signals.  As process 1, run it as a child; return its status.
 
-    Signals without a handler do not reach process 1, so what runs there must have this one to end it.  OSError if it
-    cannot be started.
+    The kernel drops signals to process 1 that have no handler, so this process stays there to pass them on.  OSError if
+    it cannot be started.
     """
     if os.getpid() != 1:
         for number in RESET:
@@ -117,18 +118,18 @@ def become(words: list[str]) -> int:
         os.execvp(words[0], words)
     from .loop import Loop
 
-    loop, got = Loop(), [0]
+    loop, result = Loop(), [0]
     pid = os.posix_spawnp(words[0], words, os.environ, setsigmask=[], setsigdef=RESET)
 
     def ended(status: int) -> None:
-        got[0] = status if status >= 0 else SIGNALLED - status
+        result[0] = status if status >= 0 else SIGNALLED - status
         loop.stop()
 
+    child = Child(loop, pid, ended)
     for number in signals.FATAL:
-        loop.on_signal(number, lambda number=number: send_signal(pid, number))  # type: ignore[misc]
-    loop.on_exit(pid, ended)
+        loop.on_signal(number, lambda number=number: child.signal(number))  # type: ignore[misc]
     loop.run()
-    return got[0]
+    return result[0]
 
 
 def _spawn(line: str, actions: list[Any], environment: dict[str, str], new_session: bool) -> int:
@@ -147,19 +148,19 @@ class ChildState(enum.Enum):
     """State of a Child: RUNNING -> (DUE ->) ENDING -> OVER, or RUNNING or DUE -> OVER."""
 
     RUNNING = "running"
-    DUE = "due"  # the first signal is to come
+    DUE = "due"  # the first signal is scheduled
     ENDING = "ending"
     OVER = "over"
 
 
 class Child:
-    """A command that runs: it is reaped when it exits, and ended by `end`.  `exited(status)` is as in `Loop.on_exit`.
+    """A child process: reaped when it exits, ended by `end`.  `exited(status)` is as in `Loop.on_exit`.
 
-    With `group` it has a session of its own, and signals go to its process group.  What is left of the group when the
-    command exits is left alone, unless the command is being ended: then the signals go on until none is left.  (A group
-    keeps its number while it has members; that another one gets it within `GRACE` is not guarded against.)
+    With `group` it has its own session, and signals go to its process group.  Members of the group that remain when the
+    command exits are left running, unless the command is being ended: then the signals continue until none is left.  (A
+    group keeps its number while it has members; its reuse within `GRACE` is not guarded against.)
 
-    It leaves `leash`, if it is on one, when it is over.
+    When it is over, it is removed from `leash`, if there is one.
     """
 
     __slots__ = ("_exited", "_is_reaped", "_leash", "_loop", "_state", "_steps", "_target", "_timer", "pid")
@@ -181,9 +182,9 @@ class Child:
         loop.on_exit(pid, self._reaped)
 
     def end(self, steps: Steps = HANG_UP, wait: float = 0.0) -> None:
-        """Send the signals of `steps`, the first after `wait` seconds.  Called again, it can only make that sooner.
+        """Send the signals of `steps`, the first after `wait` seconds.  A second call can only make that earlier.
 
-        In `exited`, this ends what is left of the group.
+        Called from `exited`, it ends the rest of the group.
         """
         if self._state is ChildState.RUNNING or (self._state is ChildState.DUE and not wait):
             self._steps = steps
@@ -195,10 +196,30 @@ class Child:
                 self._step()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL now."""
         self._steps = (((signal.SIGKILL,), 0.0),)
         self._stop_timer()
         self._step()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the command has not exited."""
+        return not self._is_reaped
+
+    def signal(self, number: int) -> None:
+        """Send one signal; nothing if the command has exited, or runs as another user (sudo)."""
+        if not self._is_reaped:
+            self._kill(number)
+
+    def hang_up(self) -> None:
+        """Report to a command in our session that its tunnel has ended: SIGHUP, or SIGTERM where nohup ignores that."""
+        self.signal(signal.SIGTERM if signals.is_ignored(signal.SIGHUP) else signal.SIGHUP)
+
+    def _kill(self, number: int) -> None:
+        try:
+            os.kill(self._target, number)
+        except (ProcessLookupError, PermissionError):
+            return
 
     def _step(self) -> None:
         if self._leash is not None and self._state is not ChildState.ENDING:
@@ -207,7 +228,7 @@ class Child:
         (numbers, seconds), *rest = self._steps
         self._steps = tuple(rest)
         for number in numbers:
-            send_signal(self._target, number)
+            self._kill(number)
         if rest:
             self._timer = self._loop.later(seconds, self._next)
 
@@ -220,13 +241,13 @@ class Child:
             self._over()
 
     def _is_left(self) -> bool:
-        """Whether the group has members, now that the command has exited."""
+        """Whether the group has members after the exit of the command."""
         try:
             os.kill(self._target, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            return False  # they run as somebody else (sudo), and no signal of ours would reach them
+            return False  # they run as another user (sudo), and would refuse our signals
         return True
 
     def _reaped(self, status: int) -> None:
@@ -245,21 +266,3 @@ class Child:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def hang_up(pid: int, number: int = signal.SIGHUP) -> None:
-    """Signal the group of a command with a session of its own: its line is cut, as a terminal would say it."""
-    send_signal(-pid, number)
-
-
-def cut_line(pid: int) -> None:
-    """The same for a command in our session, which ignores that where nohup had us started."""
-    send_signal(pid, signal.SIGTERM if signals.is_ignored(signal.SIGHUP) else signal.SIGHUP)
-
-
-def send_signal(pid: int, number: int) -> None:
-    """Signal a process, or with -pid its group; one that has ended, or runs as somebody else (sudo), is left alone."""
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return

@@ -1,27 +1,27 @@
-"""Our ends of a program's descriptors 0 and 1, and what counts as the end of its output.
+"""Our ends of a program's descriptors 0 and 1, and the rule that decides when its output has ended.
 
-A filter reads 0 and writes 1.  A program made for inetd takes 0 for a connection, which it reads and writes; it leaves
-1 alone, or closes it (rsync, sshd).  No option says which of the two a command is, so it gets two sockets, and what it
-writes to either is its output.  Each can end: the program closes it, or shuts it down for writing.  The output has
-ended when nothing more can come, but also earlier:
+A filter reads 0 and writes 1.  A program written for inetd uses 0 as a connection, which it reads and writes; it does
+not use 1, or closes it (rsync, sshd).  No option states which of the two a command is, so it gets two sockets, and its
+output is what it writes to either.  Each can end: the program closes it, or shuts it down for writing.  The state of
+the output follows from both:
 
-    1          0          written so far    the output
-    open       open       anything          goes on
-    at end     at end     anything          has ended
-    at end     open       to 0              goes on: 0 is a connection
-    at end     open       to 1 alone        has ended: a filter that reads on
-    at end     open       nothing           is in doubt
-    open       at end     to 0 alone        has ended: a connection that is shut down, or closed
-    open       at end     to 1              goes on: 0 is closed, or nothing but an input
-    open       closed     nothing           goes on: a program that reads no input
-    open       shut down  nothing           is in doubt
+    1          0          written so far    output
+    open       open       anything          flowing
+    at end     at end     anything          ended
+    at end     open       to 0              flowing: 0 is a connection
+    at end     open       only to 1         ended: a filter that still reads
+    at end     open       nothing           undecided
+    open       at end     only to 0         ended: a connection that is shut down or closed
+    open       at end     to 1              flowing: 0 is closed, or only an input
+    open       closed     nothing           flowing: a program that reads no input
+    open       shut down  nothing           undecided
 
-In doubt, the next byte decides; if none comes within `UNDECIDED_TIME`, the output has ended.  So `exec >&-; cat >file`
-is seen to have ended its output that much later, and rsync has that long to send its first line.  A socket that stands
-for another, over a control socket that is forwarded, is shut down before it is closed, so the time also tells these
-apart.  What is written after the end of the output fails (EPIPE).
+In the undecided state the next byte makes the output flow, and `UNDECIDED_TIME` without one ends it.  So the output of
+`exec >&-; cat >file` ends after that time, and rsync has that time to send its first line.  A socket that represents
+another, over a forwarded control socket, is shut down before it is closed; the time distinguishes these two cases too.
+Writes after the end of the output fail (EPIPE).
 
-Between writes to 1 and to 0 the order is kept as far as 1 is written first: it is read first.
+1 is read before 0: the order of writes to both is kept only if 1 was written first.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ UNDECIDED_TIME = 2.0  # seconds for the first byte of a program that has ended o
 
 
 class Output(enum.Enum):
-    """State of a program's output: FLOWING <-> DOUBTFUL, either -> ENDED."""
+    """State of a program's output: FLOWING <-> UNDECIDED, either -> ENDED."""
 
     FLOWING = "flowing"
-    DOUBTFUL = "doubtful"
+    UNDECIDED = "undecided"
     ENDED = "ended"
 
 
 class ProgramChannel(Channel):
     """Both directions of a program: `descriptors` are our ends of its 1, to read, and of its 0, to write and to read.
 
-    It is watched by `watch`, or each direction by `watch_read` and `watch_write`, and never by its descriptors.
+    Watch it with `watch`, `watch_read` and `watch_write`, never by its descriptors.
     """
 
     __slots__ = ("_loop", "_one", "_open", "_output", "_reader", "_timer", "_wrote", "_writer", "_zero")
@@ -69,8 +69,8 @@ class ProgramChannel(Channel):
         self._loop = loop
         self._one: ChannelEnd = self._read
         self._zero: ChannelEnd = self._write
-        self._open = [self._one, self._zero]  # what more may come from; 1 is read first
-        self._wrote: set[ChannelEnd] = set()  # what anything has come from
+        self._open = [self._one, self._zero]  # not at their end; 1 is read first
+        self._wrote: set[ChannelEnd] = set()  # have delivered bytes
         self._output = Output.FLOWING
         self._timer: Timer | None = None
         self._reader: Callback | None = None
@@ -93,10 +93,10 @@ class ProgramChannel(Channel):
             if end.fd >= 0:
                 self._loop.watch(end.fd, self._reader if end in self._open else None, write)
         if self._output is Output.ENDED and self._reader is not None:
-            self._loop.soon(self._tell)
+            self._loop.soon(self._notify)
 
-    def _tell(self) -> None:
-        """There is something to read, or the end."""
+    def _notify(self) -> None:
+        """Report that there are bytes or the end to read."""
         if self._reader is not None:
             self._reader()
 
@@ -106,17 +106,16 @@ class ProgramChannel(Channel):
         return self.read_by(ChannelEnd.read_into, view)
 
     def read_by(self, read: Callable[[ChannelEnd, T], int], into: T) -> int:
-        """Have `read(end, into)` read from what the program writes; its result, and this
-        one's, is that of `ChannelEnd.read_into`."""
+        """Call `read(end, into)` for the ends in turn; its result and this one are as of `ChannelEnd.read_into`."""
         for end in self._open[:]:
             try:
                 size = read(end, into)
             except OSError as error:
                 if error.errno != errno.ECONNRESET:
                     raise
-                size = 0  # the program has closed it with bytes unread
+                size = 0  # the program closed it with bytes unread
             if size > 0:
-                if self._output is Output.DOUBTFUL or end not in self._wrote:
+                if self._output is Output.UNDECIDED or end not in self._wrote:
                     self._wrote.add(end)
                     self._set(Output.FLOWING)
                 return size
@@ -128,18 +127,18 @@ class ProgramChannel(Channel):
         return 0 if self._output is Output.ENDED else -1
 
     def _judge(self) -> None:
-        """At least one of the two is at its end, and there is nothing to read now."""
+        """Decide the state of the output: an end was reached, and there is nothing to read."""
         if not self._open:
             self._set(Output.ENDED)
         elif self._one in self._open:
             if self._wrote == {self._zero}:
                 self._set(Output.ENDED)
             elif not self._wrote and not self._zero.is_hung_up():
-                self._set(Output.DOUBTFUL)
+                self._set(Output.UNDECIDED)
         elif self._wrote == {self._one}:
             self._set(Output.ENDED)
         elif not self._wrote:
-            self._set(Output.DOUBTFUL)
+            self._set(Output.UNDECIDED)
 
     def _set(self, output: Output) -> None:
         if output is self._output:
@@ -148,19 +147,19 @@ class ProgramChannel(Channel):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if output is Output.DOUBTFUL:
+        if output is Output.UNDECIDED:
             self._timer = self._loop.later(UNDECIDED_TIME, self._decide)
         elif output is Output.ENDED:
             self._refuse()
 
     def _decide(self) -> None:
-        """Nothing was written in time."""
+        """End the undecided state: nothing was written in time."""
         closed = self._one in self._open and self._zero.is_hung_up()
         self._set(Output.FLOWING if closed else Output.ENDED)
-        self._tell()
+        self._notify()
 
     def _refuse(self) -> None:
-        """Further writes of the program shall fail."""
+        """Make further writes of the program fail."""
         for end in self._open:
             _shut(end, socket.SHUT_RD)
         self._open = []
@@ -172,12 +171,12 @@ class ProgramChannel(Channel):
         return self._zero.is_writable()
 
     def claim(self) -> None:
-        """Make the descriptors non-blocking, for splice(2).  No other process may have them."""
+        """Make the descriptors non-blocking, for splice(2).  No other process may hold them."""
         for end in (self._one, self._zero):
             os.set_blocking(end.fd, False)
 
     def close_write(self) -> None:
-        """The program reads to the end of its input; what it writes to 0 is still read."""
+        """End the program's input; what it writes to 0 is still read."""
         if self._write is not None:
             self._write = self._writer = None
             _shut(self._zero, socket.SHUT_WR)
@@ -208,11 +207,11 @@ def _shut(end: ChannelEnd, how: int) -> None:
     try:
         end.sock.shutdown(how)
     except OSError:
-        return  # not connected any more: as good as shut
+        return  # no longer connected
 
 
 def program_pairs() -> tuple[tuple[int, int], tuple[int, int]]:
-    """The sockets of a program: ours for a ProgramChannel, and the program's own 0 and 1.  OSError if none are left."""
+    """Sockets for a program: our ends, for a ProgramChannel, and its 0 and 1.  OSError if none are left."""
     ours_zero, zero = socketpair()
     try:
         ours_one, one = socketpair()
@@ -223,5 +222,5 @@ def program_pairs() -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def open_channel(loop: Loop, descriptors: tuple[int, ...], is_program: bool) -> Channel:
-    """A channel over our ends of a tunnel; `is_program`: a program has the other ends as its 0 and 1."""
+    """A channel over our ends of a tunnel; `is_program`: the other ends are the 0 and 1 of a program."""
     return ProgramChannel(loop, descriptors) if is_program and len(descriptors) == 2 else adopt(descriptors)

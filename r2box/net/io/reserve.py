@@ -1,11 +1,10 @@
-"""Descriptors kept in reserve: at the limit of open files one request fails, and nothing else.
+"""Reserve of descriptors: at the limit of open files only the present request fails.
 
-The kernel gives out the lowest number that is free.  So a descriptor among the last numbers below RLIMIT_NOFILE shows
-that no others are left: what has made it closes it again and fails with `shortage()`.  Those numbers stay free for what
-is held for a moment only: descriptors that come with a message, a client that is refused with a reason.
+The kernel assigns the lowest free number.  So a descriptor among the last numbers below RLIMIT_NOFILE shows that no
+others are free: its creator closes it and fails with `shortage()`.  These numbers stay free for descriptors that are
+held briefly: those attached to a message, and those of a client that is refused with a reason.
 
-Tunnels of neighbours to services here leave `SHARE` more of all numbers free, for links and for programs of this host:
-what a neighbour takes must not keep others out.
+Tunnels of neighbours to local services leave another 1/`SHARE` of all numbers free, for links and for local programs.
 """
 
 from __future__ import annotations

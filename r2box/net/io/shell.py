@@ -1,10 +1,9 @@
-"""What is done to a command line before `/bin/sh -c` gets it, so that it does what its writer meant.
+"""Command lines as `/bin/sh -c` gets them.
 
-The first word of a line that is a plain program is given its full path: some programs want to be called so (sshd
-refuses to run otherwise), and users' PATH often lacks the sbin directories where services live, and the one where r2box
-has its names.  Where r2box has no names at all, its tools are called by the file.  A line that is one program takes the
-shell's place (exec).  And a line that is no shell command because a quote in it is never closed (echo Hello, I'm bob)
-is taken word by word.
+The first word of a line, if it is the plain name of a program, becomes a full path: sshd refuses to run otherwise, and
+the PATH of a user often lacks the sbin directories and the directory of r2box's names.  Where r2box is not installed
+under these names, its tools are called through its file.  A line that is one program replaces the shell (exec).  A line
+with a quote that is never closed (echo Hello, I'm bob) is not valid for the shell and is quoted word by word.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from .words import Token
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-# Words of the shell's own, some of which are files too and do a little else.
+# Words that the shell runs itself; some are files too, which behave differently.
 _RESERVED = frozenset("! { } case do done elif else esac fi for if in then until while".split())
 _BUILTINS = _RESERVED | frozenset(
     ". : [ alias bg break cd command continue echo eval exec exit export false fc fg getopts hash jobs kill local "
@@ -33,13 +32,13 @@ _BEFORE_COMMANDS = frozenset("! { do elif else exec if then time until while".sp
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-")
 BOX = "r2box"
 SHELL = "/bin/sh"
-LEASH_FD = 9  # of a shell, while it enters itself in a leash
-NOT_FOUND = 127  # what a shell says of a program that is not there
+LEASH_FD = 9  # of a shell while it registers itself with a leash
+NOT_FOUND = 127  # status of a shell that does not find a program
 
 
 def with_full_paths(command: str) -> str:
-    """`command` with its first word as a full path, if that word is a program's bare name; and with r2box's own file in
-    place of its tools' names, wherever these begin a command and would not be found."""
+    """`command` with a full path for its first word, if that is the bare name of a program, and with the file of r2box
+    for each of its tools that begins a command and is not on PATH."""
     lexed = lex(command)
     first = next((token for token in lexed.tokens if token.text != "\n"), None)
     changes = []
@@ -47,25 +46,33 @@ def with_full_paths(command: str) -> str:
         word = str(token.text)
         if word in _BUILTINS or not (token.is_bare and set(word) <= _PLAIN):
             continue
-        path = find_program(word) if token is first else ""
+        path = find_program(word, is_plain=True) if token is first else ""
         if not path and word in TOOLS and not (_is_on_path(word) or "PATH=" in command):
-            path = find_program(word) or " ".join(map(quote, [*this_command(), *[word] * (word != BOX)]))
+            path = find_program(word, is_plain=True) or " ".join(map(quote, [*this_command(), *[word] * (word != BOX)]))
         changes += [(token.start, token.end, path)] * bool(path)
     return splice(command, changes)
 
 
-def find_program(word: str) -> str:
-    """The full path of the program `word`; "" if there is none, or only one that would have to be quoted."""
-    own = os.path.dirname(os.path.abspath(sys.argv[0]))  # where r2box's other names are, if it is not on PATH
-    for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH, own]:
-        path = os.path.join(folder, word)
-        if os.path.isabs(path) and set(path) <= _PLAIN | {"/"} and os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
+def find_program(word: str, is_plain: bool = False) -> str:
+    """The executable file for `word`, which is a path, or a name on PATH, in the sbin directories, or beside r2box.
+
+    "" if there is none.  With `is_plain`, only a full path that needs no quotes counts.
+    """
+    beside = os.path.dirname(os.path.abspath(sys.argv[0]))  # r2box's other names, if they are not on PATH
+    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH, beside]
+    for path in [word] if "/" in word else [os.path.join(folder, word) for folder in folders]:
+        if is_plain and not (os.path.isabs(path) and set(path) <= _PLAIN | {"/"}):
+            continue
+        try:
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return path
+        except ValueError:  # a NUL
+            return ""
     return ""
 
 
 def _beginnings(tokens: list[Token]) -> Iterator[Token]:
-    """The first words of the commands in a line, behind assignments and words such as `if`."""
+    """The first words of the commands in a line, after assignments and words such as `if`."""
     is_at_beginning, is_file = True, False
     for number, token in enumerate(tokens):
         follower = tokens[number + 1] if number + 1 < len(tokens) else None
@@ -86,7 +93,7 @@ def _beginnings(tokens: list[Token]) -> Iterator[Token]:
 
 
 def _is_descriptor(token: Token, follower: Token | None) -> bool:
-    """Whether `token` is the number in front of a redirection (2>file)."""
+    """Whether `token` is the number of a redirection (2>file)."""
     return follower is not None and follower.is_redirection and follower.start == token.end and token.text.isdigit()
 
 
@@ -96,9 +103,9 @@ def _is_assignment(word: str) -> bool:
 
 
 def with_quotes_closed(command: str) -> str:
-    """`command`, or, if a quote in it is never closed, its words as they stand.
+    """`command`; if a quote in it is certainly never closed, its words, each quoted.
 
-    The shell would refuse such a line, so nothing that works is changed; where that is not certain, nothing is either.
+    The shell would refuse such a line, so no line that works is changed.
     """
     lexed = lex(command)
     if not (lexed.open and lexed.is_sure) or "\n" in command:
@@ -108,9 +115,9 @@ def with_quotes_closed(command: str) -> str:
 
 
 def shell_line(command: str) -> str:
-    """What is given to the shell for `command`.
+    """The line that the shell runs for `command`.
 
-    A single program takes the shell's place: one process less, and signals and statuses are the program's own.
+    A single program replaces the shell: one process less, and signals reach the program directly.
     """
     line = with_full_paths(with_quotes_closed(command)).lstrip(BLANKS + "\n")
     lexed = lex(line)
@@ -120,7 +127,7 @@ def shell_line(command: str) -> str:
 
 
 def service_name(cmd: str) -> str:
-    """The service name that a command gets by default: `/usr/sbin/sshd -i` -> `sshd`.  AddressError if it has none."""
+    """Default service name of a command: `/usr/sbin/sshd -i` -> `sshd`.  AddressError if it has none."""
     tokens = lex(cmd).tokens
     first = tokens[0] if tokens else None
     word = str(first.text) if first else ""
@@ -138,7 +145,7 @@ def service_name(cmd: str) -> str:
 
 
 def missing_tool(command: str, status: int) -> str:
-    """Advice, where `command` has exited with `status` and may not have found a tool of ours; else ""."""
+    """Advice for an error, if `command` exited with `status` because a tool of r2box was not found; else ""."""
     mentioned = "".join(c if c in _PLAIN else " " for c in command).split()
     word = next((word for word in mentioned if word in TOOLS), "") if status == NOT_FOUND else ""
     return f" (if {word} was not found: r2box --install DIR puts it into DIR, which must be on PATH there)" * bool(word)

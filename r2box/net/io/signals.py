@@ -1,6 +1,6 @@
-"""Signals of a process that is a tool's own: what its parent left behind, and what process 1 lacks.
+"""Signal state of a tool: resets what it inherits from its parent, and lets signals end process 1.
 
-`prepare` runs once, at the start of every tool.  A library must not call it: there the process is the caller's.
+Every tool calls `prepare` once, at its start.  The library does not: there the process is the caller's.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from types import FrameType
 
 GRACE = 5.0  # seconds that a program has to end after SIGHUP, and then after SIGTERM
-RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}  # for what is started
+RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}  # to their defaults, in children
 FATAL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-is_tool = False  # the process is ours: so are all its children, also those that it inherits as process 1
+is_tool = False  # the process is a tool: it reaps all children, also those that process 1 inherits
 _ignored: set[int] = set()  # by the parent
 
 
 def prepare() -> None:
-    """Undo what the parent has blocked or ignored, but for a SIGHUP that nohup ignores; let signals end process 1.
+    """Unblock all signals, reset SIGCHLD and SIGINT, and let signals end process 1.  Others stay ignored, as by nohup.
 
-    A parent that ignores SIGCHLD would take the statuses of our children away; a shell without job control starts what
-    stands before & with SIGINT ignored.  The kernel drops signals to process 1 that have no handler.
+    With SIGCHLD ignored, the statuses of children are lost; a shell without job control starts background commands with
+    SIGINT ignored.  The kernel drops signals to process 1 that have no handler.
     """
     global is_tool
     is_tool = True
@@ -45,11 +45,11 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 def is_ignored(number: int) -> bool:
-    """Whether the parent of this tool has `number` ignored, as nohup does with SIGHUP."""
+    """Whether the parent of this tool ignores `number`, as nohup does SIGHUP."""
     return number in _ignored
 
 
 def ignore_terminal() -> None:
-    """Do not let job control stop a daemon in the background: reads from its terminal fail instead (EIO)."""
+    """Keep job control from stopping a background daemon: its reads from the terminal fail instead (EIO)."""
     for number in (signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)

@@ -26,7 +26,7 @@ def home() -> str | None:
 
 
 def expand(path: str) -> str:
-    """`path` with ~ or ~USER at its beginning replaced.  ValueError if there is no such home directory."""
+    """`path` with a leading ~ or ~USER replaced.  ValueError if there is no such home directory."""
     if not path.startswith("~"):
         return path
     user, slash, rest = path.partition("/")
@@ -37,10 +37,10 @@ def expand(path: str) -> str:
 
 
 def default_path(given: str | None = None) -> str:
-    """Where a daemon of this user listens: at the socket `given`, else R2_SOCKET, else /run for root, the run-time
-    directory, or the state directory.  DaemonError where there is no such place."""
+    """The control socket of this user: `given`, else R2_SOCKET, else a file in /run for root, in the runtime directory,
+    or in the state directory.  DaemonError if there is none of these."""
     named = given or os.environ.get("R2_SOCKET")
-    if named:  # a ~ that the shell has left alone, as in --socket=~/r2.sock, is replaced
+    if named:  # the shell does not expand ~ in --socket=~/r2.sock
         try:
             return expand(named) if named.startswith("~/") else named
         except ValueError as error:
@@ -66,7 +66,7 @@ def runtime_folder() -> str:
 
 def state_folder() -> str | None:
     state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):  # empty and relative ones are to be ignored (XDG Base Directory Specification)
+    if not os.path.isabs(state):  # others are ignored (XDG Base Directory Specification)
         place = home()
         if place is None:
             return None
@@ -75,7 +75,7 @@ def state_folder() -> str | None:
 
 
 def check_length(path: str) -> None:
-    """DaemonError if no socket can have this path."""
+    """Raise DaemonError if `path` is too long for a socket."""
     size = len(os.fsencode(path))
     if size > MAX_PATH:
         raise DaemonError(f"{path}: {size} bytes; the path of a socket has at most {MAX_PATH}")

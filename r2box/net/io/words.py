@@ -1,12 +1,12 @@
-"""Shell lexer: the words of a command line as `sh` reads them, and where each of their characters stands.
+"""Shell lexer: the words of a command line as `sh` reads them, with the position of each of their characters.
 
-    lex        a line into words and operators (POSIX 2.3), without expanding anything
-    Text       characters that know their place in the line that was given, through any number of quotings
-    quote      a word as one word for the shell
+    lex           splits a line into words and operators (POSIX 2.3), without expansion
+    LexText       text whose characters have positions in the original line, through any number of quotings
+    quote         quotes a word for the shell
     this_command  the words that run this r2box
 
-A substitution ($(...), `...`, ${...}) is part of its word and is kept as it stands.  Here-documents are not read: their
-lines come out as commands.  No string is an error: what is open at the end is open to the end.
+A substitution ($(...), `...`, ${...}) is part of its word and is kept unchanged.  Here-documents are not recognized:
+their lines come out as commands.  No text is an error: an open quote extends to the end.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    # Where a character stands, from and to, and how it is quoted there: "" not at all, "\\", "'", '"', OPAQUE
-    # inside a substitution, or a word of the caller's; the innermost first.
+    # Start and end of a character, and its quotings, the innermost first: "" for none, "\\", "'", '"', OPAQUE inside a
+    # substitution, or a word of the caller.
     Spot = tuple[int, int, tuple[str, ...]]
 
 BLANKS = " \t"
-# The names that r2box may be called by, as they are in `index`, which is not for this layer.
+# The names of r2box, as in `cli.registry`, which this layer may not import.
 TOOLS = frozenset("r2 r2box r2d r2dm r2-connect r2-forward r2-lossy r2-serve r2-ssh r2-tunnel iosh ioshd".split())
 OPAQUE = "$"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-/:=@,%")
 _OPERATORS = tuple(map(frozenset, (";&|<>()\n", ("&&", "||", ";;", "<<", ">>", "<&", ">&", "<>", ">|"), ("<<-",))))
 _ESCAPED_IN_DOUBLE = '$`"\\'
-_UNSURE = ("'", '"', "\\", "#", "<<", "case")  # in a substitution: there are rules that are not followed here
+_UNSURE = ("'", '"', "\\", "#", "<<", "case")  # in a substitution these have rules that the lexer does not follow
 
 
 class LexText(str):
-    """Characters, and in `spots` the place of each."""
+    """Text, with the position of each character in `spots`."""
 
     spots: Sequence[Spot]
 
@@ -43,12 +43,12 @@ class LexText(str):
         return self
 
     def part(self, start: int, end: int, *contexts: str) -> LexText:
-        """A piece, whose quoting is `contexts` and then that of this text."""
+        """A slice, with the quotings `contexts` inside those of this text."""
         return LexText(self[start:end], [(a, b, contexts + quoting) for a, b, quoting in self.spots[start:end]])
 
 
 class Token:
-    """A word, without its quotes, or an operator; `start` and `end` are its place in the text that was lexed."""
+    """A word, without its quotes, or an operator; `start` and `end` are its position in the text."""
 
     __slots__ = ("end", "is_operator", "start", "text")
 
@@ -57,17 +57,17 @@ class Token:
 
     @property
     def is_redirection(self) -> bool:
-        """Whether the next word is a file, or a descriptor."""
+        """Whether it is an operator before a file or descriptor."""
         return self.is_operator and self.text[0] in "<>"
 
     @property
     def is_bare(self) -> bool:
-        """Whether nothing in it is quoted or substituted."""
+        """Whether no character of it is quoted or substituted."""
         return self.end - self.start == len(self.text) and not any(spot[2][:1] != ("",) for spot in self.text.spots)
 
 
 class Lexed:
-    """The `tokens` of a line; the quote that is never closed in `open`, or ""; `is_sure`: sh agrees for certain."""
+    """The `tokens` of a line; `open`: the quote that is never closed, or ""; `is_sure`: sh certainly agrees."""
 
     __slots__ = ("is_sure", "open", "tokens")
 
@@ -78,7 +78,7 @@ class Lexed:
 
 
 def lex(line: str) -> Lexed:
-    """Read `line`."""
+    """Split `line` into tokens."""
     text = line if isinstance(line, LexText) else LexText(line)
     lexed = Lexed()
     at, end = 0, len(text)
@@ -108,7 +108,7 @@ def _operator_end(text: str, at: int) -> int:
 
 
 class _Word:
-    """Reads the word at `start`, adds it to `lexed`, and says where it ends."""
+    """Reads the word at `start`, and adds it to `lexed`; `end` is its end."""
 
     def __init__(self, text: LexText, start: int, lexed: Lexed) -> None:
         self._text, self._lexed = text, lexed
@@ -124,7 +124,7 @@ class _Word:
         lexed.tokens.append(Token(LexText("".join(self._out), self._spots), start, at))
 
     def _add(self, start: int, end: int, context: str) -> int:
-        """The last character of text[start:end] is one of the word's."""
+        """Add the last character of text[start:end] to the word."""
         first, last = self._text.spots[start], self._text.spots[end - 1]
         self._out.append(self._text[end - 1])
         self._spots.append((first[0], last[1], (context, *last[2])))
@@ -146,7 +146,7 @@ class _Word:
             return self._double(at + 1)
         if character == "`" or text.startswith(("$(", "${"), at):
             return self._substituted(at)
-        if text.startswith("$'", at):  # an escape in it means something to bash, and nothing to dash
+        if text.startswith("$'", at):  # bash reads escapes in it, dash does not
             lexed.is_sure = False
         return self._add(at, at + 1, "")
 
@@ -177,9 +177,9 @@ class _Word:
 
 
 def substitution_end(text: str, at: int) -> tuple[int, bool]:
-    """Where the substitution that begins at `at` ends, and whether it does."""
-    waits: list[str] = []  # for what closes what is open
-    tick = -1  # where in `waits` a backtick is: it closes all that is open within
+    """The end of the substitution that begins at `at`, and whether it is closed."""
+    waits: list[str] = []  # the characters that close what is open
+    tick = -1  # index of a backtick in `waits`: it closes all that is open within it
     while at < len(text):
         character, wait = text[at], waits[-1] if waits else ""
         size = 1
@@ -218,7 +218,7 @@ def quote(word: str) -> str:
 
 
 def splice(line: str, changes: list[tuple[int, int, str]]) -> str:
-    """`line` with other text in these places, which do not overlap."""
+    """`line` with the ranges (start, end) replaced by text; they do not overlap."""
     out, at = [], 0
     for start, end, text in sorted(changes):
         out += [line[at:start], text]
@@ -227,7 +227,7 @@ def splice(line: str, changes: list[tuple[int, int, str]]) -> str:
 
 
 def this_command() -> list[str]:
-    """The words that run this r2box, whatever is on PATH."""
+    """The words that run this r2box, independent of PATH."""
     package = __name__.split(".")[0]
     spec = sys.modules[package].__spec__
     archive = getattr(spec.loader, "archive", None) if spec else None

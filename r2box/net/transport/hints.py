@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 
-from ..io.shell import SYSTEM_PATH
+from ..io.shell import find_program
 from .urls import CONNECT, FORWARD, GATHER, LISTEN, SCHEMES
 
 TYPE_CHECKING = False
@@ -21,19 +20,6 @@ LINES = ("/dev/tty", "/dev/serial", "/dev/rfcomm")
 LOOPBACK = "127.0.0.1"
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%[]*")
 _SOCAT = {"l": "-listen", "listen": "-listen", "connect": "", "client": "", "recv": "-listen", "recvfrom": "-listen"}
-
-
-def find_executable(word: str) -> str:
-    """The executable file that the shell runs for `word` as the first word of a command; "" if there is none."""
-    own = os.path.dirname(os.path.abspath(sys.argv[0]))
-    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_PATH, own]
-    for path in [word] if "/" in word else [os.path.join(folder, word) for folder in folders]:
-        try:
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                return path
-        except ValueError:  # a NUL
-            return ""
-    return ""
 
 
 def near_scheme(word: str) -> str:
@@ -66,7 +52,7 @@ def meant_url(text: str, use: str) -> str:
     """The URL that `text`, a command line for `use`, was probably meant to be; "" if it may well be a command."""
     word = text.strip()
     first = word.split(None, 1)[0] if word else ""
-    if not ("/" in first or ":" in first) or find_executable(first):
+    if not ("/" in first or ":" in first) or find_program(first):
         return ""
     url = (_from_file(word) if "/" in first else "") or _from_prefix(word) or _from_host(word, use)
     kind = url.partition("://")[0]

@@ -2,8 +2,8 @@
 
     iosh        the near end
     ioshd       the far end
-    terminal    their protocol
-    frames      both ends of it on descriptors
+    protocol    frames and their codec
+    connection  frames and streams on descriptors
     heartbeat   whether the other end answers
     statusline  a line on the terminal while it does not
     screen      the bytes that draw that line

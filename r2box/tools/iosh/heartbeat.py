@@ -6,14 +6,14 @@ says nothing is told from a link that is cut, also where what was typed is not e
 
 from __future__ import annotations
 
-from .terminal import PING, encode_frame
+from .protocol import PING, encode_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...net.io.loop import Loop, Timer
-    from .frames import Frames
+    from .connection import ShellConnection
 
 BEAT = 1.0  # seconds
 SILENCE = 3.0  # seconds without a byte, after which the other end is said not to answer
@@ -28,7 +28,7 @@ class Heartbeat:
     """
 
     def __init__(
-        self, loop: Loop, frames: Frames, silent: Callable[[float], None], back: Callable[[float], None]
+        self, loop: Loop, frames: ShellConnection, silent: Callable[[float], None], back: Callable[[float], None]
     ) -> None:
         self._loop = loop
         self._frames = frames

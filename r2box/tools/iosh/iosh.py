@@ -14,12 +14,12 @@ from ...net.io import process
 from ...net.io.channel import Channel, socketpair
 from ...net.io.log import Log
 from ...net.io.loop import Loop
+from ...net.io.shell import find_program
 from ...net.io.signals import FATAL
 from ...net.io.words import TOOLS, quote
-from ...net.transport.hints import find_executable
 from ...proto.wire.address import ANY, SERVICE, parse_path
-from . import terminal as say
-from .frames import LAST_WORDS, Frames, StreamSink, StreamSource
+from . import protocol
+from .connection import LAST_WORDS, ShellConnection, StreamSink, StreamSource
 from .heartbeat import Heartbeat
 from .statusline import StatusLine
 from .usertty import Escapes, Terminal
@@ -115,7 +115,7 @@ def find_command(destination: str, socket: str | None) -> tuple[str, str]:
     command = destination[len(RUN) :] if destination.startswith(RUN) else destination
     if not command.strip() or not name:
         raise UsageError("an empty DESTINATION: name a node, or a command that leads to an ioshd")
-    is_program = destination in TOOLS or find_executable(destination)
+    is_program = destination in TOOLS or find_program(destination)
     if not is_node and (is_program or not is_path(destination)):
         if socket is not None:
             raise UsageError(f"-s {socket}: for a node only; the command {command!r} names its own daemon")
@@ -152,14 +152,15 @@ class ShellSession:
         self._start = self._encode_start([os.fsencode(word) for word in args.program or ()])
         ours, theirs = socketpair()
         try:
-            self._pid = process.start(self._command, theirs, theirs)
+            pid = process.start(self._command, theirs, theirs)
         finally:
             os.close(theirs)
-        self._frames = Frames(self._loop, Channel(ours), self._heard, self._lost)
+        self._child = process.Child(self._loop, pid, self._command_exited)
+        self._frames = ShellConnection(self._loop, Channel(ours), self._heard, self._lost)
         self._source: StreamSource | None = None  # our stdin, once it has been started there
         self._sinks = {
-            say.OUTPUT: StreamSink(self._loop, self._frames, os.dup(1), say.OUTPUT, self._unwritable),
-            say.ERRORS: StreamSink(self._loop, self._frames, os.dup(2), say.ERRORS),
+            protocol.OUTPUT: StreamSink(self._loop, self._frames, os.dup(1), protocol.OUTPUT, self._unwritable),
+            protocol.ERRORS: StreamSink(self._loop, self._frames, os.dup(2), protocol.ERRORS),
         }
         self._heartbeat: Heartbeat | None = None  # of an ioshd that answers, while we have the terminal
         self._line = StatusLine(
@@ -177,25 +178,24 @@ class ShellSession:
         names = [*first, *sorted(name for name in os.environb if name.startswith(b"LC_") and name not in first)]
         env = {name: os.environb[name] for name in names if name in os.environb}
         try:
-            say.encode_start(words, {}, None)
+            protocol.encode_start(words, {}, None)
         except ValueError as error:
             raise UsageError(f"PROGRAM: {error}") from None
-        env, left_out = say.fit_env(words, env)
+        env, left_out = protocol.fit_env(words, env)
         if left_out:
             more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
             self._log.warning(
                 f"{', '.join(map(_shorten, left_out[:5]))}{more}: not passed on: PROGRAM and the environment may have "
-                f"{say.MAX_FRAME >> 10} KiB, the latter {say.MAX_ENV} variables"
+                f"{protocol.MAX_FRAME >> 10} KiB, the latter {protocol.MAX_ENV} variables"
             )
-        return say.encode_start(words, env, self._size if self._on_terminal else None)
+        return protocol.encode_start(words, env, self._size if self._on_terminal else None)
 
     def run(self) -> int:
         self._loop.on_kill(FATAL, lambda number: self._leave(SIGNALLED + number))
         if self._on_terminal:
             self._loop.on_signal(signal.SIGWINCH, self._resized)
             self._loop.on_signal(signal.SIGCONT, self._continued)
-        self._loop.on_exit(self._pid, self._command_exited)
-        self._frames.send(say.encode_hello() + self._start)
+        self._frames.send(protocol.encode_hello() + self._start)
         try:
             self._loop.run()
         finally:
@@ -205,12 +205,12 @@ class ShellSession:
     # -- what ioshd says -------------------------------------------------------------------------------------------
 
     def _heard(self, kind: int, payload: bytes) -> None:
-        if kind not in _HEARD or (kind == say.HELLO) == self._is_greeted:
+        if kind not in _HEARD or (kind == protocol.HELLO) == self._is_greeted:
             raise WireError("the other side is no ioshd")
         _HEARD[kind](self, payload)
 
     def _hello(self, payload: bytes) -> None:
-        self._answers = bool(say.decode_hello(payload)[1] & say.ANSWERS)
+        self._answers = bool(protocol.decode_hello(payload)[1] & protocol.ANSWERS)
         self._is_greeted = True
 
     def _started(self, payload: bytes) -> None:
@@ -228,23 +228,23 @@ class ShellSession:
             self._terminal.make_raw()
             if self._answers and os.isatty(1):
                 self._heartbeat = Heartbeat(self._loop, self._frames, self._line.silent, self._line.back)
-        ahead = say.WINDOW if take else 0
-        self._source = StreamSource(self._loop, self._frames, os.dup(0), say.INPUT, self._input_ended, take, ahead)
+        ahead = protocol.WINDOW if take else 0
+        self._source = StreamSource(self._loop, self._frames, os.dup(0), protocol.INPUT, self._input_ended, take, ahead)
         self._resized()
 
     def _refused(self, payload: bytes) -> None:
-        status, why = say.decode_refused(payload)
+        status, why = protocol.decode_refused(payload)
         self._leave(status, why)
 
     def _output(self, payload: bytes) -> None:
         self._line.output(payload)
-        self._sinks[say.OUTPUT].put(payload)
+        self._sinks[protocol.OUTPUT].put(payload)
 
     def _errors(self, payload: bytes) -> None:
-        self._sinks[say.ERRORS].put(payload)
+        self._sinks[protocol.ERRORS].put(payload)
 
     def _exited(self, payload: bytes) -> None:
-        status, number = say.decode_exit(payload)
+        status, number = protocol.decode_exit(payload)
         self._has_exited = True
         left = list(self._sinks)
 
@@ -260,15 +260,15 @@ class ShellSession:
         """Its bytes have been noticed; they say nothing more."""
 
     def _credit(self, payload: bytes) -> None:
-        stream, count = say.decode_credit(payload)
-        if stream != say.INPUT or self._source is None:
+        stream, count = protocol.decode_credit(payload)
+        if stream != protocol.INPUT or self._source is None:
             raise WireError("credit for what is not sent")
         self._source.give(count)
 
     # -- what happens here -----------------------------------------------------------------------------------------
 
     def _input_ended(self) -> None:
-        self._frames.send(say.encode_frame(say.EOF))
+        self._frames.send(protocol.encode_frame(protocol.EOF))
 
     def _resized(self) -> None:
         """The size that counts is the last one: no more than one waits."""
@@ -281,7 +281,7 @@ class ShellSession:
         size = self._terminal.size()
         if size != self._size:
             self._size = size
-            self._frames.send(say.encode_size(*size))
+            self._frames.send(protocol.encode_size(*size))
 
     def _continued(self) -> None:
         """We were stopped, and the shell here has made the terminal its own meanwhile."""
@@ -312,14 +312,14 @@ class ShellSession:
         return True
 
     def _show_status(self, data: bytes) -> bool:
-        return self._terminal.is_raw and self._sinks[say.OUTPUT].is_clear and self._show(data)
+        return self._terminal.is_raw and self._sinks[protocol.OUTPUT].is_clear and self._show(data)
 
     def _redraw(self) -> None:
         """Make the program draw its screen: by a row less for a moment, since a size that stays is no change."""
         rows, columns = self._size
         if rows > 1 and not self._has_exited and self._frames.is_clear:
             self._size = rows - 1, columns
-            self._frames.send(say.encode_size(*self._size))
+            self._frames.send(protocol.encode_size(*self._size))
             self._loop.later(REDRAW, self._resized)
 
     def _unwritable(self, error: OSError) -> None:
@@ -336,7 +336,7 @@ class ShellSession:
             return
         self._why = why or ("it broke off" if self._source else "no ioshd has answered")
         self._give_terminal_back()
-        if self._pid:
+        if self._child.is_running:
             self._loop.later(LAST_WORDS, self._give_up)
         else:
             self._give_up_soon()
@@ -360,8 +360,7 @@ class ShellSession:
         self._close(status)
         if why:
             self._log.error(why)
-        if self._pid:
-            process.cut_line(self._pid)
+        self._child.hang_up()
 
     def _give_terminal_back(self) -> None:
         if self._terminal.is_raw:
@@ -384,18 +383,13 @@ class ShellSession:
         for sink in self._sinks.values():
             sink.close()
         self._terminal.restore()
-        if self._pid:
-            self._loop.later(EXIT_TIME, self._kill)
+        if self._child.is_running:
+            self._child.end(process.TERMINATE, EXIT_TIME)
+            self._loop.later(EXIT_TIME, self._loop.stop)
         else:
             self._loop.stop()
 
-    def _kill(self) -> None:
-        if self._pid:
-            process.send_signal(self._pid, signal.SIGTERM)
-        self._loop.stop()
-
     def _command_exited(self, status: int) -> None:
-        self._pid = 0
         if status and not self._is_over:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
             self._log.info(f"{self._name}: {how}")
@@ -406,12 +400,12 @@ class ShellSession:
 
 
 _HEARD = {
-    say.HELLO: ShellSession._hello,
-    say.STARTED: ShellSession._started,
-    say.REFUSED: ShellSession._refused,
-    say.OUTPUT: ShellSession._output,
-    say.ERRORS: ShellSession._errors,
-    say.EXIT: ShellSession._exited,
-    say.CREDIT: ShellSession._credit,
-    say.PONG: ShellSession._pong,
+    protocol.HELLO: ShellSession._hello,
+    protocol.STARTED: ShellSession._started,
+    protocol.REFUSED: ShellSession._refused,
+    protocol.OUTPUT: ShellSession._output,
+    protocol.ERRORS: ShellSession._errors,
+    protocol.EXIT: ShellSession._exited,
+    protocol.CREDIT: ShellSession._credit,
+    protocol.PONG: ShellSession._pong,
 }

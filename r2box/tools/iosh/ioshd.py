@@ -18,8 +18,8 @@ from ...net.io.log import Log
 from ...net.io.loop import Loop
 from ...net.io.shell import SHELL
 from ...net.io.stdio import take_stdio
-from . import terminal as say
-from .frames import Frames, StreamSink, StreamSource
+from . import protocol
+from .connection import ShellConnection, StreamSink, StreamSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class Shell:
     def __init__(self) -> None:
         self._log = Log("ioshd")
         self._loop = Loop()
-        self._frames = Frames(self._loop, Channel(*take_stdio()), self._heard, self._lost)
+        self._frames = ShellConnection(self._loop, Channel(*take_stdio()), self._heard, self._lost)
         self._frames.farewell = NO_IOSH
         self._is_greeted = False
         self._shell = SHELL
-        self._pid = 0
+        self._child: process.Child | None = None
         self._has_started = False
         self._status: int | None = None  # of the program, as `on_exit` has it
         self._input: StreamSink | None = None
@@ -91,26 +91,26 @@ class Shell:
     # -- what iosh says --------------------------------------------------------------------------------------------
 
     def _heard(self, kind: int, payload: bytes) -> None:
-        due = say.HELLO if not self._is_greeted else say.START if not self._has_started else 0
-        if kind not in _HEARD or (kind != due if due else kind in (say.HELLO, say.START)):
+        due = protocol.HELLO if not self._is_greeted else protocol.START if not self._has_started else 0
+        if kind not in _HEARD or (kind != due if due else kind in (protocol.HELLO, protocol.START)):
             raise WireError(f"a frame of type {kind} at the wrong time")
         _HEARD[kind](self, payload)
 
     def _hello(self, payload: bytes) -> None:
-        say.decode_hello(payload)
+        protocol.decode_hello(payload)
         self._is_greeted = True
         self._frames.farewell = b""
-        self._frames.send(say.encode_hello(say.ANSWERS))
+        self._frames.send(protocol.encode_hello(protocol.ANSWERS))
 
     def _start(self, payload: bytes) -> None:
-        words, env, size = say.decode_start(payload)
+        words, env, size = protocol.decode_start(payload)
         self._has_started = True
         try:
             self._run(words, env, size)
         except OSError as error:
             what = os.fsdecode(words[0]) if len(words) > 1 else self._shell
             status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-            self._frames.send(say.encode_refused(status, f"{what}: {error.strerror}"))
+            self._frames.send(protocol.encode_refused(status, f"{what}: {error.strerror}"))
             self._exit = OK  # iosh has its answer
             self._leave()
 
@@ -120,11 +120,11 @@ class Shell:
         line: list[str | bytes] = [*words] if len(words) > 1 else [base, "-c", *words] if words else ["-" + base]
         path = "" if len(words) > 1 else self._shell
         if size is not None:
-            self._run_on_terminal(line, path, environment, size)
+            pid = self._run_on_terminal(line, path, environment, size)
         else:
-            self._run_on_pipes(line, path, environment)
-        self._loop.on_exit(self._pid, self._exited)
-        self._frames.send(say.encode_frame(say.STARTED))
+            pid = self._run_on_pipes(line, path, environment)
+        self._child = process.Child(self._loop, pid, self._exited, group=True)
+        self._frames.send(protocol.encode_frame(protocol.STARTED))
 
     def _prepare(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """Go home; the environment of the program."""
@@ -144,7 +144,7 @@ class Shell:
 
     def _run_on_terminal(
         self, line: list[str | bytes], path: str, environment: dict[bytes, bytes], size: tuple[int, int]
-    ) -> None:
+    ) -> int:
         self._master, slave = os.openpty()
         try:
             os.set_blocking(self._master, False)
@@ -152,18 +152,19 @@ class Shell:
             modes[0] |= _IUTF8
             termios.tcsetattr(slave, termios.TCSANOW, modes)
             self._set_size(*size)
-            self._pid = process.start_program(line, environment, path=path, terminal=os.ttyname(slave))
+            pid = process.start_program(line, environment, path=path, terminal=os.ttyname(slave))
         finally:
             os.close(slave)
-        self._input = StreamSink(self._loop, self._frames, os.dup(self._master), say.INPUT)
-        self._listen(say.OUTPUT, self._master)
+        self._input = StreamSink(self._loop, self._frames, os.dup(self._master), protocol.INPUT)
+        self._send_from(self._master, protocol.OUTPUT)
+        return pid
 
-    def _run_on_pipes(self, line: list[str | bytes], path: str, environment: dict[bytes, bytes]) -> None:
+    def _run_on_pipes(self, line: list[str | bytes], path: str, environment: dict[bytes, bytes]) -> int:
         pipes = [os.pipe() for _ in range(3)]
         theirs = pipes[0][0], pipes[1][1], pipes[2][1]
         ours = pipes[0][1], pipes[1][0], pipes[2][0]
         try:
-            self._pid = process.start_program(line, environment, path=path, streams=theirs)
+            pid = process.start_program(line, environment, path=path, streams=theirs)
         except OSError:
             close_all(ours)
             raise
@@ -171,11 +172,12 @@ class Shell:
             close_all(theirs)
         for fd in ours:
             os.set_blocking(fd, False)
-        self._input = StreamSink(self._loop, self._frames, ours[0], say.INPUT)
-        self._listen(say.OUTPUT, ours[1])
-        self._listen(say.ERRORS, ours[2])
+        self._input = StreamSink(self._loop, self._frames, ours[0], protocol.INPUT)
+        self._send_from(ours[1], protocol.OUTPUT)
+        self._send_from(ours[2], protocol.ERRORS)
+        return pid
 
-    def _listen(self, stream: int, fd: int) -> None:
+    def _send_from(self, fd: int, stream: int) -> None:
         self._outputs[stream] = StreamSource(self._loop, self._frames, fd, stream, lambda: self._silent(stream))
 
     def _type(self, payload: bytes) -> None:
@@ -197,30 +199,29 @@ class Shell:
         sink.finish(lambda: None, tail)
 
     def _resize(self, payload: bytes) -> None:
-        size = say.decode_size(payload)
-        if say.OUTPUT in self._outputs and self._master >= 0:
+        size = protocol.decode_size(payload)
+        if protocol.OUTPUT in self._outputs and self._master >= 0:
             self._set_size(*size)
 
     def _set_size(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def _credit(self, payload: bytes) -> None:
-        stream, count = say.decode_credit(payload)
+        stream, count = protocol.decode_credit(payload)
         if stream in self._outputs:
             self._outputs[stream].give(count)
 
     def _ping(self, payload: bytes) -> None:
         """What waits to be written already shows as much as an answer; so no number of PINGs fills our memory."""
         if self._frames.is_clear:
-            self._frames.send(say.encode_frame(say.PONG))
+            self._frames.send(protocol.encode_frame(protocol.PONG))
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _exited(self, status: int) -> None:
-        self._pid = 0
         self._status = status
-        if self._master >= 0 and say.OUTPUT in self._outputs:
-            self._outputs[say.OUTPUT].finish()
+        if self._master >= 0 and protocol.OUTPUT in self._outputs:
+            self._outputs[protocol.OUTPUT].finish()
         self._maybe_over()
 
     def _silent(self, stream: int) -> None:
@@ -230,7 +231,7 @@ class Shell:
     def _maybe_over(self) -> None:
         """As sshd has it: what the program has left running may still write to pipes.  A terminal ends with it."""
         if self._status is not None and not self._outputs:
-            self._frames.send(say.encode_exit(max(self._status, 0), max(-self._status, 0)))
+            self._frames.send(protocol.encode_exit(max(self._status, 0), max(-self._status, 0)))
             self._exit = OK
             self._leave()
 
@@ -248,18 +249,17 @@ class Shell:
         """iosh is gone, or was none."""
         if why:
             self._log.warning(why)
-        if self._pid:
-            for number in (signal.SIGHUP, signal.SIGCONT):
-                process.hang_up(self._pid, number)
+        if self._child is not None:
+            self._child.end()
         self._loop.stop()
 
 
 _HEARD = {
-    say.HELLO: Shell._hello,
-    say.START: Shell._start,
-    say.INPUT: Shell._type,
-    say.EOF: Shell._end_input,
-    say.SIZE: Shell._resize,
-    say.CREDIT: Shell._credit,
-    say.PING: Shell._ping,
+    protocol.HELLO: Shell._hello,
+    protocol.START: Shell._start,
+    protocol.INPUT: Shell._type,
+    protocol.EOF: Shell._end_input,
+    protocol.SIZE: Shell._resize,
+    protocol.CREDIT: Shell._credit,
+    protocol.PING: Shell._ping,
 }

@@ -1,7 +1,7 @@
-"""r2-lossy: a bad network on purpose.
+"""r2-lossy: an emulator of bad networks.
 
-    lossy   the tool
-    faults  the model: what becomes of each datagram
-    faulty  the model between descriptors
-    relay   the same for UDP
+    lossy      the tool
+    model      what becomes of each datagram or piece of a stream
+    line       the model between descriptors
+    udp_relay  a line for each sender of UDP
 """

@@ -18,8 +18,8 @@ from ...net.transport.sockets import Dial, Listener
 from ...net.transport.transport import COMMAND as RUN
 from ...net.transport.transport import STARTER, Transport, parse_transport
 from ...net.transport.urls import CONNECT, DIAL, GATHER, LISTEN
-from .faults import FOREVER
-from .faulty import BACK, BROKEN, CUT, OUT, Pair, Plan
+from .line import BACK, BROKEN, CUT, OUT, Pair, Plan
+from .model import FOREVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,13 +222,13 @@ class Filter(LossyRun):
         ours, theirs = packet_pair() if packets else socketpair()
         near = take_stdio()
         try:
-            self._pid = process.start(command, theirs, theirs)
+            pid = process.start(command, theirs, theirs)
         finally:
             os.close(theirs)
+        self._child = process.Child(self._loop, pid, self._exited)
         self._pair = Pair(
             self._loop, plan, 0, near, (ours, os.dup(ours)), self._line_ended, self._maybe_over, packets=packets
         )
-        self._loop.on_exit(self._pid, self._exited)
 
     def _exited(self, status: int) -> None:
         self._status = status if status >= 0 else SIGNALLED - status
@@ -253,7 +253,7 @@ class Filter(LossyRun):
     def _hang_up(self) -> None:
         """The command is told that its line is cut, and has a little time."""
         if self._status is None:
-            process.cut_line(self._pid)
+            self._child.hang_up()
             self._loop.later(GRACE, self._loop.stop)
 
     def _maybe_over(self) -> None:
@@ -266,7 +266,7 @@ class Filter(LossyRun):
 
     def _killed(self, number: int) -> None:
         if self._status is None:
-            process.send_signal(self._pid, number)
+            self._child.signal(number)
         self._exit = SIGNALLED + number
         self._loop.stop()
 
@@ -331,7 +331,7 @@ class Datagrams(LossyRun):
     """Every sender to a port leads to a target, by a line of its own."""
 
     def __init__(self, plan: Plan, log: Log, listen: Transport, target: Transport) -> None:
-        from .relay import Relay
+        from .udp_relay import UdpRelay
 
         super().__init__(plan, log)
 
@@ -341,4 +341,4 @@ class Datagrams(LossyRun):
         def failed(error: R2Error) -> None:
             self._fail(R2Error(f"{listen}: {error}"))
 
-        self._loop.soon(lambda: Relay(self._loop, plan, listen, target, listening, failed))  # failing ends the loop
+        self._loop.soon(lambda: UdpRelay(self._loop, plan, listen, target, listening, failed))  # failing ends the loop

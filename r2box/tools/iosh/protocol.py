@@ -15,7 +15,7 @@ and a new size would wait behind a paste.  Nobody ever holds more than one windo
 A cut link cannot be told from a program that says nothing, so iosh may send PING, if ioshd's HELLO has the feature
 ANSWERS, and gets PONG.  ioshd leaves that out while other frames wait to be written, which show the same.
 
-Pure: no descriptor and no clock.  Whatever the other side does wrong is a WireError of `TerminalDecoder.feed`.
+Pure: no descriptor and no clock.  Whatever the other side does wrong is a WireError of `ShellDecoder.feed`.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _exact(layout: struct.Struct, payload: bytes, what: str) -> tuple[int, ...]:
     return layout.unpack(payload)
 
 
-class TerminalDecoder:
+class ShellDecoder:
     """Bytes as they come, in any pieces, to frames.  Holds less than one frame."""
 
     def __init__(self) -> None:

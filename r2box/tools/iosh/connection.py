@@ -1,6 +1,6 @@
 """The frames of iosh and ioshd over descriptors, and the streams that they carry, each within its credit.
 
-    Frames   the other side: frames to it and from it
+    ShellConnection   the other side: frames to it and from it
     Source   what is read here comes out there
     Sink     what was read there comes out here
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...errors import WireError
 from ...net.io.channel import ChannelEnd
-from .terminal import MAX_FRAME, WINDOW, TerminalDecoder, encode_credit, encode_frame
+from .protocol import MAX_FRAME, WINDOW, ShellDecoder, encode_credit, encode_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LOOKS = 20  # so often it is seen whether it is quiet
 LAST_WORDS = 1.0  # seconds in which it may be heard why nobody reads us any more, or has broken off
 
 
-class Frames:
+class ShellConnection:
     """`heard(kind, payload)` for every frame; it may raise WireError.  `ended(why)` once: "" at the end, or a fault.
 
     Owns `channel`.  What waits to be written is bounded by the credits of the streams and by what makes its sender
@@ -38,7 +38,7 @@ class Frames:
         self._channel = channel
         self._heard = heard
         self._ended: Callable[[str], None] | None = ended
-        self._decoder = TerminalDecoder()
+        self._decoder = ShellDecoder()
         self._room = memoryview(bytearray(WINDOW))
         self._out = bytearray()
         self._is_unread = False  # by the other side
@@ -131,7 +131,7 @@ class StreamSource:
     def __init__(
         self,
         loop: Loop,
-        frames: Frames,
+        frames: ShellConnection,
         fd: int,
         stream: int,
         ended: Callable[[], None],
@@ -217,7 +217,7 @@ class StreamSink:
     """
 
     def __init__(
-        self, loop: Loop, frames: Frames, fd: int, stream: int, broken: Callable[[OSError], None] | None = None
+        self, loop: Loop, frames: ShellConnection, fd: int, stream: int, broken: Callable[[OSError], None] | None = None
     ) -> None:
         self._loop = loop
         self._frames = frames

@@ -7,7 +7,7 @@ import socket
 from ...errors import TransportError
 from ...net.transport.connecting import tune
 from ...net.transport.sockets import resolve
-from .faulty import BACK, BATCH, OUT, READ_SIZE, Lane, Line
+from .line import BACK, BATCH, OUT, READ_SIZE, Lane, Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...net.io.channel import Buffer
     from ...net.io.loop import Loop
     from ...net.transport.transport import Transport
-    from .faulty import Plan, Write
+    from .line import Plan, Write
 
 MAX_FLOWS = 64  # senders at a time; one more, and the one silent for longest is forgotten
 IDLE = 120.0  # seconds after which one that is silent is forgotten, as NAT does it (RFC 4787, 4.3)
@@ -62,7 +62,7 @@ def _send(sock: socket.socket, buffers: Sequence[Buffer], address: Any = None) -
     return len(buffers[0]) or 1
 
 
-class Relay:
+class UdpRelay:
     """Takes datagrams at the address `listen` and joins each sender by a line to `target`.
 
     `ready()` is called when it listens; `failed(TransportError)` when it cannot.

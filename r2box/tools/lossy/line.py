@@ -16,7 +16,7 @@ import struct
 from collections import deque
 
 from ...net.io.channel import ChannelEnd, drop_written
-from .faults import FOREVER, Cuts, Dice, Faults, Tally
+from .model import FOREVER, Cuts, Dice, Faults, Tally
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
