@@ -1,15 +1,14 @@
-"""r2box: programs joined to programs, on one machine and across many, by one rule.
+"""r2box connects programs, on one machine and across many, by one rule of routing:
 
     r2 f n0 (RouteTo n1 msg) = f n1 (RoutedFrom n0 msg)
 
-In the order of reading; imports run the same way, and `proto` never imports `net`.  The docstring of each folder lists
-its modules.
+In reading order; imports follow it, and `proto` never imports `net`.  The docstring of each folder lists its modules.
 
-    errors          what can go wrong, and the exit statuses
+    errors          exception tree and exit statuses
     version         the version
     proto/          the protocol, pure: no descriptor, clock, randomness or logging
-        limits      every limit on what neighbours and clients may cost, in one table
-        memory_limit  memory that all links share
+        limits      table of the configurable resource limits
+        memory_limit  memory shared by all links
         wire/       bytes <-> values: frames, messages, addresses
         link/       one neighbour: handshake, resume, multiplexed streams, flow control
         arq/        a reliable stream over a transport that loses packets
@@ -24,7 +23,7 @@ its modules.
     api/            the library
     cli/            options, --help, manual and completion from one declaration
     tools/          one module for each small tool, a folder for each large one
-    box             dispatch: from the name it was called by to the tool
+    box             dispatch on the name of the program
 """
 
 TYPE_CHECKING = False
@@ -63,12 +62,12 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """For `help` and for who types Tab: the library's names before anybody has used them."""
+    """The names of the library too, for help() and completion, although they are imported lazily."""
     return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> object:
-    """The library's names are loaded when somebody asks for them: no tool needs them."""
+    """Import a name of the library when it is first used; the tools use none."""
     for home, names in _HOMES.items():
         if name in names:
             import importlib

@@ -80,7 +80,6 @@ PENDING = (
     "man/iosh.1",
     "man/ioshd.8",
     "man/r2-protocol.7",
-    "r2box/__init__.py",
     "r2box/api/",
     "r2box/config/jobs.py",
     "r2box/net/client/",
