@@ -124,6 +124,8 @@ class TunnelTool:
         self._output_at_end = False  # EOF was read; the outcome may still be a failure
         self._output_done = True
         self._input: Pump | None = None
+        self._input_done = True
+        self._is_connection = False  # the tunnel is a connection that a local service has made
         self._stdio: tuple[int, int] | None = None  # a dialled connection, in place of stdin and stdout
         self._device: Device | None = None
         self._mode = transport.mode(args.datagrams)
@@ -200,6 +202,7 @@ class TunnelTool:
             self._fail(body["text"])
         elif body.kind == messages.OPENED:
             self._log.info(f"{self._name}: open")
+            self._is_connection = bool(body["connection"])
             self._opened(descriptors, bool(body["program"]))
         elif body.kind == messages.ENDED:
             self._ended(make_outcome(body))
@@ -270,6 +273,7 @@ class TunnelTool:
             self._output.finish()
 
     def _splice_in(self, stdin: PumpSource, target: PumpTarget) -> None:
+        self._input_done = False
         self._input = Pump(self._loop, stdin, target, self._input_ended)
 
     def _pass_on(self, fd: int) -> None:
@@ -356,13 +360,17 @@ class TunnelTool:
             elif self._child is not None:  # a command that survives SIGHUP gets EOF later
                 self._loop.later(HANGUP_TIME, self._output.close_target)
         self._output_done = True
+        if self._input is not None and not self._input_done and self._input.is_target_closed():
+            self._input_done = True
         self._maybe_over()
 
     def _input_ended(self, why: str) -> None:
+        self._input_done = True
         if why not in ("", BROKEN):
             self._fail(why)
         elif self._input is not None:
             self._input.close_target()
+            self._maybe_over()
 
     def _command_exited(self, status: int) -> None:
         self._child = None
@@ -395,6 +403,8 @@ class TunnelTool:
     def _maybe_over(self) -> None:
         if self._is_over or self._outcome is None or not self._output_done or self._child:
             return
+        if self._is_connection and not self._input_done and self._outcome.is_clean:
+            return  # the service has ended its output only
         self._is_over = True
         words = self._outcome.describe()
         if words and not self._command_killed:
@@ -414,6 +424,9 @@ class TunnelTool:
     def _fail(self, why: str) -> None:
         self._log.error(why)
         self._hang_up()
+        for pump in (self._output, self._input):
+            if pump is not None and self._is_connection:
+                pump.reset()
         self._loop.stop()
 
     def _daemon_lost(self, why: str) -> None:

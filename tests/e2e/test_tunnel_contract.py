@@ -187,11 +187,6 @@ def is_broken(near: str, way: str, far: str, check: Callable[[End, End], None]) 
     """Whether r2box does not keep this part of the contract yet."""
     if near == "library":  # its socket is a UNIX socket, which shows a plain end
         return check in (check_failure_of_the_far_end, check_peer_that_is_gone)
-    if way == "local" and far in ("tcp", "unix") and near != "forward":
-        # r2-tunnel ends with the output of a service that is a connection, and takes a reset for an end
-        return check in (
-            check_half_close_of_the_far_end, check_failure_of_the_far_end, check_reset_of_the_near_end
-        )  # fmt: skip
     return False
 
 

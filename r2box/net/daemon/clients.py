@@ -94,10 +94,15 @@ class ClientTunnel:
         self.opened = False
         client.tunnels[self.id] = self
 
-    def open(self, descriptors: tuple[int, ...], program: bool = False) -> None:
-        """Send OPENED with the client's descriptors; with `program` they lead to the service's program itself."""
+    def open(self, descriptors: tuple[int, ...], program: bool = False, connection: bool = False) -> None:
+        """Send OPENED with the client's descriptors.
+
+        With `program` they lead to the service's program itself; with `connection` they are one that the service has
+        made, and the tunnel lasts until both directions have ended.
+        """
         self.opened = True
-        self.client.send(messages.OPENED, self.id, descriptors, program=int(program))
+        fields = {"program": int(program), "connection": int(connection)}
+        self.client.send(messages.OPENED, self.id, descriptors, **fields)
         if self.detached:
             self.client.tunnels.pop(self.id, None)
 

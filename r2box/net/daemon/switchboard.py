@@ -271,7 +271,7 @@ class LocalTunnel(ClientTunnel):
             descriptors = ()
         if not self.opened:
             ours, self._ours = self._ours, ()
-            self.open(ours or descriptors, program=self._is_program)
+            self.open(ours or descriptors, self._is_program, connection=self._runs != messages.APART)
         if self._runs != messages.APART:
             self._incoming.end(Outcome())  # no exit is reported for a socket
 

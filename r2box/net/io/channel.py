@@ -170,6 +170,16 @@ class ChannelEnd:
         """`read(self, into)`, whose result is that of `read_into`."""
         return read(self, into)
 
+    @property
+    def is_inet(self) -> bool:
+        return self.sock is not None and self.sock.family in (socket.AF_INET, socket.AF_INET6)
+
+    def reset_later(self) -> None:
+        import struct
+
+        if self.is_inet and self.sock is not None and self.sock.fileno() >= 0:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
     def close_read(self) -> None:
         self.close()
 
@@ -295,12 +305,14 @@ class Channel:
 
     def reset(self) -> None:
         """Close; over TCP with a reset instead of an end, once no other process holds the socket."""
-        import struct
-
-        end = self._read or self._write
-        if self.is_inet and end and end.sock:
-            end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.reset_later()
         self.close()
+
+    def reset_later(self) -> None:
+        """Over TCP, let the last close of the socket be a reset instead of an end."""
+        end = self._read or self._write
+        if end is not None:
+            end.reset_later()
 
 
 def widen(fd: int) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     class PumpSource(Protocol):
         """What a Pump reads: a ChannelEnd or a Channel."""
 
+        @property
+        def is_inet(self) -> bool: ...
+        def reset_later(self) -> None: ...
         def watch_read(self, loop: Loop, read: Callable[[], object] | None) -> None: ...
         def read_by(self, read: Callable[[ChannelEnd, T], int], into: T) -> int: ...
         def close_read(self) -> None: ...
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
         @property
         def write_fd(self) -> int: ...
         def is_writable(self) -> bool: ...
+        def reset_later(self) -> None: ...
         def watch_write(self, loop: Loop, write: Callable[[], object] | None) -> None: ...
         def write(self, buffers: Sequence[Buffer]) -> int: ...
         def close_write(self) -> None: ...
@@ -124,8 +128,8 @@ class Pump:
             if error.errno == errno.EPIPE:
                 self.failed = self._target  # of a splice
                 self._end(BROKEN)
-            elif error.errno == errno.ECONNRESET:  # a UNIX socket that was closed with bytes unread
-                self._end("")
+            elif error.errno == errno.ECONNRESET and not self._source.is_inet:
+                self._end("")  # a UNIX socket that was closed with bytes unread
             else:
                 self._end(f"reading failed: {error.strerror}")
             return
@@ -203,6 +207,18 @@ class Pump:
         self._source.close_read()
         if self._pipe[0] >= 0:
             close_all(self._pipe)
+
+    def reset(self) -> None:
+        """End with an error: TCP connections at both sides are reset when the last copy of them is closed."""
+        for end in (self._source, self._target):
+            end.reset_later()
+        self.close()
+
+    def is_target_closed(self) -> bool:
+        """Whether the target is a UNIX socket whose other side is closed in both directions."""
+        poll = select.poll()
+        poll.register(self._target.write_fd, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def close_target(self) -> None:
         """Pass the end of the stream on."""

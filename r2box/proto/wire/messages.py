@@ -100,7 +100,8 @@ BODIES = {
     PONG: Fields("PONG", data=(1, "bytes")),
     LISTING: Fields("LISTING", entries=(1, "each"), next=(2, "uint"), address=(3, "text")),
     # `program`: 1: the two descriptors are the other ends of 1 and of 0 of a program on this node
-    OPENED: Fields("OPENED", program=(1, "uint")),
+    # `program`: the descriptors lead to the program of a service; `connection`: they are the connection of one
+    OPENED: Fields("OPENED", program=(1, "uint"), connection=(2, "uint")),
     ENDED: Fields("ENDED", **_OUTCOME, cut=(5, "uint")),  # 1: a link that waits for another transport
     LINKED: Fields("LINKED", address=(1, "text")),
     OUTPUT: Fields("OUTPUT", data=(1, "bytes")),
