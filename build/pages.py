@@ -60,7 +60,7 @@ CONFIG_TEXT = (
 FIXED = (
     (f"{log.LineLimit.FIRST} log lines of a kind in {log.LineLimit.PERIOD:.0f} s",
      "Further ones that neighbours cause are counted and reported in one line, so that no neighbour can fill a disk."),
-    (f"{admission.MAX_OWN} links",
+    (f"{admission.MAX_OUTGOING} links",
      "Pending links dialled by programs of this host: each may hold a descriptor for 10 s."),
     (f"{scheduler.MAX_BACKLOG >> 20} MiB", "Control frames queued on a link.  While it is full, nothing is read from "
      "that neighbour."),

@@ -138,7 +138,7 @@ def test_links_of_one_host_leave_descriptors_for_others(place: Place, nodes: tup
             for number in range(LIMIT):
                 link(f"mallory{number}", "127.0.0.9")
 
-        with pytest.raises(ConnectionError, match=r"few descriptors are left, and 127\.0\.0\.9 has more than 8 links"):
+        with pytest.raises(ConnectionError, match=r"few descriptors are free, and 127\.0\.0\.9 has more than 8 links"):
             crowd()
         link("carl", "127.0.0.8")
         assert echo(place)

@@ -1,17 +1,17 @@
 """Admission of links: how many may be pending, suspended, and how much memory all of them may take.
 
 A link is pending from its attachment until it is up, or until its transport is closed.  An incoming one costs a
-descriptor and a timer, and anyone who reaches a listener can make it; so there are few places, and the oldest link
-makes room for a new one: a neighbour that is honest needs its place for a few round trips only.  A neighbour that
+descriptor and a timer, and any host that reaches a listener can make it.  So there are few places, and the oldest
+pending link is closed for a new one: an honest neighbour needs its place for a few round trips only.  A neighbour that
 resumes a suspended link is the last to lose its place.
 
-Links that stay suspended may hold only so much memory together ("suspended-memory"): a neighbour that acknowledges
-late, and then is cut, would otherwise make this node keep what was sent to it until the resume timeout.
+Links that stay suspended have a common memory limit ("suspended-memory").  Without it, a neighbour that acknowledges
+late and then disconnects would make this node keep what was sent to it until the resume timeout.
 
-While few descriptors are left, a host that has several links gets no further one, so that others still get theirs.
+While few descriptors are free, a host that has several links gets no further one, to leave descriptors for others.
 
-Where all links together take more memory than they may, they are closed in this order: pending, the oldest first;
-suspended without tunnels, the one that has waited longest first; then the one that holds most.
+When all links together exceed the memory limit, they are closed in this order: pending, the oldest first; suspended
+without tunnels, the longest suspended first; then the one that holds most.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from ...proto.memory_limit import MemoryLimit
     from ..io.loop import Loop, Timer
 
-MAX_OWN = 256  # pending links that clients of this node dial: each may keep a descriptor for 10 s
+MAX_OUTGOING = 256  # pending links that clients of this node dial: each may hold a descriptor for 10 s
 FEW = 8  # links of one source while descriptors are scarce
-SETTLE = 15.0  # seconds that a link is suspended before its memory counts as that of suspended links
-SILENT = 2.0  # seconds for the first bytes when more than half of the places are taken
+SETTLE = 15.0  # seconds until the memory of a suspended link counts as "suspended-memory"
+FIRST_BYTES_TIME = 2.0  # seconds for the first bytes when more than half of the places are taken
 
 
 class Admission:
@@ -56,21 +56,21 @@ class Admission:
         self._now = loop.now
         self._trim = MemoryTrim(loop, memory)
         self._cut = cut
-        self._incoming: dict[Link, tuple[str, float]] = {}  # with their source and since when; the oldest first
-        self._own: dict[Link, None] = {}
-        self._sources: dict[Link, str] = {}  # of incoming links that hold a transport
-        self._suspended: dict[Link, float] = {}  # since when; the oldest first
+        self._incoming: dict[Link, tuple[str, float]] = {}  # source and start; the oldest first
+        self._outgoing: dict[Link, None] = {}
+        self._sources: dict[Link, str] = {}  # of incoming links with a transport
+        self._suspended: dict[Link, float] = {}  # start; the oldest first
         self._settling: Timer | None = None
         limits.measures.update(self._measures())
         self.change(dict(limits))
 
     def change(self, changes: Mapping[str, int]) -> None:
-        """From now on the defaults with `changes` hold, for all of the node.  ValueError if one of them cannot be."""
+        """Set the limits of the node to the defaults with `changes`.  ValueError if one is invalid."""
         self._limits.change(changes)
         self._memory.limit = int(self._limits["memory"] * LINKS_SHARE)
 
     def _measures(self) -> dict[str, Callable[[], int]]:
-        """How much is in use: the most of one link, for what each may have."""
+        """What is in use; for a limit of each link, the maximum of all links."""
 
         def most(of: Callable[[Link], int]) -> Callable[[], int]:
             return lambda: max(map(of, self._links.values()), default=0)
@@ -103,27 +103,27 @@ class Admission:
         return self._memory.used
 
     def _pending_by_source(self) -> Counter[str]:
-        """How many links are pending from each source that is known."""
+        """Number of pending links from each known source."""
         return Counter(source for source, _ in self._incoming.values() if source)
 
     @property
     def pending(self) -> tuple[Link, ...]:
-        return (*self._incoming, *self._own)
+        return (*self._incoming, *self._outgoing)
 
     # -- pending -------------------------------------------------------------------------------------------------
 
     def check(self, is_incoming: bool) -> None:
-        """BusyError if a client of this node may not begin a link now."""
-        if not is_incoming and len(self._own) >= MAX_OWN:
-            raise BusyError(f"{MAX_OWN} links are pending already; retry later")
+        """BusyError if a client of this node may not dial a link now."""
+        if not is_incoming and len(self._outgoing) >= MAX_OUTGOING:
+            raise BusyError(f"{MAX_OUTGOING} links are pending already; retry later")
 
     def add(self, link: Link, is_incoming: bool, source: str, is_scarce: bool = False) -> str:
-        """A new link, which came from the host `source`, or "" if that is not known.
+        """Add a new link from the host `source` ("": not known).
 
-        `is_scarce`: few descriptors are left.  Returns why the link is to be closed, or "".
+        `is_scarce`: few descriptors are free.  Returns why the link is to be closed, or "".
         """
         if not is_incoming:
-            self._own[link] = None
+            self._outgoing[link] = None
             return ""
         self._make_room(source)
         self._incoming[link] = source, self._now()
@@ -132,7 +132,7 @@ class Admission:
             self._limits.note("pending-per-source", self._pending_by_source()[source])
             self._sources[link] = source
             if is_scarce and list(self._sources.values()).count(source) > FEW:
-                return f"few descriptors are left, and {source} has more than {FEW} links; retry later"
+                return f"few descriptors are free, and {source} has more than {FEW} links; retry later"
         return ""
 
     def _make_room(self, source: str) -> None:
@@ -143,12 +143,12 @@ class Admission:
         elif len(self._incoming) >= places:
             self._evict(list(self._incoming), "too many links are pending")
         elif len(self._incoming) > places // 2:
-            before = self._now() - SILENT
+            before = self._now() - FIRST_BYTES_TIME
             for link, (_, since) in list(self._incoming.items()):
                 if since > before:
                     break
                 if not link.received:
-                    self._end(link, f"nothing came within {SILENT:.0f} s, and many links are pending")
+                    self._end(link, f"nothing came within {FIRST_BYTES_TIME:.0f} s, and many links are pending")
 
     def _evict(self, links: list[Link], why: str) -> None:
         """End the oldest, or the oldest that does not resume a suspended link."""
@@ -164,21 +164,21 @@ class Admission:
         self._cut(link)
 
     def forget(self, link: Link) -> None:
-        """It is up, or its transport is closed."""
+        """Remove a pending link: it is up, or its transport is closed."""
         if not link.is_up:
             self._sources.pop(link, None)
         self._incoming.pop(link, None)
-        self._own.pop(link, None)
+        self._outgoing.pop(link, None)
 
     # -- links that were up --------------------------------------------------------------------------------------
 
     def suspended(self, link: Link) -> None:
-        """It waits for another transport."""
+        """Add a suspended link."""
         self._suspended[link] = self._now()
         self._limits.note("sessions", len(self._suspended))
         self._limits.note("suspended-memory", self._suspended_memory())
         if len(self._suspended) > self._limits["sessions"]:
-            # The first of those with the fewest tunnels is the one that has waited longest.
+            # `min` returns the longest suspended of those with the fewest tunnels.
             least = min(self._suspended, key=lambda it: len(it.streams))
             least.close("too many links are suspended")
         self._settle_later()
@@ -202,7 +202,7 @@ class Admission:
         self._settle_later()
 
     def resumed(self, link: Link, successor: Link | None = None) -> None:
-        """It has the transport of `successor`, or is down."""
+        """Remove a suspended link: it has the transport of `successor`, or is down."""
         source = self._sources.pop(successor or link, "")
         if successor is not None and source:
             self._sources[link] = source
@@ -214,11 +214,11 @@ class Admission:
 
     @property
     def is_over_limit(self) -> bool:
-        """Whether the links take more memory than they may."""
+        """Whether the links exceed the memory limit."""
         return self._memory.used > self._limits["memory"]
 
     def close_links(self) -> None:
-        """Close links until they take no more memory than they may."""
+        """Close links until the memory limit is met."""
         why = "the memory limit of this node is reached"
         while self.is_over_limit and self._incoming:
             self._end(next(iter(self._incoming)), why)
@@ -228,5 +228,5 @@ class Admission:
         while self.is_over_limit and self._links:
             before = len(self._links)
             max(self._links.values(), key=lambda link: link.account.used).close(why)
-            if len(self._links) == before:  # closed, but its place is taken: never turn here for ever
+            if len(self._links) == before:  # its place was taken: avoid an endless loop
                 return

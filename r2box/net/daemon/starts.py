@@ -1,25 +1,25 @@
-"""Tunnels for services, from their arrival to the exit of their program, and how many there may be.
+"""Starts of service programs: queue, limits, and the state of each from its tunnel's arrival to the program's exit.
 
-A tunnel costs its opener one frame, and this host a process.  Three rules keep that in proportion:
+A tunnel costs its opener one frame, and this host a process.  Three rules bound that cost:
 
-- A server is asked to start a program (INCOMING) only while fewer than `STARTING` of what it was asked wait for its
-  answer (STARTED).  The others wait in the `StartQueue`; one that is closed meanwhile leaves it, and costs nothing.  So
-  no more than `STARTING` programs are started for tunnels that are closed by then.  Servers that start no program, but
-  connect to a socket, are asked for `CONNECTING` at once: a host that is far away answers late.
+- At most `STARTING` requests to start a program (INCOMING) to one server are unanswered (no STARTED yet).  Further
+  tunnels wait in the `StartQueue`; one that is closed meanwhile leaves the queue and costs nothing.  So at most
+  `STARTING` programs are started in vain.  For a server that connects to a socket instead, the bound is `CONNECTING`: a
+  remote host answers late.
 - The programs of a service, and those for one neighbour, have limits ("programs", "programs-per-neighbour" of
-  `proto.limits`).  What waits in the queue counts, so the queue is bounded too, and so does a program that was hung up
-  on and has not ended.  Past a limit the one tunnel is refused (BUSY).  Of a service, a neighbour may have no more
-  programs than are free (as in `proto.memory_limit`), and beyond `FEW` none of the last quarter.  So a neighbour
-  that takes links under many names leaves places for others.
-- An `Incoming` for a program lives until the server has said that it exited, whatever the stream does, and a program
-  whose tunnel is over is hung up on.  The server makes it end (`process.HANG_UP`).
+  `proto.limits`).  Tunnels in the queue count, which bounds the queue, and so do programs that were hung up on and have
+  not exited.  Past a limit the tunnel is refused (BUSY).  A neighbour may have no more programs of a service than are
+  free (as in `proto.memory_limit`), and beyond `FEW` none of the last quarter.  So a neighbour with links under many
+  names leaves places for others.
+- An `Incoming` for a program lives until the server reports its exit, whatever the stream does.  A program whose tunnel
+  has ended is hung up on, and the server makes it end (`process.HANG_UP`).
 
-    state      meaning                                       next states
-    QUEUED     the server does not know it yet               STARTING, ENDED
-    STARTING   announced, and not answered                   RUNNING, ENDING, ENDED
-    RUNNING    the server has taken it                       ENDING, ENDED
-    ENDING     the server was asked to hang up               ENDED
-    ENDED      the program has exited, or there is none
+    state      meaning                              next states
+    QUEUED     not sent to the server yet           STARTING, ENDED
+    STARTING   INCOMING sent, no answer yet         RUNNING, ENDING, ENDED
+    RUNNING    STARTED received                     ENDING, ENDED
+    ENDING     HANGUP sent                          ENDED
+    ENDED      the program has exited, or none was started
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     K = TypeVar("K")
 
-    class ServingClient(Protocol):
-        """The program that serves: it is asked to start what its queue lets through."""
+    class ServiceOwner(Protocol):
+        """The client that offers a service."""
 
         link: Link
         incoming: dict[int, Incoming]
@@ -53,16 +53,16 @@ if TYPE_CHECKING:
         def next_id(self) -> int: ...
         def send(self, kind: int, id: int, descriptors: tuple[int, ...] = (), **fields: Any) -> bool: ...
 
-    class Served(Protocol):
-        """What hears from the server of an Incoming."""
+    class StartOwner(Protocol):
+        """Receives the events of an Incoming."""
 
         def started(self, descriptors: tuple[int, ...]) -> None: ...
         def exited(self, outcome: Outcome) -> None: ...
 
 
-STARTING = 32  # programs that one server is starting: a batch that keeps it busy for some 30 ms
+STARTING = 32  # programs that one server is starting: some 30 ms of its time
 CONNECTING = 256  # connections that one server is making
-KEPT = 1 / 4  # of the programs of a service: for neighbours that have fewer than
+RESERVED = 1 / 4  # of the programs of a service: for neighbours that have fewer than
 FEW = 4
 
 
@@ -71,7 +71,7 @@ class StartState(enum.Enum):
 
 
 class Starts:
-    """All tunnels for the services of the node `address`, and the limits on them."""
+    """All tunnels to the services of the node `address`, and the limits on their programs."""
 
     def __init__(self, address: str, limits: Limits) -> None:
         self.address = address
@@ -85,7 +85,7 @@ class Starts:
         self._emptied: Callable[[], None] | None = None
 
     def refusal(self, service: ServiceEntry, neighbour: str = "") -> str:
-        """Why there can be no program more for a tunnel from `neighbour` ("": from this host); "" if there can."""
+        """Why no program may be started for a tunnel from `neighbour` ("": from this host); "" if one may."""
         if service.runs != messages.APART:
             return ""
         what = f"{self.address}: {name_of(service)}"
@@ -94,10 +94,10 @@ class Starts:
             return f"{what}: {running} programs run already; retry later"
         if not neighbour:
             return ""
-        own, here = self._of_neighbour[neighbour], self._of_both[service, neighbour]
-        if own >= self.limits["programs-per-neighbour"]:
-            return f"{what}: {own} programs run for {neighbour} already; retry later"
-        if here >= FEW and most - running <= max(here, int(most * KEPT)):
+        in_all, here = self._of_neighbour[neighbour], self._of_both[service, neighbour]
+        if in_all >= self.limits["programs-per-neighbour"]:
+            return f"{what}: {in_all} programs run for {neighbour} already; retry later"
+        if here >= FEW and most - running <= max(here, int(most * RESERVED)):
             return f"{what}: {here} programs run for {neighbour} already, and few more can; retry later"
         return ""
 
@@ -120,7 +120,7 @@ class Starts:
             _add(self._of_both, (incoming.service, incoming.neighbour), more)
 
     def hang_up_all(self, why: str, emptied: Callable[[], None]) -> None:
-        """Hang up on everything; emptied() when all of it has ended, or at `wait_no_longer`."""
+        """Hang up on all programs; emptied() is called when all have ended, or by `wait_no_longer`."""
         self._emptied = emptied
         for incoming in list(self.incoming):
             incoming.hang_up(why)
@@ -134,16 +134,13 @@ class Starts:
 
 
 class StartQueue:
-    """What one server was asked to start and has not answered, and what it has still to be asked.
-
-    Neighbours take turns.
-    """
+    """Requests to one server: unanswered, and not sent yet.  Neighbours take turns."""
 
     __slots__ = ("_is_announcing", "_starting", "_waiting")
 
     def __init__(self) -> None:
         self._starting: set[int] = set()
-        self._waiting: dict[str, dict[int, Incoming]] = {}  # by neighbour, whose turn it is first; queues can be left
+        self._waiting: dict[str, dict[int, Incoming]] = {}  # by neighbour; the next turn first
         self._is_announcing = False
 
     def add(self, incoming: Incoming) -> None:
@@ -151,7 +148,7 @@ class StartQueue:
         self._announce()
 
     def remove(self, incoming: Incoming) -> None:
-        """It was answered, or nothing is wanted of it any more."""
+        """Remove one that was answered or cancelled."""
         queue = self._waiting.get(incoming.neighbour, {})
         if queue.pop(incoming.id, None) is not None and not queue:
             del self._waiting[incoming.neighbour]
@@ -160,7 +157,7 @@ class StartQueue:
             self._announce()
 
     def close(self) -> None:
-        """The server leaves: it is asked for nothing more."""
+        """The server disconnects: drop what was not sent."""
         self._waiting.clear()
 
     def _announce(self) -> None:
@@ -173,29 +170,29 @@ class StartQueue:
             if queue:
                 self._waiting[neighbour] = queue  # behind the others
             self._starting.add(id_)
-            self._is_announcing = True  # one that cannot be announced is removed meanwhile
+            self._is_announcing = True  # no recursion: one that cannot be sent calls `remove`
             incoming.announce()
             self._is_announcing = False
 
 
 class Incoming:
-    """A tunnel for `service`, from `origin`: by `neighbour`, or from this host ("").
+    """A tunnel to `service` from `origin`, by way of `neighbour`, or from this host ("").
 
-    `descriptors` are the server's, and given away.  Nothing happens before `begin`.
+    `descriptors` are for the server, and owned by this.  Nothing is sent before `begin`.
     """
 
-    __slots__ = ("_descriptors", "_origin", "_served", "_starts", "id", "neighbour", "server", "service", "state")
+    __slots__ = ("_descriptors", "_origin", "_owner", "_starts", "id", "neighbour", "server", "service", "state")
 
     def __init__(
-        self, starts: Starts, service: ServiceEntry, served: Served, origin: tuple[str, ...],
+        self, starts: Starts, service: ServiceEntry, owner: StartOwner, origin: tuple[str, ...],
         descriptors: tuple[int, ...], neighbour: str = "",
     ) -> None:  # fmt: skip
         self.service = service
-        self.server: ServingClient = service.owner
+        self.server: ServiceOwner = service.owner
         self.neighbour = neighbour
         self.id = self.server.next_id()
         self.state = StartState.QUEUED
-        self._served = served
+        self._owner = owner
         self._starts = starts
         self._origin = origin
         self._descriptors = descriptors
@@ -203,11 +200,11 @@ class Incoming:
         starts.enter(self)
 
     def begin(self) -> None:
-        """Have the server start it when its turn comes."""
+        """Queue it for the server."""
         self.server.starts.add(self)
 
     def announce(self) -> None:
-        """Its turn has come."""
+        """Send INCOMING."""
         self.state = StartState.STARTING
         descriptors, self._descriptors = self._descriptors, ()
         name, node = self.service.name, self._starts.address
@@ -215,22 +212,22 @@ class Incoming:
             self.end(Outcome(BUSY, f"{node}: the server of {name_of(self.service)} does not answer"))
 
     def started(self, descriptors: tuple[int, ...]) -> None:
-        """The server has taken it."""
-        if self.state is StartState.QUEUED:  # it cannot have
+        """STARTED was received."""
+        if self.state is StartState.QUEUED:  # an answer without a request
             close_all(descriptors)
             return
         if self.state is StartState.STARTING:
             self.state = StartState.RUNNING
-        self._served.started(descriptors)
+        self._owner.started(descriptors)
         self.server.starts.remove(self)
 
     @property
     def is_running(self) -> bool:
-        """Whether the server has still to tell how it ended."""
+        """Whether the server has yet to report its end."""
         return self.state in (StartState.STARTING, StartState.RUNNING, StartState.ENDING)
 
     def hang_up(self, text: str) -> None:
-        """Have the server end the program, or not start it."""
+        """Make the server end the program, or do not request its start."""
         if self.state is StartState.QUEUED:
             self.end(Outcome(LOST, text))
         elif self.state in (StartState.STARTING, StartState.RUNNING):
@@ -238,13 +235,13 @@ class Incoming:
             self.server.send(messages.HANGUP, self.id, text=text)
 
     def end(self, outcome: Outcome) -> None:
-        """It has ended."""
+        """Report the outcome to the owner."""
         if self.state is not StartState.ENDED:
             self.drop()
-            self._served.exited(outcome)
+            self._owner.exited(outcome)
 
     def drop(self) -> None:
-        """Nothing more is expected of it."""
+        """Forget it without a report: no exit is expected."""
         if self.state is StartState.ENDED:
             return
         self.state = StartState.ENDED
@@ -256,7 +253,7 @@ class Incoming:
 
 
 def _add(counter: Counter[K], key: K, more: int) -> int:
-    """Change a count, and keep none that is 0."""
+    """Change a count; remove it at 0."""
     counter[key] += more
     return counter[key] or counter.pop(key)
 
