@@ -73,11 +73,11 @@ FIXED = (
      f"together, and {turns.PENDING_SHARE:.0%} of a processor.  A UDP listener has as much for unknown senders."),
     ("what is free", "Tunnels of one incoming link through one outgoing link: as many as the outgoing link has free, "
      "in number and in memory.  So one neighbour can take at most half of it, and leaves room for others."),
-    (f"{adjacency.MAX_HEARD} nodes, {adjacency.MAX_BYTES >> 20} MiB of names", "What a neighbour may "
+    (f"{adjacency.MAX_LEARNED} nodes, {adjacency.MAX_BYTES >> 20} MiB of names", "What a neighbour may "
      "advertise: the table of a large network, some 1 KiB for each node."),
     (f"{adjacency.RATE:.0f} entries a second", f"The rate of advertised entries, after a burst of {adjacency.BURST}: "
      "a tenth of a processor.  The advertisements of a neighbour that exceeds it are ignored for "
-     f"{adjacency.DEAF:.0f} s."),
+     f"{adjacency.IGNORE_TIME:.0f} s."),
     (f"{1 / discovery.FRAME:.0f} frames, {1 / discovery.ENTRY:.0f} entries a second", "What is advertised "
      "to all neighbours together, since with n neighbours each receives the entries of the n others.  Neighbours take "
      f"turns, and one that has waited longer receives more at once.  The burst is {discovery.AT_ONCE} s of this rate."),

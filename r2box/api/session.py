@@ -90,7 +90,7 @@ class Session(Closing):
         except BaseException:
             self.close()
             raise
-        if not self._client.link.passes:
+        if not self._client.link.passes_descriptors:
             self._start_copying()
 
     def close(self) -> None:

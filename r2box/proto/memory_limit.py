@@ -1,12 +1,12 @@
-"""Memory of all links together: a shared limit, of which each may use as much as is left for others.
+"""Memory limit of all links together: a shared buffer of which each link may use as much as is free.
 
-A fixed share for each link would be too small for one that is alone and too large for a thousand.  So the limit is a
+A fixed share for each link would be too small for a single link and too large for a thousand.  So the limit is a
 dynamic threshold (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
-Transactions on Networking 6(2), 1998) with a factor of 1: a link may hold no more than what is free.  One link that
-takes all it can has half of the memory, two have a third each, five a sixth each, and there is always room for another.
-`FLOOR` is what each link has in any case.
+Transactions on Networking 6(2), 1998) with a factor of 1: a link may hold no more than what is free.  One link at its
+limit has half of the memory, two have a third each, five a sixth each, and there is always room for another.  Each link
+may hold `FLOOR` in any case.
 
-What is counted is what is held: of a block of which a view is kept, the whole block.
+Memory is counted as it is held: a view of a block counts the whole block.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEFAULT = int(TABLE["memory"].default * LINKS_SHARE)
 
 
 class MemoryLimit:
-    """`limit` bytes for all accounts together.  `high` is the most that was used since whoever sets it looked last."""
+    """`limit` bytes for all accounts.  `peak` is the high-water mark, `high` that since its reader last reset it."""
 
     __slots__ = ("high", "limit", "peak", "used")
 
@@ -30,7 +30,7 @@ class MemoryLimit:
 
 
 class Account:
-    """What one link holds of a MemoryLimit."""
+    """The part of a MemoryLimit that one link holds."""
 
     __slots__ = ("of", "used")
 
@@ -40,16 +40,16 @@ class Account:
 
     @property
     def share(self) -> int:
-        """How many bytes it may hold: as many as nobody holds."""
+        """Bytes that it may hold: as many as are free."""
         return max(self.of.limit - self.of.used, FLOOR)
 
     @property
     def room(self) -> int:
-        """How many more bytes it may hold now; less than 0 if others need what it has."""
+        """Further bytes that it may hold now; negative if it exceeds its share."""
         return self.share - self.used
 
     def charge(self, size: int) -> None:
-        """It holds `size` bytes more, or fewer if that is negative."""
+        """Add `size` bytes, which may be negative."""
         self.used += size
         self.of.used += size
         if self.of.used > self.of.high:

@@ -166,7 +166,7 @@ class TunnelTool:
             self._request(detached=1)
         elif self._mode:
             self._request()
-        elif self._client.link.passes:
+        elif self._client.link.passes_descriptors:
             passed, self._lent = lend_stdio()
             self._request(passed, apart=1)
         else:
@@ -178,7 +178,7 @@ class TunnelTool:
                 self._fail(f"{self._transport}: {got}")
                 return
             self._stdio = got, os.dup(got)
-            self._request((os.dup(got), os.dup(got)) if self._client.link.passes else (), apart=1)
+            self._request((os.dup(got), os.dup(got)) if self._client.link.passes_descriptors else (), apart=1)
 
         Dial(self._loop, self._transport, opened)
 
@@ -283,7 +283,7 @@ class TunnelTool:
         except OSError as error:
             self._fail(f"--fdpass: cannot pass a descriptor over stdout: {error.strerror}")
             return
-        if self._client.link.passes:
+        if self._client.link.passes_descriptors:
             self._exit = OK
             self._loop.stop()
             return
@@ -395,7 +395,7 @@ class TunnelTool:
             self._hang_up()
             if self._output is not None:
                 # Over the control socket, the outcome may have overtaken the last data.
-                self._loop.later(0 if self._client.link.passes else DRAIN_TIME, self._output.finish)
+                self._loop.later(0 if self._client.link.passes_descriptors else DRAIN_TIME, self._output.finish)
         if self._output_at_end:
             self._pass_end()
         self._maybe_over()

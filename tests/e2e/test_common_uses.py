@@ -83,7 +83,7 @@ def test_basic_example_with_one_restarted(place: Place, victim: str, number: int
         running[victim] = manager(place, victim)  # takes over the socket file and, by way of socat, the port
         check_greetings(place)
         if number == signal.SIGKILL:  # it is another one than the tunnels have waited for
-            running[other].says(f"link to {victim} closed: {victim} has begun anew", times=times)
+            running[other].says(f"link to {victim} closed: {victim} has restarted", times=times)
     assert "resumed" not in running[other].err
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from r2box.cli import registry
-from r2box.proto.wire.messages import ENTRY, KNOWN, LIST, LISTING, NETWORK, NETWORK_IS, encode_body
+from r2box.proto.wire.messages import ENTRY, LIST, LISTING, NETWORK, NETWORK_ENTRY, NETWORK_IS, encode_body
 from support.fake_neighbour import Mouth
 from support.processes import PATIENCE, Place, Program, await_port, eventually, free_port, need
 
@@ -163,7 +163,10 @@ def test_answers_that_are_none(place: Place) -> None:
     answers = {
         LIST: lambda id_: encode_body(LISTING, id_, entries=(service, bad), address="mallory"),
         NETWORK: lambda id_: encode_body(
-            NETWORK_IS, id_, entries=(KNOWN.encode(path=("bob",), services=names), KNOWN.encode()), address="mallory"
+            NETWORK_IS,
+            id_,
+            entries=(NETWORK_ENTRY.encode(path=("bob",), services=names), NETWORK_ENTRY.encode()),
+            address="mallory",
         ),
     }
     mallory = linked_mouth(place)
@@ -206,7 +209,9 @@ def test_odd_answers_are_shown_by_all_tools(place: Place) -> None:
     entries = [ENTRY.encode(kind=kind, name=name, detail=detail) for kind, name, detail in ODD_ENTRIES]
     entries += [b"", b"\xff", b"\1\4node\2\3\xff\xfe\x1b", b"\2\x7f"]
     known = [
-        KNOWN.encode(path=path, cost=2**62 - number, age=2**62, ways=2**62, services=(b"web", b"\xff", b"\x1b[1m", b""))
+        NETWORK_ENTRY.encode(
+            path=path, cost=2**62 - number, age=2**62, ways=2**62, services=(b"web", b"\xff", b"\x1b[1m", b"")
+        )
         for number, path in enumerate(ODD_PATHS)
     ]
     known += [b"", b"\xff", b"\1\3a//", b"\1\2\xff\xfe", b"\1\3bob\5\1\x80"]
@@ -270,7 +275,7 @@ def test_wait(place: Place) -> None:
     assert "must be the last element of the path" in place.run("r2 -s alice.sock -t any/web/x wait", status=2).err
 
 
-def is_heard(place: Place, events: Program) -> bool:
+def has_advertised(place: Place, events: Program) -> bool:
     """Whether it hears of what happens at alice: nothing else tells that it has begun to."""
     server = place.start("r2 -s alice.sock serve -n noise cat").says("offering")
     server.send(signal.SIGTERM)
@@ -284,7 +289,7 @@ def test_watch(place: Place) -> None:
     place.run("r2 -s alice.sock -t bob wait --timeout 20s")
     lines = place.start("r2 -s alice.sock watch -i").prints("node-up")
     events = place.start("r2 -s alice.sock watch --json")
-    eventually(lambda: is_heard(place, events), "that it watches")
+    eventually(lambda: has_advertised(place, events), "that it watches")
     place.node("carl")
     link = place.link("carl", "bob")
     server = place.start("r2 -s carl.sock serve -n web cat").says("offering")

@@ -379,9 +379,9 @@ def test_a_neighbour_that_was_killed_is_back(place: Place) -> None:
     place.node("bob")
     assert plain.runs  # it is not linked yet
     place.link("alice", "bob")
-    alice.says("link to bob closed: bob has begun anew")
+    alice.says("link to bob closed: bob has restarted")
     for client in (plain, joined):
-        assert "bob has begun anew" in client.ends(TOOL_FAILED).err
+        assert "bob has restarted" in client.ends(TOOL_FAILED).err
     assert not (place.path / "verdict").exists()
     assert "resumed" not in alice.err
     assert place.run("r2 -s alice.sock ls").out.split() == ["bob"]
@@ -402,7 +402,7 @@ def test_the_clients_own_daemon_is_killed(place: Place, options: str) -> None:
         assert not (place.path / "hangup").exists()
         place.node("alice")
         place.link("bob", "alice")
-        bob.says("link to alice closed: alice has begun anew")
+        bob.says("link to alice closed: alice has restarted")
     hung_up(place)
     place.run("r2 -s bob.sock ping -c 1")
 
@@ -478,7 +478,7 @@ def test_a_node_on_the_way_is_killed(place: Place, options: str) -> None:
         assert not (place.path / "hangup").exists()
         place.node("carl")
         place.link("alice", "carl")
-        assert "carl has begun anew" in client.ends(TOOL_FAILED).err
+        assert "carl has restarted" in client.ends(TOOL_FAILED).err
         assert not (place.path / "hangup").exists()
         place.link("carl", "bob")
     assert "the link to carl" in client.ends(TOOL_FAILED).err

@@ -526,7 +526,7 @@ def test_a_node_is_enough(served: Place) -> None:
     assert served.run("iosh -s bob.sock service/ioshd echo here").out == "here\n"
     assert "iosh: carl: " in served.run("iosh -s alice.sock carl", status=255).err
     assert "does not know carl" in served.run("iosh -s alice.sock carl", status=255).err
-    assert "is no path" in served.run("iosh r2://a//b", status=2).err
+    assert "is not a path" in served.run("iosh r2://a//b", status=2).err
     assert "names its own daemon" in served.run("iosh -s alice.sock 'r2 tunnel -'", status=2).err
     assert "if a node is meant: iosh r2://cat" in served.run("iosh cat", status=255).err
     for nothing in ("", " ", "exec:", "r2://"):

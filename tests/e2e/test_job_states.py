@@ -98,7 +98,7 @@ def test_a_link_that_is_retried_is_shown(place: Place) -> None:
     shows(place, "r2 -s alice.sock ls -l", rf"node +bob +up, 127.0.0.1:{port}")
     other.kill()
     await_job(place, "alice", state="retrying", name="bob")
-    shows(place, "r2 -s alice.sock status", r"bob +suspended .* closed without a farewell")
+    shows(place, "r2 -s alice.sock status", r"bob +suspended .* closed without BYE")
     held.kill()
     eventually(lambda: jobs(place, "alice") == [], "that the job is gone")
 

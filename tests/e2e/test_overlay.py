@@ -66,7 +66,7 @@ def test_a_link_over_yggdrasil(place: Place) -> None:
     middle.kill()
     tunnel.stdin.write(last)
     tunnel.stdin.close()
-    linked.says("no sign of life")
+    linked.says("nothing received for")
     assert tunnel.runs
     overlay.start("m")
     tunnel.ends(0, 60)

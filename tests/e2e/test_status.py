@@ -125,7 +125,7 @@ def test_a_link_over_tcp(place: Place) -> None:
 
     held.send(signal.SIGKILL)
     waits = await_row(place, "alice", "link", state="suspended")
-    assert "closed without a farewell" in waits["reason"]
+    assert "closed without BYE" in waits["reason"]
     assert waits["age"] >= theirs["age"]
     place.start(f"r2 -v -s bob.sock connect {transport}").says("linked to alice")
     await_row(place, "alice", "link", state="up", resumes=1, reason="")
@@ -141,7 +141,8 @@ def test_a_link_over_tcp(place: Place) -> None:
     long = place.run("r2 -s bob.sock status -l").out
     assert re.search(rf"^alice +\S+ .*- +0 +0 +1 +{transport} +-$", long, re.MULTILINE), long
     assert re.search(r"^LINK +CAPACITY +LOSS +PACKETS +RESENT +CUTS +TRANSPORT +WHY$", long, re.MULTILINE), long
-    assert place.run("r2 -s bob.sock -t alice status", status=1).err.endswith("alice: does not do that for others\n")
+    refused = place.run("r2 -s bob.sock -t alice status", status=1).err
+    assert refused.endswith("alice: this request is available on the local node only\n")
     assert "no daemon" in place.run("r2 -s nobody.sock status", status=1).err
 
 

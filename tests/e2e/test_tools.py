@@ -140,7 +140,7 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2 -x ls", "-x"),
         ("r2 ls extra", "unexpected argument 'extra'"),
         ("r2 -t 'a b' ls", "' '"),
-        ("r2 -t a//b ls", "r2-ls: 'a//b' is no path: an address between slashes cannot be empty"),
+        ("r2 -t a//b ls", "r2-ls: 'a//b' is not a path: an address between slashes cannot be empty"),
         ("r2 ping -c 0", "-c"),
         ("r2 ping -c x", "x"),
         ("r2 bench", "bench measures the way to another node: give one with -t"),

@@ -66,7 +66,7 @@ class Flooded:
         theirs.send(b"x")
         link: Any = SimpleNamespace(
             state=state, is_up=state is UP, is_local=False, is_backlogged=False, has_output=False, passes=False,
-            sender=SimpleNamespace(is_repaired=False), tick=lambda now: None, deadline=lambda: 0.0,
+            sender=SimpleNamespace(has_arq=False), tick=lambda now: None, deadline=lambda: 0.0,
         )  # fmt: skip
         driver = LinkDriver(self.group, link, Channel(ours.detach()), self.loop, lambda: None)
         driver._read = lambda: self._read(number)  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from r2box.proto.link.handshake import Me
+from r2box.proto.link.handshake import LocalPeer
 from r2box.proto.link.link import DOWN, Link
 from r2box.proto.link.stream import Stream
 from r2box.proto.routing.router import Router
@@ -26,7 +26,7 @@ class Host:
     """What a node needs done for it.  It passes no descriptors and takes no clients, so half of that is nothing."""
 
     def __init__(self) -> None:
-        self.node = Router(Me("guest", os.urandom(16), software="own_loop"), self)
+        self.node = Router(LocalPeer("guest", os.urandom(16), software="own_loop"), self)
         self.work = asyncio.Event()  # somebody has something to say
         self.linked = asyncio.Event()
         self.alarm_at = float("inf")
@@ -144,7 +144,7 @@ async def main(port: int) -> None:
     host = Host()
     host.node.add_service(ServiceEntry("upper", None))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    link = Link(host.node, host.node.me, time.monotonic())
+    link = Link(host.node, host.node.local_peer, time.monotonic())
     carrying = asyncio.create_task(carry(host, link, reader, writer))
     listening = asyncio.create_task(listen(link, reader))
     await asyncio.wait_for(host.linked.wait(), 10)

@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from r2box.proto.link.handshake import Me
+from r2box.proto.link.handshake import LocalPeer
 from r2box.proto.link.link import DOWN, UP, Link
 from r2box.proto.routing import discovery
 from r2box.proto.routing.adjacency import CHUNK
@@ -63,7 +63,7 @@ class Wire:
         self.net = net
         self.latency = latency
         self.is_cut = False
-        self.links = [Link(it.node, it.node.me, net.now) for it in stations]
+        self.links = [Link(it.node, it.node.local_peer, net.now) for it in stations]
         for station, link, other in zip(stations, self.links, self.links[::-1]):
             station.wires[link] = self, other
             net.wake(self, link, other)
@@ -101,7 +101,7 @@ class Station:
         self.address = address
         self.wires: dict[Link, tuple[Wire, Link]] = {}
         self.due = float("inf")
-        self.node = Router(Me(address, net.random.getrandbits(128).to_bytes(16, "big")), self)  # type: ignore[arg-type]
+        self.node = Router(LocalPeer(address, net.random.getrandbits(128).to_bytes(16, "big")), self)  # type: ignore[arg-type]
         self.node.add_service(ServiceEntry("sshd", self))
 
     def alarm(self, when: float) -> None:
@@ -234,7 +234,7 @@ def measure(shape: str, nodes: int, seed: int = 1, *, check: bool = False, chang
 class Idle:
     """A host and a neighbour at once, for one node alone."""
 
-    address, trip, policy, is_up, is_suspended, is_backlogged = "hub", 0.01, None, True, False, False
+    address, min_rtt, policy, is_up, is_suspended, is_backlogged = "hub", 0.01, None, True, False, False
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -262,10 +262,10 @@ def update(entries: int = 1000, listeners: int = 3) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for _ in range(5):
         host = Idle("")
-        node = Discovery(Me("hub", bytes(16)), host)
+        node = Discovery(LocalPeer("hub", bytes(16)), host)
         links = [Idle(f"near-{number}") for number in range(listeners + 1)]
         for link in links:
-            node.heard(link, pack_reach(0, 1, [AdvertisedNode((), 0, NodeRecord(bytes(8), ()))])[0], 0.0)  # type: ignore[arg-type]
+            node.receive(link, pack_reach(0, 1, [AdvertisedNode((), 0, NodeRecord(bytes(8), ()))])[0], 0.0)  # type: ignore[arg-type]
         now = 1.0
         node.tick(now)
         number = 1
@@ -284,7 +284,7 @@ def update(entries: int = 1000, listeners: int = 3) -> dict[str, float]:
                 number += 1
             begun = time.process_time()
             for payload in frames:
-                node.heard(links[0], payload, now)  # type: ignore[arg-type]
+                node.receive(links[0], payload, now)  # type: ignore[arg-type]
             heard = time.process_time()
             for _ in range(40):
                 node.tick(now)

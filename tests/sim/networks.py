@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from r2box.errors import RefusedError
 from r2box.proto.link.link import DOWN
-from r2box.proto.routing.adjacency import MAX_BYTES, MAX_HEARD, MAX_RELAYED, Adjacency
+from r2box.proto.routing.adjacency import MAX_BYTES, MAX_LEARNED, MAX_RELAYED, Adjacency
 from r2box.proto.routing.route_table import Route
 from r2box.proto.wire.advertisement import IDENTITY, MAX_PATH
 from r2box.proto.wire.outcome import ENDED
@@ -364,13 +364,13 @@ class Network:
         for client in clients:
             assert client.eof, f"a tunnel by name failed: {client.outcome}"
         for port in self.mesh.ports:
-            assert not port.link.streams, f"{port.link.me.address}-{port.link.address} still has streams"
+            assert not port.link.streams, f"{port.link.local_peer.address}-{port.link.address} still has streams"
 
 
 def neighbours(station: Station) -> Iterator[tuple[str, Adjacency]]:
     """Those that take part and whose link has a transport."""
     for address, neighbour in station.node.discovery._neighbours.items():
-        if neighbour.is_heard and neighbour.link.is_up and not neighbour.link.is_suspended:
+        if neighbour.has_advertised and neighbour.link.is_up and not neighbour.link.is_suspended:
             yield address, neighbour
 
 
@@ -380,13 +380,13 @@ def check_tables(station: Station) -> None:
     table = discovery.table
     routes: dict[str, dict[str, Route]] = {}
     for via, neighbour in discovery._neighbours.items():
-        heard = neighbour.heard
-        assert len(heard) <= MAX_HEARD
+        heard = neighbour.learned
+        assert len(heard) <= MAX_LEARNED
         assert sum(route.is_relayed for route in heard.values()) == neighbour.relayed <= MAX_RELAYED
         assert sum(route.size for route in heard.values()) == neighbour.bytes <= MAX_BYTES
-        assert neighbour.dirty.keys() <= {"", *table.nodes, *discovery._shown}
-        assert neighbour.odd.keys() <= {"", *table.nodes, *discovery._shown, *neighbour.gone}
-        assert len(neighbour.gone) <= len(neighbour.told)
+        assert neighbour.dirty.keys() <= {"", *table.nodes, *discovery._shared}
+        assert neighbour.overrides.keys() <= {"", *table.nodes, *discovery._shared, *neighbour.withdrawn}
+        assert len(neighbour.withdrawn) <= len(neighbour.advertised)
         for address, route in heard.items():
             path = route.path
             assert (path[0], path[-1]) == (via, address), f"{me}: {route} is not what {via} may say of {address}"
@@ -397,7 +397,7 @@ def check_tables(station: Station) -> None:
     for known in table.nodes.values():
         assert known.best is min(known.routes.values(), key=lambda it: it.rank), f"{me}: {known.address} by a worse way"
         relayed = min((it for it in known.routes.values() if it.is_relayed), key=lambda it: it.rank, default=None)
-        assert known.told is relayed, f"{me}: tells of {known.address} by a worse way"
+        assert known.advertised is relayed, f"{me}: tells of {known.address} by a worse way"
     assert len(discovery._held) <= len(table.nodes)
 
 
@@ -438,8 +438,8 @@ def check_routes(stations: list[Station]) -> None:
         for via, neighbour in neighbours(me):
             other = dict(neighbours(addresses[via]))
             assert me.address in other, f"{me.address} has a link to {via}, which has none back"
-            told = {address or via: (via, *route.path) for address, route in other[me.address].told.items()}
-            heard = {address: route.path for address, route in neighbour.heard.items()}
+            told = {address or via: (via, *route.path) for address, route in other[me.address].advertised.items()}
+            heard = {address: route.path for address, route in neighbour.learned.items()}
             assert heard == told, f"{me.address} has not heard what {via} has said"
     wanted: dict[str, dict[str, tuple[Way, tuple[str, ...]]]] = {it.address: {} for it in stations}
     for target in stations:
@@ -456,7 +456,8 @@ def check_routes(stations: list[Station]) -> None:
             other_node = addresses[address].node
             assert known.best is not None
             record = known.best.record
-            assert record.identity == other_node.me.instance[:IDENTITY], f"{me.address}: {address} is an older one"
+            identity = other_node.local_peer.instance[:IDENTITY]
+            assert record.identity == identity, f"{me.address}: {address} is an older one"
             assert record.services == tuple(sorted(other_node.services)), f"{me.address}: what {address} offers"
         check_offers(me, wanted[me.address], addresses)
 

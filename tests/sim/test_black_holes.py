@@ -7,8 +7,8 @@ from typing import Any, Callable
 import pytest
 
 from r2box.net.daemon.blackhole import PROBE_TIME, BlackholeCheck
-from r2box.proto.routing.discovery import DOUBTED
-from r2box.proto.routing.failover import MAX_WAYS, Failover
+from r2box.proto.routing.discovery import SUSPECT_TIME
+from r2box.proto.routing.failover import MAX_ROUTES_TRIED, Failover
 from r2box.proto.routing.liveness import MAX_PROBES
 from r2box.proto.routing.service_entry import ServiceEntry
 from r2box.proto.wire import messages
@@ -74,7 +74,7 @@ def test_a_black_hole_is_left_and_then_avoided() -> None:
     assert second.sink == b"hello"
     assert len(liar.opens) == 1
     assert len(carl.programs) == 2
-    mesh.run(DOUBTED)
+    mesh.run(SUSPECT_TIME)
     doubting(mesh, alice, "carl/echo")
     mesh.run(1.0)
     assert len(liar.opens) == 2  # it may have been a fault that has passed
@@ -183,7 +183,7 @@ def test_a_client_that_goes_away_meanwhile_opens_nothing() -> None:
 def test_a_sign_of_life_comes_from_the_end_of_the_way() -> None:
     mesh, alice, _, liar = with_liar()
     answers: list[bool] = []
-    probe = alice.node.probes.ask
+    probe = alice.node.probes.probe
     number = probe(("bob", "carl"), answers.append)
     mesh.run(0.5)
     assert answers == [True]
@@ -211,7 +211,7 @@ def test_not_every_server_of_a_service_is_asked() -> None:
     program = doubting(mesh, alice, "any/echo")
     mesh.run(1.0)
     assert program.is_over
-    assert len(liar.opens) == MAX_WAYS
+    assert len(liar.opens) == MAX_ROUTES_TRIED
 
 
 def test_a_neighbour_that_never_serves_is_not_the_nearest_for_long() -> None:

@@ -50,7 +50,7 @@ def test_what_is_sent_comes(loss: float, seed: int) -> None:
     sim.run(5, until=lambda: False)
     for side in sim.sides:
         assert side.arq.unacked == 0
-        assert side.arq._out.pace.trip > 0.0099, "a round trip that nothing has made"
+        assert side.arq._out.congestion.min_rtt > 0.0099, "a round trip that nothing has made"
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -318,7 +318,7 @@ def test_a_neighbour_that_began_anew() -> None:
     for now in (ALONE - 0.1, ALONE + 0.1):
         assert b.receive(opening, now) == []
         faults.append(b.fault)
-    assert faults == ["", "the neighbour began anew"]
+    assert faults == ["", "the neighbour restarted"]
     assert (b.room, b.produce(9.0), b.deadline(), b.receive(opening, 9.0)) == (0, [], 0.0, [])
 
 
@@ -365,7 +365,7 @@ def test_nothing_to_do_is_nothing_to_wait_for() -> None:
         assert side.arq.unacked == 0
         assert side.arq.deadline() == 0
         assert side.arq.produce(side.now) == []
-        assert side.arq._out._by_tx.keys() <= side.arq._out._given_up.keys()
+        assert side.arq._out._by_tx.keys() <= side.arq._out._marked_lost.keys()
 
 
 def test_a_keystroke_takes_one_trip() -> None:
@@ -488,4 +488,4 @@ def test_a_neighbour_that_has_gone_ends_the_stream_and_nobody_else_can() -> None
     before = ours.fault
     ours.receive(PacketEncoder(7, 5).gone(), 0.1)
     assert before == ""
-    assert ours.fault == "the neighbour does not know of it any more"
+    assert ours.fault == "the neighbour no longer knows the connection"

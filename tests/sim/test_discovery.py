@@ -9,16 +9,16 @@ import pytest
 
 from r2box.errors import RefusedError
 from r2box.proto.link.policy import Policy
-from r2box.proto.routing.adjacency import CHUNK, DEAF, MAX_BYTES, MAX_HEARD, MAX_RELAYED, RESTATE
-from r2box.proto.routing.discovery import GRACE, TWICE
+from r2box.proto.routing.adjacency import CHUNK, IGNORE_TIME, MAX_BYTES, MAX_LEARNED, MAX_RELAYED, RESTATE
+from r2box.proto.routing.discovery import CONFLICT_TIME, GRACE
 from r2box.proto.routing.flap_damping import LAST_WAIT
 from r2box.proto.routing.service_entry import ServiceEntry
 from r2box.proto.wire import messages
 from r2box.proto.wire.address import MAX_ADDRESS
 from r2box.proto.wire.advertisement import (
     BEGIN,
+    MAX_ADVERTISED_SERVICES,
     MAX_COST,
-    MAX_TOLD,
     AdvertisedNode,
     NodeRecord,
     decode_reach,
@@ -75,13 +75,13 @@ def listen(station: Station) -> list[tuple[str, list[AdvertisedNode]]]:
     """What is said to `station` from now on: by whom, and the entries of each frame."""
     heard: list[tuple[str, list[AdvertisedNode]]] = []
     discovery = station.node.discovery
-    take = discovery.heard
+    take = discovery.receive
 
     def listening(link: Any, payload: Any, now: float) -> None:
         heard.append((link.address, decode_reach(payload).entries))
         take(link, payload, now)
 
-    discovery.heard = listening  # type: ignore[method-assign]
+    discovery.receive = listening  # type: ignore[method-assign]
     return heard
 
 
@@ -266,7 +266,7 @@ def test_who_asks_twice_is_answered_in_time() -> None:
     heard = listen(net.a)
     neighbour = net.a.node.discovery._neighbours["b"]
     for _ in range(2):
-        neighbour.is_asking = True
+        neighbour.requests_restate = True
         net.a.node.discovery.measured(net.a.link("b"), mesh.now)
         mesh.run(1.0)
     assert len(heard) == 1
@@ -362,8 +362,8 @@ def test_a_link_over_which_nothing_is_carried() -> None:
     assert (list(known(net.a)), list(known(net.c))) == (["b", "d"], ["b"])
     works(net.b, "c/echo")
     listed = {it.address: it.console().ask("b", messages.NETWORK) for it in (net.a, net.c)}
-    assert [messages.KNOWN.decode(it)["path"] for it in listed["a"]["entries"]] == [("a",), ("d",)]
-    assert listed["c"]["text"] == "b: does not do that for others"
+    assert [messages.NETWORK_ENTRY.decode(it)["path"] for it in listed["a"]["entries"]] == [("a",), ("d",)]
+    assert listed["c"]["text"] == "b: this request is available on the local node only"
     net.d.serve("secret", Program.echo)
     mesh.idle()
     for opener, is_told in ((net.a, True), (net.c, False)):
@@ -483,7 +483,7 @@ def test_questions_without_end() -> None:
             console.send("b", messages.NETWORK)
         mesh.idle()
     assert 100 <= [answer.kind for answer in console.answers.values()].count(messages.NETWORK_IS) < 150
-    assert "b: is asked too much at once" in console.ask("b", messages.NETWORK)["text"]
+    assert "b: too many queries" in console.ask("b", messages.NETWORK)["text"]
     hints = []
     for seconds in (0.0, 10.0):
         for _ in range(10):
@@ -659,10 +659,10 @@ def test_two_nodes_of_one_name_are_noticed() -> None:
     net = Links(mesh, "a-b b-c a-x")
     other = Station(mesh, "x")
     mesh.join(net.c, other)
-    mesh.run(TWICE - 1.0)
+    mesh.run(CONFLICT_TIME - 1.0)
     assert not [line for it in mesh.stations.values() for line in it.log if "two nodes" in line]
     mesh.run(30.0)
-    assert [line for line in net.b.log if "two nodes" in line] == ["b: two nodes say that they are x: a/x, c/x"]
+    assert [line for line in net.b.log if "two nodes" in line] == ["b: two nodes have the address x: a/x, c/x"]
 
 
 def test_a_node_that_begins_anew_is_not_two() -> None:
@@ -676,7 +676,7 @@ def test_a_node_that_begins_anew_is_not_two() -> None:
     net.join("a-x")
     mesh.run(200.0)
     assert not [line for it in mesh.stations.values() for line in it.log if "two nodes" in line]
-    assert net.b.node.discovery.table.nodes["x"].routes["a"].record.identity == new.node.me.instance[:8]
+    assert net.b.node.discovery.table.nodes["x"].routes["a"].record.identity == new.node.local_peer.instance[:8]
 
 
 # -- one that lies -----------------------------------------------------------------------------------------------------
@@ -737,7 +737,7 @@ def test_paths_that_cannot_be() -> None:
         mesh.run(1.0)
     assert [it for it in known(net.b).values() if "liar" in it and it != "liar"] == []
     assert [it for it in net.b.log if "liar" in it and "up" not in it] == [
-        "b: liar says that it reaches another node of the name b"
+        "b: liar advertises another node of the name b"
     ]
     unharmed(net)
     assert "liar" in net.b.node.links
@@ -770,7 +770,7 @@ def test_what_there_is_room_for_again_is_told_on() -> None:
 
 def test_frames_that_are_short_and_cost_much() -> None:
     """To begin anew again and again, and services that change each time, count for what they cost."""
-    names = [tuple(f"{letter}{number}" for number in range(MAX_TOLD)) for letter in "ab"]
+    names = [tuple(f"{letter}{number}" for number in range(MAX_ADVERTISED_SERVICES)) for letter in "ab"]
     for entries in ([], [AdvertisedNode(("x",), 0, NodeRecord(b"x" * 8, those)) for those in names]):
         mesh, net, liar = honest(44)
         for start in range(0, 8000, 200):
@@ -781,7 +781,7 @@ def test_frames_that_are_short_and_cost_much() -> None:
             for number in range(30):  # 3000 frames in all, in a second
                 liar.say(entries[number % 2 :][:1], BEGIN * (not entries))
             mesh.run(0.01)
-        assert [line for line in net.b.log if "says more of the network" in line]
+        assert [line for line in net.b.log if "advertises too many" in line]
 
 
 def test_a_million_entries() -> None:
@@ -796,18 +796,18 @@ def test_a_million_entries() -> None:
         for payload, _ in frames:
             liar.link.control(REACH, 0, payload)
         mesh.run(0.2)
-        assert len(net.b.node.discovery.table.nodes) <= MAX_HEARD + 5
+        assert len(net.b.node.discovery.table.nodes) <= MAX_LEARNED + 5
         assert len(net.a.node.discovery.table.nodes) <= MAX_RELAYED + 5
         if turn % 10 == 0:
             check_tables(net.b)
     assert process_time() - spent < 10, "what is not listened to is not looked at"
     assert [it for it in net.b.log if "liar" in it and "up" not in it] == [
-        "b: liar tells of more than 8192 nodes: the rest is ignored",
-        "b: liar says more of the network than can be true: it is not listened to for a while",
+        "b: liar advertises more than 8192 nodes: the rest are ignored",
+        "b: liar advertises too many changes: its advertisements are ignored for 30 s",
     ]
     assert len(net.b.node.discovery.table.nodes) == 5
     unharmed(net)
-    mesh.run(DEAF)
+    mesh.run(IGNORE_TIME)
     unharmed(net)
 
 
@@ -828,7 +828,7 @@ def test_names_that_fill_memory() -> None:
     names = [f"x{at}" for at in range(800)]
     liar.say([AdvertisedNode((name,), 0, record(b"x")) for name in names])
     mesh.run(2.0)
-    services = tuple(f"{at:0{MAX_ADDRESS}}" for at in range(MAX_TOLD))
+    services = tuple(f"{at:0{MAX_ADDRESS}}" for at in range(MAX_ADVERTISED_SERVICES))
     for at in range(0, 800, 100):
         liar.say([AdvertisedNode((name,), 0, record(b"x", *services)) for name in names[at : at + 100]])
         mesh.run(1.0)

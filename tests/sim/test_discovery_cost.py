@@ -70,6 +70,6 @@ def test_what_many_neighbours_were_told_takes_no_memory_and_is_encoded_once(monk
     assert sum(it.entries for it in liars) >= MANY * MANY
     assert encoded < 4 * MANY
     neighbours = hub.node.discovery._neighbours.values()
-    kept = sum(sys.getsizeof(it.dirty) + sys.getsizeof(it.odd) + sys.getsizeof(it.gone) for it in neighbours)
+    kept = sum(sys.getsizeof(it.dirty) + sys.getsizeof(it.overrides) + sys.getsizeof(it.withdrawn) for it in neighbours)
     assert kept < MANY * 1000, "what each was told is what all were told"
-    assert all(len(it.told) == MANY for it in neighbours), "the hub, and the others but itself"
+    assert all(len(it.advertised) == MANY for it in neighbours), "the hub, and the others but itself"

@@ -13,7 +13,7 @@ from r2box.proto.link import stream_table
 from r2box.proto.link.keepalive import HELLO_TIMEOUT, KEEPALIVE, MISSES
 from r2box.proto.link.link import DOWN, UP, Link
 from r2box.proto.link.sender import MARK
-from r2box.proto.link.stream import FIRST_WINDOW, LEAST_WINDOW
+from r2box.proto.link.stream import INITIAL_WINDOW, MIN_WINDOW
 from r2box.proto.link.stream_table import GUARANTEED, STREAM_COST
 from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.routing.link_collision import PROBE
@@ -27,7 +27,7 @@ from support.frames import decode_all, mutate, slices
 from support.mesh import Mesh, Program, Station
 from support.raw_neighbour import OPENED, Frame, Raw, kinds, mark, open_payload
 
-WINDOW = wire.ACCEPT_FIELDS.encode(window=FIRST_WINDOW)
+WINDOW = wire.ACCEPT_FIELDS.encode(window=INITIAL_WINDOW)
 
 
 def pair(**options: Any) -> tuple[Mesh, Station, Station]:
@@ -102,10 +102,10 @@ def test_two_nodes_of_one_address() -> None:
         ({"oldest": 2, "newest": 3}, "no common protocol version: the neighbour speaks 2 to 3, this r2box 1 to 1"),
         ({"oldest": 0, "newest": 0}, "no common protocol version: the neighbour speaks 0 to 0, this r2box 1 to 1"),
         ({"address": ""}, "the neighbour's hello: an address cannot be empty"),
-        ({"address": "a/b"}, "the neighbour's hello: 'a/b' is no address: '/' is no letter"),
+        ({"address": "a/b"}, "the neighbour's hello: 'a/b' is not an address: '/' is not a letter"),
         ({"address": "service"}, "the neighbour's hello: the address 'service' is reserved"),
         ({"address": "x" * 65}, "has 65 characters"),
-        ({"role": 2}, "the neighbour is of an unknown kind: 2"),
+        ({"role": 2}, "the neighbour has an unknown role: 2"),
         ({"role": 1}, "a client where a node was expected"),
     ],
 )
@@ -163,8 +163,8 @@ def test_an_end_before_the_hello_is_complete() -> None:
 def test_an_end_without_a_farewell() -> None:
     _, alice, bob = pair()
     alice.ports[alice.link("bob")].wire.cut()
-    assert alice.log[1:] == ["down bob: closed without a farewell"]
-    assert bob.log[1:] == ["down alice: closed without a farewell"]
+    assert alice.log[1:] == ["down bob: closed without BYE"]
+    assert bob.log[1:] == ["down alice: closed without BYE"]
 
 
 def test_a_farewell_tells_the_reason() -> None:
@@ -294,9 +294,9 @@ def test_a_dead_neighbour_is_noticed() -> None:
     mesh.run(KEEPALIVE * (MISSES + 1) - 1)
     assert alice.log == ["up bob"]
     mesh.run(1)
-    assert alice.log[1:] == ["down bob: no sign of life for 60 s"]
+    assert alice.log[1:] == ["down bob: nothing received for 60 s"]
     assert client.outcome is not None
-    assert client.outcome.text == "alice: the link to bob is gone (no sign of life for 60 s)"
+    assert client.outcome.text == "alice: the link to bob is down (nothing received for 60 s)"
 
 
 def test_an_idle_link_costs_two_small_frames_in_fifteen_seconds() -> None:
@@ -327,22 +327,22 @@ TOO_MUCH = [(wire.DATA, 2, b"x" * 200_000)] * 2
         ([OPENED, *TOO_MUCH], "credit overrun: 200000 bytes on a route with a credit of 62144"),
         ([OPENED, (wire.FIN, 2, b""), (wire.DATA, 2, b"")], "data after the end of a stream"),
         ([OPENED, (wire.FIN, 2, b""), (wire.FIN, 2, b"")], "a second end of one stream"),
-        ([OPENED, (wire.ACCEPT, 2, WINDOW)], "an ACCEPT that nobody waits for"),
+        ([OPENED, (wire.ACCEPT, 2, WINDOW)], "an unexpected ACCEPT"),
         ([OPENED, (wire.CREDIT, 2, b"\x00")], "a credit of 0 bytes on top of"),
         ([OPENED, (wire.CREDIT, 2, b"\xff\xff\xff\x7f")], "a credit of 268435455 bytes on top of"),
-        ([OPENED, (wire.CREDIT, 2, b"")], "a credit that is no number"),
-        ([OPENED, (wire.CREDIT, 2, b"\x01\x01")], "a credit that is no number"),
+        ([OPENED, (wire.CREDIT, 2, b"")], "an invalid credit"),
+        ([OPENED, (wire.CREDIT, 2, b"\x01\x01")], "an invalid credit"),
         ([OPENED, (wire.CLOSE, 2, b"\x01")], "CLOSE: a truncated field"),
-        ([(wire.READY, 0, b"")], "a READY that nobody waits for"),
+        ([(wire.READY, 0, b"")], "an unexpected READY"),
         ([(wire.HELLO, 0, b"")], "a second hello"),
         ([(wire.MESSAGE, 0, b"\x04\x01\x01")], "a message with 1 descriptors, of which 0 came"),
         ([(wire.MESSAGE, 0, b"\x07")], "MESSAGE: a truncated field"),
         ([(0x55, 0, b"")], "a frame of the unknown type 0x55"),
         ([(wire.PING, 0, b"")], "a PING of 0 bytes"),
         ([(wire.PING, 0, bytes(17))], "a PING of 17 bytes"),
-        ([(wire.PONG, 0, b"")], "a PONG that answers no PING"),
-        ([(wire.PONG, 0, b"\xff" * 16)], "a PONG that answers no PING"),
-        ([(wire.RESUME, 0, b"")], "a RESUME that nobody waits for"),
+        ([(wire.PONG, 0, b"")], "a PONG without a PING"),
+        ([(wire.PONG, 0, b"\xff" * 16)], "a PONG without a PING"),
+        ([(wire.RESUME, 0, b"")], "an unexpected RESUME"),
     ],
 )
 def test_what_ends_a_link(frames: list[Frame], reason: str) -> None:
@@ -369,9 +369,9 @@ def test_a_second_accept() -> None:
     raw.say((wire.ACCEPT, 3, WINDOW))
     assert mine.accepted
     raw.say((wire.ACCEPT, 3, WINDOW))
-    assert raw.farewell() == "an ACCEPT that nobody waits for"
+    assert raw.farewell() == "an unexpected ACCEPT"
     assert mine.outcome is not None
-    assert "mallory is gone (an ACCEPT that nobody waits for" in mine.outcome.text
+    assert "mallory is down (an unexpected ACCEPT" in mine.outcome.text
     still_there(client)
 
 
@@ -465,7 +465,7 @@ def test_the_end_of_a_stream_gives_its_credit_back() -> None:
     alice.serve("echo", lambda program: None)
     raw = Raw(alice).up()
     raw.say(OPENED)
-    assert raw.link.receive_limit.granted == FIRST_WINDOW
+    assert raw.link.receive_limit.granted == INITIAL_WINDOW
     raw.say((wire.DATA, 2, b"x"), (wire.FIN, 2, b""))
     assert alice.programs[0].eof
     assert raw.link.receive_limit.granted == 0
@@ -517,7 +517,7 @@ def test_a_pong_is_for_what_was_sent() -> None:
     assert raw.link.state == UP
     assert raw.link.sender.replay.acked == sent
     raw.say((wire.PONG, 0, mark(sent + 1, 1)))
-    assert raw.farewell() == "a PONG that answers no PING"
+    assert raw.farewell() == "a PONG without a PING"
 
 
 # -- a turn of work ----------------------------------------------------------------------------------------------------
@@ -590,9 +590,9 @@ def test_a_flood_of_data_stays_within_the_window() -> None:
     raw.say(OPENED)
     tracemalloc.start()
     try:
-        for _ in range(FIRST_WINDOW // 8192):
+        for _ in range(INITIAL_WINDOW // 8192):
             raw.say(*[(wire.DATA, 2, b"x" * 8)] * 1024)
-        assert tracemalloc.get_traced_memory()[0] < 2 * FIRST_WINDOW
+        assert tracemalloc.get_traced_memory()[0] < 2 * INITIAL_WINDOW
     finally:
         tracemalloc.stop()
     raw.say((wire.DATA, 2, b"x"))
@@ -637,11 +637,11 @@ def test_the_receive_limit_of_a_link_holds() -> None:
     bob.serve("stall", lambda program: setattr(program, "reads", False))
     bob.serve("echo", lambda program: program.echo())
     link = bob.link("alice")
-    limit_memory(link, 4 * FIRST_WINDOW)
+    limit_memory(link, 4 * INITIAL_WINDOW)
     for _ in range(10):
-        alice.tunnel("bob/stall", bytes(FIRST_WINDOW))
+        alice.tunnel("bob/stall", bytes(INITIAL_WINDOW))
     mesh.idle()
-    assert FIRST_WINDOW <= link.receive_limit.granted <= link.account.used <= 4 * FIRST_WINDOW
+    assert INITIAL_WINDOW <= link.receive_limit.granted <= link.account.used <= 4 * INITIAL_WINDOW
     data = mesh.random.randbytes(100_000)
     client = alice.tunnel("bob/echo", data)
     mesh.idle()
@@ -698,7 +698,7 @@ def test_a_client_gets_nothing_from_afar_but_answers(body: bytes) -> None:
 
 def test_links_share_the_memory_of_a_node() -> None:
     """However much the first ones hold, there is room for another; what they may hold in all is bounded."""
-    memory = MemoryLimit(64 * FIRST_WINDOW)
+    memory = MemoryLimit(64 * INITIAL_WINDOW)
     mesh = Mesh(seed=2)
     bob = mesh.station("bob", memory=memory)
     bob.serve("stall", lambda program: setattr(program, "reads", False))
@@ -708,12 +708,12 @@ def test_links_share_the_memory_of_a_node() -> None:
         mesh.join(hog, bob)
         mesh.idle()
         for _ in range(40):
-            hog.tunnel("bob/stall", bytes(2 * FIRST_WINDOW))
+            hog.tunnel("bob/stall", bytes(2 * INITIAL_WINDOW))
         mesh.idle()
         assert memory.limit / 4 < memory.used < memory.limit, f"{number + 1} of them"
     alice = mesh.station("alice")
     mesh.join(alice, bob)
-    data = mesh.random.randbytes(10 * FIRST_WINDOW)
+    data = mesh.random.randbytes(10 * INITIAL_WINDOW)
     mesh.idle()
     client = alice.tunnel("bob/echo", data)
     mesh.idle()
@@ -740,12 +740,12 @@ def test_a_link_without_memory_refuses_tunnels() -> None:
     assert {(it.code, it.text) for it in refused} == {
         (BUSY, "bob: no memory for more tunnels on this link; retry later")
     }
-    assert bob.link("alice").account.used <= (1 << 16) + GUARANTEED * (STREAM_COST + LEAST_WINDOW)
+    assert bob.link("alice").account.used <= (1 << 16) + GUARANTEED * (STREAM_COST + MIN_WINDOW)
 
 
 def test_a_suspended_link_leaves_the_memory_of_its_credit_to_others() -> None:
     mesh = Mesh(seed=2)
-    memory = MemoryLimit(64 * FIRST_WINDOW)
+    memory = MemoryLimit(64 * INITIAL_WINDOW)
     alice, bob = mesh.station("alice"), mesh.station("bob", memory=memory)
     bob.serve("stall", lambda program: setattr(program, "reads", False))
     wire_ = mesh.join(alice, bob, resume_timeout=60)
@@ -753,7 +753,7 @@ def test_a_suspended_link_leaves_the_memory_of_its_credit_to_others() -> None:
     clients = [alice.tunnel("bob/stall", b"x" * 1000, ends=False) for _ in range(20)]
     mesh.idle()
     before = memory.used
-    assert before > 10 * FIRST_WINDOW
+    assert before > 10 * INITIAL_WINDOW
     wire_.cut()
     mesh.idle()
     assert bob.link("alice").is_suspended
@@ -762,7 +762,7 @@ def test_a_suspended_link_leaves_the_memory_of_its_credit_to_others() -> None:
     mesh.join(alice, bob, resume_timeout=60)
     mesh.idle()
     assert not bob.link("alice").is_suspended
-    assert before - 2 * FIRST_WINDOW < memory.used <= before
+    assert before - 2 * INITIAL_WINDOW < memory.used <= before
     for client in clients[1:]:
         client.abort(Outcome())
     mesh.idle()
@@ -776,15 +776,15 @@ def test_idle_routes_give_their_credit_back() -> None:
     alice, bob = mesh.line("alice", "bob")
     bob.serve("echo", lambda program: program.echo())
     link = bob.link("alice")
-    limit_memory(link, 12 * FIRST_WINDOW)
+    limit_memory(link, 12 * INITIAL_WINDOW)
     quiet = [alice.tunnel("bob/echo", b"hello", ends=False) for _ in range(40)]
     mesh.idle()
-    assert link.account.room >= FIRST_WINDOW
-    data = mesh.random.randbytes(20 * FIRST_WINDOW)
+    assert link.account.room >= INITIAL_WINDOW
+    data = mesh.random.randbytes(20 * INITIAL_WINDOW)
     busy = alice.tunnel("bob/echo", data)
     mesh.idle()
     assert busy.sink == data
-    newest = [stream for stream in link.streams.values() if stream.allowance > LEAST_WINDOW]
+    newest = [stream for stream in link.streams.values() if stream.receive_credit > MIN_WINDOW]
     assert len(newest) < 14, "most have given theirs back"
     for client in quiet:  # and have enough to go on with
         client.sink.clear()
@@ -793,7 +793,7 @@ def test_idle_routes_give_their_credit_back() -> None:
     assert all(client.sink == b"again" for client in quiet)
 
 
-@pytest.mark.parametrize("size", [0, FIRST_WINDOW + 1])
+@pytest.mark.parametrize("size", [0, INITIAL_WINDOW + 1])
 def test_credit_that_was_never_given_cannot_come_back(size: int) -> None:
     alice = Mesh().station("alice")
     alice.serve("echo", lambda program: None)
@@ -807,9 +807,9 @@ def test_credit_that_came_back_cannot_be_used() -> None:
     alice = Mesh().station("alice")
     alice.serve("echo", lambda program: None)
     raw = Raw(alice).up()
-    raw.say(OPENED, (wire.RETURN, 2, encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(10)))
+    raw.say(OPENED, (wire.RETURN, 2, encode_varint(INITIAL_WINDOW - 10)), (wire.DATA, 2, bytes(10)))
     assert raw.link.state == UP
-    raw.say((wire.RETURN, 2, encode_varint(FIRST_WINDOW - 10)), (wire.DATA, 2, bytes(11)))
+    raw.say((wire.RETURN, 2, encode_varint(INITIAL_WINDOW - 10)), (wire.DATA, 2, bytes(11)))
     assert raw.link.state == DOWN
 
 
@@ -877,8 +877,8 @@ def test_mutations_of_a_conversation() -> None:
             reasons.add(raw.link.reason)
             assert raw.link.streams == {}
         else:
-            held = sum(stream.allowance + stream.inbox.size for stream in raw.link.streams.values())
-            assert held <= raw.link.receive_limit.granted <= len(raw.link.streams) * 2 * FIRST_WINDOW
+            held = sum(stream.receive_credit + stream.inbox.size for stream in raw.link.streams.values())
+            assert held <= raw.link.receive_limit.granted <= len(raw.link.streams) * 2 * INITIAL_WINDOW
         assert carl.link.state == UP
         assert mine.outcome is None
         raw.link.eof(raw.mesh.now)

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from r2box.errors import RefusedError
-from r2box.proto.link.stream import FIRST_WINDOW, MOST_WINDOW
+from r2box.proto.link.stream import INITIAL_WINDOW, MAX_WINDOW
 from r2box.proto.routing.measurement import COUNT, ECHO, GIVE, MAX_METERS, TAKE
 from r2box.proto.routing.service_entry import ServiceEntry
 from r2box.proto.wire import messages
@@ -90,7 +90,7 @@ def test_give_until_the_opener_ends(path: str) -> None:
     client = measure(first, path, GIVE, ends=False)
     mesh.run(1)
     size = len(client.sink)
-    assert size > FIRST_WINDOW
+    assert size > INITIAL_WINDOW
     assert client.outcome is None
     client.end()
     mesh.idle()
@@ -132,10 +132,10 @@ def test_an_opener_that_goes_away(choice: int) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"\0", "0x00 is no choice"),
-        (b"GET / HTTP/1.1\r\n", "0x47 is no choice"),
-        (b"", "an end is no choice"),
-        (bytes((GIVE,)) + b"x", "nothing to be said"),
+        (b"\0", "0x00 is none"),
+        (b"GET / HTTP/1.1\r\n", "0x47 is none"),
+        (b"", "an end is none"),
+        (bytes((GIVE,)) + b"x", "no data is accepted"),
     ],
 )
 def test_garbage_ends_the_tunnel_with_a_reason(data: bytes, why: str) -> None:
@@ -233,7 +233,7 @@ def test_nothing_lies_behind_it_and_it_answers_no_message() -> None:
 @pytest.mark.parametrize("choice", [ECHO, GIVE])
 def test_a_reader_that_does_not_read_costs_a_window(choice: int) -> None:
     mesh, first, last = row("b", capacity=1 << 22)
-    data = bytes(4 * MOST_WINDOW) if choice == ECHO else b""
+    data = bytes(4 * MAX_WINDOW) if choice == ECHO else b""
     client = measure(first, "b", choice, data, ends=False)
     client.reads = False
     del data
@@ -245,8 +245,8 @@ def test_a_reader_that_does_not_read_costs_a_window(choice: int) -> None:
         tracemalloc.stop()
     links = (first.link("b"), last.link("a"))
     held = sum(stream.inbox.size for link in links for stream in link.streams.values())
-    assert held <= 2 * FIRST_WINDOW
-    assert most < 2 * MOST_WINDOW
+    assert held <= 2 * INITIAL_WINDOW
+    assert most < 2 * MAX_WINDOW
     assert client.outcome is None
 
 

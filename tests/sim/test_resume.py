@@ -27,7 +27,7 @@ from r2box.proto.link.resume import (
     ResumeSession,
 )
 from r2box.proto.link.scheduler import ALONE
-from r2box.proto.link.stream import FIRST_WINDOW
+from r2box.proto.link.stream import INITIAL_WINDOW
 from r2box.proto.memory_limit import FLOOR, Account, MemoryLimit
 from r2box.proto.routing.link_collision import PROBE
 from r2box.proto.wire import frames
@@ -38,14 +38,14 @@ from support.raw_neighbour import OPENED, Raw, kinds
 
 PATIENCE = 600
 How = tuple[bool, bool]  # who sees the end of a wire: the first of its stations, the second
-BOTH, ONE, OTHER, NOBODY = (True, True), (True, False), (False, True), (False, False)
-HOWS: list[How] = [BOTH, ONE, OTHER, NOBODY]
+BOTH, ONE, OTHER, NULL_END = (True, True), (True, False), (False, True), (False, False)
+HOWS: list[How] = [BOTH, ONE, OTHER, NULL_END]
 LOW, HIGH = b"\x01" * 16, b"\xfe" * 16
 
 
 def station(mesh: Mesh, address: str, instance: bytes = b"") -> Station:
     new = mesh.station(address)
-    new.node.me.instance = instance or new.node.me.instance
+    new.node.local_peer.instance = instance or new.node.local_peer.instance
     new.serve("echo", lambda program: program.echo())
     new.serve("sink", lambda program: None)
     return new
@@ -83,7 +83,7 @@ def at_rest(*stations: Station) -> None:
     sane(*stations)
     for link in (link for here in stations for link in here.node.links.values()):
         left = link.streams, link.receive_limit.granted, link.sender.scheduler.backlog
-        assert left == ({}, 0, 0), f"{link.me.address}-{link.address}"
+        assert left == ({}, 0, 0), f"{link.local_peer.address}-{link.address}"
 
 
 def works(alice: Station, bob: Station) -> None:
@@ -101,7 +101,7 @@ def check_kept(link: Link) -> int:
     """The bytes that `link` keeps are those that are not acknowledged; how many."""
     kept = link.sender.replay
     size = sum(len(chunk) for chunk, _ in kept._chunks)
-    assert not kept.is_on or size == kept.sent - kept.acked
+    assert not kept.is_enabled or size == kept.sent - kept.acked
     return size
 
 
@@ -188,8 +188,8 @@ def test_a_tunnel_waits_and_goes_on() -> None:
     assert client.sink == b"before "
     first.cut()
     mesh.idle()
-    assert alice.log[-1] == "suspended bob: closed without a farewell"
-    assert bob.log[-1] == "suspended alice: closed without a farewell"
+    assert alice.log[-1] == "suspended bob: closed without BYE"
+    assert bob.log[-1] == "suspended alice: closed without BYE"
     client.write(b"meanwhile ")
     mesh.run(30)
     assert client.sink == b"before "
@@ -240,7 +240,7 @@ def test_many_tunnels_both_ways(seed: int) -> None:
         assert client.sink == data
         assert is_clean(client)
     for client in stalled:
-        assert client.unsent >= (1 << 20) - FIRST_WINDOW
+        assert client.unsent >= (1 << 20) - INITIAL_WINDOW
         assert not client.is_over
     for here in (alice, bob):
         (program,) = (program for program in here.programs if not program.is_over)
@@ -582,7 +582,7 @@ def test_a_link_that_ends_in_the_middle_of_an_attempt(first: str, orderly: str, 
         if orderly == "close" or link.is_suspended:
             link.close("shut down", orderly=True)
         else:
-            link.sender.hurry()
+            link.sender.flush()
         mesh.run(11)
         if link.state == UP:
             assert not link.is_suspended
@@ -611,10 +611,10 @@ def test_the_end_of_patience(resume_timeout: tuple[int, int]) -> None:
     assert not there.is_over
     assert not back.is_over
     mesh.run(0.2)
-    why = f"closed without a farewell, and there was no other transport within {least} s"
+    why = f"closed without BYE, and there was no other transport within {least} s"
     for client, here, other in ((there, "alice", "bob"), (back, "bob", "alice")):
         assert client.outcome is not None
-        assert (client.outcome.code, client.outcome.text) == (LOST, f"{here}: the link to {other} is gone ({why})")
+        assert (client.outcome.code, client.outcome.text) == (LOST, f"{here}: the link to {other} is down ({why})")
     assert all(program.is_over for here in (alice, bob) for program in here.programs)
     assert alice.log[-1] == f"down bob: {why}"
     assert not alice.node.links
@@ -630,10 +630,10 @@ def test_without_patience_a_cut_ends_the_link(resume_timeout: tuple[int, int]) -
     mesh.idle()
     assert not check_kept(alice.link("bob")) + check_kept(bob.link("alice")), "nothing is kept for nothing"
     first.cut()
-    assert alice.log[-1] == "down bob: closed without a farewell"
-    assert bob.log[-1] == "down alice: closed without a farewell"
+    assert alice.log[-1] == "down bob: closed without BYE"
+    assert bob.log[-1] == "down alice: closed without BYE"
     assert client.outcome is not None
-    assert client.outcome.text == "alice: the link to bob is gone (closed without a farewell)"
+    assert client.outcome.text == "alice: the link to bob is down (closed without BYE)"
 
 
 def test_one_side_has_lost_patience() -> None:
@@ -643,10 +643,10 @@ def test_one_side_has_lost_patience() -> None:
     mesh.idle()
     first.cut(False, True)
     mesh.run(32)  # bob's resume_timeout; alice has asked twice and waits
-    assert bob.log[-1].startswith("down alice: closed without a farewell, and there was no")
+    assert bob.log[-1].startswith("down alice: closed without BYE, and there was no")
     again(mesh, alice, bob, resume_timeout=30)
     mesh.run(PROBE + 1)
-    assert alice.log[-2:] == ["down bob: bob does not know the session any more", "up bob"]
+    assert alice.log[-2:] == ["down bob: bob no longer knows the session", "up bob"]
     assert client.outcome is not None
     assert client.outcome.code == LOST
     works(alice, bob)
@@ -666,9 +666,9 @@ def test_a_neighbour_that_was_restarted_takes_the_place(seen: bool, resume_timeo
     if not seen:
         assert alice.log == ["up bob"]
         mesh.run(PROBE)
-    assert alice.log[-2:] == ["down bob: bob has begun anew", "up bob"]
+    assert alice.log[-2:] == ["down bob: bob has restarted", "up bob"]
     assert client.outcome is not None
-    assert (client.outcome.code, client.outcome.text) == (LOST, "alice: the link to bob is gone (bob has begun anew)")
+    assert (client.outcome.code, client.outcome.text) == (LOST, "alice: the link to bob is down (bob has restarted)")
     works(alice, bob)
 
 
@@ -676,12 +676,12 @@ def test_a_link_that_is_done_with_is_not_suspended() -> None:
     mesh, alice, bob, first = pair()
     alice.tunnel("bob/sink", bytes(1000), ends=False)
     mesh.idle()
-    alice.link("bob").sender.hurry()
+    alice.link("bob").sender.flush()
     first.cut()
-    assert alice.log[-1] == "down bob: closed without a farewell"
+    assert alice.log[-1] == "down bob: closed without BYE"
     again(mesh, alice, bob)
     mesh.run(1)
-    assert "down alice: alice does not know the session any more" in bob.log
+    assert "down alice: alice no longer knows the session" in bob.log
     works(alice, bob)
 
 
@@ -708,9 +708,9 @@ def test_a_tunnel_of_a_suspended_link_is_not_read() -> None:
     sent = size - near.unsent
     mesh.run(10)
     assert near.unsent == size - sent
-    assert far.unsent >= size - 2 * FIRST_WINDOW
+    assert far.unsent >= size - 2 * INITIAL_WINDOW
     held = sum(stream.inbox.size for link in bob.node.links.values() for stream in link.streams.values())
-    assert held <= 2 * FIRST_WINDOW
+    assert held <= 2 * INITIAL_WINDOW
     assert check_kept(bob.link("carl")) <= FIRST + (1 << 16)
     assert check_kept(alice.link("bob")) <= FIRST + (1 << 16)
 
@@ -778,7 +778,7 @@ class Peer(Raw):
         (hello,) = (payload for kind, _, payload in self.heard if kind == frames.HELLO)
         nonce = frames.HELLO_FIELDS.decode(hello)["nonce"]
         assert len(nonce) == NONCE
-        instances = (self.hello["instance"], self.station.node.me.instance)
+        instances = (self.hello["instance"], self.station.node.local_peer.instance)
         return ResumeAttempt(self.is_first, (self.nonce, nonce), instances)
 
     def resume(self, **fields: Any) -> list[dict[str, Any]]:
@@ -813,7 +813,7 @@ def suspended(first: bool) -> tuple[Station, Peer, bytes]:
     peer.say(OPENED)
     peer.listen()
     peer.link.eof(peer.mesh.now)
-    assert alice.log[-1] == "suspended bob: closed without a farewell"
+    assert alice.log[-1] == "suspended bob: closed without BYE"
     return alice, peer, peer.session().secret
 
 
@@ -854,7 +854,7 @@ def test_a_transport_that_still_seems_to_live_is_let_go(first: bool) -> None:
         assert not old.link.is_suspended
         received = old.link.sender.replay.sent
         new.resume(proof=attempt.mac(secret, ANSWER, received), received=received)
-    suspended_ = "suspended bob: it goes on over another transport"
+    suspended_ = "suspended bob: it resumes over another transport"
     assert alice.log == ["up bob", suspended_, *([] if first else ["resumed bob"])]
 
 
@@ -869,7 +869,7 @@ def test_a_link_that_has_ended_before_the_last_proof(first: bool) -> None:
     new.resume(proof=attempt.mac(secret, FINISH if first else ANSWER, 200), received=200)
     assert kinds(new.heard) == ([] if first else ["READY"])
     assert (new.link.state == DOWN) == first
-    assert alice.log[2:] == ["down bob: enough", *(["down bob: the link to bob has ended meanwhile"] if first else [])]
+    assert alice.log[2:] == ["down bob: enough", *(["down bob: the link to bob has closed meanwhile"] if first else [])]
 
 
 def test_a_neighbour_that_takes_back_what_it_began() -> None:
@@ -879,7 +879,7 @@ def test_a_neighbour_that_takes_back_what_it_began() -> None:
     new.take_up(secret, until=ANSWER)
     new.say((frames.READY, 0, b""))
     assert old.link.state == DOWN
-    assert alice.log[2:] == ["down bob: bob does not know the session any more", "up bob"]
+    assert alice.log[2:] == ["down bob: bob no longer knows the session", "up bob"]
     assert "READY" in kinds(new.listen())
     new.link.close("enough", orderly=True)
     assert kinds(new.listen())[-1] == "BYE"
@@ -888,13 +888,13 @@ def test_a_neighbour_that_takes_back_what_it_began() -> None:
 def test_a_link_that_is_done_with_is_not_taken_up() -> None:
     alice = station(Mesh(5), "alice", b"\x77" * 16)
     old = Peer(alice, first=True).up()
-    old.link.sender.hurry()
+    old.link.sender.flush()
     new = Peer(alice, first=True, seed=1)
     proof = new.attempt().mac(old.session().secret, BEGIN)
     assert new.resume(proof=proof) == []
     assert alice.log == ["up bob"]
     old.link.eof(old.mesh.now)
-    assert alice.log[1:] == ["down bob: closed without a farewell"]
+    assert alice.log[1:] == ["down bob: closed without BYE"]
     assert kinds(new.listen()) == ["READY"]
 
 
@@ -902,7 +902,7 @@ def test_a_neighbour_without_a_nonce_has_begun_anew() -> None:
     alice, _, _ = suspended(first=True)
     raw = Raw(alice, "bob", instance=bytes(16)).greet()
     assert kinds(raw.listen()) == ["HELLO", "READY"]
-    assert alice.log[-1] == "down bob: bob has begun anew"
+    assert alice.log[-1] == "down bob: bob has restarted"
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -918,7 +918,7 @@ def test_an_impostor(first: bool) -> None:
             raw.resume(proof=proof, received=7)
         if raw.link.state != DOWN:
             raw.resume(proof=bytes(32))
-        assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link was cut"
+        assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link is suspended"
         sent = [frames.RESUME_FIELDS.decode(payload) for kind, _, payload in raw.heard if kind == frames.RESUME]
         assert {fields["received"] for fields in sent} <= {0}
         assert old.link.is_suspended
@@ -984,7 +984,7 @@ def test_what_was_recorded_is_of_no_use(first: str, to: str) -> None:
         for at in range(0, len(tape), piece):
             raw.feed(bytes(tape[at : at + piece]))
             raw.listen()
-        assert raw.farewell() == f"the neighbour cannot prove that it is {there.address}, whose link was cut"
+        assert raw.farewell() == f"the neighbour cannot prove that it is {there.address}, whose link is suspended"
     again(mesh, alice, bob)
     mesh.run(1)
     assert client.sink == data
@@ -999,7 +999,7 @@ def test_a_secret_serves_once(first: bool) -> None:
     raw = Peer(alice, first=first, seed=2)
     again_ = raw.attempt()
     raw.resume(proof=again_.mac(secret, BEGIN if first else ANSWER))
-    assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link was cut"
+    assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link is suspended"
     Peer(alice, first=first, seed=3).take_up(attempt.mac(secret, 0))
     assert alice.log[-1] == "resumed bob"
 
@@ -1016,7 +1016,7 @@ def test_the_second_goes_on_accepting_the_old_secret_until_the_first_uses_the_ne
     for stale in (secret, attempts[1].mac(secret, 0), attempts[4].mac(secret, 0)):
         raw = Peer(alice, first=True, seed=10)
         raw.resume(proof=raw.attempt().mac(stale, BEGIN))
-        assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link was cut"
+        assert raw.farewell() == "the neighbour cannot prove that it is bob, whose link is suspended"
     Peer(alice, first=True, seed=11).take_up(new)
     assert alice.log[-1] == "resumed bob"
     assert over.mac(new, 0) != new
@@ -1035,7 +1035,7 @@ def test_received_must_be_among_what_was_sent(first: bool, error: int) -> None:
     raw.resume(proof=attempt.mac(secret, FINISH if first else ANSWER, received), received=received)
     raw.listen()
     assert raw.link.state == DOWN
-    assert raw.link.reason == "bob says that it has bytes which were not sent"
+    assert raw.link.reason == "bob acknowledges bytes that were not sent"
     assert old.link.is_suspended
     assert (kept.acked, check_kept(old.link)) == (kept.sent - 5, 5)
     Peer(alice, first=first, seed=2).take_up(secret)
@@ -1046,7 +1046,7 @@ def test_a_resume_at_the_wrong_time() -> None:
     alice = station(Mesh(5), "alice", b"\x77" * 16)
     raw = Raw(alice, "bob")
     raw.feed(frames.MAGIC + frames.encode_frame(frames.RESUME, 0, b""))
-    assert raw.farewell() == "a RESUME that nobody waits for"
+    assert raw.farewell() == "an unexpected RESUME"
     raw = Raw(alice, "bob").greet()  # it has lost nothing here: it is told so by READY
     raw.say((frames.RESUME, 0, frames.RESUME_FIELDS.encode(proof=bytes(32), received=9)))
     assert kinds(raw.listen())[-1] == "READY"
@@ -1148,7 +1148,7 @@ def test_what_has_arrived_does_not_hold_memory_that_sending_needs() -> None:
     memory = MemoryLimit(1 << 20)
     sender, others = senders.Sender(Account(memory)), Account(memory)
     sender.in_flight.on_sent(20_000, 0.0, False)
-    sender.replay.keep([memoryview(Block(1 << 19))[:20_000]])
+    sender.replay.append([memoryview(Block(1 << 19))[:20_000]])
     others.charge(1 << 20)
     (mark,), _ = sender.produce(0.0, 1 << 20)
     assert mark[0] == frames.PING

@@ -9,7 +9,7 @@ import pytest
 
 from r2box.errors import RefusedError
 from r2box.proto.link.scheduler import QUANTUM
-from r2box.proto.link.stream import FIRST_WINDOW, MOST_WINDOW, Stream
+from r2box.proto.link.stream import INITIAL_WINDOW, MAX_WINDOW, Stream
 from r2box.proto.wire import messages
 from r2box.proto.wire.address import MAX_HOPS
 from r2box.proto.wire.fields import Fields
@@ -319,7 +319,7 @@ def test_a_cut_link_is_a_failure_at_both_ends(cut: int) -> None:
         assert program.outcome is not None
         assert program.outcome.code == LOST
         assert not program.eof
-        assert "is gone" in program.outcome.text
+        assert "is down" in program.outcome.text
     assert client.sink == b"first words"
     name = ("alice: the link to bob", "bob: the link to carl")[cut]
     assert client.outcome is not None
@@ -359,10 +359,10 @@ def test_a_stalled_reader_stalls_nobody() -> None:
     stalled = first.tunnel(f"{path}/silent", bytes(20_000_000))
     mesh.idle()
     for stream in streams(mesh):
-        assert stream.inbox.size <= stream.window <= MOST_WINDOW
+        assert stream.inbox.size <= stream.window <= MAX_WINDOW
     held = len(stalled.wrote) - stalled.unsent
     nodes = 3
-    assert held <= nodes * MOST_WINDOW
+    assert held <= nodes * MAX_WINDOW
     assert held == sum(stream.inbox.size for stream in streams(mesh))
     data = mesh.random.randbytes(3_000_000)
     client = first.tunnel(f"{path}/echo", data)
@@ -392,7 +392,7 @@ def test_the_window_grows_with_the_path_and_is_its_bound() -> None:
     bob.programs[0].exit()
     mesh.idle()
     assert client.outcome == Outcome()
-    assert FIRST_WINDOW < window <= MOST_WINDOW
+    assert INITIAL_WINDOW < window <= MAX_WINDOW
     mesh.check_closed()
 
 
@@ -583,9 +583,9 @@ def test_a_long_listing_comes_in_pages() -> None:
         ("bob/nobody", messages.PING, "bob: does not know nobody (it knows alice, carl, service/echo)"),
         ("nobody", messages.LIST, "alice: does not know nobody (it knows bob)"),
         ("bob/echo", messages.PING, "bob: service/echo is a service; only nodes answer"),
-        ("bob", messages.SERVE, "bob: does not do that for others"),
-        ("bob/carl", messages.TUNNEL, "carl: does not do that for others"),
-        ("bob", LATER, "bob: does not do that for others"),
+        ("bob", messages.SERVE, "bob: this request is available on the local node only"),
+        ("bob/carl", messages.TUNNEL, "carl: this request is available on the local node only"),
+        ("bob", LATER, "bob: this request is available on the local node only"),
         ("/".join(["bob", "alice"] * 16), messages.PING, "more than 32 hops"),
     ],
 )

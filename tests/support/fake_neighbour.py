@@ -17,7 +17,7 @@ from r2box.net.io.loop import Loop
 from r2box.net.link.driver import LinkDriver
 from r2box.net.link.turns import TurnGroup
 from r2box.proto.limits import Limits
-from r2box.proto.link.handshake import Me
+from r2box.proto.link.handshake import LocalPeer
 from r2box.proto.link.link import Link
 from r2box.proto.link.stream import Stream
 from r2box.proto.wire import messages
@@ -44,7 +44,7 @@ class Liar:
     limits = Limits()
 
     def __init__(self, address: str, now: float, wake: Callable[[Link], None]) -> None:
-        self.me = Me(address, os.urandom(16), software="liar")
+        self.me = LocalPeer(address, os.urandom(16), software="liar")
         self._wake = wake
         self.link = Link(self, self.me, now)
         self.answer: Outcome | None = None
@@ -130,7 +130,7 @@ def join_liar(
 
     liar = Liar(address, mesh.now, wake)
     wire = Wire(mesh, latency=latency)
-    wire.connect(Link(station.node, station.node.me, mesh.now), station.ports)
+    wire.connect(Link(station.node, station.node.local_peer, mesh.now), station.ports)
     wire.connect(liar.link, ports)
     if idle:
         mesh.idle()

@@ -27,10 +27,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Callable
 
 from r2box.proto.limits import Limits
-from r2box.proto.link.handshake import Me
+from r2box.proto.link.handshake import LocalPeer
 from r2box.proto.link.link import DOWN, UP, Link
 from r2box.proto.link.resume import HALF, NONCE
-from r2box.proto.link.stream import NOBODY, Stream
+from r2box.proto.link.stream import NULL_END, Stream
 from r2box.proto.memory_limit import MemoryLimit
 from r2box.proto.routing.router import Router
 from r2box.proto.routing.service_entry import ServiceEntry
@@ -87,7 +87,7 @@ class Mesh:
         resume_timeout = resume_timeout if isinstance(resume_timeout, tuple) else (resume_timeout, resume_timeout)
         for station, whom, bears in zip((a, b), (expect, None), resume_timeout):
             random = self.random.getrandbits(8 * (NONCE + HALF)).to_bytes(NONCE + HALF, "big")
-            me = station.node.me
+            me = station.node.local_peer
             link = Link(
                 station.node, me, self.now, expect=whom, random=random, resume_timeout=bears, memory=station.memory
             )
@@ -145,7 +145,7 @@ class Mesh:
         for port in self.ports:
             link = port.link
             left = link.streams, link.receive_limit.granted, link.sender.scheduler.backlog
-            assert left == ({}, 0, 0), f"{link.me.address}-{link.address}"
+            assert left == ({}, 0, 0), f"{link.local_peer.address}-{link.address}"
 
 
 class Station:
@@ -155,7 +155,7 @@ class Station:
         self.mesh = mesh
         self.address = address
         self.memory = memory
-        self.node = Router(Me(address, mesh.random.getrandbits(128).to_bytes(16, "big"), software="mesh"), self)
+        self.node = Router(LocalPeer(address, mesh.random.getrandbits(128).to_bytes(16, "big"), software="mesh"), self)
         self.ports: dict[Link, Port] = {}
         self.log: list[str] = []  # "up bob", "down bob: why"
         self.events: list[tuple[str, str]] = []  # what has come and gone
@@ -178,7 +178,7 @@ class Station:
         """A client on the control socket, connected."""
         console = Console(self.mesh)
         wire = Wire(self.mesh, latency=0.0)
-        wire.connect(Link(self.node, self.node.me, self.mesh.now, local=True), self.ports)
+        wire.connect(Link(self.node, self.node.local_peer, self.mesh.now, local=True), self.ports)
         wire.connect(console.link, console.ports)
         self.mesh.idle()
         return console
@@ -253,7 +253,7 @@ class Program:
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.stream: Stream | StreamEnd = NOBODY
+        self.stream: Stream | StreamEnd = NULL_END
         self.origin: tuple[str, ...] = ()
         self.wrote = bytearray()  # all that was ever written; `_sent` of it has been pulled
         self.sink = bytearray()  # all that came
@@ -290,7 +290,7 @@ class Program:
 
     def abort(self, outcome: Outcome) -> None:
         """End at once, whatever is on its way."""
-        stream, self.stream, self.is_over = self.stream, NOBODY, True
+        stream, self.stream, self.is_over = self.stream, NULL_END, True
         stream.close(outcome)
 
     def stop_reading(self) -> None:
@@ -352,7 +352,7 @@ class Program:
 
     def close(self, outcome: Outcome) -> None:
         assert not self.is_over, "two ends of one tunnel"
-        self.stream, self.outcome, self.is_over = NOBODY, outcome, True
+        self.stream, self.outcome, self.is_over = NULL_END, outcome, True
 
     def _maybe_exit(self) -> None:
         if self._exit is not None and self._eof_sent and not self.is_over:
@@ -477,11 +477,12 @@ class Port:
         link = self.link
         held = 0
         for stream in link.streams.values():
-            size = stream.allowance + stream.inbox.size
-            assert size <= stream.window, f"{link.me.address}: {size} bytes granted, the window is {stream.window}"
+            size = stream.receive_credit + stream.inbox.size
+            us = link.local_peer.address
+            assert size <= stream.window, f"{us}: {size} bytes granted, the window is {stream.window}"
             held += size
         granted = link.receive_limit.granted
-        assert link.state != UP or held <= granted, f"{link.me.address}: {held} held, {granted} accounted for"
+        assert link.state != UP or held <= granted, f"{link.local_peer.address}: {held} held, {granted} accounted for"
 
 
 class Console:
@@ -494,7 +495,7 @@ class Console:
         self.ports: dict[Link, Port] = {}
         self.answers: dict[int, messages.Body] = {}
         self._last = 0
-        self.link = Link(self, Me("", b"", CLIENT), mesh.now, local=True)
+        self.link = Link(self, LocalPeer("", b"", CLIENT), mesh.now, local=True)
 
     def send(self, path: str, kind: int, **values: Any) -> int:
         """Send a request; the id of its answer."""

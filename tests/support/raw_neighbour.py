@@ -8,14 +8,14 @@ from r2box.proto.link import link as links
 from r2box.proto.link.link import DOWN, UP, Link
 from r2box.proto.link.resume import HALF, NONCE
 from r2box.proto.link.sender import MARK
-from r2box.proto.link.stream import FIRST_WINDOW
+from r2box.proto.link.stream import INITIAL_WINDOW
 from r2box.proto.wire import frames as wire
 from support.mesh import Station
 
 Frame = tuple[int, int, bytes]
 
 
-def open_payload(path: str = "echo", window: int = FIRST_WINDOW, **more: Any) -> bytes:
+def open_payload(path: str = "echo", window: int = INITIAL_WINDOW, **more: Any) -> bytes:
     return wire.OPEN_FIELDS.encode(path=tuple(path.split("/")), origin=("child/1",), window=window, **more)
 
 
@@ -31,7 +31,9 @@ class Raw:
         self.resume_timeout = resume_timeout
         random = self.mesh.random.randbytes(NONCE + HALF) if resume_timeout else b""
         node = station.node
-        self.link = Link(node, node.me, self.mesh.now, expect=expect, random=random, resume_timeout=resume_timeout)
+        self.link = Link(
+            node, node.local_peer, self.mesh.now, expect=expect, random=random, resume_timeout=resume_timeout
+        )
         self.said = 0  # bytes
         self.heard: list[Frame] = []
         self._decoder = wire.FrameDecoder()

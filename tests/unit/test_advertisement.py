@@ -11,9 +11,9 @@ from r2box.proto.wire.address import MAX_ADDRESS
 from r2box.proto.wire.advertisement import (
     AGAIN,
     END,
+    MAX_ADVERTISED_SERVICES,
     MAX_COST,
     MAX_PATH,
-    MAX_TOLD,
     AdvertisedNode,
     NodeRecord,
     decode_reach,
@@ -27,7 +27,7 @@ NAMES = st.sampled_from([f"n{number}" for number in range(40)]) | st.just("x" * 
 RECORDS = st.builds(
     NodeRecord,
     st.binary(min_size=8, max_size=8),
-    st.lists(NAMES, max_size=MAX_TOLD, unique=True).map(lambda names: tuple(sorted(names))),
+    st.lists(NAMES, max_size=MAX_ADVERTISED_SERVICES, unique=True).map(lambda names: tuple(sorted(names))),
 )
 PATHS = st.lists(NAMES, max_size=MAX_PATH).map(tuple)
 ENTRIES = st.builds(AdvertisedNode, PATHS, st.integers(0, MAX_COST), st.none() | RECORDS) | st.builds(
@@ -55,7 +55,7 @@ def test_entries_come_back_as_they_were(entries: list[AdvertisedNode], number: i
     [
         AdvertisedNode(("a",) * (MAX_PATH + 1), 0),
         AdvertisedNode(("a",), MAX_COST + 1),
-        AdvertisedNode(("a",), 0, NodeRecord(bytes(8), tuple(f"s{at}" for at in range(MAX_TOLD + 1)))),
+        AdvertisedNode(("a",), 0, NodeRecord(bytes(8), tuple(f"s{at}" for at in range(MAX_ADVERTISED_SERVICES + 1)))),
         AdvertisedNode(("a",), 0, NodeRecord(bytes(7), ())),
         AdvertisedNode(("a",), 0, NodeRecord(bytes(8), ("service/x",))),
         AdvertisedNode(("service/x",), 0),

@@ -69,7 +69,7 @@ def test_forwards() -> None:
     said = problems(SELF + '[[forward]]\nlisten = "tcp://h:1"\n' + twice)
     assert said[0].startswith("line 3: [[forward]] number 1: target: missing")
     assert said[1].startswith("line 4: [[forward]] number 1: listen: tcp://h:1: cannot be forwarded: it does not")
-    assert said[2].startswith("line 7: [[forward]] number 2: target: 'a//b' is no path: an address between slashes")
+    assert said[2].startswith("line 7: [[forward]] number 2: target: 'a//b' is not a path: an address between slashes")
     assert 'line 9: [[forward]] number 3: listen: "unix-listen://x" is already the listen of' in "\n".join(said)
 
 

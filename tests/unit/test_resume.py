@@ -14,7 +14,7 @@ from r2box.proto.link.resume import (
     BEGIN,
     FINISH,
     MAX_CANDIDATES,
-    MAX_PATIENCE,
+    MAX_RESUME_TIMEOUT,
     NONCE,
     ResumeAttempt,
     ResumeSession,
@@ -62,7 +62,7 @@ def test_kept_is_a_row_of_bytes(steps: list[tuple[str, Any]]) -> None:
                 if kind != 2:
                     used.append(memory)
             joined = b"".join(buffers)
-            assert b"".join(kept.keep(list(buffers))) == joined
+            assert b"".join(kept.append(list(buffers))) == joined
             row += joined
             for memory in used:  # which are used for something else now
                 memory[:] = bytes(len(memory))
@@ -74,19 +74,19 @@ def test_kept_is_a_row_of_bytes(steps: list[tuple[str, Any]]) -> None:
             kept.rewind()
             behind = bytes(row[acked:])
         else:
-            out = b"".join(kept.again(how))
+            out = b"".join(kept.replay(how))
             assert out == behind[:how]
             behind = behind[how:]
-        assert (kept.sent, kept.acked, kept.is_behind) == (len(row), acked, bool(behind))
+        assert (kept.sent, kept.acked, kept.has_replay) == (len(row), acked, bool(behind))
         assert b"".join(chunk for chunk, _ in kept._chunks) == row[acked:]
         views = [chunk.obj for chunk, _ in kept._chunks if type(chunk) is memoryview]
         blocks = {id(block): len(block) for block in views if isinstance(block, Block)}
         assert kept.held == account.used >= sum(blocks.values()), "whole blocks are counted"
     kept.stop()
     assert kept.held == account.used == 0
-    kept.keep([b"only counted"])
+    kept.append([b"only counted"])
     assert kept.sent == len(row) + 12
-    assert (list(kept._chunks), kept.is_behind) == ([], False)
+    assert (list(kept._chunks), kept.has_replay) == ([], False)
     assert kept.ack(kept.sent)
     assert not kept.ack(kept.sent + 1)
 
@@ -120,7 +120,7 @@ def test_a_proof_is_of_all_that_it_is_about() -> None:
 
 
 def test_patience_has_an_end() -> None:
-    assert check_resume_timeout(1 << 40, 1 << 50) == MAX_PATIENCE
+    assert check_resume_timeout(1 << 40, 1 << 50) == MAX_RESUME_TIMEOUT
     assert check_resume_timeout(5, 1 << 50) == check_resume_timeout(1 << 50, 5) == 5
 
 
@@ -129,8 +129,8 @@ def test_secrets_that_the_first_may_have_are_few() -> None:
     numbers = range(3 * MAX_CANDIDATES)
     attempts = [ResumeAttempt(False, (bytes((n,)) * NONCE, b"m" * NONCE), (HIGH, LOW)) for n in numbers]
     for attempt in attempts:
-        assert session.is_begun(attempt, attempt.mac(b"s" * 32, BEGIN))
-        assert not session.is_begun(attempt, attempt.mac(b"t" * 32, BEGIN))
+        assert session.accepts_proof(attempt, attempt.mac(b"s" * 32, BEGIN))
+        assert not session.accepts_proof(attempt, attempt.mac(b"t" * 32, BEGIN))
     assert len(session._candidates) == MAX_CANDIDATES
     session.finish(attempts[-1])
     assert session.secret == attempts[-1].mac(b"s" * 32, 0)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2box.errors import WireError
-from r2box.proto.link.resume import MAX_CANDIDATES, MAX_PATIENCE, ResumeAttempt
+from r2box.proto.link.resume import MAX_CANDIDATES, MAX_RESUME_TIMEOUT, ResumeAttempt
 from r2box.proto.link.sender import MAX_OVER
 from r2box.proto.wire import frames as wire
 from r2box.proto.wire import messages
@@ -481,7 +481,7 @@ def test_body_vectors(words: str, data: bytes) -> None:
         if kind == messages.LISTING:
             assert messages.ENTRY.decode(entry)["kind"] in ("node", "service", "client")
         else:
-            assert messages.KNOWN.decode(entry)["path"]
+            assert messages.NETWORK_ENTRY.decode(entry)["path"]
 
 
 def test_the_vectors_of_an_attempt() -> None:
@@ -514,7 +514,7 @@ def test_the_page_states_the_numbers_of_the_code() -> None:
         assert f".It {name} Ta 0x{kind:02x} Ta {'yes' if routed else '0'} Ta {most} Ta" in text
     for limit in (wire.MAX_DATA, wire.MAX_CONTROL, wire.MAX_OPEN, MAX_TEXT, wire.MAX_ROUTE, wire.MAX_CREDIT):
         assert f".It {limit} Ta" in text
-    assert f".It {MAX_PATIENCE} s Ta" in text
+    assert f".It {MAX_RESUME_TIMEOUT} s Ta" in text
     assert f".It {MAX_CANDIDATES} Ta secrets" in text
     assert f".It {MAX_OVER} Ta" in text
     for name, layout in LAYOUTS.items():

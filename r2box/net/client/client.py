@@ -7,7 +7,7 @@ import os
 from ...errors import DaemonError, RefusedError, TransportError, WireError
 from ...proto.limits import Limits
 from ...proto.link.attachments import LOST
-from ...proto.link.handshake import Me
+from ...proto.link.handshake import LocalPeer
 from ...proto.link.keepalive import BY_NEIGHBOUR, BY_TIMEOUT
 from ...proto.link.link import UP, Link
 from ...proto.wire import messages
@@ -83,7 +83,7 @@ class Client:
         self._unanswered: dict[int, _Request] = {}  # those that may be
         self._last = int.from_bytes(os.urandom(3), "big")  # nobody can guess what we have asked
         self._driver: LinkDriver | None = None
-        me = Me("", b"", role=CLIENT, software=f"r2box {__version__}")
+        me = LocalPeer("", b"", role=CLIENT, software=f"r2box {__version__}")
         self.link = Link(self, me, loop.now(), local=True)
         self.fd_relay = DescriptorRelay(loop, self.link)
         self._driver = LinkDriver(TurnGroup(loop), self.link, Channel(fd), loop, lambda: None)
@@ -178,7 +178,7 @@ class Client:
         self._gone = lambda why: done()
         received = self.link.received
         self.request(messages.LEAVE, answered)
-        self.link.ask()
+        self.link.ping()
         self.loop.later(ANSWER_TIME, look)
 
     def close(self) -> None:
@@ -253,7 +253,7 @@ class Client:
         return origin[-1:] == tuple(steps[-1:]) and all(step in trail for step in steps)
 
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
-        if link.passes or fields["mode"] != DESCRIPTOR:
+        if link.passes_descriptors or fields["mode"] != DESCRIPTOR:
             raise WireError("an OPEN for a client")
         self.fd_relay.accept(stream)
 

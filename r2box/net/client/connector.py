@@ -133,7 +133,7 @@ class Connector:
 
     def _start_stdio(self) -> None:
         taken = take_stdio()
-        if not self._client.link.passes or any(map(is_terminal, taken)):
+        if not self._client.link.passes_descriptors or any(map(is_terminal, taken)):
             self._is_copying = True
             self._copy(Channel(*taken), self._copied)
             return
@@ -149,7 +149,7 @@ class Connector:
             self._over(self._link_over)
 
     def _start_command(self) -> None:
-        ours, theirs = _packet_pair() if self._options.is_lossy and self._client.link.passes else socketpair()
+        ours, theirs = _packet_pair() if self._options.is_lossy and self._client.link.passes_descriptors else socketpair()
         try:
             pid = process.start(
                 self._transport.command,
@@ -223,7 +223,7 @@ class Connector:
             return
         if device.pid:
             self._child = Child(self._loop, device.pid, self._exited, group=True)
-        if self._client.link.passes and (self._transport.kind == "serial" or not any(map(is_terminal, device.fds))):
+        if self._client.link.passes_descriptors and (self._transport.kind == "serial" or not any(map(is_terminal, device.fds))):
             self._attach(device.fds)
             return
         self._bridge = self._copy(adopt(device.fds), lambda why: None)
@@ -271,7 +271,7 @@ class Connector:
 
     def _attach_packets(self, descriptors: tuple[int, ...], left: Callable[[], None] | None = None) -> None:
         """The same for what may be datagrams, whose boundaries a forwarded control socket does not keep."""
-        if not self._transport.is_datagrams or self._client.link.passes:
+        if not self._transport.is_datagrams or self._client.link.passes_descriptors:
             self._attach(descriptors, left)
             return
         close_all(descriptors)

@@ -199,7 +199,7 @@ class ForwardJob(Job):
             return
         given: list[int] = []
         try:
-            while client.link.passes and len(given) < 2:
+            while client.link.passes_descriptors and len(given) < 2:
                 given.append(os.dup(fd))
         except OSError as error:
             close_all(given)

@@ -28,7 +28,7 @@ MAX_ENTRIES = 100_000  # of one node that are listed
 # question: (its answer, an entry of that, the field with the place behind it, the field to ask for that place)
 _PAGES: dict[int, tuple[int, Any, str, str]] = {
     messages.LIST: (messages.LISTING, messages.ENTRY, "next", "start"),
-    messages.NETWORK: (messages.NETWORK_IS, messages.KNOWN, "after", "after"),
+    messages.NETWORK: (messages.NETWORK_IS, messages.NETWORK_ENTRY, "after", "after"),
 }
 
 

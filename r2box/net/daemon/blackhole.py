@@ -36,9 +36,9 @@ class BlackholeCheck:
 
     def _probe(self) -> None:
         self._probed = self._attempt.route
-        if not self._attempt.has_more or self._probed is None:
+        if not self._attempt.has_alternative or self._probed is None:
             return
-        self._number = self._node.probes.ask(self._probed.path, self._answered)
+        self._number = self._node.probes.probe(self._probed.path, self._answered)
         self._timer = self._loop.later(PROBE_TIME, self._expired if self._number else self._probe)
 
     def _expired(self) -> None:
@@ -51,6 +51,6 @@ class BlackholeCheck:
         if is_present and is_reachable:
             return
         if is_present:
-            self._attempt.give_up()
-        if self._attempt.has_more:
+            self._attempt.time_out()
+        if self._attempt.has_alternative:
             self._timer = self._loop.later(PROBE_TIME, self._probe)

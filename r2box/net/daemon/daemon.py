@@ -12,7 +12,7 @@ import sys
 from ...errors import AddressError, RefusedError
 from ...proto.arq.connection import ArqConnection
 from ...proto.arq.packet import MAX_MTU, MIN_MTU, MTU
-from ...proto.link.handshake import Me
+from ...proto.link.handshake import LocalPeer
 from ...proto.link.keepalive import KEEPALIVE
 from ...proto.link.link import DOWN, Link
 from ...proto.link.resume import HALF, NONCE
@@ -63,7 +63,7 @@ class Daemon:
     def __init__(self, loop: Loop, address: str, log: Log, done: Callable[[], None], limits: Limits) -> None:
         self.loop, self.log = loop, log
         self.limits, self.memory = limits, MemoryLimit()
-        me = Me(check_address(address), os.urandom(16), software=f"r2box {__version__}")
+        me = LocalPeer(check_address(address), os.urandom(16), software=f"r2box {__version__}")
         self.node = Router(me, self, self.limits)
         self.node.suspect = lambda attempt: BlackholeCheck(loop, self.node, attempt)
         self._done: Callable[[], None] | None = done
@@ -102,7 +102,7 @@ class Daemon:
 
     def adopt_client(self, fd: int, refusal: str = "") -> None:
         """Take the other end of a connected UNIX socket as a client, or close it with `refusal`."""
-        driver = self._drive(Link(self.node, self.node.me, self.loop.now(), local=True), Channel(fd))
+        driver = self._drive(Link(self.node, self.node.local_peer, self.loop.now(), local=True), Channel(fd))
         if refusal:
             driver.link.close(refusal)
 
@@ -265,7 +265,7 @@ class Daemon:
 
     def fd_relay(self, link: Link, stream: Stream) -> None:
         client = self._clients.get(link)
-        if client is not None and not link.passes:
+        if client is not None and not link.passes_descriptors:
             client.fd_relay.accept(stream)
         else:
             stream.close(Outcome(REFUSED, f"{self.node.address}: descriptors pass on this socket; no stream is needed"))
@@ -347,7 +347,7 @@ class Daemon:
     ) -> None:  # fmt: skip
         """Begin a link over `channel`, with ARQ if it is `lossy`; `first` has been read from it already."""
         link = Link(
-            self.node, self.node.me, self.loop.now(), expect=expect, random=os.urandom(NONCE + HALF),
+            self.node, self.node.local_peer, self.loop.now(), expect=expect, random=os.urandom(NONCE + HALF),
             resume_timeout=body["resume_timeout"], keepalive=body["keepalive"] or KEEPALIVE, memory=self.memory,
         )  # fmt: skip
         link.policy = policy_in(body)

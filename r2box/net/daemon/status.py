@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from ...proto.limits import TABLE
 from ...proto.link.link import Link
-from ...proto.link.stream import NullEnd, Stream
+from ...proto.link.stream import NullStreamEnd, Stream
 from ...proto.routing.service_entry import ServiceEntry
 from ...proto.wire import messages
 from ...proto.wire.job_states import JobKind, JobState
@@ -93,7 +93,7 @@ class StatusReport:
         counted = arq.statistics if arq is not None else {}
         path = arq or sender.in_flight
         unacked = sender.replay.sent - sender.replay.acked
-        again = unacked if link.is_suspended or sender.repeats else 0
+        again = unacked if link.is_suspended or sender.is_replaying else 0
         state = messages.LINK_UP if link.is_up else messages.LINK_PENDING
         return messages.LINK.encode(
             address=link.address or link.expect or "",
@@ -116,7 +116,7 @@ class StatusReport:
 
     def _crossing(self, stream: Stream, now: float) -> bytes:
         """A stream joined to another one, or to none yet; the others are reported with their endpoints."""
-        is_ours = not (stream.opened_here or stream.close_sent) and isinstance(stream.far, (Stream, NullEnd))
+        is_ours = not (stream.opened_here or stream.close_sent) and isinstance(stream.far, (Stream, NullStreamEnd))
         return _tunnel(stream, None, now) if is_ours else b""
 
     def _ended(self, item: tuple[Endpoint, Stream], now: float) -> bytes:

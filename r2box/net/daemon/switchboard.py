@@ -10,7 +10,7 @@ from __future__ import annotations
 from ...errors import RefusedError
 from ...proto.link.link import Link
 from ...proto.link.policy import is_allowed
-from ...proto.link.stream import NullEnd
+from ...proto.link.stream import NullStreamEnd
 from ...proto.routing.failover import Failover
 from ...proto.routing.router import Router
 from ...proto.routing.service_entry import ServiceEntry
@@ -225,7 +225,7 @@ class OutboundTunnel(ClientTunnel):
         self._switchboard.endpoints.pop(self._end, None)
         self.end(outcome)
         close_all(self._theirs)
-        is_relayed = not self.client.link.passes  # then ENDED arrives before the end of the bytes
+        is_relayed = not self.client.link.passes_descriptors  # then ENDED arrives before the end of the bytes
         if not self.opened or self.detached or outcome.is_clean or self.client.is_closed or is_relayed:
             self._end.channel.close()
         elif self._end.channel.is_inet:
@@ -278,7 +278,7 @@ class LocalTunnel(ClientTunnel):
     def exited(self, outcome: Outcome) -> None:
         close_all(self._ours)
         self._ours = ()
-        if self.opened and not self._incoming.server.link.passes:
+        if self.opened and not self._incoming.server.link.passes_descriptors:
             self._switchboard.loop.later(EXIT_GRACE, lambda: self.end(outcome))  # its last bytes may still be relayed
         else:
             self.end(outcome)
@@ -371,7 +371,7 @@ class InboundTunnel:
         self._incoming.hang_up(outcome.describe())
 
 
-class _PendingEnd(NullEnd):
+class _PendingEnd(NullStreamEnd):
     """The far end of a stream while the server makes its descriptor: no bytes flow yet."""
 
     def __init__(self, tunnel: InboundTunnel) -> None:
@@ -385,7 +385,7 @@ def check_mode(client: LocalClient, mode: int) -> None:
     """RefusedError if `client` cannot open or serve tunnels of this mode."""
     if mode not in ENDS:
         raise RefusedError(f"unknown tunnel mode {mode}")
-    if mode == DATAGRAMS and not client.link.passes:
+    if mode == DATAGRAMS and not client.link.passes_descriptors:
         raise RefusedError("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
 
 

@@ -17,7 +17,7 @@ import select
 import socket
 
 from ...errors import WireError
-from ...proto.link.stream import FIRST_WINDOW
+from ...proto.link.stream import INITIAL_WINDOW
 from ...proto.wire.datagrams import HEAD, MAX_DATAGRAM, DatagramSplitter, frame
 from ...proto.wire.outcome import FAILED, Outcome
 from ..io.channel import socketpair
@@ -42,7 +42,7 @@ _CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.EBADFD if hasattr(errno, "EBADFD
 
 def datagram_pair() -> tuple[int, int]:
     """Like `socketpair`, but keeps boundaries."""
-    return socketpair(socket.SOCK_SEQPACKET, FIRST_WINDOW)
+    return socketpair(socket.SOCK_SEQPACKET, INITIAL_WINDOW)
 
 
 def is_udp(channel: Channel) -> bool:

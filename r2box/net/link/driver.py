@@ -39,7 +39,7 @@ def _nothing() -> None:
 class LinkDriver:
     """Owns `channel`.  `done()` is called once, when the channel is closed."""
 
-    is_repaired = False  # by ARQ
+    has_arq = False  # by ARQ
     is_lent = False  # by a client: the transport ends with it, so BYE is sent before the end is reported to it
     opening: Opening | None = None  # examines the first bytes before the link does
 
@@ -137,8 +137,8 @@ class LinkDriver:
         if self.opening is not None and self.link.state != DOWN:
             self._open(self.opening.take(bytes(buffer[:size])))
             return
-        if descriptors and not self.link.passes:  # the test descriptor of the other side
-            self.link.passes = True
+        if descriptors and not self.link.passes_descriptors:  # the test descriptor of the other side
+            self.link.passes_descriptors = True
             close_all(descriptors[:1])
             descriptors = descriptors[1:]
         if self.link.state == DOWN:  # ignore what comes after BYE
@@ -180,7 +180,7 @@ class LinkDriver:
     def carry(self, link: Link) -> None:
         """Use this transport for `link` from now on."""
         self.link = link
-        link.sender.is_repaired = self.is_repaired
+        link.sender.has_arq = self.has_arq
         self._tick()
         self.wake()
 
@@ -286,7 +286,7 @@ class LinkDriver:
     def pause(self) -> None:
         """Stop reading."""
         self.paused = True
-        self.link.sender.hurry()
+        self.link.sender.flush()
         if not self._closed:
             self._watch()
 
@@ -312,7 +312,7 @@ class LinkDriver:
         overtake BYE.
         """
         written = self._writable and not self._out and not self.link.has_output
-        if self._write_closed or (written and (self.link.is_local or not self.link.said_bye)):
+        if self._write_closed or (written and (self.link.is_local or not self.link.sent_bye)):
             self.cut()
             return
         if written and not self._awaits_end:

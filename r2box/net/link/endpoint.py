@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 
-from ...proto.link.stream import NOBODY
+from ...proto.link.stream import NULL_END
 from ...proto.wire.outcome import ENDED, FAILED, GONE, UNREAD, Outcome
 from ..io.channel import drop_written
 
@@ -64,7 +64,7 @@ class Endpoint:
     def __init__(self, loop: Loop, channel: Channel, owner: EndpointOwner, kind: int, holds_eof: bool = False) -> None:
         self.loop = loop
         self.channel = channel
-        self.stream: Stream = NOBODY  # type: ignore[assignment]
+        self.stream: Stream = NULL_END  # type: ignore[assignment]
         self._owner = owner
         self._full = False  # the last read filled its limit: there may be more
         self._notified = False  # the stream was notified of bytes to read, and has not pulled yet
@@ -167,8 +167,8 @@ class Endpoint:
             self._release_eof()
             return
         self.loop.later(EXIT_TIMEOUT, self._release_eof)
-        self.exit_source.sender.asked.append(lambda: self.loop.soon(self._release_eof))
-        self.exit_source.ask()
+        self.exit_source.sender.pong_callbacks.append(lambda: self.loop.soon(self._release_eof))
+        self.exit_source.ping()
 
     def _release_eof(self) -> None:
         self._holds_eof = False
@@ -256,7 +256,7 @@ class Endpoint:
 
     def close(self, outcome: Outcome) -> None:
         """The stream is closed."""
-        self.stream = NOBODY  # type: ignore[assignment]
+        self.stream = NULL_END  # type: ignore[assignment]
         self._ending = outcome
         if not self._unwritten or self._kind > STDIO:
             self._over(outcome)
@@ -284,7 +284,7 @@ class Endpoint:
     def _finish(self, outcome: Outcome) -> None:
         if self.is_over:
             return
-        stream, self.stream = self.stream, NOBODY  # type: ignore[assignment]
+        stream, self.stream = self.stream, NULL_END  # type: ignore[assignment]
         stream.close(outcome)
         self._over(outcome)
 
@@ -294,7 +294,7 @@ class Endpoint:
         self.is_over = True
         self._unwritten = []
         self._watch()
-        owner, self._owner = self._owner, NOBODY  # leaves no reference cycle
+        owner, self._owner = self._owner, NULL_END  # leaves no reference cycle
         owner.closed(outcome)
 
     def _watch(self) -> None:

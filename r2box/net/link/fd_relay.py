@@ -38,7 +38,7 @@ class DescriptorRelay:
 
     def send(self, message: Message, descriptors: tuple[int, ...] = (), *, must: bool = False) -> bool:
         """As `Link.message`; the descriptors are closed here if they cannot be sent."""
-        if not descriptors or self._link.passes:
+        if not descriptors or self._link.passes_descriptors:
             if self._link.message(message, descriptors, must=must):
                 return True
             close_all(descriptors)
@@ -63,11 +63,11 @@ class DescriptorRelay:
             ours, theirs = socketpair()
         except OSError as error:
             stream.close(Outcome(BUSY, error.strerror or str(error)))
-            self._link.board(LOST)
+            self._link.attach(LOST)
             return
         stream.accept()
         _RelayedDescriptor(self, stream, ours).accepted()
-        self._link.board(theirs)
+        self._link.attach(theirs)
 
 
 class _RelayedDescriptor:

@@ -30,7 +30,7 @@ BATCH = 64  # datagrams read in a row
 class LossyDriver(LinkDriver):
     """Owns `channel`, which carries the packets of `arq`; `first` has been read from it already."""
 
-    is_repaired = True
+    has_arq = True
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ BBR (Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5
     trip     the shortest round trip of the last `MEMORY` seconds.  When none so short has been seen for that time,
              half a flight is let drain for a moment so that it can be.
     back     what acknowledgements take longer now than they have to, since they wait behind the neighbour's data: the
-             round trip less `trip`, and less the queue that our own packets have met.  That is by how much they came
+             round trip less `min_rtt`, and less the queue that our own packets have met.  That is by how much they came
              later than any of late, by the two clocks, whose difference does not matter therefore.
     window   bytes that may be on their way: rate * (`HEADROOM` * trip + back) and a few packets
     start    packets leave `START` times as fast as they are delivered, until that does not make them come faster, or
@@ -48,8 +48,8 @@ HEADROOM = 2.0  # acknowledgements are late or come in bunches
 ROUNDS = 10
 MEMORY = 10.0  # seconds
 SQUEEZE = 0.1  # seconds, or a round trip, for which half a flight is kept
-GROWTH = 1.25  # times the rate: less than that in `PATIENCE` round trips, and the path is full
-PATIENCE = 3
+GROWTH = 1.25  # times the rate: less than that in `FULL_ROUNDS` round trips, and the path is full
+FULL_ROUNDS = 3
 GREW = 1.1  # times the rate that a cycle began with: the next begins at once
 CROWDED = 1.5  # times the shortest round trip, and
 ENOUGH = 8  # of them: fewer may all have been late by chance
@@ -61,13 +61,13 @@ SAMPLE = 50
 
 QUANTUM = 0.001  # seconds by which packets may be early: a timer's step, so that each wakeup sends that much
 SPAN = 0.005  # seconds, at least, of a sample of the rate: several timer's steps and turns of an event loop
-MOST_BUNCH = 48 * 1200  # bytes: a UDP socket of Linux holds some 90 packets unless it is told otherwise
+MAX_BUNCH = 48 * 1200  # bytes: a UDP socket of Linux holds some 90 packets unless it is told otherwise
 CATCH_UP = 0.01  # seconds that may be made up for after a late wakeup
 FIRST_SEGMENT = 512  # bytes of stream in a packet while the rate is unknown,
-LEAST_SEGMENT = 256  # and at least: a tenth goes for headers
+MIN_SEGMENT = 256  # and at least: a tenth goes for headers
 PACKET_TIME = 0.04  # seconds for which a packet may occupy a slow line: something urgent may be behind it
 FIRST_PACKETS = 4  # a slow line is not flooded before it is known; a fast one is found one or two trips later
-LEAST_PACKETS = 4  # that are on their way: two for an acknowledgement, and two meanwhile
+MIN_PACKETS = 4  # that are on their way: two for an acknowledgement, and two meanwhile
 
 NEVER = float("-inf")
 
@@ -78,7 +78,7 @@ class Segment:
     """A piece of the stream that is sent and sent again as it is, and what was known when it was last sent."""
 
     __slots__ = (
-        "came_at", "data", "delivered", "end", "first_at", "flies", "is_acked", "is_draining", "is_scarce",
+        "came_at", "data", "delivered", "end", "first_at", "flies", "is_acked", "is_draining", "is_app_limited",
         "offset", "sent_at", "size", "tx",
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ class Segment:
         self.delivered = 0  # `CongestionControl.delivered` some SPAN before
         self.came_at = 0.0  # when the packet had come that was acknowledged last then, by the receiver's clock,
         self.first_at = 0.0  # and when it was sent
-        self.is_scarce = False  # there was less to send than could have been
+        self.is_app_limited = False  # there was less to send than could have been
         self.is_draining = False  # it was sent more slowly than the path carries
 
 
@@ -105,7 +105,7 @@ class CongestionControl:
         self.in_flight = 0  # bytes that are on their way
         self.delivered = 0  # bytes acknowledged, ever
         self.rate = 0.0  # bytes a second; 0 while unknown
-        self.trip = 0.0  # the shortest round trip of late; 0 while unknown
+        self.min_rtt = 0.0  # the shortest round trip of late; 0 while unknown
         self.segment = min(FIRST_SEGMENT, mtu - DATA_OVERHEAD)  # bytes of stream for the next packet
         self.window = FIRST_PACKETS * (self.segment + DATA_OVERHEAD)
         self.next_at = 0.0  # when the next packet is due
@@ -118,7 +118,7 @@ class CongestionControl:
         self._first_at = 0.0  # and when it was sent
         mark = (0, NEVER, 0.0)
         self._marks = mark, mark  # delivered, _came_at, _first_at: SPAN ago or more, and less than that ago
-        self._scarce_until = -1  # packets sent before this much is delivered were too few
+        self._app_limited_until = -1  # packets sent before this much is delivered were too few
         self._round = 0
         self._round_end = 0
         self._rates: deque[tuple[int, float]] = deque()  # (round, rate): falling, the first is the best
@@ -128,7 +128,7 @@ class CongestionControl:
         self._phase_at = 0.0
         self._phase_round = 0
         self._phase_rate = 0.0  # when the first phase began
-        self._trip_at = 0.0  # when `trip` was seen
+        self._trip_at = 0.0  # when `min_rtt` was seen
         self._ways: deque[float] = deque(maxlen=2)  # the least time one way, plus a constant: before, and of late
         self._ways_at = 0.0
         self._back = 0.0  # seconds
@@ -146,21 +146,21 @@ class CongestionControl:
         """`segment` goes out."""
         if not self.in_flight and now - self._first_at > SPAN:
             # After a pause: as if a packet that was sent a round trip ago had just been acknowledged.
-            self._came_at += now - self._first_at - max(self.trip, SPAN)
+            self._came_at += now - self._first_at - max(self.min_rtt, SPAN)
             self._first_at = now
             self._marks = (self.delivered, self._came_at, now), (self.delivered, self._came_at, now)
         size = segment.size
         segment.sent_at = now
         segment.delivered, segment.came_at, segment.first_at = self._marks[0]
-        segment.is_scarce = self._scarce_until > self.delivered
+        segment.is_app_limited = self._app_limited_until > self.delivered
         segment.is_draining = self.state == DRAINING or (self.state == CRUISING and self._phase == 1)
         segment.flies = True
         self.in_flight += size
         self.next_at = max(self.next_at, now - CATCH_UP) + size * self._interval
 
-    def on_scarce(self) -> None:
+    def on_app_limited(self) -> None:
         """There was nothing to send for a while although there was room."""
-        self._scarce_until = self.delivered + max(self.in_flight, 1)
+        self._app_limited_until = self.delivered + max(self.in_flight, 1)
 
     def on_delivered(self, segment: Segment) -> None:
         """`segment` is acknowledged; `on_ack` follows when all of one acknowledgement are."""
@@ -196,23 +196,23 @@ class CongestionControl:
     def on_ack(self, newest: Segment | None, trip: float, came_at: float, now: float) -> None:
         """An acknowledgement has been taken in: of `newest`, if that was sent last of all that are known to have come.
 
-        It took `trip` and came at `came_at` by the receiver's clock.
+        It took `min_rtt` and came at `came_at` by the receiver's clock.
         """
         if newest is not None:
-            self._note_trip(newest, trip, came_at, now)
+            self._note_rtt(newest, trip, came_at, now)
             self._note_rate(newest, trip, came_at)
         self._advance(now)
         self._rescale()
 
     # -- what is measured ------------------------------------------------------------------------------------------
 
-    def _note_trip(self, newest: Segment, trip: float, came_at: float, now: float) -> None:
-        if not self.trip or trip <= self.trip:
-            self.trip, self._trip_at = trip, now
+    def _note_rtt(self, newest: Segment, trip: float, came_at: float, now: float) -> None:
+        if not self.min_rtt or trip <= self.min_rtt:
+            self.min_rtt, self._trip_at = trip, now
         if not self._round_trip or trip < self._round_trip:
             self._round_trip = trip
         self._round_trips += 1
-        if trip <= CROWDED * self.trip + JITTER:
+        if trip <= CROWDED * self.min_rtt + JITTER:
             self._start_window += self.delivered - self._counted
         self._counted = self.delivered
         if self.state == SQUEEZING:
@@ -224,7 +224,7 @@ class CongestionControl:
             ways.append(one_way)
         elif one_way < ways[-1]:
             ways[-1] = one_way
-        back = max(trip - self.trip - (one_way - min(ways)), 0.0)
+        back = max(trip - self.min_rtt - (one_way - min(ways)), 0.0)
         self._back += (back - self._back) / 8
 
     def _note_rate(self, newest: Segment, trip: float, came_at: float) -> None:
@@ -237,11 +237,11 @@ class CongestionControl:
         if newest.delivered >= self._round_end:
             self._round_end = self.delivered
             self._round += 1
-            self._end_round(newest.is_scarce)
-        if took < self.trip or took <= 0:
+            self._end_round(newest.is_app_limited)
+        if took < self.min_rtt or took <= 0:
             return  # too little to tell from
         rate = (self.delivered - newest.delivered) / took
-        if newest.is_scarce and rate <= self.rate:
+        if newest.is_app_limited and rate <= self.rate:
             return
         rates = self._rates
         while rates and rates[-1][1] <= rate:
@@ -260,22 +260,22 @@ class CongestionControl:
         if self._judged >= SAMPLE:
             if is_excess:
                 self._bound = max(self._least, self.window * 7 // 10)
-                self._full_count += PATIENCE
+                self._full_count += FULL_ROUNDS
             self._lost = self._judged = 0
         if self._drain_judged > 4 * SAMPLE:
             self._drain_judged /= 2
             self._drain_lost /= 2
-        is_crowded = self._round_trips >= ENOUGH and self._round_trip > CROWDED * self.trip + JITTER
+        is_crowded = self._round_trips >= ENOUGH and self._round_trip > CROWDED * self.min_rtt + JITTER
         self._round_trip, self._round_trips = 0.0, 0
         if self.state != STARTING or is_scarce:
             return
         if is_crowded:
-            self._full_count += PATIENCE
+            self._full_count += FULL_ROUNDS
         elif self.rate >= self._full_rate * GROWTH:
             self._full_rate, self._full_count = self.rate, 0
         else:
             self._full_count += 1
-        if self._full_count >= PATIENCE:
+        if self._full_count >= FULL_ROUNDS:
             self.state = DRAINING
 
     @property
@@ -288,11 +288,11 @@ class CongestionControl:
     # -- what follows from it --------------------------------------------------------------------------------------
 
     def _advance(self, now: float) -> None:
-        path = self.rate * self.trip
+        path = self.rate * self.min_rtt
         if self.state == DRAINING and self.in_flight <= path + self._least:
             self.state, self._phase_at = CRUISING, now
         elif self.state == CRUISING:
-            if self._round > self._phase_round and now - self._phase_at > self.trip:
+            if self._round > self._phase_round and now - self._phase_at > self.min_rtt:
                 # What the first phase has found is known at the end of the second.
                 has_grown = self._phase == 1 and self.rate > self._phase_rate * GREW
                 self._phase = 0 if has_grown else (self._phase + 1) % len(CYCLE)
@@ -304,14 +304,14 @@ class CongestionControl:
                 self._squeezed_trip = self._squeeze_end = 0.0
         elif self.state == SQUEEZING:
             if not self._squeeze_end and self.in_flight <= self.window + self._least:
-                self._squeeze_end = now + max(SQUEEZE, self.trip)
+                self._squeeze_end = now + max(SQUEEZE, self.min_rtt)
             elif self._squeeze_end and now > self._squeeze_end:
-                self.trip, self._trip_at = self._squeezed_trip or self.trip, now
+                self.min_rtt, self._trip_at = self._squeezed_trip or self.min_rtt, now
                 self.state, self._phase, self._phase_at = CRUISING, 2, now
 
     @property
     def _least(self) -> int:
-        return LEAST_PACKETS * (self.segment + DATA_OVERHEAD)
+        return MIN_PACKETS * (self.segment + DATA_OVERHEAD)
 
     @property
     def _target(self) -> int:
@@ -320,20 +320,20 @@ class CongestionControl:
             return self.window
         rate = self.rate / (1 - self.loss)
         if self.state == SQUEEZING:
-            return max(self._least // 2, int(rate * self.trip / 2))
+            return max(self._least // 2, int(rate * self.min_rtt / 2))
         # Three packets, and what timers make come at once: without them a path without delay would have no window.
-        few = 3 * (self.segment + DATA_OVERHEAD) + min(3 * QUANTUM * self.rate, MOST_BUNCH)
+        few = 3 * (self.segment + DATA_OVERHEAD) + min(3 * QUANTUM * self.rate, MAX_BUNCH)
         least = self._start_window if self.state == STARTING else self._least
-        return max(least, int(rate * (HEADROOM * self.trip + self._back) + few))
+        return max(least, int(rate * (HEADROOM * self.min_rtt + self._back) + few))
 
     def _rescale(self) -> None:
         if not self.rate:
             return
         rate = self.rate
-        least = LEAST_SEGMENT
+        least = MIN_SEGMENT
         if self.state == STARTING:
             gain, least = START, FIRST_SEGMENT
-            rate = max(rate, min(self._start_window, self._bound or self._start_window) / self.trip)
+            rate = max(rate, min(self._start_window, self._bound or self._start_window) / self.min_rtt)
         elif self.state == DRAINING:
             gain = 1 / START
         else:

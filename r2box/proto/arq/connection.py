@@ -6,7 +6,7 @@ Both sides begin at once and without asking.  Each has an identity, 32 random bi
 packet carries that of its sender and, as soon as it is known, that of its receiver.  The first valid packet says who
 the neighbour is.  A packet for another identity belongs to an earlier life and is ignored; one that opens (it has no
 receiver yet) and comes from another than the neighbour is ignored too as long as the neighbour is heard, and after
-`ALONE` seconds means that it has begun anew: what it had not acknowledged cannot be told, so the stream ends.
+`ALONE` seconds means that it has restarted: what it had not acknowledged cannot be told, so the stream ends.
 
 Packets that are not valid are noise, whatever they are; a neighbour that breaks the rules in valid ones is a fault, and
 nothing is raised for either.
@@ -56,7 +56,7 @@ class ArqConnection:
         self.fault = ""  # why the stream cannot go on
         self.stale = 0  # packets that were for somebody else
         self._now = now
-        self._heard_at = now
+        self._received_at = now
         self._scanner = PacketScanner()
         self._encoder = PacketEncoder(identity)
         self._cookie = b""  # the packet that shows what a listener wants to see again
@@ -78,12 +78,12 @@ class ArqConnection:
                 continue
             if (sender != self.peer or receiver != self.identity) and not self._admit(sender, receiver, now):
                 continue
-            self._heard_at = now
+            self._received_at = now
             try:
                 if kind == DATA:
                     self._in.on_data(*decode_data(body), now, out)
                 elif kind == GONE and receiver:
-                    self.fault = "the neighbour does not know of it any more"
+                    self.fault = "the neighbour no longer knows the connection"
                 elif kind == ACK and receiver:
                     self._out.on_ack(*decode_ack(body), now)
                     self._in.rtt = self._out.rtt
@@ -100,18 +100,18 @@ class ArqConnection:
         packet = self._encoder.cookie(bytes(body))
         if packet != self._cookie:
             self._cookie = packet
-            self._out.hurry(now)
+            self._out.retransmit_now(now)
 
     def _admit(self, sender: int, receiver: int, now: float) -> bool:
         """Whether a packet is the neighbour's and for this life of the stream."""
         if sender and sender != self.identity and receiver in (0, self.identity):  # our own: an echo
             if not self.peer:
                 self.peer = self._encoder.receiver = sender
-                self._out.is_met = True
+                self._out.peer_known = True
             if sender == self.peer:
                 return True
-            if not receiver and now - self._heard_at > ALONE:
-                self.fault = "the neighbour began anew"
+            if not receiver and now - self._received_at > ALONE:
+                self.fault = "the neighbour restarted"
         self.stale += 1
         return False
 
@@ -183,7 +183,7 @@ class ArqConnection:
     @property
     def rate(self) -> float:
         """Bytes a second that the path delivers, as far as has been seen; 0 while unknown."""
-        return self._out.pace.rate
+        return self._out.congestion.rate
 
     @property
     def statistics(self) -> dict[str, float]:
@@ -196,8 +196,8 @@ class ArqConnection:
             "stale": self.stale,
             "held": self._in.held,
             "queue": self._out.queue,
-            "window": self._out.pace.window,
-            "in_flight": self._out.pace.in_flight,
-            "loss": self._out.pace.loss,
-            "segment": self._out.pace.segment,
+            "window": self._out.congestion.window,
+            "in_flight": self._out.congestion.in_flight,
+            "loss": self._out.congestion.loss,
+            "segment": self._out.congestion.segment,
         }

@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 # gentle factor is for loss: of 30 % each way half of the exchanges fail.
 OPENING = 0.3  # seconds
 OPENING_BACKOFF = 1.5
-OPENING_MOST = 2.0
-PATIENT = 8  # probes before the time grows, when the neighbour is heard: then it is answers that are lost
-LEAST_TIMEOUT = 0.01  # seconds
-MOST_TIMEOUT = 2.0  # a path that was gone is used again so soon after it is back
+MAX_OPENING = 2.0
+PROBES_BEFORE_BACKOFF = 8  # probes before the time grows, when the neighbour is heard: then it is answers that are lost
+MIN_TIMEOUT = 0.01  # seconds
+MAX_TIMEOUT = 2.0  # a path that was gone is used again so soon after it is back
 SILENT = 3  # probes without an answer
 
 QUEUE = 0.025  # seconds of the rate that wait here: enough for a timer, short for something urgent that comes behind
 MAX_QUEUE = 1 << 20  # bytes
 BURST = 64  # packets at one time: others want to be heard
 REMEMBER = 1 << 14  # transmissions that may be unjudged or come late
-MOST_PATIENCE = 0.05  # seconds, or a round trip: later than that it is sent twice
+MAX_REORDER_WINDOW = 0.05  # seconds, or a round trip: later than that it is sent twice
 DRY = QUANTUM / 4  # seconds without anything to send that a program may take to bring more
 
 
@@ -49,8 +49,8 @@ class ArqSender:
     """What is to be sent, and what was and is not acknowledged."""
 
     def __init__(self, identity: int, mtu: int) -> None:
-        self.pace = CongestionControl(identity, mtu)
-        self.is_met = False  # the neighbour has been heard
+        self.congestion = CongestionControl(identity, mtu)
+        self.peer_known = False  # the neighbour has been heard
         self.rtt = 0.0  # smoothed, seconds; 0 while unknown
         self.acked = 0  # the stream before this offset is acknowledged
         self.end = 0  # where it ends so far
@@ -60,7 +60,7 @@ class ArqSender:
         self._segments: deque[Segment] = deque()  # sent, by offset; the first is not acknowledged
         self._lost: deque[Segment] = deque()  # to be sent again, unless they are acknowledged meanwhile
         self._by_tx: dict[int, Segment] = {}  # transmissions of which nothing was heard
-        self._given_up: dict[int, float] = {}  # those that were held for lost: when they were sent
+        self._marked_lost: dict[int, float] = {}  # those that were held for lost: when they were sent
         self._next_tx = 0
         self._judged = 0  # transmissions before this one are acknowledged or held for lost
         self._top = -1  # the newest transmission that was acknowledged
@@ -69,19 +69,19 @@ class ArqSender:
         self._seen = 0  # map of acknowledged transmissions: bit i is top - i
         self._limit = MAX_MTU  # offset up to which the receiver takes the stream
         self._deviation = 0.0  # of `rtt`
-        self._patience = 0.0
-        self._patience_at = 0.0
-        self._judge_at = 0.0  # when a transmission will have to be held for lost; 0: none waits
+        self._reorder_window = 0.0
+        self._reorder_window_at = 0.0
+        self._loss_at = 0.0  # when a transmission will have to be held for lost; 0: none waits
         self._timer_at = 0.0  # since when there is no answer
         self._probes = 0  # since the last answer
-        self._dry_at = 0.0  # since when there is nothing to send; 0: there is
+        self._idle_at = 0.0  # since when there is nothing to send; 0: there is
 
     # -- the stream --------------------------------------------------------------------------------------------------
 
     @property
     def room(self) -> int:
         """Bytes of stream that would be taken now."""
-        pace = self.pace
+        pace = self.congestion
         step = pace.segment
         free = pace.window - pace.in_flight
         if pace.rate:
@@ -106,15 +106,15 @@ class ArqSender:
 
     def produce(self, encoder: PacketEncoder, now: float, out: list[bytes]) -> None:
         """Append the packets to `out` that may go now."""
-        if self._judge_at and now >= self._judge_at:
-            self._judge(now)
-        if self.pace.in_flight and now >= self._timeout_at:
+        if self._loss_at and now >= self._loss_at:
+            self._detect_losses(now)
+        if self.congestion.in_flight and now >= self._timeout_at:
             self._probe(encoder, now, out)
-        pace, lost, queue = self.pace, self._lost, self._queue
-        if queue and self._dry_at:
-            if now - self._dry_at > DRY:
-                pace.on_scarce()
-            self._dry_at = 0.0
+        pace, lost, queue = self.congestion, self._lost, self._queue
+        if queue and self._idle_at:
+            if now - self._idle_at > DRY:
+                pace.on_app_limited()
+            self._idle_at = 0.0
         early = now + QUANTUM
         for _ in range(BURST):
             if pace.next_at > early or self._next_tx - self._judged >= REMEMBER:
@@ -122,8 +122,8 @@ class ArqSender:
             segment = self._pop_lost()
             if segment is None:
                 if not queue:
-                    if not self._dry_at:
-                        self._dry_at = now
+                    if not self._idle_at:
+                        self._idle_at = now
                     return
                 size = min(len(queue), pace.segment)
                 offset = self.end - len(queue)
@@ -150,12 +150,12 @@ class ArqSender:
         tx = segment.tx = self._next_tx
         self._next_tx = tx + 1
         self.sent += 1
-        if not self.pace.in_flight:
+        if not self.congestion.in_flight:
             self._timer_at = now
-        self.pace.on_sent(segment, now)
+        self.congestion.on_sent(segment, now)
         self._by_tx[tx] = segment
-        if tx - REMEMBER in self._given_up:
-            del self._given_up[tx - REMEMBER]
+        if tx - REMEMBER in self._marked_lost:
+            del self._marked_lost[tx - REMEMBER]
             self._by_tx.pop(tx - REMEMBER, None)
         out.append(encoder.data(tx, segment.offset, segment.data))
 
@@ -165,40 +165,40 @@ class ArqSender:
     def _timeout_at(self) -> float:
         """When something must be done about there being no answer."""
         if not self.rtt:
-            tries = max(self._probes - (PATIENT if self.is_met else 0), 0)
+            tries = max(self._probes - (PROBES_BEFORE_BACKOFF if self.peer_known else 0), 0)
             wait = OPENING * float(OPENING_BACKOFF ** min(tries, 8))
-            return self._timer_at + min(wait, OPENING_MOST)
-        wait = self.rtt + max(4 * self._deviation, LEAST_TIMEOUT) + MAX_DELAY + self._patience
-        return self._timer_at + min(wait * (1 << min(self._probes, 8)), max(MOST_TIMEOUT, wait))
+            return self._timer_at + min(wait, MAX_OPENING)
+        wait = self.rtt + max(4 * self._deviation, MIN_TIMEOUT) + MAX_DELAY + self._reorder_window
+        return self._timer_at + min(wait * (1 << min(self._probes, 8)), max(MAX_TIMEOUT, wait))
 
-    def hurry(self, now: float) -> None:
+    def retransmit_now(self, now: float) -> None:
         """Send the oldest packet again at once."""
-        self._timer_at = now - OPENING_MOST
+        self._timer_at = now - MAX_OPENING
 
     def _probe(self, encoder: PacketEncoder, now: float, out: list[bytes]) -> None:
         self._probes += 1
         self._timer_at = now
         if self._probes % SILENT == 0 and self.rtt:
-            self.pace.on_silence()
+            self.congestion.on_silence()
             for tx in range(self._judged, self._next_tx):
-                self._give_up(tx)
+                self._mark_lost(tx)
             self._judged = self._next_tx
         # The oldest is what the stream waits for; a second one, since the first may be lost again.
         for segment in [self._segments[0], self._segments[-1]][: min(self._probes, len(self._segments))]:
             if segment.flies:
-                self._give_up(segment.tx)
+                self._mark_lost(segment.tx)
             if not segment.is_acked:
                 self.resent += 1
                 self._transmit(segment, encoder, now, out)
 
     def deadline(self, now: float) -> float:
         """When `produce` has something to do if nothing comes before; 0: never."""
-        pace = self.pace
+        pace = self.congestion
         at = 0.0
         if pace.in_flight:
             at = self._timeout_at
-            if self._judge_at:
-                at = min(at, self._judge_at)
+            if self._loss_at:
+                at = min(at, self._loss_at)
         lost = self._lost
         while lost and (lost[0].is_acked or lost[0].flies):
             lost.popleft()
@@ -233,7 +233,7 @@ class ArqSender:
             newest = None  # held for lost and sent again since
         if newest is not None:
             trip = max(now - newest.sent_at, 1e-6)
-            self._note_trip(trip, delay)
+            self._note_rtt(trip, delay)
             self._clock = unwrap(clock, self._clock) if self._clock else clock
         is_news = self._take_map(tx, bits << 1 | 1, now)
         if offset > self.acked:
@@ -244,8 +244,8 @@ class ArqSender:
             return
         self._probes = 0
         self._timer_at = now
-        self.pace.on_ack(newest, trip, self._clock * TICK, now)
-        self._judge(now)
+        self.congestion.on_ack(newest, trip, self._clock * TICK, now)
+        self._detect_losses(now)
 
     def _take_map(self, tx: int, bits: int, now: float) -> bool:
         """The transmissions in `bits`, of which bit i is tx - i, have come.  Whether that is news."""
@@ -275,7 +275,7 @@ class ArqSender:
                 self._note_late(number, segment, now)
             if not segment.is_acked:
                 segment.is_acked = True
-                self.pace.on_delivered(segment)
+                self.congestion.on_delivered(segment)
         return is_news
 
     def _take_offset(self, offset: int, now: float) -> None:
@@ -285,16 +285,16 @@ class ArqSender:
         while segments and segments[0].end <= offset:
             segment = segments.popleft()
             if not segment.is_acked:
-                if segment.tx in self._given_up:
+                if segment.tx in self._marked_lost:
                     self._note_late(segment.tx, segment, now)
                 segment.is_acked = True
-                self.pace.on_delivered(segment)
+                self.congestion.on_delivered(segment)
                 del self._by_tx[segment.tx]
 
-    def _note_trip(self, trip: float, delay: float) -> None:
+    def _note_rtt(self, trip: float, delay: float) -> None:
         """RFC 6298, 2; the receiver's delay is taken off as far as that can be (RFC 9002, 5.3)."""
         self._top_rtt = trip
-        if trip - delay >= self.pace.trip:
+        if trip - delay >= self.congestion.min_rtt:
             trip -= delay
         if not self.rtt:
             self.rtt, self._deviation = trip, trip / 2
@@ -306,40 +306,40 @@ class ArqSender:
 
     def _note_late(self, tx: int, segment: Segment, now: float) -> None:
         """A packet has been overtaken by others: wait for such."""
-        sent_at = self._given_up.pop(tx, segment.sent_at if segment.tx == tx else now)
+        sent_at = self._marked_lost.pop(tx, segment.sent_at if segment.tx == tx else now)
         if segment.tx != tx or not segment.flies:
-            self.pace.on_spurious()
+            self.congestion.on_spurious()
         late = now - sent_at - max(self.rtt, self._top_rtt)
         if late > 0:
-            self._patience = max(self._patience, min(late * 1.25, max(MOST_PATIENCE, self.rtt)))
+            self._reorder_window = max(self._reorder_window, min(late * 1.25, max(MAX_REORDER_WINDOW, self.rtt)))
 
-    def _judge(self, now: float) -> None:
+    def _detect_losses(self, now: float) -> None:
         """Hold for lost what was sent before the newest that has come, and too long ago."""
-        trip = self.pace.trip
-        if now - self._patience_at > self.rtt:
-            self._patience_at = now
-            self._patience *= 0.97
-        patience = max(self._patience, trip / 8, QUANTUM)
+        trip = self.congestion.min_rtt
+        if now - self._reorder_window_at > self.rtt:
+            self._reorder_window_at = now
+            self._reorder_window *= 0.97
+        patience = max(self._reorder_window, trip / 8, QUANTUM)
         wait = max(self.rtt, self._top_rtt) + patience
         by_tx = self._by_tx
-        self._judge_at = 0.0
+        self._loss_at = 0.0
         tx, top = self._judged, self._top
         while tx < top:
             segment = by_tx.get(tx)
             if segment is not None and segment.tx == tx and segment.flies:
                 if segment.sent_at + wait > now:
-                    self._judge_at = segment.sent_at + wait
+                    self._loss_at = segment.sent_at + wait
                     break
-                self._give_up(tx)
-            elif segment is not None and segment.is_acked and tx not in self._given_up:
+                self._mark_lost(tx)
+            elif segment is not None and segment.is_acked and tx not in self._marked_lost:
                 del by_tx[tx]  # another copy has come, and this one does not matter
             tx += 1
         self._judged = max(tx, self._judged)
 
-    def _give_up(self, tx: int) -> None:
+    def _mark_lost(self, tx: int) -> None:
         """The segment that was sent as `tx` has to be sent again, if it still flies as that."""
         segment = self._by_tx.get(tx)
         if segment is not None and segment.flies and segment.tx == tx:
-            self._given_up[tx] = segment.sent_at
-            self.pace.on_lost(segment)
+            self._marked_lost[tx] = segment.sent_at
+            self.congestion.on_lost(segment)
             self._lost.append(segment)

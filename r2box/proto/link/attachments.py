@@ -1,7 +1,8 @@
-"""Descriptors that came in on a control link and whose message has not.
+"""Descriptors that were received on a control link before the message they belong to.
 
-They arrive in sets, one set with the first byte of its message.  Where the receiver had no free descriptor the kernel
-drops the rest of a set, or a stream that stands for one cannot be joined: the message then gets `LOST` in its place.
+They arrive in sets, each with the first byte of its message.  The kernel drops the rest of a set when the receiver has
+no free descriptor, and a stream that represents a descriptor may fail to be joined: the message then gets `LOST` in
+that place.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections import deque
 from ...errors import WireError
 
 LOST = -1  # in place of a descriptor that could not be received
-REST = -2  # in place of the rest of a set, however many these are
-MOST = 64  # that wait for their message
+REST = -2  # in place of the rest of a set, of any number
+MOST = 64  # waiting for their message
 
 
-class Attached:
+class AttachedDescriptors:
     """A queue of descriptors, `LOST` and `REST`."""
 
     __slots__ = ("_waiting",)
@@ -27,12 +28,12 @@ class Attached:
         self._waiting.extend(descriptors)
 
     def check(self) -> None:
-        """WireError if there are more than any neighbour of good will sends."""
+        """WireError if more than MOST wait: a correct neighbour never sends so many."""
         if len(self._waiting) > MOST:
-            raise WireError(f"{len(self._waiting)} descriptors that no message asked for")
+            raise WireError(f"{len(self._waiting)} descriptors without a message")
 
     def take(self, count: int) -> tuple[int, ...]:
-        """The next `count`, those that were lost as `LOST`.  WireError if fewer came."""
+        """Remove and return the next `count`, with `LOST` for lost ones.  WireError if there are fewer."""
         taken: list[int] = []
         while self._waiting and len(taken) < count:
             descriptor = self._waiting.popleft()
@@ -42,7 +43,7 @@ class Attached:
         return tuple(taken)
 
     def clear(self) -> tuple[int, ...]:
-        """All that are left, for the caller to close."""
+        """Remove and return the rest, for the caller to close."""
         left = tuple(descriptor for descriptor in self._waiting if descriptor >= 0)
         self._waiting.clear()
         return left

@@ -1,11 +1,10 @@
-"""How a link begins: HELLO from both sides at once, then READY, or RESUME where an earlier link was cut.
+"""Handshake: establishes a link by HELLO and READY, or resumes a suspended one by HELLO and RESUME.
 
-Each side checks the other's HELLO and answers READY; the link is up when READY has gone both ways, so a refusal (a
-wrong address, no common version) is heard before anybody calls the link up.
+Both sides send HELLO at once.  Each validates the other's HELLO and answers READY.  The link is up when READY was sent
+and received, so a refusal (wrong address, no common version) arrives before either side reports the link as up.
 
-Where the same two daemons have a link that was cut, its session is taken up instead, as `session` tells: nothing comes
-up then, but the old link goes on over the newcomer's transport.  A side that says READY has no such session (any more);
-then the other gives up its own.
+If the same two daemons have a suspended link, RESUME replaces READY (see `resume`): no link comes up, and the old one
+resumes over the new transport.  A side that has no such session sends READY; then the other side gives up its own.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from .link import Link
 
 
-class Me:
-    """What this side says of itself in its hello."""
+class LocalPeer:
+    """The parameters that this side sends in HELLO."""
 
     __slots__ = ("address", "instance", "role", "software")
 
@@ -43,10 +42,10 @@ class Me:
 
 
 class Handshake:
-    """The beginning of `link`.
+    """The handshake of `link`.
 
-    `random` is NONCE + HALF random bytes, or none on a control socket; `resume_timeout`: how long this side would wait
-    for another transport after a cut, in seconds.
+    `random` is NONCE + HALF random bytes, or empty on a control socket; `resume_timeout` is what this side offers, in
+    seconds.
     """
 
     __slots__ = (
@@ -56,7 +55,7 @@ class Handshake:
     def __init__(self, link: Link, random: bytes, resume_timeout: int) -> None:
         self.link = link
         self.resume_timeout = resume_timeout if len(random) == NONCE + HALF else 0
-        self.old: Link | None = None  # an earlier link to the same daemon, whose session may be taken up here
+        self.old: Link | None = None  # an earlier link to the same daemon, which may be resumed
         self.ready_sent = False
         self.ready_received: dict[str, object] | None = None
         self._nonce = random[:NONCE]
@@ -65,14 +64,14 @@ class Handshake:
         self._stage = 0  # the last proof that was sent
 
     def hello(self) -> bytes:
-        """The first frame."""
-        me = self.link.me
+        """Encode HELLO."""
+        us = self.link.local_peer
         return frames.encode_frame(
             frames.HELLO,
             0,
             frames.HELLO_FIELDS.encode(
-                oldest=frames.OLDEST, newest=frames.VERSION, address=me.address, instance=me.instance, role=me.role,
-                descriptors=int(self.link.is_local), software=me.software, nonce=self._nonce,
+                oldest=frames.OLDEST, newest=frames.VERSION, address=us.address, instance=us.instance, role=us.role,
+                descriptors=int(self.link.is_local), software=us.software, nonce=self._nonce,
             ),
         )  # fmt: skip
 
@@ -88,21 +87,21 @@ class Handshake:
             except ValueError as error:
                 raise WireError(f"the neighbour's hello: {error}") from None
             if len(hello["instance"]) != 16:
-                raise WireError("the neighbour's hello: an instance that has not 16 bytes")
-            if hello["instance"] == link.me.instance:
+                raise WireError("the neighbour's hello: the instance does not have 16 bytes")
+            if hello["instance"] == link.local_peer.instance:
                 raise WireError(f"a link from {link.address} to itself")
             if link.expect and link.address != link.expect:
                 raise WireError(f"expected {link.expect}, but the neighbour is {link.address}")
-            if link.address == link.me.address:
+            if link.address == link.local_peer.address:
                 raise WireError(f"the neighbour has the same address as this node: {link.address}")
         elif hello["role"] != frames.CLIENT:
-            raise WireError(f"the neighbour is of an unknown kind: {hello['role']}")
+            raise WireError(f"the neighbour has an unknown role: {hello['role']}")
         link.host.link_hello(link)
 
     # -- a new link ----------------------------------------------------------------------------------------------
 
     def accept(self) -> None:
-        """Take the neighbour."""
+        """Send READY."""
         if not self.ready_sent:
             self.ready_sent = True
             wait = self.resume_timeout
@@ -112,7 +111,7 @@ class Handshake:
 
     def on_ready(self, payload: Buffer) -> None:
         if not self.link.peer or self.ready_received is not None:
-            raise WireError("a READY that nobody waits for")
+            raise WireError("an unexpected READY")
         self.ready_received = frames.READY_FIELDS.decode(payload)
         if self.old is not None and self.old.is_suspended and not self.ready_sent:
             self.begin()
@@ -120,10 +119,10 @@ class Handshake:
             self._maybe_up()
 
     def _maybe_up(self) -> None:
-        theirs = self.ready_received
-        if not self.ready_sent or theirs is None:
+        ready = self.ready_received
+        if not self.ready_sent or ready is None:
             return
-        resume_timeout, secret = theirs["resume_timeout"], theirs["secret"]
+        resume_timeout, secret = ready["resume_timeout"], ready["secret"]
         assert isinstance(resume_timeout, int)
         assert isinstance(secret, bytes)
         link = self.link
@@ -134,41 +133,41 @@ class Handshake:
         else:
             link.up(None)
 
-    # -- an old one ----------------------------------------------------------------------------------------------
+    # -- resume ------------------------------------------------------------------------------------------------------
 
     def may_resume(self, old: Link) -> bool:
-        """Whether the neighbour is the daemon that `old` was linked to, and there is a session."""
+        """Whether the neighbour is the daemon that `old` is linked to, and `old` has a session."""
         peer = self.link.peer
-        if not old.sender.replay.is_on or old.peer["instance"] != peer["instance"] or len(peer["nonce"]) != NONCE:
+        if not old.sender.replay.is_enabled or old.peer["instance"] != peer["instance"] or len(peer["nonce"]) != NONCE:
             return False
         self.old = old
         return True
 
     def begin(self) -> None:
-        """The old link is suspended, so the other side may take its session up here."""
+        """Resume the suspended `old` here."""
         old = self.old
         assert old is not None
         if self.ready_received is not None:
             self.old = None
-            old.close(f"{old.address} does not know the session any more")
+            old.close(f"{old.address} no longer knows the session")
             self.accept()
         elif self._attempt is not None:
             return
         elif not self.link.is_first:
-            self._say()
+            self._send_resume()
         elif not self._stage:
-            self._prove(BEGIN)
+            self._send_proof(BEGIN)
 
     @property
-    def is_mute(self) -> bool:
-        """Whether the other side may take all that comes for the session's bytes: then no BYE must be among them."""
+    def may_be_resumed(self) -> bool:
+        """Whether the neighbour may take further bytes for those of the session, so that BYE must not be sent."""
         return self._stage == ANSWER and self.ready_received is None
 
-    def _say(self, **fields: object) -> None:
+    def _send_resume(self, **fields: object) -> None:
         self.link.control(frames.RESUME, 0, frames.RESUME_FIELDS.encode(**fields))
 
-    def _prove(self, stage: int) -> None:
-        """Send a proof; from the second one on the old link has no transport any more, and what it has is told."""
+    def _send_proof(self, stage: int) -> None:
+        """Send the proof `stage`.  From ANSWER on, the old link is suspended, and the bytes received are stated."""
         old = self.old
         assert old is not None
         assert old.session is not None
@@ -176,23 +175,23 @@ class Handshake:
         attempt.secret = attempt.secret or old.session.secret
         received = old.received if stage != BEGIN else 0
         self._stage = stage
-        self._say(proof=attempt.mac(attempt.secret, stage, received), received=received)
+        self._send_resume(proof=attempt.mac(attempt.secret, stage, received), received=received)
 
     def _new_attempt(self) -> ResumeAttempt:
         link, peer = self.link, self.link.peer
-        return ResumeAttempt(link.is_first, (self._nonce, peer["nonce"]), (link.me.instance, peer["instance"]))
+        return ResumeAttempt(link.is_first, (self._nonce, peer["nonce"]), (link.local_peer.instance, peer["instance"]))
 
     def on_resume(self, payload: Buffer) -> None:
         old = self.old
         if not self.link.peer or self.link.is_up:
-            raise WireError("a RESUME that nobody waits for")
+            raise WireError("an unexpected RESUME")
         if self.ready_sent:
-            return  # it will see that there is no session here
+            return  # READY shows that there is no session
         if old is None:
-            return  # the owner decides whether there is a new link
-        if not old.sender.replay.is_on:
-            if self.is_mute:
-                raise WireError(f"the link to {old.address} has ended meanwhile")
+            return  # the host decides about a new link
+        if not old.sender.replay.is_enabled:
+            if self.may_be_resumed:
+                raise WireError(f"the link to {old.address} has closed meanwhile")
             self.accept()
             return
         fields = frames.RESUME_FIELDS.decode(payload)
@@ -200,30 +199,30 @@ class Handshake:
             self._on_begin(old, fields["proof"])
         elif not fields["proof"]:
             if not self._stage:
-                self._prove(BEGIN)
+                self._send_proof(BEGIN)
         else:
             self._on_proof(old, fields["proof"], fields["received"])
 
     def _on_begin(self, old: Link, proof: bytes) -> None:
         assert old.session is not None
         self._attempt = self._new_attempt()
-        if not old.session.is_begun(self._attempt, proof):
-            raise WireError(f"the neighbour cannot prove that it is {old.address}, whose link was cut")
-        old.let_go(self.link.now)
-        self._prove(ANSWER)
+        if not old.session.accepts_proof(self._attempt, proof):
+            raise WireError(f"the neighbour cannot prove that it is {old.address}, whose link is suspended")
+        old.detach(self.link.now)
+        self._send_proof(ANSWER)
 
     def _on_proof(self, old: Link, proof: bytes, received: int) -> None:
-        """The other side's last proof: let go of the old transport, and take the session up."""
+        """Process the last proof of the other side: leave the old transport and resume."""
         attempt, session, is_first = self._attempt, old.session, self.link.is_first
         stage = ANSWER if is_first else FINISH
         if attempt is None or session is None or not attempt.proves(attempt.secret, proof, stage, received):
-            raise WireError(f"the neighbour cannot prove that it is {old.address}, whose link was cut")
+            raise WireError(f"the neighbour cannot prove that it is {old.address}, whose link is suspended")
         if session.secret != attempt.secret:
-            raise WireError(f"{old.address} has gone on over another transport")
-        old.let_go(self.link.now)
+            raise WireError(f"{old.address} has resumed over another transport")
+        old.detach(self.link.now)
         if received < old.sender.replay.acked or not old.sender.replay.ack(received):
-            raise WireError(f"{old.address} says that it has bytes which were not sent")
+            raise WireError(f"{old.address} acknowledges bytes that were not sent")
         if is_first:
-            self._prove(FINISH)
+            self._send_proof(FINISH)
         session.finish(attempt)
-        self.link.give_to(old)
+        self.link.hand_over(old)

@@ -1,95 +1,95 @@
-"""How many bytes may be on their way over a link: enough to fill the path, and hardly more.
+"""In-flight limit: bounds the bytes in flight on a link to what the path holds and a small queue.
 
-Whatever carries a link has buffers that we cannot see: a modem's, a relay's, the pipes of some command.  Left alone, a
-bulk tunnel fills them, and a keystroke on the same link then waits for seconds of somebody's file.  So the bytes in
-flight are bounded by what the path holds by itself, the delivery rate times the round trip, and a little more::
+The carrier of a link has buffers of unknown size: of a modem, a relay, the pipes of a command.  A bulk tunnel would
+fill them, and a keystroke on the same link would wait behind seconds of it (bufferbloat).  So the bytes in flight are
+limited to the bandwidth-delay product and some slack::
 
-    limit = rate * trip + slack
+    limit = rate * min_rtt + slack
 
 Both are measured as in BBR (Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016).  A
-*mark* is a PING that goes out in its place among the data; its PONG says that all before it has arrived.
+*mark* is a PING in its place among the data; its PONG acknowledges all bytes before it.
 
-    rate    bytes that arrived between two marks a round trip apart; the best of the last `ROUNDS` round trips, because
-            any sample may be low, when there was little to send, but none is high
-    trip    the shortest round trip of the last `MEMORY` seconds.  A standing queue would hide it, so after that time
-            half a flight is let drain and it is measured anew.
-    slack   what lets the rate be found to have grown, and keeps the path filled while a mark is on its way: half of
-            rate * trip; at least 25 ms of the rate, which is the queue that a keystroke will meet on a slow link, but
-            not more than 2 MiB of it, which is the one on a fast link, or 64 KiB when there are others to wait
+    rate     bytes acknowledged between two marks a round trip apart; the maximum of the last `ROUNDS` round trips,
+             since a sample is low when there was little to send, but never too high
+    min_rtt  the shortest round trip of the last `MEMORY` seconds.  A standing queue would hide it; so after that time
+             the bytes in flight are halved until the queue has drained, and it is measured again.
+    slack    lets a higher rate be found, and keeps the path full while a mark travels: half of rate * min_rtt; at
+             least 25 ms of the rate, the queue that a keystroke meets on a slow link, but no more than 2 MiB of that,
+             or 64 KiB while several streams are active
 
-Time is what the caller says it is, in seconds; sizes are bytes.
+Time is in seconds and comes from the caller; sizes are in bytes.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from .scheduler import WORTH
+from .scheduler import MIN_ROOM
 
-FIRST = 1 << 18  # the limit before anything is measured: 256 KiB, as a stream's first window
-LEAST = 1 << 12  # less would make every frame wait for an answer
-MOST_SLACK = 1 << 21
-SHARED_SLACK = 1 << 16  # when there is somebody who would have to wait
-QUEUE = 0.025  # seconds
-LARGE = 1 << 18  # bytes between marks that no burst exceeds
-CROWDED = 1.5  # times the shortest round trip, and
-JITTER = 0.001  # seconds more: a round trip that is longer has met a queue
+FIRST = 1 << 18  # the limit before the first measurement: 256 KiB, as a stream's initial window
+LEAST = 1 << 12  # with less, each frame would wait for a PONG
+MAX_SLACK = 1 << 21
+SHARED_SLACK = 1 << 16  # while several streams are active
+QUEUE = 0.025  # seconds of the rate
+LARGE = 1 << 18  # bytes between marks from which on bursts need no limit
+CROWDED = 1.5  # a round trip longer than this factor of the shortest,
+JITTER = 0.001  # plus this time in seconds, has met a queue
 MEMORY = 10.0  # seconds
 ROUNDS = 8
-MARKS = 4  # in one flight: more would cost more frames, fewer let it run dry
-MAX_MARKS = 64  # that wait for their answer
+MARKS = 4  # per limit: more would cost frames, fewer would let the path drain
+MAX_MARKS = 64  # unanswered
 
 
-class FlightMark:
-    """A PING on its way."""
+class Mark:
+    """An unanswered PING."""
 
     __slots__ = ("acked", "acked_at", "at", "is_full", "offset")
 
     def __init__(self, offset: int, at: float, acked: int, acked_at: float, is_full: bool) -> None:
         self.offset = offset  # bytes before it
         self.at = at  # when it was sent
-        self.acked = acked  # what had arrived then,
-        self.acked_at = acked_at  # and when that was
-        self.is_full = is_full  # the path was kept full before it
+        self.acked = acked  # bytes acknowledged then,
+        self.acked_at = acked_at  # and when they were
+        self.is_full = is_full  # the sender was limited by the path, not by a lack of data
 
 
 class InFlightLimit:
-    """The bytes of one direction of a link, over one transport; `earlier`: what it had before."""
+    """The in-flight limit of one direction of a link over one transport; `earlier`: that of the transport before."""
 
     def __init__(self, earlier: InFlightLimit | None = None) -> None:
         self.sent = 0
         self.rtt = 0.0  # seconds, smoothed; 0 while unknown
         self.limit = FIRST
-        self.is_shared = False  # by several streams
-        self._path = 0  # what the path holds by itself
+        self.is_shared = False  # several streams are active
+        self._path = 0  # rate * min_rtt, in bytes
         self._acked = 0  # of `sent`
         self._acked_at = 0.0
-        self._marks: dict[int, FlightMark] = {}
-        # An answer to a mark over an earlier transport is never taken for one of these.
+        self._marks: dict[int, Mark] = {}
+        # Numbers continue over a resume, so that a late PONG matches no new mark.
         self._last_id: int = earlier._last_id if earlier else 0
         self._last_offset = 0
-        self._dry_at = 0  # `sent` when there was last nothing more to send
-        self._trips: deque[float] = deque((0.0, 0.0), 2)  # the shortest of this time and of the time before; 0: none
+        self._dry_at = 0  # `sent` when there last was no more data
+        self._trips: deque[float] = deque((0.0, 0.0), 2)  # the minimum of this MEMORY and the one before; 0: none
         self._trips_since = 0.0
-        self._rates: deque[float] = deque((0.0, 0.0), 2)  # the best of these rounds and of those before
-        self._rate = 0.0  # the last
+        self._rates: deque[float] = deque((0.0, 0.0), 2)  # the maximum of these ROUNDS and those before
+        self._rate = 0.0  # the last sample
         self._rounds = 0
         self._round_end = 0  # the mark at this offset ends a round
-        self._squeeze = 0  # the limit while the path drains
-        self._squeeze_end = 0  # the mark that ends that; 0: the path has not drained yet
+        self._squeeze = 0  # the limit while the path drains; 0: it does not
+        self._squeeze_end = 0  # the mark that ends that; 0: not sent yet
 
     @property
     def room(self) -> int:
-        """How many more bytes may be sent now."""
+        """Bytes that may be sent now."""
         step = self._bound // MARKS
         room = self._bound - (self.sent - self._acked)
-        if room < WORTH:
+        if room < MIN_ROOM:
             return min(room, 0)
         if step >= LARGE:
             return room
-        # No further than to the next mark: a burst with one mark at its end would hide the path behind itself.
+        # Up to the next mark: a mark behind a long burst would measure the burst.
         left = step - (self.sent - self._last_offset)
-        return min(room, left if left >= WORTH else step)
+        return min(room, left if left >= MIN_ROOM else step)
 
     @property
     def _bound(self) -> int:
@@ -97,36 +97,36 @@ class InFlightLimit:
         return min(bound, self._path + max(self._path // 2, SHARED_SLACK)) if self.is_shared else bound
 
     def on_sent(self, size: int, now: float, is_dry: bool) -> None:
-        """`size` bytes go out; `is_dry`: there is nothing more to send."""
+        """`size` bytes are sent; `is_dry`: there is no more data."""
         if not self._marks:
-            self._acked, self._acked_at = self.sent, now  # what went before and was not worth a mark has arrived
+            self._acked, self._acked_at = self.sent, now  # all before has arrived
         self.sent += size
         if is_dry:
             self._dry_at = self.sent
 
     @property
     def wants_mark(self) -> bool:
-        """Whether what went out since the last mark is worth another, or nothing can go out without one."""
+        """Whether a mark is due: enough was sent since the last one, or nothing can be sent without one."""
         since = self.sent - self._last_offset
         return since >= self._bound // MARKS or (bool(since) and self.room <= 0)
 
     @property
     def lacks_mark(self) -> bool:
-        """Whether no answer is due, and one would tell of more that has arrived."""
+        """Whether bytes were sent behind the last mark, and no mark is unanswered."""
         return self.sent > self._last_offset and not self._marks
 
     def mark(self, now: float) -> int:
-        """A mark goes out now; its number."""
+        """Register a mark that is sent now; return its number."""
         if len(self._marks) >= MAX_MARKS:
             del self._marks[next(iter(self._marks))]
         self._last_id += 1
         self._last_offset = self.sent
         is_full = self._dry_at <= self._acked <= self.sent - self._bound // MARKS
-        self._marks[self._last_id] = FlightMark(self.sent, now, self._acked, self._acked_at, is_full)
+        self._marks[self._last_id] = Mark(self.sent, now, self._acked, self._acked_at, is_full)
         return self._last_id
 
     def on_mark(self, id: int, now: float) -> None:
-        """The answer to the mark `id` has come.  A number that is no mark's is ignored."""
+        """Process the PONG of the mark `id`.  Unknown numbers are ignored."""
         mark = self._marks.get(id)
         if mark is None:
             return
@@ -135,22 +135,22 @@ class InFlightLimit:
         took = max(now - mark.at, 1e-6)
         self.rtt += (took - self.rtt) / 8 if self.rtt else took  # RFC 6298's gain
         self._acked, self._acked_at = mark.offset, now
-        self._note_trip(took, now)
+        self._note_rtt(took, now)
         self._note_rate(mark, now)
-        path = max(self._rates) * self.trip
+        path = max(self._rates) * self.min_rtt
         self._path = int(path)
-        limit = max(LEAST, int(path + max(path / 2, min(MOST_SLACK, max(self._rates) * QUEUE))))
-        # A rate may be low because little was sent or nobody had time; only a queue says that the path is the reason.
-        is_crowded = mark.is_full and took > CROWDED * self.trip + JITTER
+        limit = max(LEAST, int(path + max(path / 2, min(MAX_SLACK, max(self._rates) * QUEUE))))
+        # A low rate may be due to little data or a slow reader; only a queue shows that the path is the reason.
+        is_crowded = mark.is_full and took > CROWDED * self.min_rtt + JITTER
         self.limit = limit if is_crowded else max(limit, self.limit)
         if self._squeeze:
             if not self._squeeze_end and self.room > 0:
                 self._squeeze_end = self._last_id + 1
             elif self._squeeze_end and id >= self._squeeze_end:
                 self._squeeze = 0
-                self._trips.extend((took, took))  # what it was before does not matter any more
+                self._trips.extend((took, took))  # replaces the old minimum
 
-    def _note_trip(self, took: float, now: float) -> None:
+    def _note_rtt(self, took: float, now: float) -> None:
         self._trips[1] = min(took, self._trips[1] or took)
         if now - self._trips_since > MEMORY:
             self._trips_since = now
@@ -158,23 +158,23 @@ class InFlightLimit:
             self._drain()
 
     def _drain(self) -> None:
-        """Half a flight, so that the round trip can be measured without a queue."""
+        """Halve the bytes in flight, so that the round trip can be measured without a queue."""
         if self._acked >= self._dry_at and self._rate and not self._squeeze:
-            # The last rate, not the best: of a path that has become slower that would be no drain at all.
-            self._squeeze = max(LEAST, int(self._rate * self.trip / 2))
+            # The last rate, not the maximum: on a path that has become slower, that would not drain it.
+            self._squeeze = max(LEAST, int(self._rate * self.min_rtt / 2))
             self._squeeze_end = 0
 
     @property
-    def trip(self) -> float:
-        """The shortest round trip of late, in seconds; 0 while unknown."""
+    def min_rtt(self) -> float:
+        """The shortest recent round trip in seconds; 0 while unknown."""
         return min(filter(None, self._trips), default=0.0)
 
     @property
     def rate(self) -> float:
-        """What the path delivers, in bytes a second, as far as has been seen; 0 while unknown."""
+        """The measured delivery rate in bytes a second; 0 while unknown."""
         return max(self._rates)
 
-    def _note_rate(self, mark: FlightMark, now: float) -> None:
+    def _note_rate(self, mark: Mark, now: float) -> None:
         rate = (mark.offset - mark.acked) / max(now - mark.acked_at, 1e-6)
         if not mark.is_full and rate <= max(self._rates):
             return
@@ -188,4 +188,4 @@ class InFlightLimit:
                 best = max(self._rates)
                 self._rates.append(rate)
                 if max(self._rates) < best * 3 / 4:
-                    self._drain()  # the path has become slower, or longer
+                    self._drain()  # the path has become slower or longer

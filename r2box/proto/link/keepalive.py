@@ -1,8 +1,8 @@
-"""Whether the neighbour is still there: how long it may be silent, when it is asked, and when it is taken for dead.
+"""Keepalive: probes a silent neighbour and decides when the link has failed.
 
-Whatever comes from it is a sign of life.  After `keepalive` seconds without one it is asked (PING), again after each
-such time, and after `MISSES` questions it is dead.  There are two other times to wait for, which go before that one:
-for the hello, and for the answer to a probe.  A link without a transport waits for another one.
+Any received data counts.  After `keepalive` seconds without any, a PING is sent, and another after each further such
+time; after `MISSES` unanswered ones the link has failed.  Two other timeouts take precedence: that of the handshake,
+and that of a probe (see `link_collision`).  A suspended link has only the resume timeout.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .link import Link
 
-HELLO_TIMEOUT = 10.0  # seconds for both hellos: a person waits for this
-KEEPALIVE = 15.0  # seconds of silence after which the neighbour is asked
-BY_US, BY_NEIGHBOUR, BY_TIMEOUT = range(3)  # what ends a link
-MISSES = 3  # unanswered questions that make it dead
+HELLO_TIMEOUT = 10.0  # seconds for the handshake: a person waits for it
+KEEPALIVE = 15.0  # seconds without received data before a PING, by default
+BY_US, BY_NEIGHBOUR, BY_TIMEOUT = range(3)  # what ended a link
+MISSES = 3  # unanswered PINGs before the link has failed
 
 
 class Keepalive:
-    """Of `link`."""
+    """The timers of `link`."""
 
-    __slots__ = ("_heard_at", "_keepalive", "_misses", "_until", "link")
+    __slots__ = ("_received_at", "_keepalive", "_misses", "_until", "link")
 
     def __init__(self, link: Link, now: float, keepalive: float) -> None:
         self.link = link
         self._keepalive = keepalive
-        self._heard_at = now
+        self._received_at = now
         self._misses = 0
-        self._until = now + HELLO_TIMEOUT  # 0: only the silence counts
+        self._until = now + HELLO_TIMEOUT  # another timeout; 0: none
 
-    def beat(self, now: float) -> bool:
-        """A sign of life; whether a probe was waiting for it."""
-        self._heard_at = now
+    def on_received(self, now: float) -> bool:
+        """Data was received; return whether that answers a probe."""
+        self._received_at = now
         self._misses = 0
         if not (self._until and self.link.is_up):
             return False
         self._until = 0.0
         return True
 
-    def relax(self) -> None:
-        """Nothing particular is waited for any more."""
+    def clear_timeout(self) -> None:
+        """Cancel the other timeout."""
         self._until = 0.0
 
-    def wait(self, until: float) -> None:
-        """For a neighbour without a transport."""
+    def set_timeout(self, until: float) -> None:
+        """Set the other timeout, to the time `until`."""
         self._until = until
 
     def deadline(self) -> float:
@@ -54,7 +54,7 @@ class Keepalive:
             return self._until
         if not (self.link.is_up and self.link.joins_nodes):
             return 0.0
-        return self._heard_at + self._keepalive * (self._misses + 1)
+        return self._received_at + self._keepalive * (self._misses + 1)
 
     def tick(self, now: float) -> None:
         due = self.deadline()
@@ -69,15 +69,15 @@ class Keepalive:
             what = "answer to our hello" if link.peer else "hello"
             link.close(f"no {what} within {HELLO_TIMEOUT:.0f} s: is there an r2 at the other end?")
         elif self._until:
-            link.lose("no answer to a probe, and the neighbour has connected again", now)
+            link.fail("no answer to a probe, and the neighbour has connected again", now)
         elif self._misses >= MISSES:
-            link.lose(f"no sign of life for {now - self._heard_at:.0f} s", now)
+            link.fail(f"nothing received for {now - self._received_at:.0f} s", now)
         else:
             self._misses += 1
-            link.ask()
+            link.ping()
 
-    def probe(self, now: float, patience: float) -> None:
+    def probe(self, now: float, timeout: float) -> None:
         """See `Link.probe`."""
         if not self._until:
-            self._until = now + patience
-            self.link.ask()
+            self._until = now + timeout
+            self.link.ping()

@@ -1,9 +1,8 @@
 """Link: the protocol with one neighbour, as a state machine over bytes that the caller carries.
 
-    READY_WAIT  the handshake is in progress               UP, DOWN
-    UP          streams and messages flow; or the link is  DOWN
-                suspended: it has no transport, and keeps what is not acknowledged
-    DOWN        closed or failed                           none
+    READY_WAIT  the handshake is in progress                                                      -> UP, DOWN
+    UP          streams and messages flow; or the link is suspended: it has no transport          -> DOWN
+    DOWN        closed or failed
 
 A link is established by `handshake`.  It ends with BYE and a reason.  When its transport ends without BYE, the link is
 suspended if both sides have agreed to that; `handshake` resumes it over another transport, or the resume timeout ends
@@ -20,7 +19,7 @@ from ..wire import frames
 from ..wire.fields import shorten
 from ..wire.outcome import BUSY, LOST, Outcome
 from ..wire.route import decode_message, encode_message
-from .attachments import Attached
+from .attachments import AttachedDescriptors
 from .handshake import Handshake
 from .keepalive import BY_NEIGHBOUR, BY_US, KEEPALIVE, Keepalive
 from .receive_limit import ReceiveLimit
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..wire.fields import Buffer
     from ..wire.route import Message
-    from .handshake import Me
+    from .handshake import LocalPeer
     from .host import LinkHost
     from .policy import Policy
     from .resume import ResumeSession
@@ -46,17 +45,17 @@ READY_WAIT, UP, DOWN = range(3)
 
 
 class Link:
-    """The protocol with one neighbour, over bytes that somebody else carries.
+    """The protocol with one neighbour.
 
-    `expect` is the only address that the neighbour may have (None: any).  `local`: this is a control socket, where
+    `expect` is the only address that the neighbour may have (None: any).  `local`: a control socket, on which
     descriptors pass.  `random` and `resume_timeout` are for the `Handshake`; `keepalive` is in seconds; `memory` is
-    shared with other links (None: its own).
+    shared with other links (None: not shared).
     """
 
     def __init__(
         self,
         host: LinkHost,
-        me: Me,
+        local_peer: LocalPeer,
         now: float,
         *,
         expect: str | None = None,
@@ -67,118 +66,118 @@ class Link:
         memory: MemoryLimit | None = None,
     ) -> None:
         self.host = host
-        self.me = me
-        self.now = self.begun = now  # `begun`: when it came up; before that, when it was made
+        self.local_peer = local_peer
+        self.now = self.begun = now  # `begun`: when it came up; before that, when it was created
         self.expect = expect
         self.is_local = local
-        self.passes = False  # descriptors pass on it, as the transport has found
+        self.passes_descriptors = False  # the transport passes descriptors
         self.state = READY_WAIT
-        self.address = self.transport = ""  # the neighbour's, once it is known; what carries it, for people
-        self.peer: dict[str, Any] = {}  # its hello
+        self.address = self.transport = ""  # the neighbour's, once known; a description of the transport
+        self.peer: dict[str, Any] = {}  # the neighbour's HELLO
         self.reason = ""  # why the link is down
         self.was_up = False
-        self.said_bye = False  # we, not the neighbour
-        self.ended = BY_US  # or by what
-        self.is_orderly = False  # it ended because one side wished so, and nothing was wrong
+        self.sent_bye = False  # by this side
+        self.ended = BY_US  # which side, or the timeout
+        self.is_orderly = False  # one side closed it without an error
         self.account = Account(memory or MemoryLimit())
         self.streams = StreamTable(self)
         self.receive_limit = ReceiveLimit(self.account)
         self.received = 0  # bytes of the session
         self.sender = Sender(self.account)
-        self.policy: Policy | None = None  # of the owner, for this link; None: as for all
-        self.opens: RequestLimit | None = None  # set by the owner, as this is
+        self.policy: Policy | None = None  # for this link; None: that of the node
+        self.opens: RequestLimit | None = None  # set by the host, as are the next two
         self.relays: RequestLimit | None = None
         self.requests: RequestLimit | None = None
         self.session: ResumeSession | None = None  # None: it cannot be suspended
         self.is_suspended = False
         self._decoder = frames.FrameDecoder()
-        self._attached = Attached()
-        self._fed: dict[Stream, None] = {}  # got data in this receive(); an ordered set
+        self._attached = AttachedDescriptors()
+        self._fed: dict[Stream, None] = {}  # streams that received data in this receive(); an ordered set
         self._keepalive = Keepalive(self, now, keepalive)
-        self._successor: Link | None = None  # that has taken our transport
+        self._successor: Link | None = None  # the link that has resumed over this one's transport
         self._handshake = Handshake(self, random, resume_timeout)
-        self.sender.replay.is_on = self._handshake.resume_timeout > 0
+        self.sender.replay.is_enabled = self._handshake.resume_timeout > 0
         self._queue(frames.MAGIC + self._handshake.hello())
 
-    # -- the beginning -------------------------------------------------------------------------------------------
+    # -- handshake ---------------------------------------------------------------------------------------------------
 
     @property
     def is_first(self) -> bool:
-        """Which of the two sides this is, where it matters."""
-        return bool(self.me.instance < self.peer["instance"])
+        """Whether this side has the lesser instance: breaks the symmetry of the two sides."""
+        return bool(self.local_peer.instance < self.peer["instance"])
 
     def accept(self) -> None:
-        """The owner takes the neighbour (its answer to `link_hello`)."""
+        """Accept the neighbour: the answer of the host to `link_hello`."""
         if self.state == READY_WAIT:
             self._handshake.accept()
 
     def up(self, session: ResumeSession | None) -> None:
-        """The greeting is over."""
-        self.state = UP
+        """The handshake is complete."""
+        self.state, self.session = UP, session
         self.was_up, self.begun = True, self.now
-        self.session = session
         if session is None:
             self.sender.replay.stop()
-        self._keepalive.relax()
+        self._keepalive.clear_timeout()
         if self.joins_nodes:
-            self.ask()
+            self.ping()
         self.host.link_up(self)
 
-    def take_up(self, old: Link) -> bool:
-        """Try to resume `old`, which is suspended or being probed; False if the neighbour is not the one of `old`."""
+    def try_resume(self, old: Link) -> bool:
+        """Try to resume `old`, which is suspended or being probed; False if the neighbour does not match."""
         if not self._handshake.may_resume(old):
             return False
         if old.is_suspended:
             self._handshake.begin()
         return True
 
-    def give_to(self, old: Link) -> None:
-        """`old` goes on over our transport."""
+    def hand_over(self, old: Link) -> None:
+        """Resume `old` over the transport of this link."""
         self.state, self._successor = DOWN, old
         old.resume(self.sender.scheduler.drain(), self.now)
         old.host.link_resumed(old, self)
 
-    # -- without a transport -------------------------------------------------------------------------------------
+    # -- suspended ---------------------------------------------------------------------------------------------------
 
-    def let_go(self, now: float) -> None:
-        """The neighbour will go on over another transport."""
+    def detach(self, now: float) -> None:
+        """Leave the transport: the session resumes over another one."""
         if not self.is_suspended:
-            self.suspend("it goes on over another transport", now)
+            self.suspend("it resumes over another transport", now)
 
     def suspend(self, reason: str, now: float) -> None:
-        """The transport is gone.  Without a session, the link ends."""
+        """The transport has ended: suspend the link, or end it if it has no session."""
         self.now = now
-        if self.session is None or self.state != UP or not self.sender.replay.is_on:
+        if self.session is None or self.state != UP or not self.sender.replay.is_enabled:
             self.down(reason)
             return
         if not self.is_suspended:
             self.is_suspended, self.reason = True, reason
-            self.receive_limit.park(sum(stream.allowance for stream in self.streams.values()))
-            self._keepalive.wait(now + self.session.resume_timeout)
+            self.receive_limit.park(sum(stream.receive_credit for stream in self.streams.values()))
+            self._keepalive.set_timeout(now + self.session.resume_timeout)
             self.host.link_suspended(self, reason)
 
     def resume(self, preface: bytes, now: float) -> None:
-        """There is another transport.  `preface` goes before what the neighbour has not received."""
+        """Resume over a new transport.  `preface` is sent before the replay."""
         self.now = now
         self.is_suspended, self.reason = False, ""
         self.receive_limit.unpark()
-        self._keepalive.beat(now)
+        self._keepalive.on_received(now)
         self.sender.resume(preface)
 
-    # -- the end -------------------------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------------------------
 
     def close(self, reason: str, *, orderly: bool = False) -> None:
-        """End the link and tell the neighbour why.  What `produce` still gives should be sent."""
+        """Close the link with BYE.  The caller should still send what `produce` returns."""
         if self.state != DOWN:
-            self.is_orderly, self.said_bye = orderly, True
-            if not (self._handshake.is_mute or self.sender.repeats):  # a BYE would come out of the middle of something
+            self.is_orderly, self.sent_bye = orderly, True
+            # Not inside a replay, nor where the neighbour may take what follows for bytes of the session.
+            if not (self._handshake.may_be_resumed or self.sender.is_replaying):
                 fields = frames.BYE_FIELDS.encode(code=0 if orderly else frames.FAULT, text=shorten(reason))
                 self.control(frames.BYE, 0, fields)
             self.down(reason)
 
     def eof(self, now: float, why: str = "") -> None:
         """The transport has ended."""
-        closed = "closed without a farewell" if self.state == UP else "closed before its hello was complete"
+        closed = "closed without BYE" if self.state == UP else "closed before its hello was complete"
         self.suspend(why or closed, now)
 
     def _on_bye(self, payload: Buffer) -> None:
@@ -195,27 +194,28 @@ class Link:
         self.sender.stop()
         streams = self.streams.release_all()
         self.receive_limit.clear()
-        lost = Outcome(LOST, f"{self.me.address}: the link to {self.address} is gone ({reason or 'it was closed'})")
+        what = f"the link to {self.address} is down ({reason or 'closed'})"
+        lost = Outcome(LOST, f"{self.local_peer.address}: {what}")
         try:
             for stream in streams:
                 stream.on_lost(lost)
-        finally:  # whatever one stream's end raises
+        finally:
             self.host.link_wake(self)
             self.host.link_down(self, reason)
 
     # -- bytes in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: Buffer, now: float, descriptors: tuple[int, ...] = (), work: int = frames.MAX_WORK) -> int:
-        """Take bytes from the neighbour, and the descriptors beside them as `Attached` has them.
+        """Process received bytes, and the descriptors that accompany them (see `attachments`).
 
-        Returns how many bytes were taken: all, or fewer once `work` units (see `wire.WORK`) are spent.  The caller
-        gives the rest again later, so that one neighbour's small frames do not make others wait.  `settle` must come
-        before `data` changes.
+        Returns the number of bytes that were processed: all, or fewer once `work` units (see `frames.WORK`) are spent,
+        so that a flood of small frames does not delay other links.  The caller passes the rest again later.  `settle`
+        must be called before `data` changes.
         """
         self.now = now
         before = self.received
         self._attached.add(descriptors)
-        if self._keepalive.beat(now):
+        if self._keepalive.on_received(now):
             self.host.link_alive(self)
         taken = len(data)
         try:
@@ -231,21 +231,21 @@ class Link:
             if self._successor is not None:
                 rest = memoryview(data)[taken:]
                 return taken + (self._successor.receive(rest, now, (), work) if rest else 0)
-            if self.streams.fresh:
-                self.streams.begin()
+            if self.streams.pending_opens:
+                self.streams.dispatch_opens()
             for stream in list(self._fed):
                 stream.far.readable()
             self._attached.check()
         except WireError as error:
-            may_be_lossy = self.was_up and not (self.is_local or self.sender.is_repaired)
+            may_be_lossy = self.was_up and not (self.is_local or self.sender.has_arq)
             self.close(f"{error} ({LOSSY})" if may_be_lossy else str(error))
         return taken
 
     def _dispatch(self, kind: int, route: int, payload: memoryview) -> None:
-        if self.state != UP and kind not in _EARLY:
+        if self.state != UP and kind not in _EARLY_FRAMES:
             raise WireError(f"a {frames.FRAMES[kind][0]} frame before the link is up")
-        if kind in _GREETING:
-            _GREETING[kind](self._handshake, payload)
+        if kind in _HANDSHAKE_FRAMES:
+            _HANDSHAKE_FRAMES[kind](self._handshake, payload)
         elif not route:
             _LINK_FRAMES[kind](self, payload)
         elif kind == frames.OPEN:
@@ -254,8 +254,8 @@ class Link:
             stream = self.streams.get(route)
             if stream is None:
                 raise WireError(f"a {frames.FRAMES[kind][0]} frame on a route that is not open")
-            if self.streams.fresh and kind != frames.CLOSE:
-                self.streams.begin()
+            if self.streams.pending_opens and kind != frames.CLOSE:
+                self.streams.dispatch_opens()
             if kind == frames.DATA:
                 if not stream.close_sent:
                     stream.on_data(payload)
@@ -264,7 +264,7 @@ class Link:
                 _STREAM_FRAMES[kind](stream, payload)
 
     def settle(self) -> None:
-        """Make the streams keep copies of what they could not pass on yet."""
+        """Copy the received data that the streams have not passed on."""
         for stream in self._fed:
             stream.inbox.settle()
         self._fed.clear()
@@ -281,11 +281,11 @@ class Link:
         stream = self.streams.take(route)
         stream.on_window(fields["window"])
         if why:
-            stream.close(Outcome(BUSY, f"{self.me.address}: {why}; retry later"))
-        elif self.is_local:  # a message behind it may be about it
+            stream.close(Outcome(BUSY, f"{self.local_peer.address}: {why}; retry later"))
+        elif self.is_local:  # at once: the next message may refer to it
             self.host.link_open(self, stream, fields)
         else:
-            self.streams.fresh.append((stream, fields))
+            self.streams.pending_opens.append((stream, fields))
 
     def _on_message(self, payload: Buffer) -> None:
         message, count = decode_message(payload)
@@ -304,28 +304,28 @@ class Link:
 
     @property
     def rtt(self) -> float:
-        """Smoothed round trip to the neighbour, in seconds; 0 while unknown."""
+        """Smoothed round trip in seconds; 0 while unknown."""
         return self.sender.in_flight.rtt
 
     @property
-    def trip(self) -> float:
-        """Shortest recent round trip, in seconds; 0 while unknown."""
-        return self.sender.in_flight.trip
+    def min_rtt(self) -> float:
+        """Shortest recent round trip in seconds; 0 while unknown."""
+        return self.sender.in_flight.min_rtt
 
     # -- bytes out -----------------------------------------------------------------------------------------------
 
     def control(self, kind: int, route: int = 0, payload: bytes = b"") -> None:
-        """Queue a frame that goes before all data."""
+        """Queue a control frame."""
         if self.state != DOWN:
             self._queue(frames.encode_frame(kind, route, payload))
 
     def message(
         self, message: Message, descriptors: tuple[int, ...] = (), *, must: bool = False, beside: int = 0
     ) -> bool:
-        """Queue a message; the descriptors go along and are the link's from now on.  False: it cannot be sent.
+        """Queue a message; `descriptors` accompany it and belong to the link from now on.  False: it cannot be sent.
 
-        With `must` there is always room: for what belongs to something that is bounded by itself, as tunnels are.
-        `beside` is how many descriptors the streams stand for that were opened just before.
+        `must` ignores the backlog, for messages whose number is limited otherwise, as by the tunnels.  `beside` is the
+        number of descriptors that the streams opened just before it represent.
         """
         if self.state != UP or (self.is_backlogged and not must):
             return False
@@ -345,7 +345,7 @@ class Link:
 
     @property
     def is_backlogged(self) -> bool:
-        """Whether too much waits already for a neighbour that does not read."""
+        """Whether the control queue is full: the neighbour does not read."""
         return self.sender.scheduler.is_backlogged
 
     @property
@@ -353,33 +353,33 @@ class Link:
         return self.sender.has_output
 
     def schedule(self, stream: Stream) -> None:
-        """`stream` has something to send, and credit."""
+        """Queue `stream`, which has data and credit."""
         self.sender.scheduler.schedule(stream)
         self.host.link_wake(self)
 
     def produce(self, now: float, room: int = MAX_ROOM) -> tuple[list[Buffer], tuple[int, ...]]:
-        """The next bytes to write, `room` of data at most, and the descriptors that go with their first byte."""
+        """Return the next bytes to write, with `room` bytes of data at most, and the descriptors for the first byte."""
         self.now = now
         if self.is_backlogged:
-            self._keepalive.beat(now)  # it is not listened to meanwhile, but it takes what we write
+            self._keepalive.on_received(now)  # nothing is read meanwhile, but it accepts data
         return self.sender.produce(now, room)
 
     def abandon(self) -> tuple[int, ...]:
-        """Descriptors that were to go out or came in and belong to nobody: the caller closes them."""
+        """Remove and return descriptors that were not sent or not claimed, for the caller to close."""
         return (*self.sender.scheduler.abandon(), *self._attached.clear())
 
     # -- streams -------------------------------------------------------------------------------------------------
 
     def open(self, fields: dict[str, Any]) -> Stream | None:
-        """A new route to this neighbour, with the fields of its OPEN but the window; None if there are too many."""
+        """Open a stream with the `fields` of its OPEN but the window; None if no more are possible."""
         if self.state != UP or self.is_backlogged or not self.streams.may_open:
             return None
         stream = self.streams.open()
         self.control(frames.OPEN, stream.route, frames.OPEN_FIELDS.encode(**fields, window=stream.first_grant()))
         return stream
 
-    def board(self, descriptor: int) -> None:
-        """`descriptor` (or LOST) has come by a stream, for the next message that is said to have one beside it."""
+    def attach(self, descriptor: int) -> None:
+        """Add a `descriptor` (or LOST) that a stream delivered, for the next message with descriptors."""
         self._attached.add((descriptor,))
 
     def release(self, stream: Stream) -> None:
@@ -388,7 +388,7 @@ class Link:
         self.sender.scheduler.forget(stream)
         self.streams.release(stream)
 
-    # -- time ----------------------------------------------------------------------------------------------------
+    # -- timers ------------------------------------------------------------------------------------------------------
 
     @property
     def is_up(self) -> bool:
@@ -400,38 +400,38 @@ class Link:
 
     @property
     def joins_nodes(self) -> bool:
-        return bool(self.peer["role"] == self.me.role == frames.NODE)
+        return bool(self.peer["role"] == self.local_peer.role == frames.NODE)
 
     def deadline(self) -> float:
-        """When `tick` must be called next (seconds on the caller's clock); 0 if it need not be."""
+        """When `tick` must be called next, on the clock of the caller; 0: never."""
         return self._keepalive.deadline()
 
     def tick(self, now: float) -> None:
         self.now = now
         self._keepalive.tick(now)
 
-    def probe(self, now: float, resume_timeout: float) -> None:
-        """Be sure within `resume_timeout` seconds that the neighbour is there, or take it for dead."""
+    def probe(self, now: float, timeout: float) -> None:
+        """Require an answer within `timeout` seconds; otherwise the link has failed."""
         self.now = now
-        self._keepalive.probe(now, resume_timeout)
+        self._keepalive.probe(now, timeout)
 
-    def ask(self) -> None:
-        """Want an answer from the neighbour."""
+    def ping(self) -> None:
+        """Send a PING."""
         if self.state != DOWN:
             self.sender.wants_mark = True
             self.host.link_wake(self)
 
-    def lose(self, reason: str, now: float) -> None:
-        """The neighbour is taken for dead."""
+    def fail(self, reason: str, now: float) -> None:
+        """The neighbour does not answer: suspend or close the link."""
         self.suspend(reason, now) if self.session is not None else self.close(reason)
 
 
-_GREETING: dict[int, Callable[[Handshake, Buffer], None]] = {
+_HANDSHAKE_FRAMES: dict[int, Callable[[Handshake, Buffer], None]] = {
     frames.HELLO: Handshake.on_hello,
     frames.READY: Handshake.on_ready,
     frames.RESUME: Handshake.on_resume,
 }
-_EARLY = (*_GREETING, frames.BYE)  # may come before the link is up
+_EARLY_FRAMES = (*_HANDSHAKE_FRAMES, frames.BYE)  # may come before the link is up
 _LINK_FRAMES: dict[int, Callable[[Link, Buffer], None]] = {
     frames.BYE: Link._on_bye,
     frames.PING: Link._on_ping,

@@ -1,6 +1,6 @@
-"""What is told to whom, and who may: the rules that an owner of a node sets.
+"""Policy: what a node advertises to which neighbour, what it accepts and carries, and who may use a service.
 
-Patterns are the shell's, with `*` and `?`.
+Patterns are those of the shell, with `*` and `?`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Policy:
-    """Of a node, or of one link of it.
+    """The policy of a node, or of one of its links.
 
-    `discover`: tell and listen at all.  `advertise`: patterns of the node's own services that are told of; None: all.
-    `transit`: carry for others, and so tell of what lies behind.  `accept`: patterns of the nodes that may be heard of
-    over a link, beside the neighbour itself; None: all.
+    `discover`: take part in discovery.  `advertise`: patterns of the local services to advertise; None: all.
+    `transit`: relay tunnels, and so advertise other nodes.  `accept`: patterns of the nodes that a neighbour may
+    advertise besides itself; None: all.
     """
 
     __slots__ = ("accept", "advertise", "discover", "transit")
@@ -35,14 +35,14 @@ class Policy:
         self.accept = accept
 
     def within(self, node: Policy) -> Policy:
-        """What holds on a link with this policy, of a node with that one."""
+        """Combine the policy of a link (self) with that of its node."""
         advertise = node.advertise if self.advertise is None else self.advertise
         accept = node.accept if self.accept is None else self.accept
         return Policy(self.discover and node.discover, advertise, self.transit and node.transit, accept)
 
     @property
-    def tells(self) -> bool:
-        """Whether there may be told of other nodes."""
+    def advertises_network(self) -> bool:
+        """Whether other nodes may be advertised."""
         return self.discover and self.transit
 
     def __eq__(self, other: object) -> bool:
@@ -62,16 +62,16 @@ def fits(name: str, patterns: Iterable[str] | None) -> bool:
     """Whether `name` matches one of `patterns`, or there are None."""
     if patterns is None:
         return True
-    from fnmatch import fnmatchcase  # which takes as long to load as most tools altogether
+    from fnmatch import fnmatchcase  # here: loading it takes as long as most tools
 
     return any(fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in patterns)
 
 
 def is_allowed(allow: tuple[str, ...], origin: tuple[str, ...]) -> bool:
-    """Whether a tunnel from `origin` (nearest first) may use a service for `allow`.
+    """Whether a tunnel from `origin` (nearest first) may use a service with the patterns `allow`; none: any may.
 
-    Each pattern is a path from here.  `bob` is bob and the programs on bob's node; what comes through bob needs
-    `bob/*`, or the whole path.  No pattern: everyone may.
+    Each pattern is a path from this node.  `bob` matches bob and the programs on bob's node; tunnels through bob need
+    `bob/*`, or the full path.
     """
     if not allow:
         return True

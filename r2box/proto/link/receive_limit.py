@@ -1,8 +1,8 @@
-"""How much the neighbour may have sent on all streams of a link together and we have not passed on.
+"""Link-level receive limit, shared by all streams.
 
-Each stream grants its neighbour credit out of this budget; so a link costs a bounded amount of memory, whatever its
-streams do.  Credit that nobody uses is still spent: when little is left, the streams that were granted theirs longest
-ago are asked to give back what they do not use (RECALL, RETURN), and get it again when they do.
+Each stream grants its neighbour credit out of this limit; so the memory of a link is bounded for any number of streams.
+Unused credit counts, too.  When little of the limit is left, the streams whose grants are oldest ask for unused credit
+back (RECALL, answered by RETURN), and grant it again when it is needed.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 LIMIT = 1 << 26  # 64 MiB: four streams at the largest window
-WINDOWS = 1 / 2  # of the link's share of memory: the rest is for the least window of further streams
-RESERVE = 1 / 8  # others are asked for their credit before less than this part of it is left
-WORTH = 1 << 14  # bytes; less credit is not worth a frame
+WINDOWS = 1 / 2  # of the link's share of memory; the rest is for the minimum window of further streams
+RESERVE = 1 / 8  # of it; credit is recalled when less is left
+MIN_GRANT = 1 << 14  # bytes; less is not worth a CREDIT frame
 
 
 class ReceiveLimit:
-    """`granted` bytes of credit are out or used by bytes that are here; `account` is charged with them."""
+    """`granted` is unused credit plus the bytes in inboxes, which `account` is charged with."""
 
     __slots__ = ("_account", "_holders", "_parked", "granted")
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self.granted = 0
-        self._parked = 0  # of the credit that is out, what the account is not charged with: the link is suspended
-        self._holders: dict[Stream, None] = {}  # longest ago first, less those that were asked since
+        self._parked = 0  # granted bytes that are not charged during a suspension
+        self._holders: dict[Stream, None] = {}  # streams, oldest grant first; without recalled ones
 
     def grant(self, stream: Stream, wanted: int, least: int) -> int:
-        """How much of `wanted` bytes of credit `stream` may give; `least` if that is too little to be worth a frame."""
+        """Return how many of `wanted` bytes of credit `stream` may grant; `least` if they are not worth a frame."""
         share = min(int(self._account.share * WINDOWS), LIMIT)
-        size = min(wanted, int((share - self._account.used) / (1 + WINDOWS)))  # what it takes makes the share smaller
-        size = size if size >= WORTH else least
+        size = min(wanted, int((share - self._account.used) / (1 + WINDOWS)))  # the grant itself reduces the share
+        size = size if size >= MIN_GRANT else least
         self._take(size)
         self._holders.pop(stream, None)
         self._holders[stream] = None
@@ -51,32 +51,32 @@ class ReceiveLimit:
             del self._holders[holder]
             wanted -= holder.recall()
 
-    def give_back(self, size: int) -> None:
-        """`size` bytes were passed on, or their credit has come back."""
+    def release_credit(self, size: int) -> None:
+        """`size` bytes have left an inbox, or their credit was returned."""
         self._take(-size)
 
-    def take_back(self, size: int) -> None:
-        """`size` bytes of credit will not be used."""
+    def revoke_credit(self, size: int) -> None:
+        """`size` bytes of credit can no longer be used."""
         parked = min(size, self._parked)
         self._parked -= parked
         self.granted -= size
         self._account.charge(parked - size)
 
     def park(self, size: int) -> None:
-        """The link is suspended: the neighbour cannot use its credit of `size` bytes, so others may have the memory."""
+        """The link is suspended: release the memory for `size` bytes of unused credit to other links."""
         self._parked += size
         self._account.charge(-size)
 
     def unpark(self) -> None:
-        """The link goes on."""
+        """The link has resumed."""
         self._account.charge(self._parked)
         self._parked = 0
 
     def forget(self, stream: Stream) -> None:
-        """`stream` is closed; what it held it has given back."""
+        """Remove the closed `stream`, which has released its credit."""
         self._holders.pop(stream, None)
         if not self._holders:
-            self._holders = {}  # an empty dict keeps the room that it once had
+            self._holders = {}  # a dict does not shrink
 
     def clear(self) -> None:
         """The link is down."""

@@ -18,36 +18,36 @@ CHUNK_COST = 100  # bytes of overhead for each chunk
 
 
 class Block(bytearray):
-    """Memory whose bytes stay as they are while there is a view of them, so that a view is as good as a copy."""
+    """Memory that is not reused while a view of it exists, so that a view can be kept instead of a copy."""
 
     __slots__ = ()
 
 
 class ReplayBuffer:
-    """The bytes of one direction that may have to be sent again: those from number `acked` up to `sent`.
+    """The bytes from number `acked` up to `sent`.
 
-    `held` is the memory that they take, which `account` is charged with: of a block that a view is kept of, all of it.
+    `held` is their memory, which `account` is charged with; a view counts its whole block.
     """
 
-    __slots__ = ("_account", "_again", "_chunks", "_last", "acked", "held", "is_on", "sent")
+    __slots__ = ("_account", "_replay", "_chunks", "_last", "acked", "held", "is_enabled", "sent")
 
     def __init__(self, account: Account) -> None:
         self.acked = 0
         self.sent = 0
         self.held = 0
-        self.is_on = True  # False: only count
+        self.is_enabled = True  # False: only counts
         self._account = account
-        self._chunks: deque[tuple[Buffer, int]] = deque()  # with what each takes
+        self._chunks: deque[tuple[Buffer, int]] = deque()  # (bytes, memory)
         self._last: object = None  # the block of the last chunk
-        self._again: deque[Buffer] = deque()  # those to be sent again
+        self._replay: deque[Buffer] = deque()  # what is left to send again
 
-    def keep(self, buffers: list[Buffer]) -> list[Buffer]:
-        """These are sent now; the same bytes as they are to be written."""
+    def append(self, buffers: list[Buffer]) -> list[Buffer]:
+        """Store `buffers`, which are sent now; return the same bytes to write."""
         self.sent += sum(map(len, buffers))
-        if not self.is_on:
+        if not self.is_enabled:
             return buffers
-        if len(buffers) == 1 and type(buffers[0]) is bytes:  # one small frame, as most are
-            self._append(buffers[0], len(buffers[0]) + CHUNK_COST)
+        if len(buffers) == 1 and type(buffers[0]) is bytes:  # fast path: one small frame
+            self._store(buffers[0], len(buffers[0]) + CHUNK_COST)
             return buffers
         out: list[Buffer] = []
         small: list[Buffer] = []
@@ -60,23 +60,23 @@ class ReplayBuffer:
                 small.clear()
             out.append(buffer)
         if small:
-            out.append(b"".join(small))  # a copy: what they are views of is used again
+            out.append(b"".join(small))  # a copy: their memory is reused
         for buffer in out:
             block = buffer.obj if type(buffer) is memoryview else None
             if block is None:
-                self._append(buffer, len(buffer) + CHUNK_COST)
-            else:  # one block may have been read into several times
-                self._append(buffer, CHUNK_COST if block is self._last else len(block) + CHUNK_COST)  # type: ignore[arg-type]
+                self._store(buffer, len(buffer) + CHUNK_COST)
+            else:  # consecutive views may share a block
+                self._store(buffer, CHUNK_COST if block is self._last else len(block) + CHUNK_COST)  # type: ignore[arg-type]
                 self._last = block
         return out
 
-    def _append(self, buffer: Buffer, takes: int) -> None:
+    def _store(self, buffer: Buffer, takes: int) -> None:
         self._chunks.append((buffer, takes))
         self.held += takes
         self._account.charge(takes)
 
     def ack(self, number: int) -> bool:
-        """The neighbour has the bytes before `number`; False if it cannot have."""
+        """The neighbour has received the bytes before `number`; False if they were not sent."""
         if number <= self.acked or number > self.sent:
             return number <= self.sent
         chunks = self._chunks
@@ -99,30 +99,30 @@ class ReplayBuffer:
         self._account.charge(-size)
 
     def rewind(self) -> None:
-        """Send again what is not acknowledged."""
-        self._again = deque(buffer for buffer, _ in self._chunks)
+        """Start to send again what is not acknowledged."""
+        self._replay = deque(buffer for buffer, _ in self._chunks)
 
     @property
-    def is_behind(self) -> bool:
-        """Whether there is something to send again."""
-        return bool(self._again)
+    def has_replay(self) -> bool:
+        """Whether there are bytes to send again."""
+        return bool(self._replay)
 
-    def again(self, room: int) -> list[Buffer]:
-        """The next bytes to send again, `room` at most."""
+    def replay(self, room: int) -> list[Buffer]:
+        """Remove and return the next bytes to send again, `room` at most."""
         out: list[Buffer] = []
-        while self._again and room > 0:
-            chunk = memoryview(self._again.popleft())
+        while self._replay and room > 0:
+            chunk = memoryview(self._replay.popleft())
             if len(chunk) > room:
-                self._again.appendleft(chunk[room:])
+                self._replay.appendleft(chunk[room:])
                 chunk = chunk[:room]
             room -= len(chunk)
             out.append(chunk)
         return out
 
     def stop(self) -> None:
-        """Nothing will be sent again."""
-        self.is_on = False
+        """Release all memory; nothing can be sent again."""
+        self.is_enabled = False
         self._free(self.held)
         self._last = None
         self._chunks.clear()
-        self._again.clear()
+        self._replay.clear()

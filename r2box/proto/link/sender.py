@@ -1,10 +1,10 @@
-"""Everything that one side of a link sends, as one row of numbered bytes.
+"""Sender: all bytes that one side of a link sends, numbered from 0.
 
-    Outbox   what is next
-    Flight   how much may be on its way
-    Kept     what may have to be sent again over another transport
+    SendScheduler  the order of frames
+    InFlightLimit  the number of bytes in flight
+    ReplayBuffer   the bytes to send again after a resume
 
-Marks are PINGs in their place among the rest, as `in_flight` wants them; each tells the number of bytes before it.
+A mark, as `inflight` needs it, is a PING among the other frames.  It carries the number of bytes before it.
 """
 
 from __future__ import annotations
@@ -23,103 +23,102 @@ if TYPE_CHECKING:
     from ..memory_limit import Account
     from ..wire.fields import Buffer
 
-MAX_ROOM = 1 << 30  # for a link that is to be done with soon
-MARKS = 1 << 16  # bytes from mark to mark where they are for nothing but to know what may be forgotten
-MAX_OVER = 1 << 20  # bytes of control frames that are kept beyond the link's share of memory
-MARK = 16  # bytes of a PING: those before it, and the number of the mark
+MAX_ROOM = 1 << 30  # unlimited
+MARKS = 1 << 16  # bytes between marks over ARQ, where they only acknowledge the replay buffer
+MAX_OVER = 1 << 20  # bytes of control frames in the replay buffer beyond the link's share of memory
+MARK = 16  # bytes of a PING: the number of bytes before it, and the number of the mark
 
 
 class Sender:
-    """Of the link whose memory `account` counts."""
+    """The sending side of a link; `account` is charged with its memory."""
 
     def __init__(self, account: Account) -> None:
         self.scheduler = SendScheduler()
         self.in_flight = InFlightLimit()
         self.replay = ReplayBuffer(account)
         self._account = account
-        self._full_at = 0  # bytes that were sent when there was memory for more
-        self.is_hurried = False  # send all there is: the neighbour is not listened to any more
-        self.is_repaired = False  # what carries it repairs losses, and bounds what is in flight
+        self._full_at = 0  # `sent` when there last was memory for more
+        self.is_flushing = False  # without the in-flight limit: nothing is received any more
+        self.has_arq = False  # the transport is an ArqConnection, which limits the bytes in flight
         self.wants_mark = False
-        self.asked: list[Callable[[], object]] = []  # called when the next answer to a mark has come
-        self._marked = 0  # bytes before the last mark
-        self._preface = b""  # goes before all else, and is not numbered
-        self.repeats = False  # there is something that went over an earlier transport
-        self.resumes = 0  # transports after the first
+        self.pong_callbacks: list[Callable[[], object]] = []  # called at the next PONG
+        self._marked = 0  # `sent` at the last mark
+        self._preface = b""  # sent first, and not numbered
+        self.is_replaying = False  # the replay is not complete
+        self.resumes = 0  # number of resumes
 
     @property
     def has_output(self) -> bool:
-        return self.scheduler.has_output or self.wants_mark or self.repeats
+        return self.scheduler.has_output or self.wants_mark or self.is_replaying
 
     def produce(self, now: float, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
         """See `Link.produce`."""
-        again = self._produce_again(room) if self.repeats else None
+        again = self._produce_replay(room) if self.is_replaying else None
         if again:
             return again, ()
         scheduler, in_flight = self.scheduler, self.in_flight
         in_flight.is_shared = scheduler.is_shared(now)
-        if not (self.is_hurried or self.is_repaired):
+        if not (self.is_flushing or self.has_arq):
             room = min(room, in_flight.room)
         share = max(self._account.room, FLOOR - self.replay.held)
         out, descriptors = scheduler.produce(min(room, share), now, in_flight.rate)
         if out:
             in_flight.on_sent(sum(map(len, out)), now, not scheduler.has_output)
-            out = self.replay.keep(out)
-        wants_mark = self.replay.sent - self._marked > MARKS if self.is_repaired else in_flight.wants_mark
-        if self.wants_mark or wants_mark or (share <= 0 and in_flight.lacks_mark):  # what has arrived takes memory
+            out = self.replay.append(out)
+        wants_mark = self.replay.sent - self._marked > MARKS if self.has_arq else in_flight.wants_mark
+        if self.wants_mark or wants_mark or (share <= 0 and in_flight.lacks_mark):  # memory is freed by PONGs
             self.wants_mark = False
             self._marked = self.replay.sent
             payload = self.replay.sent.to_bytes(8, "big") + in_flight.mark(now).to_bytes(8, "big")
-            out.extend(self.replay.keep([frames.encode_frame(frames.PING, 0, payload)]))
+            out.extend(self.replay.append([frames.encode_frame(frames.PING, 0, payload)]))
         if share > 0:
             self._full_at = self.replay.sent
         elif self.replay.sent - self._full_at > MAX_OVER:
-            self.replay.stop()  # it acknowledges nothing, and wants more and more answers
+            self.replay.stop()  # it acknowledges nothing and keeps requesting answers
         return out, descriptors
 
-    def _produce_again(self, room: int) -> list[Buffer]:
-        """What was sent over an earlier transport and did not arrive: no more than the path held then, so without
-        regard to what this one holds."""
+    def _produce_replay(self, room: int) -> list[Buffer]:
+        """Return the next bytes of the replay.  Not limited: it is no more than the old path held in flight."""
         out: list[Buffer] = [self._preface] if self._preface else []
         self._preface = b""
-        out += self.replay.again(room)
-        self.repeats = self.replay.is_behind
+        out += self.replay.replay(room)
+        self.is_replaying = self.replay.has_replay
         return out
 
     def on_pong(self, payload: Buffer, now: float) -> None:
-        """The answer to a mark.  WireError if it can be none."""
+        """Process a PONG.  WireError if it acknowledges bytes that were not sent."""
         if len(payload) != MARK or not self.replay.ack(int.from_bytes(payload[:8], "big")):
-            raise WireError("a PONG that answers no PING")
+            raise WireError("a PONG without a PING")
         self.in_flight.on_mark(int.from_bytes(payload[8:], "big"), now)
-        asked, self.asked = self.asked, []
-        for answered in asked:
-            answered()
+        callbacks, self.pong_callbacks = self.pong_callbacks, []
+        for callback in callbacks:
+            callback()
 
     def resume(self, preface: bytes) -> None:
-        """There is another transport: `preface` goes first, then what is kept, then a mark."""
+        """Resume over a new transport: `preface` is sent first, then the replay buffer, then a mark."""
         self._preface = preface
         self.resumes += 1
-        self.repeats = True
+        self.is_replaying = True
         self.replay.rewind()
         self.in_flight = InFlightLimit(self.in_flight)
         self.wants_mark = True
 
-    def hurry(self) -> None:
-        """Send all there is; there will be no other transport."""
-        self.is_hurried = True
-        self.replay.is_on = False
+    def flush(self) -> None:
+        """Send without limits and without replay; the link cannot resume any more."""
+        self.is_flushing = True
+        self.replay.is_enabled = False
 
     def stop(self) -> None:
-        """Nothing will be sent any more but what is queued as control frames."""
-        self.wants_mark = self.repeats = False
+        """Send only queued control frames from now on."""
+        self.wants_mark = self.is_replaying = False
         self.replay.stop()
         self.scheduler.drop_streams()
 
 
 def check_mark(payload: Buffer, place: int) -> None:
-    """A PING that ends before the byte `place` says how many bytes were before it.  WireError if others came."""
+    """Check that a PING that ends at byte `place` states the number of bytes received before it.  WireError if not."""
     if len(payload) != MARK:
         raise WireError(f"a PING of {len(payload)} bytes")
-    sent, came = int.from_bytes(payload[:8], "big"), place - len(frames.encode_frame(frames.PING, 0, payload))
-    if sent != came:
-        raise WireError(f"{abs(sent - came)} bytes were {'lost' if sent > came else 'added'} on the way")
+    sent, received = int.from_bytes(payload[:8], "big"), place - len(frames.encode_frame(frames.PING, 0, payload))
+    if sent != received:
+        raise WireError(f"{abs(sent - received)} bytes were {'lost' if sent > received else 'added'} on the way")

@@ -1,24 +1,26 @@
-"""One end of a tunnel on one link: credit, half-close, stop, close.
+"""Stream: one end of a tunnel on one link, with credit, half-close, stop and close.
 
-A tunnel crosses a node as two *ends* that know each other as `far`: two Streams in a node on the way, a Stream and
-an endpoint (a descriptor, or memory in the tests) where the tunnel starts or stops.  All bytes are pulled: an end says
-`readable()` when it has something, and the other calls `pull()` when it can use it.  The only queue is the `inbox` of
-the receiving Stream, and credit keeps it within one window.
+A tunnel crosses a node as two *ends* that refer to each other as `far`: two Streams in a relay; a Stream and an
+endpoint (a descriptor, or memory in the tests) where the tunnel begins or ends.  Data is pulled: an end calls
+`readable()` on the other when it has data, and the other calls `pull()` when it has room.  The only queue is the
+`inbox` of the receiving Stream, which credit limits to one window.
 
-What an end offers to its far end (`StreamEnd`):
+The interface of an end (`StreamEnd`):
 
-    readable()      a hint: pull() would give something
-    pull(limit)     up to `limit` bytes; b"" once, for the end of the stream; None for nothing now
-    more()          whether pull() would give something more right now
+    readable()      a hint: pull() has a result
+    pull(limit)     up to `limit` bytes; b"" once, at the end of the stream; None for nothing now
+    more()          whether pull() has a further result now
     stop()          the far end will not pull any more
-    accept()        the far end of the tunnel took it
-    close(outcome)  the far end is done: no call follows
+    accept()        the far end of the tunnel has accepted it
+    close(outcome)  the far end has finished: no call follows
 
-How it ends.  FIN ends one direction and STOP asks for its end; CLOSE ends the route.  Coming from the side that was
-opened *to* (the service), CLOSE keeps its place behind the bytes before it: what a service wrote before it died is
-delivered first.  Coming from the side that opened, it is an abort and overtakes everything.  Each side sends exactly
-one CLOSE and nothing after it; once both have been seen, the label is free, and no frame of its former life can
-arrive any more.
+FIN ends one direction, STOP requests its end, CLOSE ends the route.  From the side that was opened *to* (the service),
+CLOSE is ordered behind the data before it, so that all that a service wrote is delivered.  From the opener, it is an
+abort and takes effect at once.  Each side sends exactly one CLOSE, and nothing after it.  When both have been received,
+the label is free, and no frame of the old stream can arrive any more.
+
+The credit is hop by hop: a receiver grants a window of bytes, of 256 KiB at first.  The window doubles while it is used
+up within two round trips (a path larger than it), and falls back when it lasts for 10 s.
 """
 
 from __future__ import annotations
@@ -47,29 +49,29 @@ if TYPE_CHECKING:
         def close(self, outcome: Outcome) -> None: ...
 
 
-FIRST_WINDOW = 1 << 18  # 256 KiB: covers 20 Mbit/s at 100 ms before anything is measured
-MOST_WINDOW = 1 << 24  # 16 MiB: covers 1 Gbit/s at 130 ms
-LEAST_WINDOW = 1 << 10  # what a stream gets when the link's share of memory is used up
-GROW_ROUNDS = 2  # a window that was used up within this many round trips is too small for the path
-SHRINK_AFTER = 10.0  # seconds a window may take to be used once before it goes back to the first size
-ABORTED = 9  # further tunnels that one counts for which is closed before it stands: all work for it was for nothing
-MAX_PIECES = 512  # taken at once: IOV_MAX is 1024
-MAX_NAME = 256  # characters kept of a path for people: 32 steps of 64 would cost more than all the rest of a stream
-COALESCE = 1 << 14  # small pieces in a queue are joined up to this size, so that 1-byte frames do not cost 50 each
+INITIAL_WINDOW = 1 << 18  # 256 KiB: 20 Mbit/s at 100 ms
+MAX_WINDOW = 1 << 24  # 16 MiB: 1 Gbit/s at 130 ms
+MIN_WINDOW = 1 << 10  # when the link's share of memory is used up
+GROW_ROUNDS = 2  # round trips; a window that is used up within them is too small for the path
+SHRINK_AFTER = 10.0  # seconds; a window that lasts longer is reset to the initial one
+ABORT_COST = 9  # further OPENs that a tunnel is charged which is closed before it is accepted
+MAX_PIECES = 512  # taken at once; IOV_MAX is 1024
+MAX_NAME = 256  # characters of a path that are kept for display: 2,048 would exceed all else in a stream
+COALESCE = 1 << 14  # bytes up to which small pieces are joined, so that a 1-byte frame does not cost 50
 
 
 class ByteQueue:
-    """A first-in first-out queue of bytes, in the pieces they came in."""
+    """A FIFO of bytes, in the pieces that were appended."""
 
     __slots__ = ("_fresh", "_pieces", "size")
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes | bytearray | memoryview] | None = None  # none is held for an empty one: 1.2 KiB
-        self._fresh = 0  # pieces appended since `settle`; they may have been taken meanwhile
+        self._pieces: deque[bytes | bytearray | memoryview] | None = None  # None while empty: a deque takes 1.2 KiB
+        self._fresh = 0  # pieces appended since `settle`, taken or not
         self.size = 0
 
     def append(self, data: Buffer) -> None:
-        """Add `data` without a copy; it must not change until `settle` was called."""
+        """Append `data` without a copy; it must not change before `settle`."""
         if self._pieces is None:
             self._pieces = deque()
         self._pieces.append(data)
@@ -77,7 +79,7 @@ class ByteQueue:
         self.size += len(data)
 
     def settle(self) -> None:
-        """Copy what is still here of each `append` since the last call, so that its buffer is free."""
+        """Copy the pieces appended since the last call, so that their buffers can be reused."""
         pieces = self._pieces
         if not pieces:
             self._fresh = 0
@@ -92,13 +94,12 @@ class ByteQueue:
                 pieces.append(bytearray(data) if len(data) < COALESCE else bytes(data))
 
     def take(self, limit: int) -> Buffer:
-        """Remove and return 1 to `limit` bytes.  IndexError if there are none."""
+        """Remove and return 1 to `limit` bytes.  IndexError if it is empty."""
         if self._pieces is None:
             raise IndexError("an empty queue")
         piece = self._pieces.popleft()
         if len(piece) > limit:
-            whole = bytes(piece) if isinstance(piece, bytearray) else piece
-            view = memoryview(whole)
+            view = memoryview(bytes(piece) if isinstance(piece, bytearray) else piece)
             self._pieces.appendleft(view[limit:])
             piece = view[:limit]
         self.size -= len(piece)
@@ -107,7 +108,7 @@ class ByteQueue:
         return piece
 
     def take_all(self, limit: int) -> list[Buffer]:
-        """Remove and return the pieces of up to `limit` bytes."""
+        """Remove and return pieces of up to `limit` bytes together."""
         pieces: list[Buffer] = []
         while self.size and limit > 0 and len(pieces) < MAX_PIECES:
             piece = self.take(limit)
@@ -120,8 +121,8 @@ class ByteQueue:
         self.size = 0
 
 
-class NullEnd:
-    """Stands where somebody is gone, as the far end of a stream or its owner: swallows everything."""
+class NullStreamEnd:
+    """Null object: the far end of a stream that is closed or not joined.  Ignores all calls."""
 
     def readable(self) -> None:
         return
@@ -148,61 +149,61 @@ class NullEnd:
         return
 
 
-NOBODY = NullEnd()
+NULL_END = NullStreamEnd()
 
 
 class Stream:
-    """The state of one route on one link.  Made by `Link` only."""
+    """The state of one route on one link.  Created by `StreamTable`."""
 
     __slots__ = (
-        "_ending", "_round", "_round_at", "accepted", "allowance", "begun", "close_received", "close_sent", "credit",
-        "eof_passed", "far", "far_ready", "fin_received", "fin_sent", "inbox", "is_relayed", "key", "link",
-        "opened_here", "origin", "queued", "recalled", "received", "route", "sent", "stopped", "used", "where", "who",
+        "_ending", "_round", "_round_at", "accepted", "begun", "close_received", "close_sent", "credit", "eof_passed",
+        "far", "far_ready", "fin_received", "fin_sent", "inbox", "is_relayed", "key", "link", "opened_here", "origin",
+        "queued", "recalled", "receive_credit", "received", "route", "sent", "stopped", "used", "where", "who",
         "window",
     )  # fmt: skip
 
     def __init__(self, link: Link, key: int, route: int, opened_here: bool) -> None:
         self.link = link
-        self.key = key  # the route number in frames that come in
-        self.route = route  # the route number in frames that go out
-        self.opened_here = opened_here  # the far side of the link leads to the service
-        self.far: StreamEnd = NOBODY
-        self.is_relayed = False  # the neighbour has opened it through this node
-        self.origin: tuple[str, ...] = ()  # by whom, until it stands
-        self.accepted = False  # the tunnel stands
-        # for people
-        self.who = self.where = ""  # where the tunnel comes from and leads to, seen from here; see `name`
-        self.begun = self.used = link.now  # when it was opened, and when bytes last passed
+        self.key = key  # the route in received frames
+        self.route = route  # the route in sent frames
+        self.opened_here = opened_here  # by this side: the neighbour leads to the service
+        self.far: StreamEnd = NULL_END
+        self.is_relayed = False  # the neighbour has opened it to another node
+        self.origin: tuple[str, ...] = ()  # of a relayed tunnel, until it is accepted
+        self.accepted = False
+        # for display
+        self.who = self.where = ""  # the ends of the tunnel, seen from here; see `name`
+        self.begun = self.used = link.now  # when it was opened, and when data last passed
         self.sent = self.received = 0  # bytes
         # out
         self.credit = 0
         self.far_ready = False
         self.queued = False  # in the link's ring
         self.fin_sent = False
-        self.recalled = False  # the neighbour wants its credit back
+        self.recalled = False  # the neighbour has asked for unused credit
         # in
         self.inbox = ByteQueue()
-        self.window = FIRST_WINDOW
-        self.allowance = 0  # what the neighbour may still send
+        self.window = INITIAL_WINDOW
+        self.receive_credit = 0  # bytes that the neighbour may send
         self.fin_received = False
         self.eof_passed = False
         self.stopped = False
-        self._round = 0  # bytes pulled since `_round_at`
+        self._round = 0  # bytes that left the inbox since `_round_at`
         self._round_at = link.now
         # the end
         self.close_sent = False
         self.close_received = False
-        self._ending: Outcome | None = None  # a CLOSE that waits for the bytes in front of it
+        self._ending: Outcome | None = None  # of a CLOSE behind undelivered data
 
     def name(self, who: tuple[str, ...], where: tuple[str, ...]) -> None:
-        """Keep where the tunnel comes from and leads to, as far as that is worth its memory."""
+        """Set the ends of the tunnel for display, truncated to `MAX_NAME`."""
         self.who, self.where = format_path(who)[:MAX_NAME], format_path(where)[:MAX_NAME]
 
-    # -- what the neighbour says (called by Link) -----------------------------------------------------------------
+    # -- received frames (called by Link) --------------------------------------------------------------------------
 
     def on_accept(self, payload: Buffer) -> None:
         if self.accepted or not self.opened_here:
-            raise WireError("an ACCEPT that nobody waits for")
+            raise WireError("an unexpected ACCEPT")
         self.accepted = True
         self.on_window(frames.ACCEPT_FIELDS.decode(payload)["window"])
         self.far.accept()
@@ -210,44 +211,44 @@ class Stream:
 
     def on_data(self, data: Buffer) -> None:
         size = len(data)
-        if size > self.allowance:
-            raise WireError(f"credit overrun: {size} bytes on a route with a credit of {self.allowance}")
+        if size > self.receive_credit:
+            raise WireError(f"credit overrun: {size} bytes on a route with a credit of {self.receive_credit}")
         if self.fin_received:
             raise WireError("data after the end of a stream")
-        self.allowance -= size
+        self.receive_credit -= size
         self.received += size
         self.used = self.link.now
         if self.stopped or not size:
-            self.link.receive_limit.give_back(size)
+            self.link.receive_limit.release_credit(size)
             return
-        self.inbox.append(data)  # the link tells `far` when it has read everything
+        self.inbox.append(data)  # Link calls far.readable() at the end of receive()
 
     def on_credit(self, payload: Buffer) -> None:
         self.on_window(_decode_size(payload))
         self._schedule()
 
     def on_recall(self, payload: Buffer) -> None:
-        """Give credit back as soon as there is nothing to send with it."""
+        """Return unused credit as soon as there is nothing to send."""
         self.recalled = True
         if not self.far_ready:
             self.return_credit()
 
     def return_credit(self) -> None:
         self.recalled = False
-        spare = self.credit - LEAST_WINDOW
-        if spare > 0 and not self.fin_sent and not self.close_sent:  # FIN has given all back
+        spare = self.credit - MIN_WINDOW
+        if spare > 0 and not self.fin_sent and not self.close_sent:  # FIN has returned all
             self.credit -= spare
             self.link.control(frames.RETURN, self.route, encode_varint(spare))
 
     def on_return(self, payload: Buffer) -> None:
         size = _decode_size(payload)
-        if not 0 < size <= self.allowance:
-            raise WireError(f"{size} bytes of credit given back, of {self.allowance}")
-        self.allowance -= size
-        self.link.receive_limit.give_back(size)
+        if not 0 < size <= self.receive_credit:
+            raise WireError(f"{size} bytes of credit returned, of {self.receive_credit}")
+        self.receive_credit -= size
+        self.link.receive_limit.release_credit(size)
 
     def on_window(self, more: int) -> None:
-        """`more` bytes of credit, by OPEN, ACCEPT or CREDIT."""
+        """Add `more` bytes of credit, from OPEN, ACCEPT or CREDIT."""
         if not 0 < more <= frames.MAX_CREDIT - self.credit:
             raise WireError(f"a credit of {more} bytes on top of {self.credit}")
         self.credit += more
@@ -257,7 +258,7 @@ class Stream:
         if self.fin_received:
             raise WireError("a second end of one stream")
         self.fin_received = True
-        self._forget_allowance()
+        self._revoke_receive_credit()
         self.far.readable()
 
     def on_stop(self, payload: Buffer) -> None:
@@ -266,8 +267,8 @@ class Stream:
             self.link.control(frames.FIN, self.route)
         self.far.stop()
 
-    def catch_up(self) -> None:
-        """Tell the far end, which is new, of the ends of both directions that came before it."""
+    def repeat_ends(self) -> None:
+        """Report a FIN and a STOP that were received before `far` was joined."""
         if self.fin_received:
             self.far.readable()
         if self.fin_sent:
@@ -277,8 +278,8 @@ class Stream:
         outcome = decode_outcome(payload)
         self.close_received = True
         if self.origin and self.link.relays is not None and not self.close_sent:
-            self.link.relays.spend(self.origin, ABORTED)
-        self._forget_allowance()
+            self.link.relays.spend(self.origin, ABORT_COST)
+        self._revoke_receive_credit()
         if not self.close_sent:
             self.close_sent = True
             self.link.control(frames.CLOSE, self.route)
@@ -286,12 +287,12 @@ class Stream:
         self._end(outcome)
 
     def on_lost(self, outcome: Outcome) -> None:
-        """The link is gone."""
+        """The link is down."""
         self.close_sent = self.close_received = True
         self._end(outcome)
 
     def _end(self, outcome: Outcome) -> None:
-        if self.far is NOBODY:
+        if self.far is NULL_END:
             return
         if self.opened_here and (self.inbox.size or (self.fin_received and not self.eof_passed)):
             self._ending = outcome
@@ -301,19 +302,19 @@ class Stream:
             self._pass_on(outcome)
 
     def _pass_on(self, outcome: Outcome) -> None:
-        far, self.far, self._ending = self.far, NOBODY, None
+        far, self.far, self._ending = self.far, NULL_END, None
         far.close(outcome)
 
-    def _forget_allowance(self) -> None:
-        self.link.receive_limit.take_back(self.allowance)
-        self.allowance = 0
+    def _revoke_receive_credit(self) -> None:
+        self.link.receive_limit.revoke_credit(self.receive_credit)
+        self.receive_credit = 0
 
     def _drop_inbox(self) -> None:
-        self._forget_allowance()
-        self.link.receive_limit.give_back(self.inbox.size)
+        self._revoke_receive_credit()
+        self.link.receive_limit.release_credit(self.inbox.size)
         self.inbox.clear()
 
-    # -- what the far end wants (the End interface) ----------------------------------------------------------------
+    # -- the StreamEnd interface, called by `far` ------------------------------------------------------------------
 
     def readable(self) -> None:
         self.far_ready = True
@@ -339,7 +340,7 @@ class Stream:
         return None
 
     def take(self, limit: int) -> list[Buffer]:
-        """What `pull` would give in up to `limit` bytes, all pieces at once; its end is for `pull` to tell."""
+        """Remove and return up to `limit` bytes in pieces.  Only `pull` reports the end of the stream."""
         pieces = self.inbox.take_all(limit)
         if pieces:
             self._replenish(sum(map(len, pieces)))
@@ -349,7 +350,7 @@ class Stream:
         if self.stopped:
             return
         self.stopped = True
-        self.link.receive_limit.give_back(self.inbox.size)
+        self.link.receive_limit.release_credit(self.inbox.size)
         self.inbox.clear()
         if not self.fin_received and not self.close_sent:
             self.link.control(frames.STOP, self.route)
@@ -358,58 +359,58 @@ class Stream:
             self._pass_on(self._ending)
 
     def accept(self) -> None:
-        """The tunnel stands: tell the neighbour, with the first window for what it sends."""
+        """The tunnel is accepted: send ACCEPT with the first window."""
         self.accepted, self.origin = True, ()
         if not self.close_sent:
             self.link.control(frames.ACCEPT, self.route, frames.ACCEPT_FIELDS.encode(window=self.first_grant()))
             self._schedule()
 
     def close(self, outcome: Outcome) -> None:
-        self.far = NOBODY
+        self.far = NULL_END
         self._drop_inbox()
         if not self.close_sent:
             self.close_sent = True
             self.link.control(frames.CLOSE, self.route, encode_outcome(outcome))
 
-    # -- credit for the neighbour -----------------------------------------------------------------------------------
+    # -- flow control ----------------------------------------------------------------------------------------------
 
     def first_grant(self) -> int:
-        """The first credit for the neighbour, in bytes."""
-        self.allowance = self.link.receive_limit.grant(self, self.window, LEAST_WINDOW)
-        return self.allowance
+        """Grant the first credit; return it in bytes."""
+        self.receive_credit = self.link.receive_limit.grant(self, self.window, MIN_WINDOW)
+        return self.receive_credit
 
     def recall(self) -> int:
-        """Ask for the credit back that is not used: others need it.  Returns how much that may be."""
-        spare = self.allowance - LEAST_WINDOW
+        """Ask the neighbour for unused credit; return its upper bound in bytes."""
+        spare = self.receive_credit - MIN_WINDOW
         if spare <= 0 or self.close_sent:
             return 0
         self.link.control(frames.RECALL, self.route)
         return spare
 
     def _replenish(self, taken: int) -> None:
-        """`taken` bytes have left the inbox: size the window to the path, and give credit when it is worth a frame."""
-        self.link.receive_limit.give_back(taken)
+        """`taken` bytes have left the inbox: adapt the window, and grant credit once that is worth a frame."""
+        self.link.receive_limit.release_credit(taken)
         if self.close_sent or self.fin_received or self.stopped:
             return
         self._round += taken
         if self._round >= self.window:
             took = self.link.now - self._round_at
             if took < GROW_ROUNDS * self.link.rtt:
-                self.window = min(2 * self.window, MOST_WINDOW)
+                self.window = min(2 * self.window, MAX_WINDOW)
             elif took > SHRINK_AFTER:
-                self.window = FIRST_WINDOW
+                self.window = INITIAL_WINDOW
             self._round, self._round_at = 0, self.link.now
-        held = self.allowance + self.inbox.size
+        held = self.receive_credit + self.inbox.size
         if self.window - held >= self.window // 4:
-            least = LEAST_WINDOW - held if held <= LEAST_WINDOW // 2 else 0
+            least = MIN_WINDOW - held if held <= MIN_WINDOW // 2 else 0
             more = self.link.receive_limit.grant(self, self.window - held, least)
             if more > 0:
-                self.allowance += more
+                self.receive_credit += more
                 self.link.control(frames.CREDIT, self.route, encode_varint(more))
 
 
 def _decode_size(payload: Buffer) -> int:
     size, after = decode_varint(payload, 0, len(payload))
     if after != len(payload):
-        raise WireError("a credit that is no number")
+        raise WireError("an invalid credit")
     return size

@@ -1,4 +1,5 @@
-"""How much of something another may have: so much a second, and so much more after a silence (a token bucket)."""
+"""Token buckets: rate limits with a burst.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class TokenBucket:
-    """`rate` a second, and `burst` at most at once; the numbers are of whatever is counted."""
+    """A token bucket that fills at `rate` tokens a second up to `burst`."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -17,7 +18,7 @@ class TokenBucket:
         self._left, self._at = burst, now
 
     def take(self, count: float, now: float) -> bool:
-        """Whether there was so much; if not, nothing is taken."""
+        """Take `count` tokens; False, and none taken, if there are fewer."""
         self._refill(now)
         if count > self._left:
             return False
@@ -25,11 +26,11 @@ class TokenBucket:
         return True
 
     def spend(self, count: float) -> None:
-        """Take so much, even where that makes a debt."""
+        """Take `count` tokens even if that makes the level negative, down to -burst."""
         self._left = max(self._left - count, -self._burst)
 
     def wait(self, now: float) -> float:
-        """The seconds until nothing is owed."""
+        """Seconds until the level is not negative."""
         self._refill(now)
         return max(0.0, -self._left / self._rate)
 
@@ -37,18 +38,20 @@ class TokenBucket:
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
 
-    def renew(self) -> None:
-        """Begin anew, with all of it."""
+    def refill(self) -> None:
+        """Fill the bucket."""
         self._left = self._burst
 
 
-MAX_ORIGINS = 64  # behind one neighbour that are told apart; one more takes the place of the one seen longest ago
-ORIGIN_SHARE = 1 / 2  # of what a neighbour may ask for, for each origin behind it
+MAX_ORIGINS = 64  # origins behind one neighbour with a bucket; a further one replaces the least recently used
+ORIGIN_SHARE = 1 / 2  # of the rate of a neighbour, for each origin behind it
 
 
 class RequestLimit:
-    """Requests a second of one neighbour, and of each origin behind it, which must not use up what others need: at most
-    `limits[name]`, and `burst` at once."""
+    """Rate limit for one neighbour, and a lower one for each origin behind it, so that one origin cannot starve others.
+
+    The rate is `limits[name]` a second, the burst `burst`.
+    """
 
     __slots__ = ("_all", "_burst", "_count", "_limits", "_name", "_origins", "_rate", "_second", "_were")
 
@@ -57,26 +60,26 @@ class RequestLimit:
         self._name = name
         self._burst = burst
         self._second = int(now)
-        self._count = self._were = 0  # taken in this second, and in the one before
-        self._begin(now)
+        self._count = self._were = 0  # admitted in this second, and in the one before
+        self._reset(now)
 
-    def _begin(self, now: float) -> None:
+    def _reset(self, now: float) -> None:
         self._rate = self._limits[self._name]
         self._all = TokenBucket(self._rate, self._burst, now)
-        self._origins: dict[tuple[str, ...], TokenBucket] = {}  # seen longest ago first
+        self._origins: dict[tuple[str, ...], TokenBucket] = {}  # least recently used first
 
     def take(self, origin: tuple[str, ...], now: float) -> bool:
-        """Whether one more request may come by `origin` (nearest first); if not, nothing is taken."""
+        """Whether one more request by `origin` (nearest first) is admitted; if not, it is not counted."""
         if self._rate != self._limits[self._name]:
-            self._begin(now)
-        if len(origin) > 2:  # not of the neighbour itself or a program there
+            self._reset(now)
+        if len(origin) > 2:  # from behind the neighbour and its programs
             key = origin[:2]
             rate, burst = ORIGIN_SHARE * self._rate, ORIGIN_SHARE * self._burst
-            own = self._origins.pop(key, None) or TokenBucket(rate, burst, now)
+            bucket = self._origins.pop(key, None) or TokenBucket(rate, burst, now)
             if len(self._origins) >= MAX_ORIGINS:
                 del self._origins[next(iter(self._origins))]
-            self._origins[key] = own
-            if not own.take(1.0, now):
+            self._origins[key] = bucket
+            if not bucket.take(1.0, now):
                 return False
         if not self._all.take(1.0, now):
             return False
@@ -86,10 +89,10 @@ class RequestLimit:
         return True
 
     def spend(self, origin: tuple[str, ...], count: float) -> None:
-        """One request by `origin` has cost so much more than others."""
-        own = self._origins.get(origin[:2]) if len(origin) > 2 else None
-        if own is not None:
-            own.spend(count)
+        """Charge a request by `origin` with `count` further ones."""
+        bucket = self._origins.get(origin[:2]) if len(origin) > 2 else None
+        if bucket is not None:
+            bucket.spend(count)
         self._all.spend(count)
 
     def _turn(self, now: float) -> None:
@@ -99,6 +102,6 @@ class RequestLimit:
             self._second += passed
 
     def recent(self, now: float) -> int:
-        """How many were taken in this second or the one before, whichever had more."""
+        """Requests admitted in this second or the one before, the larger number."""
         self._turn(now)
         return max(self._count, self._were)

@@ -1,14 +1,14 @@
-"""Many neighbours: how a path is resolved, what is advertised, and which route is chosen.
+"""Many neighbours: path resolution, advertisements, and the choice of routes.
 
-    router          one node: links, clients, services, and how a path is resolved
+    router          one node: links, clients, services, and path resolution
     service_entry   one service of a node
-    link_collision  two links to one neighbour: which one stays
-    relay_queue     tunnels that are passed on a few at a time
-    failover        a tunnel is opened by the next route when one fails
-    discovery       what this node knows of the network and advertises
-    adjacency       what one neighbour was sent and has announced
+    link_collision  two links to one neighbour: the choice of one
+    relay_queue     pacing of the tunnels that a neighbour opens through this node
+    failover        opening a tunnel by the next route when one fails
+    discovery       the path-vector protocol: what this node learns and advertises
+    adjacency       the routes sent to and learned from one neighbour
     route_table     routes to each node, and the best one
-    flap_damping    unstable routes are advertised less often
+    flap_damping    delays for the advertisement of unstable routes
     liveness        probes of a path
     measurement     the built-in service r2.bench
     replies         answers to LIST and NETWORK

@@ -1,15 +1,15 @@
-"""A tunnel that is being opened where several ways lead to its target: the next is tried when one fails.
+"""Failover: opens a tunnel by the next route when one fails.
 
-Until the tunnel stands, an Attempt is at the end of the stream in place of its real far end.  Nothing flows before
-that, so nothing is lost or comes twice.  Another way is tried when one broke, when a node on it did not know the next,
-was busy or refused (who it was that refused cannot be told from here, and a program that was refused never ran), and
-when whoever has a clock finds that nobody is there (`give_up`).  What the target refuses it refuses on every way.
+Until the tunnel is accepted, a Failover is the far end of its stream.  No data flows before that, so none is lost or
+duplicated.  The next route is tried when a link on the route fails, when a node on it does not know the next one, is
+busy or refuses (the opener cannot distinguish which node refused; a refused program has not run), and when the caller's
+timer expires (`time_out`).  A refusal by the target repeats on every route.
 """
 
 from __future__ import annotations
 
 from ...errors import RefusedError
-from ..link.stream import NullEnd
+from ..link.stream import NullStreamEnd
 from ..wire.outcome import BUSY, LOST, REFUSED, UNKNOWN, Outcome
 
 TYPE_CHECKING = False
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from ..link.stream import Stream, StreamEnd
     from .route_table import Route
 
-AGAIN = (UNKNOWN, REFUSED, LOST, BUSY)  # codes
-MAX_WAYS = 8  # that are tried: a service may be offered by thousands
+RETRYABLE = (UNKNOWN, REFUSED, LOST, BUSY)  # outcome codes
+MAX_ROUTES_TRIED = 8  # thousands of nodes may offer a service
 
 
 class Candidate:
-    """`begin(far)` opens a stream for `far`, or raises RefusedError.  `route`: what discovery had put in front."""
+    """One way to open a tunnel: `begin(far)` opens a stream for `far` or raises RefusedError; `route` is its route."""
 
     __slots__ = ("begin", "route")
 
@@ -33,60 +33,64 @@ class Candidate:
         self.route = route
 
 
-class Failover(NullEnd):
-    """To open a stream by one of `ways`, the best first, for `far`.
+class Failover(NullStreamEnd):
+    """Opens a stream for `far` by one of `candidates`, best first.
 
-    `joined(stream)` is called with each stream after the first, which `start` returns, and `doubt(route)` with what has
-    led to a node that does not know the next, or to nobody, where another way led farther: if none does, it is the
-    target that does not know what is asked for.
+    `start` returns the first stream; `joined(stream)` is called with each further one.  `suspect(route)` is called with
+    each route that led to a node without the next one, or to no answer, once another route has led farther.  If none
+    does, the target does not know the name.
     """
 
     def __init__(
-        self, ways: list[Candidate], far: StreamEnd, joined: Callable[[Stream], None], suspect: Callable[[Route], None]
+        self,
+        candidates: list[Candidate],
+        far: StreamEnd,
+        joined: Callable[[Stream], None],
+        suspect: Callable[[Route], None],
     ) -> None:
-        self._ways = ways[:MAX_WAYS]
+        self._candidates = candidates[:MAX_ROUTES_TRIED]
         self._far = far
         self._joined = joined
         self._suspect = suspect
         self._stream: Stream | None = None
-        self._refusal: Outcome | None = None  # the first there was
-        self._lost: list[Route] = []  # that have led to nobody, or to a node that does not know the next
-        self.route: Route | None = None  # by which it is tried now
+        self._refusal: Outcome | None = None  # the first one
+        self._lost: list[Route] = []  # routes that failed with UNKNOWN
+        self.route: Route | None = None  # the one that is being tried
 
     def start(self) -> Stream:
-        """Try the ways that are left.  RefusedError, the first there was, if there is none."""
+        """Try the remaining routes.  Raise the first RefusedError if all fail."""
         failure: RefusedError | None = None
-        while self._ways:
+        while self._candidates:
             try:
-                way = self._ways.pop(0)
-                self.route = way.route
-                self._stream = way.begin(self)
+                candidate = self._candidates.pop(0)
+                self.route = candidate.route
+                self._stream = candidate.begin(self)
                 return self._stream
             except RefusedError as error:
                 failure = failure or error
-        raise failure or RefusedError("no way is left")
+        raise failure or RefusedError("no route is left")
 
     @property
-    def has_more(self) -> bool:
-        """Whether it waits for an answer, and there is another way if none comes."""
+    def has_alternative(self) -> bool:
+        """Whether it waits for an answer and has another route to try."""
         stream = self._stream
-        return bool(self._ways) and stream is not None and not (stream.accepted or stream.close_sent)
+        return bool(self._candidates) and stream is not None and not (stream.accepted or stream.close_sent)
 
-    def give_up(self) -> None:
-        """Nobody answers by the present way: end that, and try the next."""
-        if self.has_more and self._stream is not None:
-            outcome = Outcome(UNKNOWN, "nobody answers")
+    def time_out(self) -> None:
+        """There is no answer by the current route: try the next."""
+        if self.has_alternative and self._stream is not None:
+            outcome = Outcome(UNKNOWN, "no answer")
             self._stream.close(outcome)
             self.close(outcome)
 
     def accept(self) -> None:
-        """It stands; nobody is in between from now on."""
+        """The tunnel is accepted: connect the stream to its real far end."""
         assert self._stream is not None
         self._stream.far = self._far
-        self._blame()
+        self._suspect_failed()
         self._far.accept()
 
-    def _blame(self) -> None:
+    def _suspect_failed(self) -> None:
         for route in self._lost:
             self._suspect(route)
 
@@ -95,12 +99,12 @@ class Failover(NullEnd):
             self._lost.append(self.route)
         if outcome.code == REFUSED:
             self._refusal = self._refusal or outcome
-        if outcome.code in AGAIN and self._ways:
+        if outcome.code in RETRYABLE and self._candidates:
             try:
                 self._joined(self.start())
                 return
             except RefusedError:
-                outcome.text = outcome.text or "no way is left"
+                outcome.text = outcome.text or "no route is left"
         if self._refusal is not None:
-            self._blame()
+            self._suspect_failed()
         self._far.close(self._refusal or outcome)

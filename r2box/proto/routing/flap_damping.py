@@ -1,29 +1,31 @@
-"""How soon what has changed is told on, so that what never comes to rest does not keep a whole network busy.
+"""Flap damping: delays the advertisement of unstable routes, so that they do not load the whole network.
 
-Every change of a node's best route counts, those for the better less, and what has counted fades.  The first `FREE` are
-told at once: networks change in bursts.  Beyond these, good news waits, twice as long for each change more; that a node
-is gone is never held back.  (BGP's damping, RFC 2439, forbids what is restless; then a working route is lost, so here
-it is only late.)
+Each change of a node's best route adds a penalty, smaller for an improvement, which decays exponentially.  Changes are
+advertised at once up to a penalty of `FREE`, since networks change in bursts.  Beyond that, the delay doubles with each
+further change, up to `LAST_WAIT`.  Withdrawals are never delayed.  (BGP's damping, RFC 2439, suppresses an unstable
+route altogether, which loses working routes.)
 """
 
 from __future__ import annotations
 
 import math
 
-FADING = 20.0  # seconds in which e of what has counted become one
-FREE = 8.0  # changes: more than a network needs to find its routes after a cut
-BETTER = 0.25  # of a change: a new network finds better and better ways, and then there is none; nothing flaps upwards
+FADING = 20.0  # seconds: time constant of the decay
+FREE = 8.0  # changes: more than a network needs to converge after a link failure
+BETTER = 0.25  # penalty of an improvement: a converging network makes many, and they are finite
 FIRST_WAIT = 0.1  # seconds
 LAST_WAIT = 20.0
-MAX_WATCHED = 1 << 13  # nodes; those that have been calm for longest are forgotten
+MAX_WATCHED = 1 << 13  # nodes; the one that has been stable longest is dropped
 
 
 class FlapDamping:
+    """The penalties of all nodes."""
+
     def __init__(self) -> None:
-        self._changes: dict[str, tuple[float, float]] = {}  # how many of late, at what time; the latest last
+        self._changes: dict[str, tuple[float, float]] = {}  # (penalty, when it was that); the latest change last
 
     def wait(self, address: str, now: float, is_better: bool = False) -> float:
-        """A change, now: how many seconds it is to be held back."""
+        """Count a change and return the delay of its advertisement, in seconds."""
         count, at = self._changes.pop(address, (0.0, now))
         count = (BETTER if is_better else 1.0) + count * math.exp((at - now) / FADING)
         self._changes[address] = count, now

@@ -1,4 +1,4 @@
-"""Signs of life that a node itself asks others for: is there anybody at the end of this path?"""
+"""Liveness probes: PINGs from this node that test whether a node answers at the end of a path."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ if TYPE_CHECKING:
 
     from ..link.link import Link
 
-MAX_PROBES = 256  # that are open at once
+MAX_PROBES = 256  # outstanding
 
 
 class LivenessProbes:
-    """The open questions of a node with these `links`."""
+    """The outstanding probes of a node with these `links`."""
 
     def __init__(self, links: dict[str, Link]) -> None:
         self._links = links
         self._open: dict[int, tuple[tuple[str, ...], Callable[[bool], None]]] = {}
         self._last = 0
 
-    def ask(self, path: tuple[str, ...], answered: Callable[[bool], None]) -> int:
-        """Ask the node at `path`, of which every step is spelled.  The number of the question; 0: too many are open.
+    def probe(self, path: tuple[str, ...], answered: Callable[[bool], None]) -> int:
+        """Probe the node at the explicit `path`.  Return the number of the probe, or 0 if too many are outstanding.
 
-        answered(whether it is there) is called once, if something comes back before `forget`.
+        `answered(whether it answered)` is called once, if an answer or error arrives before `forget`.
         """
         if len(self._open) >= MAX_PROBES:
             return 0
         self._last += 1
         self._open[self._last] = path, answered
         link = self._links.get(path[0])
-        if link is not None:  # what cannot be sent is not answered
+        if link is not None:
             link.message(Message(path[1:], (), messages.encode_body(messages.PING, self._last)))
         return self._last
 
     def forget(self, number: int) -> None:
         self._open.pop(number, None)
 
-    def heard(self, body: messages.Body, origin: tuple[str, ...]) -> None:
-        """PONG or ERROR has come by `origin`: from who was asked, or from one on the way that could not ask it."""
+    def on_answer(self, body: messages.Body, origin: tuple[str, ...]) -> None:
+        """Process a PONG of the probed node, or an ERROR of a node on the path, by its `origin`."""
         path, answered = self._open.get(body.id, ((), None))
         if answered is not None and origin == (path if body.kind == messages.PONG else path[: len(origin)]):
             self.forget(body.id)

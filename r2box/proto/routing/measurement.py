@@ -1,18 +1,18 @@
-"""What every node answers measurements with: the built-in service `r2.bench`.
+"""The built-in service `r2.bench`, the far end of measurements.
 
-The first byte that the opener of the tunnel writes chooses what is done with the others:
+The first byte that the opener writes selects the operation:
 
-    ECHO   they are given back
-    TAKE   they are taken, and when there are no more, answered with their number (8 bytes, the highest first)
-    GIVE   there are none: zeros are given, until the opener ends its direction or reads no more
+    ECHO   send back all further bytes
+    TAKE   discard all further bytes; at their end, send their number (8 bytes, network byte order)
+    GIVE   send zeros until the opener ends its direction or stops reading
 
-Anything else ends the tunnel with an Outcome that says so.  A Meter is an end of its tunnel like any other.  It holds
-no bytes: what it echoes stays in the stream's inbox until there is credit for it, what it gives is one block for all.
+Any other byte fails the tunnel.  A Meter is a `StreamEnd`.  It holds no bytes: those to be echoed stay in the inbox of
+the stream until there is credit for them, and the zeros are one block for all.
 """
 
 from __future__ import annotations
 
-from ..link.stream import MOST_WINDOW, NOBODY
+from ..link.stream import MAX_WINDOW, NULL_END
 from ..wire.address import BENCH
 from ..wire.outcome import BUSY, FAILED, LOST, REFUSED, Outcome
 
@@ -25,20 +25,19 @@ if TYPE_CHECKING:
 
 ECHO, TAKE, GIVE = 1, 2, 3
 COUNT = 8  # bytes of the answer to TAKE
-MAX_METERS = 8  # at once in a node: four measurements, each with a bulk and what is beside it; more would measure
-# each other, and nobody's own tunnels should have to share the node with them
-_CHOOSING, _ENDING, _OVER = 0, -1, -2  # instead of a choice; our end is passed on, and then the tunnel is over
-_ZEROS = memoryview(bytes(1 << 19))  # as much as a stream may send in one turn; never written to, so it takes no memory
+MAX_METERS = 8  # at once in a node: four measurements of two tunnels each; more would disturb each other and all else
+_CHOOSING, _ENDING, _OVER = 0, -1, -2  # other states: before the first byte; the end was sent; closed
+_ZEROS = memoryview(bytes(1 << 19))  # as many as a stream sends in one turn; never written, so they take no memory
 
 
 class Meters:
-    """The measurements of which the node `address` is the far end."""
+    """The meters of the node `address`."""
 
     __slots__ = ("_address", "_running", "refusal")
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self.refusal = ""  # why there are to be none
+        self.refusal = ""  # why new ones are refused
         self._running: set[Meter] = set()
 
     def open(self, stream: Stream) -> None:
@@ -46,20 +45,20 @@ class Meters:
         if self.refusal:
             stream.close(Outcome(REFUSED, f"{self._address}: {self.refusal}"))
         elif len(self._running) >= MAX_METERS:
-            why = f"{MAX_METERS} tunnels to {BENCH} are open already, which is all there may be"
+            why = f"{MAX_METERS} tunnels to {BENCH} are open, the maximum"
             stream.close(Outcome(BUSY, f"{self._address}: {why}"))
         else:
             self._running.add(Meter(stream, self._address, self._running.discard))
 
     def end(self, refusal: str) -> None:
-        """End them all; there will be no others."""
+        """End all meters and refuse further ones."""
         self.refusal = refusal
         for meter in list(self._running):
             meter.finish(Outcome(LOST, f"{self._address}: {refusal}"))
 
 
 class Meter:
-    """The far end of one measurement.  `over(self)` is called once."""
+    """The far end of one measurement.  `over(self)` is called once, at its end."""
 
     __slots__ = ("_address", "_at_end", "_choice", "_count", "_left", "_over", "_stream")
 
@@ -68,14 +67,14 @@ class Meter:
         self._over = over
         self._stream = stream
         self._choice = _CHOOSING
-        self._count = 0  # bytes taken
-        self._left = b""  # of the answer to TAKE
-        self._at_end = False  # what the opener writes has ended
+        self._count = 0  # bytes discarded by TAKE
+        self._left = b""  # the rest of the answer to TAKE
+        self._at_end = False  # the opener has ended its direction
         stream.far = self
         stream.accept()
 
     def finish(self, outcome: Outcome) -> None:
-        """End the tunnel, if it has not ended."""
+        """Close the tunnel, unless it is closed."""
         if self._choice != _OVER:
             stream = self._stream
             self.close(outcome)
@@ -84,7 +83,7 @@ class Meter:
     def _refuse(self, what: str) -> None:
         self.finish(Outcome(FAILED, f"{self._address}: {BENCH}: {what}"))
 
-    # -- what the opener writes ------------------------------------------------------------------------------------
+    # -- from the opener -------------------------------------------------------------------------------------------
 
     def readable(self) -> None:
         if self._choice == _CHOOSING:
@@ -93,7 +92,7 @@ class Meter:
                 return
             if not first or first[0] not in _CHOICES:
                 what = f"0x{first[0]:02x}" if first else "an end"
-                self._refuse(f"the first byte chooses what is done, and {what} is no choice")
+                self._refuse(f"the first byte selects the operation, and {what} is none")
                 return
             self._choice = first[0]
         if self._choice in _CHOICES:
@@ -105,7 +104,7 @@ class Meter:
     def _take(self) -> None:
         stream = self._stream
         while stream.more():
-            pieces = stream.take(MOST_WINDOW)
+            pieces = stream.take(MAX_WINDOW)
             self._count += sum(map(len, pieces))
             if not pieces and stream.pull(1) is not None:
                 self._left = self._count.to_bytes(COUNT, "big")
@@ -113,14 +112,14 @@ class Meter:
                 stream.readable()
 
     def _give(self) -> None:
-        said = self._stream.pull(1)
-        if said:
-            self._refuse("there is nothing to be said while it gives")
+        data = self._stream.pull(1)
+        if data:
+            self._refuse("no data is accepted after GIVE")
             return
-        self._at_end = self._at_end or said is not None
+        self._at_end = self._at_end or data is not None
         self._stream.readable()
 
-    # -- what the opener reads -------------------------------------------------------------------------------------
+    # -- to the opener ---------------------------------------------------------------------------------------------
 
     def pull(self, limit: int) -> Buffer | None:
         data: Buffer | None = None
@@ -142,17 +141,17 @@ class Meter:
         return self._choice in (GIVE, _ENDING) or (self._choice == TAKE and self._at_end)
 
     def stop(self) -> None:
-        """The opener reads no more, so there is nothing left to measure."""
+        """The opener has stopped reading."""
         self.finish(Outcome())
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def accept(self) -> None:
-        """We accept; nobody tells us so."""
+        """Not called: the meter itself accepts."""
 
     def close(self, outcome: Outcome) -> None:
         self._choice = _OVER
-        self._stream = NOBODY  # type: ignore[assignment]
+        self._stream = NULL_END  # type: ignore[assignment]
         self._over(self)
 
 

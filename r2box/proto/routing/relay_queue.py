@@ -1,17 +1,17 @@
-"""OPENs that neighbours send through this node: how many the next node may have still to look at.
+"""Relay queue: paces the OPENs that a neighbour sends through this node, by a window of unprocessed ones.
 
-A neighbour may open a thousand tunnels at once.  Passed on at once, they would stand before all else that goes by the
-same link, for as long as the next node needs for them.  So each neighbour has a `RelayLane` to each link: a mark is
-sent behind its OPENs, and while the mark behind `AT_ONCE` of them is not answered, the others wait here.  One that is
-closed meanwhile costs the next node nothing.  Nothing is refused here, and what waits counts as relayed: see
-`StreamTable.may_relay`.
+A neighbour may open a thousand tunnels at once.  Forwarded at once, they would delay all other traffic of the outgoing
+link for as long as the next node takes to process them.  So each pair of links has a queue: a PING follows its OPENs,
+and at most `AT_ONCE` of them (more over a long round trip) are forwarded before its PONG arrives.  A tunnel that is
+closed while it waits costs the next node nothing.  Nothing is refused here; queued tunnels count as relayed (see
+`StreamTable.may_relay`).
 
-What the next node needs for the tunnel beyond its OPEN, such as the start of a program, is not waited for.
+The window covers the processing of OPEN only, not what follows, such as the start of a program.
 """
 
 from __future__ import annotations
 
-from ..link.stream import NullEnd
+from ..link.stream import NullStreamEnd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from ..link.stream import Stream
     from ..wire.outcome import Outcome
 
-    Go = Callable[[], "Stream | None"]  # opens the stream at the other side; None: it was refused
+    Go = Callable[[], "Stream | None"]  # forwards the OPEN; None: it was refused
 
-AT_ONCE = 32  # OPENs: 5 to 40 ms of the next node's time
-A_SECOND = 2000.0  # of the round trip to it, in which more are on their way
+AT_ONCE = 32  # OPENs: 5 to 40 ms of work for the next node
+A_SECOND = 2000.0  # further OPENs for each second of round trip
 
 
-class RelayLane:
-    """From one neighbour by one link."""
+class RelayQueue:
+    """The queue from one neighbour to one link."""
 
     __slots__ = ("_out", "_target", "waiting")
 
     def __init__(self, target: Link) -> None:
         self._target = target
-        self._out = 0  # OPENs that the next node has still to look at, as far as is known
+        self._out = 0  # OPENs that the next node has not processed, as far as is known
         self.waiting: dict[Stream, Go] = {}
 
     @property
@@ -42,12 +42,12 @@ class RelayLane:
         return not (self._out or self.waiting)
 
     def add(self, stream: Stream, go: Go) -> None:
-        stream.far = Waiting(self, stream)
+        stream.far = QueuedEnd(self, stream)
         self.waiting[stream] = go
         self.pump()
 
     def pump(self) -> None:
-        """Pass on what may be."""
+        """Forward as many OPENs as the window admits."""
         target = self._target
         sent = 0
         while self.waiting and (self._out < AT_ONCE + A_SECOND * target.rtt or not _carries(target)):
@@ -56,8 +56,8 @@ class RelayLane:
                 self._out += 1
                 sent += 1
         if sent:
-            target.ask()
-            target.sender.asked.append(lambda: self._answered(sent))
+            target.ping()
+            target.sender.pong_callbacks.append(lambda: self._answered(sent))
 
     def _answered(self, count: int) -> None:
         self._out -= count
@@ -65,41 +65,41 @@ class RelayLane:
 
 
 def _carries(link: Link) -> bool:
-    """Whether it answers marks."""
+    """Whether it answers PINGs."""
     return link.is_up and not link.is_suspended
 
 
-class Waiting(NullEnd):
-    """The far end of a stream that waits for its turn."""
+class QueuedEnd(NullStreamEnd):
+    """The far end of a queued stream."""
 
-    def __init__(self, lane: RelayLane, stream: Stream) -> None:
-        self._lane, self._stream = lane, stream
+    def __init__(self, queue: RelayQueue, stream: Stream) -> None:
+        self._queue, self._stream = queue, stream
 
     def close(self, outcome: Outcome) -> None:
-        self._lane.waiting.pop(self._stream, None)
+        self._queue.waiting.pop(self._stream, None)
 
 
-class Lanes:
-    """All of a node."""
+class RelayQueues:
+    """The relay queues of a node."""
 
     def __init__(self) -> None:
-        self._lanes: dict[tuple[Link, Link], RelayLane] = {}
+        self._queues: dict[tuple[Link, Link], RelayQueue] = {}
 
     def add(self, link: Link, target: Link, stream: Stream, go: Go) -> None:
-        """A tunnel that came by `link` as `stream` goes on by `target`: go() when it is its turn."""
-        lane = self._lanes.get((link, target))
-        if lane is None:
-            self._lanes = {pair: it for pair, it in self._lanes.items() if not it.is_idle}
-            lane = self._lanes[link, target] = RelayLane(target)
-        lane.add(stream, go)
+        """Queue the tunnel `stream` of `link` for `target`; `go()` forwards it."""
+        queue = self._queues.get((link, target))
+        if queue is None:
+            self._queues = {pair: it for pair, it in self._queues.items() if not it.is_idle}
+            queue = self._queues[link, target] = RelayQueue(target)
+        queue.add(stream, go)
 
     def wake(self, target: Link) -> None:
-        """It answers no marks any more: nothing waits for it."""
-        for (_, to), lane in list(self._lanes.items()):
+        """Forward all that is queued for `target`, which no longer answers PINGs."""
+        for (_, to), queue in list(self._queues.items()):
             if to is target:
-                lane.pump()
+                queue.pump()
 
     def remove(self, link: Link) -> None:
-        """It is down."""
+        """`link` is down."""
         self.wake(link)
-        self._lanes = {pair: lane for pair, lane in self._lanes.items() if link not in pair}
+        self._queues = {pair: queue for pair, queue in self._queues.items() if link not in pair}

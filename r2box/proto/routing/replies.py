@@ -1,6 +1,6 @@
-"""What a node answers when it is asked what it is connected to (LIST), and what it has heard of (NETWORK).
+"""Replies to LIST (what this node is connected to) and NETWORK (what discovery knows).
 
-Both are answered a page at a time, so that no question costs more than a page, and the asker keeps the place.
+Both are paged: a request costs at most one page, and the requester keeps the position.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..link.link import Link
     from .discovery import Discovery
 
-    class KnownNetwork(Protocol):
-        """What replies are made from: what a node is connected to, and what discovery knows."""
+    class NetworkView(Protocol):
+        """What replies are made from: the connections of a node, and its discovery."""
 
         @property
         def address(self) -> str: ...
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
         def discovery(self) -> Discovery: ...
 
 
-def list_page(node: KnownNetwork, body: messages.Body, to_own: bool) -> bytes:
-    """Details, such as the command lines of services, are for the node's own clients; so are private services."""
+def list_page(node: NetworkView, body: messages.Body, is_local: bool) -> bytes:
+    """Encode a page of LISTING.  `is_local`: for a client of this node, with private services and details."""
     entries: list[bytes] = []
     size, start, after = 0, body["start"], 0
-    for number, (kind, name, detail) in enumerate(_connected(node, bool(body["clients"]), to_own)):
+    for number, (kind, name, detail) in enumerate(_connected(node, bool(body["clients"]), is_local)):
         if number < start:
             continue
-        entry = messages.ENTRY.encode(kind=kind, name=name, detail=detail[:256] if to_own else "")
+        entry = messages.ENTRY.encode(kind=kind, name=name, detail=detail[:256] if is_local else "")
         size += len(entry) + 4
         if size > messages.MAX_LISTING:
             after = number
@@ -47,22 +47,22 @@ def list_page(node: KnownNetwork, body: messages.Body, to_own: bool) -> bytes:
     return messages.encode_body(messages.LISTING, body.id, entries=tuple(entries), next=after, address=node.address)
 
 
-def _connected(node: KnownNetwork, clients: bool, to_own: bool) -> Iterator[tuple[str, str, str]]:
-    """What a node is connected to: (kind, name, detail)."""
+def _connected(node: NetworkView, clients: bool, is_local: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield (kind, name, detail) of all that a node is connected to."""
     for address, link in sorted(node.links.items()):
         yield "node", address, f"suspended: {link.reason}" if link.is_suspended else ""
     for name in sorted(node.services):
-        if name and (to_own or not node.services[name].private):
+        if name and (is_local or not node.services[name].private):
             yield "service", SERVICE + name, node.services[name].detail
     if clients:
         for address, link in sorted(node.clients.items(), key=lambda item: int(item[0][len(CHILD) :])):
             yield "client", address, link.peer["software"]
 
 
-def network_page(node: KnownNetwork, body: messages.Body, to_own: bool, now: float) -> bytes:
-    """All that discovery knows, or one node of it, or who offers one service.
+def network_page(node: NetworkView, body: messages.Body, is_local: bool, now: float) -> bytes:
+    """Encode a page of NETWORK_IS: all nodes, one node, or the nodes that offer one service.
 
-    Other nodes' questions are answered with what other nodes may be told.
+    Without `is_local`, only what may be advertised.
     """
     name, service = body["name"], body["service"]
     table = node.discovery.table
@@ -70,14 +70,14 @@ def network_page(node: KnownNetwork, body: messages.Body, to_own: bool, now: flo
         found = [route.path[-1] for route in node.discovery.nearest(service)] if service else [name]
         nodes = iter([table.nodes[address] for address in found if address in table.nodes])
     else:
-        nodes = table.listed(body["after"])
+        nodes = table.nodes_after(body["after"])
     entries: list[bytes] = []
     size, last = 0, ""
     for known in nodes:
-        best = known.best if to_own else known.told
+        best = known.best if is_local else known.advertised
         if best is None:
             continue
-        entry = messages.KNOWN.encode(
+        entry = messages.NETWORK_ENTRY.encode(
             path=best.path,
             cost=best.cost,
             age=int((now - known.since) * 1000),
@@ -90,14 +90,14 @@ def network_page(node: KnownNetwork, body: messages.Body, to_own: bool, now: flo
         entries.append(entry)
         last = known.address
     else:
-        last = ""  # that was all
+        last = ""  # the last page
     if service:
         last = ""  # the nearest are enough
     return messages.encode_body(messages.NETWORK_IS, body.id, entries=tuple(entries), after=last, address=node.address)
 
 
-def describe_known(node: KnownNetwork, word: str, most: int, network: bool) -> str:
-    """For an error: what a node knows, and what of it, and of the `network`, looks most like `word`."""
+def describe_known(node: NetworkView, word: str, most: int, network: bool) -> str:
+    """For an error: the first `most` names that a node knows, and those (also of the `network`) like `word`."""
     from difflib import get_close_matches
 
     services = [name for name in sorted(node.services) if name and not node.services[name].private]
@@ -113,18 +113,18 @@ def describe_known(node: KnownNetwork, word: str, most: int, network: bool) -> s
     return what + hint
 
 
-def which_service(node: KnownNetwork, most: int = 10) -> str:
-    """For an error: a tunnel to a node that has no command of its own needs a service."""
+def describe_services(node: NetworkView, most: int = 10) -> str:
+    """For the error of a tunnel to a node without `[self] cmd`: its services."""
     names = [name for name in sorted(node.services) if name and not node.services[name].private]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     what = f"-t {names[0]}; there are {', '.join(names[:most])}{more}" if names else "it offers none"
     return f"has no command of its own ([self] cmd); which service? ({what})"
 
 
-MAX_COMPARED = 500  # names that are looked at more closely: 10 ms
+MAX_COMPARED = 500  # names that are compared in full: 10 ms
 
 
 def _is_near(word: str, name: str) -> bool:
-    """A glance, before the comparison that takes longer."""
+    """Cheap test before the full comparison."""
     return abs(len(word) - len(name)) < 3 and (word[:1] == name[:1] or word[-1:] == name[-1:])
 

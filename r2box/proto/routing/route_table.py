@@ -1,12 +1,12 @@
-"""What a node has heard of others: for each of them the routes that neighbours offer, and the best of these.
+"""Route table: for each known node the routes that neighbours offer, and the best one.
 
-    Route    a path, what it costs, and who is at its end
-    Known    a node with its routes, one for each neighbour that offers any
-    Table    all of them, and who offers which service
+    Route        a path, its cost, and the record of the node at its end
+    Destination  a node with its routes, one for each neighbour that offers any
+    RouteTable   all destinations, and the nodes that offer each service
 
-The best route is the cheapest; of equals the shorter, and then the one whose first step comes first in the alphabet, so
-that it depends on nothing but what has been heard.  A neighbour is reached over its own link as long as that has a
-transport, whatever it costs: who names a neighbour means that link.
+The best route has the least cost, then the shortest path, then the first step that is first in the alphabet; so the
+choice depends only on the routes.  A neighbour is always reached over its direct link while that is not suspended,
+whatever the cost.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     from ..wire.advertisement import NodeRecord
 
-CUT = 60_000_000  # the cost of a link without a transport, in microseconds: anything else is better
+CUT = 60_000_000  # microseconds added to the cost of a suspended link: any other route is better
 
 
 class Route:
-    """A way to a node: `path`, the neighbour first; `cost` in microseconds.  `is_relayed`: others may be told of it.
+    """A route to a node: `path`, the neighbour first; `cost` in microseconds.  `is_relayed`: it may be advertised.
 
-    A tunnel has failed on it not long ago: until `doubted_until` others are tried before it.
+    Until `suspected_until`, after a tunnel failed on it, it is tried last.
     """
 
-    __slots__ = ("_brief", "_full", "cost", "doubted_until", "is_relayed", "path", "record", "size")
+    __slots__ = ("_brief", "_full", "cost", "suspected_until", "is_relayed", "path", "record", "size")
 
     def __init__(
         self, path: tuple[str, ...], cost: int, record: NodeRecord, size: int = 0, is_relayed: bool = True
@@ -38,12 +38,12 @@ class Route:
         self.record = record
         self.size = size
         self.is_relayed = is_relayed
-        self.doubted_until = 0.0
+        self.suspected_until = 0.0
         self._full: AdvertisedNode | None = None
         self._brief: AdvertisedNode | None = None
 
     def entry(self, *, has_record: bool) -> AdvertisedNode:
-        """What a neighbour is told of it: the same object for all of them."""
+        """Return its advertisement, an object that all neighbours share."""
         if has_record:
             if self._full is None:
                 self._full = AdvertisedNode(self.path, min(self.cost, MAX_COST), self.record)
@@ -54,77 +54,78 @@ class Route:
 
     @property
     def rank(self) -> tuple[bool, int, int, str]:
-        """The lower, the better."""
+        """Sort key: the lowest is the best."""
         path, cost = self.path, self.cost
         return len(path) > 1 or cost >= CUT, cost, len(path), path[0]
 
-    def is_like(self, other: Route) -> bool:
-        """Whether it says nothing that the other does not."""
-        mine = self.path, self.cost, self.is_relayed, self.record
-        return mine == (other.path, other.cost, other.is_relayed, other.record)
+    def is_equal(self, other: Route) -> bool:
+        """Whether both have the same path, cost, record and flag."""
+        key = self.path, self.cost, self.is_relayed, self.record
+        return key == (other.path, other.cost, other.is_relayed, other.record)
 
-    def renewed(self, more: int, is_relayed: bool) -> Route:
-        """The same, at a cost that is so much `more`."""
+    def updated(self, more: int, is_relayed: bool) -> Route:
+        """Return a copy whose cost is `more` higher."""
         route = Route(self.path, self.cost + more, self.record, self.size, is_relayed)
-        route.doubted_until = self.doubted_until
+        route.suspected_until = self.suspected_until
         return route
 
     def __repr__(self) -> str:
         return f"Route({'/'.join(self.path)}, {self.cost})"
 
 
-class KnownNode:
-    """A node of which something has been heard."""
+class Destination:
+    """A known node and the routes to it."""
 
-    __slots__ = ("address", "best", "born", "routes", "since", "told")
+    __slots__ = ("address", "best", "born", "routes", "since", "advertised")
 
     def __init__(self, address: str, now: float) -> None:
         self.address = address
         self.routes: dict[str, Route] = {}  # by the neighbour that offers it
         self.best: Route | None = None
-        self.told: Route | None = None  # the best of those that others may be told of
-        self.since = now  # when its best path became what it is
-        self.born = now  # when it was not known before
+        self.advertised: Route | None = None  # the best of those with `is_relayed`
+        self.since = now  # when its best path last changed
+        self.born = now  # when it became known
 
-    def ways(self, now: float) -> list[Route]:
-        """All routes, the best first, and last those that are doubted."""
-        return sorted(self.routes.values(), key=lambda route: (route.doubted_until > now, route.rank))
+    def ranked(self, now: float) -> list[Route]:
+        """All routes, best first, suspected ones last."""
+        return sorted(self.routes.values(), key=lambda route: (route.suspected_until > now, route.rank))
 
 
 class RouteTable:
-    """`changed(known, before)` is called when the best route to a node is not what it was, or the one that is told.
+    """All destinations.
 
-    `before` was the best.
+    `changed(known, before)` is called when the best route to a node changes, or the one to advertise; `before` was the
+    best.
     """
 
-    def __init__(self, changed: Callable[[KnownNode, Route | None], None]) -> None:
-        self.nodes: dict[str, KnownNode] = {}
+    def __init__(self, changed: Callable[[Destination, Route | None], None]) -> None:
+        self.nodes: dict[str, Destination] = {}
         self.offers: dict[str, dict[str, None]] = {}  # service: the nodes that offer it
         self._changed = changed
 
     def put(self, address: str, via: str, route: Route | None, now: float) -> None:
-        """What the neighbour `via` offers to `address`; None: nothing any more."""
+        """Set the route to `address` by the neighbour `via`; None removes it."""
         known = self.nodes.get(address)
         if known is None:
             if route is None:
                 return
-            known = self.nodes[address] = KnownNode(address, now)
+            known = self.nodes[address] = Destination(address, now)
         if route is not None:
             known.routes[via] = route
         else:
             known.routes.pop(via, None)
-        best, told = known.best, known.told
+        best, advertised = known.best, known.advertised
         chosen = _best_with(route, via, best, known.routes.values())
         if chosen is None or chosen.is_relayed:
-            known.told = chosen
+            known.advertised = chosen
         else:
-            known.told = _best_of(it for it in known.routes.values() if it.is_relayed)
+            known.advertised = _best_of(it for it in known.routes.values() if it.is_relayed)
         if chosen is not best:
             self._choose(known, chosen, now)
-        elif known.told is not told:
+        elif known.advertised is not advertised:
             self._changed(known, best)
 
-    def _choose(self, known: KnownNode, chosen: Route | None, now: float) -> None:
+    def _choose(self, known: Destination, chosen: Route | None, now: float) -> None:
         before, known.best = known.best, chosen
         if before is None or chosen is None or before.path != chosen.path:
             known.since = now
@@ -143,34 +144,34 @@ class RouteTable:
                 self.offers[name].pop(address, None)
                 if not self.offers[name]:
                     del self.offers[name]
-        for name in new:  # in their order, which sets do not keep
+        for name in new:  # keeps their order
             if name not in before:
                 self.offers.setdefault(name, {})[address] = None
 
     def routes_to(self, address: str, now: float) -> list[Route]:
-        """The routes to a node, in the order in which they should be tried."""
+        """Return the routes to a node, best first."""
         known = self.nodes.get(address)
-        return known.ways(now) if known else []
+        return known.ranked(now) if known else []
 
     def nearest(self, service: str, now: float) -> list[Route]:
-        """One route to each node that offers `service`, the nearest first, and last those that are doubted."""
+        """Return one route to each node that offers `service`, nearest first, suspected ones last."""
         found = []
         for address in self.offers.get(service, ()):
             known = self.nodes[address]
             best = known.best
             if best is not None:
-                found.append(best if best.doubted_until <= now else known.ways(now)[0])
-        return sorted(found, key=lambda route: (route.doubted_until > now, route.rank[1:]))
+                found.append(best if best.suspected_until <= now else known.ranked(now)[0])
+        return sorted(found, key=lambda route: (route.suspected_until > now, route.rank[1:]))
 
     def suspect(self, route: Route, until: float) -> None:
-        """A tunnel has failed on `route`, which may be another object by now."""
+        """Note that a tunnel failed on `route`, of which the table may hold a newer object."""
         known = self.nodes.get(route.path[-1])
         present = known.routes.get(route.path[0]) if known else None
         if present is not None and present.path == route.path:
-            present.doubted_until = until
+            present.suspected_until = until
 
-    def listed(self, after: str) -> Iterator[KnownNode]:
-        """All nodes behind `after` in the order of their names."""
+    def nodes_after(self, after: str) -> Iterator[Destination]:
+        """Iterate over the nodes with names greater than `after`, in order."""
         return (self.nodes[address] for address in sorted(address for address in self.nodes if address > after))
 
 
@@ -179,7 +180,7 @@ def _best_of(routes: Iterable[Route]) -> Route | None:
 
 
 def _best_with(route: Route | None, via: str, best: Route | None, routes: Iterable[Route]) -> Route | None:
-    """The best of `routes`, of which that by `via` is new, when it was `best`."""
+    """The best of `routes`, after that by `via` was replaced by `route`; `best` was the best before."""
     if route is None or best is None or best.path[0] == via:
         return _best_of(routes)
-    return best if best.rank <= route.rank else route  # the first, mostly
+    return best if best.rank <= route.rank else route

@@ -26,14 +26,14 @@ from ..wire.address import ANY, BENCH, CHILD, MAX_HOPS, SERVICE, format_path
 from ..wire.datagrams import describe_modes
 from ..wire.frames import CLIENT, DATAGRAMS, DESCRIPTOR, STREAM
 from ..wire.outcome import BUSY, FAILED, REFUSED, UNKNOWN, Outcome
-from ..wire.route import Message, check_circle, hop
+from ..wire.route import Message, check_loop, hop
 from .discovery import Discovery
 from .failover import Candidate, Failover
 from .link_collision import LinkCollision
 from .liveness import LivenessProbes
 from .measurement import Meters
-from .relay_queue import Lanes
-from .replies import describe_known, list_page, network_page, which_service
+from .relay_queue import RelayQueues
+from .replies import describe_known, describe_services, list_page, network_page
 from .route_table import CUT
 from .service_entry import MAX_SERVICES, ServiceEntry
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
-    from ..link.handshake import Me
+    from ..link.handshake import LocalPeer
     from ..link.stream import Stream, StreamEnd
     from ..wire.fields import Buffer
     from .route_table import Route
@@ -52,13 +52,13 @@ if TYPE_CHECKING:
     Choice = tuple["Link | ServiceEntry | None", tuple[str, ...], "Route | None"]  # and the route before it
 
     class RouterHost(Protocol):
-        """What a node needs done for it."""
+        """What a router needs of the daemon, or of the mesh of a test."""
 
-        def now(self) -> float: ...  # on the clock of the links; theirs is that of their last event
+        def now(self) -> float: ...  # on the clock of the links
         def up(self, link: Link) -> None: ...
         def down(self, link: Link, reason: str) -> None: ...
         def suspended(self, link: Link, reason: str) -> None: ...
-        def resumed(self, link: Link, newcomer: Link) -> None: ...
+        def resumed(self, link: Link, second: Link) -> None: ...
         def wake(self, link: Link) -> None: ...
         def fd_relay(self, link: Link, stream: Stream) -> None: ...
         def offer(self, service: ServiceEntry, stream: Stream, origin: tuple[str, ...]) -> None: ...
@@ -69,36 +69,37 @@ if TYPE_CHECKING:
         def news(self, what: str, name: str, path: tuple[str, ...], cost: int) -> None: ...
 
 
-NAMED = 8  # names that an error message lists
-OPENS_AT_ONCE = 16384.0  # tunnels, after a silence: as many as a link may have
+NAMED = 8  # names in an error message
+# Bursts of the rate limits of the same names.
+OPENS_AT_ONCE = 16384.0  # as many tunnels as a link may have
 RELAYS_AT_ONCE, REQUESTS_AT_ONCE = 1000.0, 2000.0
 
 
 class Router:
-    """The node `me.address`.  It is the `Owner` of its links."""
+    """The node `local_peer.address`.  It is the `LinkHost` of its links."""
 
-    def __init__(self, me: Me, host: RouterHost, limits: Limits | None = None) -> None:
-        self.me = me
+    def __init__(self, local_peer: LocalPeer, host: RouterHost, limits: Limits | None = None) -> None:
+        self.local_peer = local_peer
         self.limits = limits or Limits()
         self.host = host
         self.links: dict[str, Link] = {}  # neighbours by address
         self.clients: dict[str, Link] = {}  # by virtual address: child/1
         self.services: dict[str, ServiceEntry] = {}
-        self.discovery = Discovery(me, host)
-        self.settled = 0.0  # from when on, by the host's clock, a name that is not known is not just about to be
-        self.meters = Meters(me.address)
-        self.bench = ServiceEntry(BENCH, self.meters)  # the only service that is nobody's, and in no listing
-        self._collision = LinkCollision(me, self.links)
+        self.discovery = Discovery(local_peer, host)
+        self.settled = 0.0  # until then, by the host's clock, an unknown name may appear: links are being established
+        self.meters = Meters(local_peer.address)
+        self.bench = ServiceEntry(BENCH, self.meters)  # built in, and in no listing
+        self._collision = LinkCollision(local_peer, self.links)
         self._last_client = 0
         self.suspect: Callable[[Failover], object] = lambda attempt: None  # see `net.daemon.blackhole`
         self.probes = LivenessProbes(self.links)
-        self._lanes = Lanes()
+        self._relay_queues = RelayQueues()
 
     @property
     def address(self) -> str:
-        return self.me.address
+        return self.local_peer.address
 
-    # -- links (the Owner interface) -------------------------------------------------------------------------------
+    # -- links (LinkHost) ------------------------------------------------------------------------------------------
 
     def link_hello(self, link: Link) -> None:
         if link.peer["role"] == CLIENT:
@@ -117,13 +118,13 @@ class Router:
     def link_suspended(self, link: Link, reason: str) -> None:
         self.host.suspended(link, reason)
         self.discovery.suspended(link, link.now)
-        self._lanes.wake(link)
+        self._relay_queues.wake(link)
         self._collision.suspended(link)
 
-    def link_resumed(self, link: Link, newcomer: Link) -> None:
-        self._collision.resumed(link, newcomer)
-        self.host.resumed(link, newcomer)
-        link.policy = newcomer.policy
+    def link_resumed(self, link: Link, second: Link) -> None:
+        self._collision.resumed(link, second)
+        self.host.resumed(link, second)
+        link.policy = second.policy
         self.discovery.resumed(link, link.now)
 
     def link_alive(self, link: Link) -> None:
@@ -147,7 +148,7 @@ class Router:
             return
         self._collision.down(link)
         self.discovery.remove(link, self.host.now())
-        self._lanes.remove(link)
+        self._relay_queues.remove(link)
         self.host.down(link, reason)
         self._collision.promote(link.address)
 
@@ -157,7 +158,7 @@ class Router:
 
     def link_reach(self, link: Link, payload: Buffer) -> None:
         if self.links.get(link.address) is link:
-            self.discovery.heard(link, payload, link.now)
+            self.discovery.receive(link, payload, link.now)
 
     def link_wake(self, link: Link) -> None:
         self.host.wake(link)
@@ -168,13 +169,12 @@ class Router:
     # -- resolving -------------------------------------------------------------------------------------------------
 
     def resolve(self, path: tuple[str, ...], origin: tuple[str, ...] = ()) -> Target:
-        """What `path` leads to, and what it is to see: a Link the rest, with its own address still at the head,
-        for `hop` to strip; a Service, and None, which is this node itself, nothing.  RefusedError if there is none."""
+        """Resolve `path` to a Link and the path for it, which begins with its address (`hop` removes it); to a
+        ServiceEntry; or to None, this node.  RefusedError if it does not resolve."""
         return self._targets(path, origin)[0][:2]
 
     def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
-        """The same, with all that may be tried where discovery knows more than one way; what came by `origin` is not
-        sent back there, nor over a link that carries nothing from there."""
+        """Return all targets of `path`, best first, without routes back through `origin` and links without transit."""
         choices = self._choices(path, origin)
         came = self.links.get(origin[0]) if origin else None
         if came is None or not isinstance(choices[0][0], Link) or choices[0][0].is_local:
@@ -203,16 +203,16 @@ class Router:
         if rest and (service is not None or is_any):
             raise RefusedError(f"{self.address}: {head} is a service, and nothing lies behind it: {format_path(path)}")
         if is_any:
-            ways = self._over(self.discovery.routes_to_any(name), (SERVICE + name,), origin)
+            candidates = self._over(self.discovery.routes_to_any(name), (SERVICE + name,), origin)
         else:
-            ways = self._over(self.discovery.routes_to(head), rest, origin)
-        if not ways:
-            tells = self._tells(self.links.get(origin[0]) if origin else None)
-            raise UnknownError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, tells)})")
-        return ways
+            candidates = self._over(self.discovery.routes_to(head), rest, origin)
+        if not candidates:
+            network = self._may_query(self.links.get(origin[0]) if origin else None)
+            raise UnknownError(f"{self.address}: does not know {head} ({describe_known(self, name, NAMED, network)})")
+        return candidates
 
     def _over(self, routes: list[Route], rest: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
-        """The ways that `routes` are, with `rest` behind them."""
+        """Return the choices that `routes` make, with `rest` behind them."""
         return [
             (self.links[route.path[0]], route.path + rest, route)
             for route in routes
@@ -220,40 +220,42 @@ class Router:
         ]
 
     def _rules(self, link: Link | None) -> Policy:
-        """For what comes or goes by `link`; programs here (None: one of them) may do everything."""
+        """Return the policy of `link`.  Clients (None: one of them) are not restricted."""
         if link is None or link.is_local:
             return EVERYTHING
         return (link.policy or EVERYTHING).within(self.discovery.policy)
 
-    def _tells(self, link: Link | None) -> bool:
-        """Whether who asks by `link` (None: a program here) is told of other nodes, now."""
-        return link is None or link.is_local or (self._rules(link).tells and self.discovery.may_ask(link))
+    def _may_query(self, link: Link | None) -> bool:
+        """Whether a request by `link` (None: of a client) may be answered with other nodes now."""
+        if link is None or link.is_local:
+            return True
+        return self._rules(link).advertises_network and self.discovery.may_query(link)
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
     def open(self, n0: str, wish: Message, far: StreamEnd, joined: Joined, mode: int = STREAM) -> Stream:
-        """Route what n0 wishes for one step on: a stream to the neighbour at the head of `wish.path`, joined to `far`.
+        """Open the tunnel `wish` of n0: a stream to the next neighbour on `wish.path`, joined to `far`.
 
-        If it fails before the tunnel stands and there is another way, another stream takes its place: `joined` is
-        called with it.  RefusedError if there is no neighbour that way, or if all of their links are full.
+        If it fails before the tunnel is accepted, another stream by another route replaces it: `joined` is called with
+        that.  RefusedError if no neighbour leads there, or if all of their links are full.
         """
-        ways = [
-            self._way(n0, link, Message(path, wish.origin, b""), route, mode)
+        candidates = [
+            self._candidate(n0, link, Message(path, wish.origin, b""), route, mode)
             for link, path, route in self._targets(wish.path, wish.came_from(n0).origin)
             if isinstance(link, Link) and not link.is_local
         ]
-        if not ways:
+        if not candidates:
             raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
-        if len(ways) == 1:
-            return ways[0].begin(far)
-        return Failover(ways, far, joined, self._suspect).start()
+        if len(candidates) == 1:
+            return candidates[0].begin(far)
+        return Failover(candidates, far, joined, self._suspect).start()
 
     def _suspect(self, route: Route) -> None:
         link = self.links.get(route.path[0])
         if link is not None:
             self.discovery.suspect(route, self.host.now())
 
-    def _way(self, n0: str, link: Any, wish: Message, route: Route | None, mode: int) -> Candidate:
+    def _candidate(self, n0: str, link: Any, wish: Message, route: Route | None, mode: int) -> Candidate:
         def begin(far: StreamEnd) -> Stream:
             onward = hop(n0, wish)[1]
             link.now = self.host.now()
@@ -266,9 +268,9 @@ class Router:
         return Candidate(begin, route)
 
     def itself(self) -> ServiceEntry:
-        """What a tunnel to the node itself reaches; RefusedError if there is nothing."""
+        """Return the command of the node, the target of a tunnel to the node itself; RefusedError if there is none."""
         if "" not in self.services:
-            raise RefusedError(f"{self.address}: {which_service(self)}")
+            raise RefusedError(f"{self.address}: {describe_services(self)}")
         return self.services[""]
 
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
@@ -279,7 +281,7 @@ class Router:
             return
         stream.name(origin, wish.path or (self.address,))
         try:
-            check_circle(self.address, wish.path, origin)
+            check_loop(self.address, wish.path, origin)
         except RefusedError as error:
             stream.close(Outcome(REFUSED, str(error)))
             return
@@ -300,7 +302,7 @@ class Router:
                     raise BusyError(f"{self.address}: too many tunnels through this node a second; retry later")
                 stream.is_relayed, stream.origin = True, origin[:3]
                 link.streams.relayed += 1
-                self._lanes.add(link, target, stream, lambda: self._relay(link, stream, wish, fields["mode"]))
+                self._relay_queues.add(link, target, stream, lambda: self._relay(link, stream, wish, fields["mode"]))
                 return
             service = target or self.itself()
         except RefusedError as error:
@@ -316,14 +318,14 @@ class Router:
             self.host.offer(service, stream, origin)
 
     def _relay(self, link: Link, stream: Stream, wish: Message, mode: int) -> Stream | None:
-        """Pass a tunnel on that came by `link`; None if that is refused."""
+        """Forward the tunnel `stream` of `link`; return the outgoing stream, or None if it is refused."""
         try:
             on = self.open(link.address, wish, stream, lambda other: _join(stream, other), mode)
         except RefusedError as error:
             stream.close(_refused(error))
             return None
         stream.far = on
-        stream.catch_up()
+        stream.repeat_ends()
         if isinstance(on.far, Failover):
             self.suspect(on.far)
         return on
@@ -340,20 +342,19 @@ class Router:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
             if link.requests is not None and not link.is_local and not link.requests.take(came.origin, link.now):
                 raise BusyError(f"{self.address}: too many requests a second; retry later")
-            check_circle(self.address, message.path, came.origin, spare=1)
+            check_loop(self.address, message.path, came.origin, spare=1)
             target, path = self.resolve(message.path, came.origin)
             if isinstance(target, ServiceEntry):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
             if isinstance(target, Link):
                 if target.is_local and not messages.is_answer(message.body):
                     raise RefusedError(f"{self.address}: {target.address} is a client; only nodes answer")
-                if target.is_suspended:  # who asks is better told than kept waiting; only tunnels wait
-                    why = f"the link to {target.address} was cut and waits for a transport"
-                    raise RefusedError(f"{self.address}: {why}: {target.reason}")
+                if target.is_suspended:  # only tunnels wait
+                    raise RefusedError(f"{self.address}: the link to {target.address} is suspended: {target.reason}")
                 _, onward = hop(link.address, Message(path, message.origin, message.body))
                 self.host.discard(descriptors)
                 if not target.message(onward):
-                    raise RefusedError(f"{self.address}: too much waits for {target.address} already")
+                    raise RefusedError(f"{self.address}: the send queue to {target.address} is full")
                 return
         except RefusedError as error:
             self.host.discard(descriptors)
@@ -362,7 +363,7 @@ class Router:
         self._deliver(link, came, descriptors)
 
     def _deliver(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
-        """A message for this node itself."""
+        """Process a message to this node itself."""
         try:
             body = messages.decode_body(message.body)
         except WireError as error:
@@ -373,30 +374,30 @@ class Router:
             self._answer(link, message, messages.encode_body(messages.PONG, body.id, data=body["data"]))
         elif body.kind == messages.LIST:
             self._answer(link, message, list_page(self, body, link.is_local and len(message.origin) == 1))
-        elif body.kind == messages.NETWORK and self._rules(link).tells:
-            if self._tells(link):
+        elif body.kind == messages.NETWORK and self._rules(link).advertises_network:
+            if self._may_query(link):
                 self._answer(link, message, network_page(self, body, link.is_local, link.now))
             else:
-                self._bounce(link, message, f"{self.address}: is asked too much at once; try again in a while")
+                self._bounce(link, message, f"{self.address}: too many queries; retry later")
         elif link.is_local and len(message.origin) == 1:
             self.host.request(link, body, descriptors)
             return
         elif body.is_request:
-            self._bounce(link, message, f"{self.address}: does not do that for others")
+            self._bounce(link, message, f"{self.address}: this request is available on the local node only")
         elif body.kind in (messages.PONG, messages.ERROR):
-            self.probes.heard(body, message.origin)
+            self.probes.on_answer(body, message.origin)
         self.host.discard(descriptors)
 
     def _answer(self, link: Link, message: Message, answer: bytes) -> None:
-        """Send `answer` back the way that `message` came.  A neighbour that does not read gets none."""
+        """Send `answer` to the origin of `message`.  Dropped if the neighbour does not read."""
         link.message(Message(message.origin[1:], (), answer))
 
     def again(self, error: Exception, now: float) -> int:
-        """For how many milliseconds a client may ask again because of `error`: links are just being made."""
+        """Milliseconds for which a client may retry after `error`, while links are being established."""
         return int(max(0.0, self.settled - now) * 1000) if isinstance(error, UnknownError) else 0
 
     def _bounce(self, link: Link, message: Message, text: str, again: int = 0) -> None:
-        """Tell the sender that its request failed.  Answers are never answered."""
+        """Answer a request with ERROR.  Answers are never answered."""
         if messages.is_request(message.body):
             id_ = messages.decode_body(message.body).id
             answer = messages.encode_body(messages.ERROR, id_, code=FAILED, text=text[:900], again=again)
@@ -405,7 +406,7 @@ class Router:
     # -- services --------------------------------------------------------------------------------------------------
 
     def add_service(self, service: ServiceEntry) -> None:
-        """RefusedError if the name is taken."""
+        """Offer a service.  RefusedError if the name is taken."""
         if service.name == BENCH:
             raise RefusedError(f"{self.address}: {SERVICE}{BENCH} is reserved: choose another name")
         if service.name in self.services:
@@ -432,5 +433,5 @@ def _refused(error: RefusedError) -> Outcome:
 
 
 def _join(stream: Stream, other: Stream) -> None:
-    """A tunnel that came by `stream` goes on by `other`."""
+    """Join `stream` to `other`, which replaces a stream that failed."""
     stream.far = other

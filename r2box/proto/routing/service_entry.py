@@ -12,7 +12,7 @@ MAX_SERVICES = 4096  # offered at once by one node
 
 
 class ServiceEntry:
-    """A service of this node.  `owner` is whatever the host wants to find it by."""
+    """A service of this node.  `owner` identifies it to the host."""
 
     __slots__ = ("allow", "begun", "detail", "mode", "name", "owner", "private", "runs")
 
@@ -22,9 +22,9 @@ class ServiceEntry:
     ) -> None:  # fmt: skip
         self.name = name  # "" for the node's own command
         self.owner = owner
-        self.runs = runs  # a program is run for each tunnel; else the server gives a descriptor of its own
+        self.runs = runs  # a program runs for each tunnel; otherwise the server supplies a descriptor
         self.allow = allow
         self.detail = detail
-        self.private = private  # no other node is told of it
-        self.mode = mode  # of the tunnels that it takes: STREAM or DATAGRAMS
+        self.private = private  # not advertised
+        self.mode = mode  # of its tunnels: STREAM or DATAGRAMS
         self.begun = begun  # when it was offered

@@ -1,12 +1,13 @@
-"""What neighbours tell each other of the network: the payload of a REACH frame.
+"""Advertisements: the payload of a REACH frame, by which neighbours exchange routes.
 
-A frame holds entries.  An entry says that its sender reaches a node: the path from the sender to it, what that costs,
-and who it is (its `NodeRecord`); the entry with the empty path is the sender itself.  Or it says that a node is gone.
+A frame holds entries.  An entry advertises a node that the sender reaches: the path from the sender, its cost, and the
+`NodeRecord`.  The entry with the empty path is the sender itself.  Or an entry withdraws a node.
 
-Entries stand in such an order that their paths share beginnings, and say only how many steps of the path before they
-keep.  A record is told once and again when it has changed.  So an entry costs some 10 bytes beside a name.
+Entries are sorted so that consecutive paths share prefixes; each holds only the number of steps that it shares with the
+path before it, and the rest.  A record is sent once, and again when it has changed.  So an entry takes some 10 bytes
+beside a name.
 
-A path that is none, or a name that is none, ends the link; what is only too much is the business of `discovery`.
+An invalid path or name ends the link; limits on the number of entries are applied by `discovery`.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ if TYPE_CHECKING:
 
     from .fields import Buffer
 
-MAX_PATH = MAX_HOPS - 2  # steps: a client before them, and a service behind
-MAX_COST = (1 << 32) - 1  # microseconds: more than an hour is no connection
-MAX_TOLD = 64  # services that are told of a node; `ls` of that node lists them all
-IDENTITY = 8  # bytes of a node's instance that tell it from another of its name
+MAX_PATH = MAX_HOPS - 2  # steps; a client before them and a service behind them make MAX_HOPS
+MAX_COST = (1 << 32) - 1  # microseconds: more than an hour
+MAX_ADVERTISED_SERVICES = 64  # services in a record; `ls` of the node lists all
+IDENTITY = 8  # bytes of a node's instance, which distinguish it from another node of its name
 
-BEGIN, END, AGAIN = 1, 2, 4  # flags: all is told from here on; that was all; please tell all once more
+BEGIN, END, AGAIN = 1, 2, 4  # flags: a full table begins; it ends; the sender requests a full table
 
 REACH_FIELDS = Fields("REACH", number=(1, "uint"), flags=(2, "uint"), entries=(3, "each"))
 ENTRY_FIELDS = Fields(
     "an entry of REACH",
-    keep=(1, "uint"),  # steps of the path of the entry before
-    path=(2, "path"),  # and those behind them
-    cost=(3, "uint"),  # microseconds there and back, and 1,000 for each link
-    gone=(4, "uint"),  # 1: the node at the end of the path is not reached any more
-    identity=(5, "bytes"),  # where the record is told
+    keep=(1, "uint"),  # steps that the path shares with that of the entry before
+    path=(2, "path"),  # the steps behind them
+    cost=(3, "uint"),  # round trip in microseconds, plus 1,000 for each link
+    withdrawn=(4, "uint"),  # 1: the node is withdrawn
+    identity=(5, "bytes"),  # present if the entry holds the record
     services=(6, "each"),
 )
 _ENTRY_TAG = encode_varint(REACH_FIELDS.layout["entries"][0])
 
 
 class NodeRecord:
-    """What a node says of itself: its `identity`, and the names of its `services`, sorted."""
+    """The record that a node originates: its `identity`, and the sorted names of its `services`."""
 
     __slots__ = ("identity", "services")
 
@@ -60,13 +61,13 @@ class NodeRecord:
         return hash((self.identity, self.services))
 
     def __repr__(self) -> str:
-        return f"Record({self.identity!r}, {self.services!r})"
+        return f"NodeRecord({self.identity!r}, {self.services!r})"
 
 
 class AdvertisedNode:
-    """One line of what is told.  Without a `record`, that is as it was told before; `cost` None: it is gone.
+    """One entry.  `record` None: unchanged; `cost` None: the node is withdrawn.
 
-    It keeps its bytes: most lines are the same for all neighbours.
+    Caches its encoding, which is the same for most neighbours.
     """
 
     __slots__ = ("_data", "_keep", "cost", "path", "record")
@@ -79,14 +80,14 @@ class AdvertisedNode:
         self._keep = -1
 
     def encode(self, keep: int) -> bytes:
-        """As a field of REACH, where `keep` steps are those of the line before."""
+        """Encode as a field of REACH; the path shares `keep` steps with that of the entry before."""
         if keep != self._keep:
             record = self.record
             data = ENTRY_FIELDS.encode(
                 keep=keep,
                 path=self.path[keep:],
                 cost=self.cost or 0,
-                gone=int(self.cost is None),
+                withdrawn=int(self.cost is None),
                 identity=record.identity if record else b"",
                 services=tuple(name.encode() for name in record.services) if record else (),
             )
@@ -102,11 +103,11 @@ class AdvertisedNode:
         return hash((self.path, self.cost, self.record))
 
     def __repr__(self) -> str:
-        return f"Entry({self.path!r}, {self.cost!r}, {self.record!r})"
+        return f"AdvertisedNode({self.path!r}, {self.cost!r}, {self.record!r})"
 
 
 class Reach:
-    """A decoded frame.  `number` counts the frames of one side of a link, from 0."""
+    """A decoded REACH frame.  `number` counts the frames of one side of a link from 0."""
 
     __slots__ = ("entries", "flags", "number")
 
@@ -117,7 +118,7 @@ class Reach:
 
 
 def pack_reach(number: int, flags: int, entries: Iterable[AdvertisedNode]) -> tuple[bytes, int]:
-    """A payload with as many of `entries` as it holds, and how many these are.  One always fits."""
+    """Encode as many of `entries` as fit in one frame, at least one; return the payload and their number."""
     before: tuple[str, ...] = ()
     encoded: list[bytes] = []
     room = MAX_REACH - 32
@@ -138,7 +139,7 @@ def pack_reach(number: int, flags: int, entries: Iterable[AdvertisedNode]) -> tu
 
 
 def decode_reach(payload: Buffer) -> Reach:
-    """The inverse.  WireError if it is none."""
+    """Decode a payload of REACH.  WireError if it is malformed."""
     fields = REACH_FIELDS.decode(payload)
     before: tuple[str, ...] = ()
     entries = []
@@ -156,11 +157,11 @@ def _decode_entry(data: bytes, before: tuple[str, ...]) -> AdvertisedNode:
         raise WireError(f"an entry of REACH that keeps {keep} steps of {len(before)}")
     rest = tuple(sys.intern(step) for step in fields["path"])  # a name stands in many paths
     if any("/" in step for step in rest):
-        raise WireError("an entry of REACH that is no node")
+        raise WireError("an entry of REACH whose path holds a service or client")
     path = before[:keep] + rest
-    if len(path) > MAX_PATH or cost > MAX_COST or len(names) > MAX_TOLD:
+    if len(path) > MAX_PATH or cost > MAX_COST or len(names) > MAX_ADVERTISED_SERVICES:
         raise WireError(f"an entry of REACH with {len(path)} steps, {len(names)} services and a cost of {cost}")
-    if fields["gone"]:
+    if fields["withdrawn"]:
         return AdvertisedNode(path, None)
     return AdvertisedNode(path, cost, _decode_record(identity, names) if identity else None)
 
@@ -171,10 +172,10 @@ def _decode_record(identity: bytes, names: tuple[bytes, ...]) -> NodeRecord:
     try:
         return NodeRecord(identity, tuple(sorted({sys.intern(check_address(name.decode("ascii"))) for name in names})))
     except (UnicodeDecodeError, AddressError) as error:
-        raise WireError(f"a service that is none: {error}") from None
+        raise WireError(f"an invalid service name: {error}") from None
 
 
 def size_of(entry: AdvertisedNode) -> int:
-    """About how many bytes it takes to remember `entry`, by the lengths of its names."""
+    """Estimate the memory of a stored `entry`, in bytes, from the lengths of its names."""
     names = entry.record.services if entry.record else ()
     return 16 + sum(map(len, entry.path)) + sum(map(len, names)) + len(encode_varint(entry.cost or 0))

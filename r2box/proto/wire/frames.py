@@ -5,8 +5,8 @@ A link carries, in each direction, `MAGIC` and then frames::
     type (1 byte)   route (varint)   length (varint)   payload (length bytes)
 
 Types below 0x80 are required: an unknown one ends the link.  Types from 0x80 up are optional: an unknown one is
-skipped.  Route 0 is the link itself; any other route is a stream label.  The lowest bit of a label tells which side
-assigned it: 0 the sender of the frame, 1 its receiver.  So the two sides need not divide the number space.
+skipped.  Route 0 is the link itself; any other route is a stream label.  The lowest bit of a label is 0 if the
+sender of the frame assigned it, 1 if its receiver did; so the two sides need not divide the number space.
 
 Structured payloads are fields (see `fields`).  The decoder passes the payload of DATA on in the pieces in which it
 arrives, so that a large frame costs neither memory nor latency; every other payload is small and is assembled first.
@@ -54,7 +54,7 @@ RESUME = 0x10  # resume the session of a suspended link: `RESUME_FIELDS`
 OPTIONAL = 0x80
 REACH = 0x80  # the nodes that the sender reaches: see `advertisement`
 
-# Bytes of a payload, unless said otherwise.
+# Limits, in bytes of a payload where nothing else is stated.
 MAX_DATA = 1 << 20  # of DATA, which is passed on in pieces: the limit only keeps the length to 3 bytes
 MAX_CONTROL = 1 << 16  # of a message, and of any frame that a later version adds: assembled in memory
 MAX_REACH = 1 << 13  # of an advertisement: a few milliseconds of work

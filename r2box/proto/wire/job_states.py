@@ -1,12 +1,12 @@
-"""Jobs on the wire: the links, services and forwards that a program keeps, and their states (JOB and STATUS_IS).
+"""Job states: links, services and forwards that a client maintains, as JOB and STATUS_IS report them.
 
     state       meaning                                                        next states
-    CONNECTING  an attempt is being made                                       all others
-    LISTENING   connections are accepted, each makes a link or a tunnel        RETRYING, STOPPED
+    CONNECTING  an attempt is in progress                                      all others
+    LISTENING   accepts connections; each becomes a link or a tunnel           RETRYING, STOPPED
     UP          the link is up, or the service is offered                      RETRYING, STOPPED
     RUNNING     a command runs that makes links itself                         RETRYING, STOPPED
-    RETRYING    the last attempt failed; `reason` says why, `next` when        CONNECTING, LISTENING, STOPPED
-    STOPPED     it failed, and is not tried again                              CONNECTING
+    RETRYING    the last attempt failed; `reason` and `next` apply             CONNECTING, LISTENING, STOPPED
+    STOPPED     it failed, and is not retried                                  CONNECTING
 """
 
 from __future__ import annotations

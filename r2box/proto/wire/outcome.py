@@ -1,4 +1,4 @@
-"""How a tunnel ended: by itself, with a status as a process has it, or by a failure that somebody names."""
+"""Outcome of a tunnel: a clean end with the exit status of a process, or a failure with its reason."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
     from .fields import Buffer
 
-ENDED = 0  # the far end is done; `status` or `signal` say how its program ended
-UNKNOWN = 1  # a name on the path could not be resolved
-REFUSED = 2  # the node or the service does not want this tunnel
-LOST = 3  # a link or a daemon on the way went away
-GONE = 4  # the program at the other end went away
+ENDED = 0  # the far end has finished; `status` or `signal` is that of its program
+UNKNOWN = 1  # a name on the path was not resolved
+REFUSED = 2  # the node or the service refused the tunnel
+LOST = 3  # a link or a daemon on the path failed
+GONE = 4  # the program at the far end disconnected
 BUSY = 5  # a limit was reached
-FAILED = 6  # anything else
-UNREAD = 7  # nobody reads the output of the side that opened
+FAILED = 6  # any other failure
+UNREAD = 7  # the output of the opener has no reader
 
 
 class Outcome:
-    """`code` is one of the constants above; `status` 0 to 255 and `signal` are of the program, 0 if there is none."""
+    """`code` is one of the constants above; `status` (0 to 255) and `signal` are those of the program, or 0."""
 
     __slots__ = ("code", "signal", "status", "text")
 
@@ -35,18 +35,18 @@ class Outcome:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the stream came to its own end: nothing failed and no program was killed."""
+        """Whether nothing failed and no program was killed."""
         return self.code == ENDED and not self.signal
 
     @property
     def exit_status(self) -> int:
-        """The status for a tool that passes it on: the program's, 128 + its signal, or 255 for a failure of r2's."""
+        """Exit status for a tool: the program's, 128 + its signal, or 255 for a failure of r2."""
         if self.code != ENDED:
             return TOOL_FAILED
         return SIGNALLED + self.signal if self.signal else self.status & 0xFF
 
     def describe(self) -> str:
-        """In words; empty if all went well."""
+        """Return a description; empty after a success."""
         if self.text or self.code != ENDED:
             return self.text or "the tunnel failed"
         if self.signal:
@@ -57,7 +57,7 @@ class Outcome:
         return ""
 
     def fields(self) -> dict[str, Any]:
-        """As the fields that CLOSE, ENDED and EXITED share."""
+        """Return the fields that CLOSE, ENDED and EXITED share."""
         return {"code": self.code, "status": self.status, "signal": self.signal, "text": shorten(self.text)}
 
     def __eq__(self, other: object) -> bool:
@@ -76,10 +76,10 @@ def make_outcome(fields: Any) -> Outcome:
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """The payload of a CLOSE frame."""
+    """Encode the payload of a CLOSE frame."""
     return CLOSE_FIELDS.encode(**outcome.fields())
 
 
 def decode_outcome(payload: Buffer) -> Outcome:
-    """The inverse; WireError if it is none."""
+    """Decode the payload of a CLOSE frame.  WireError if it is malformed."""
     return make_outcome(CLOSE_FIELDS.decode(payload))

@@ -1,23 +1,23 @@
-"""The one rule, and messages that obey it.
+"""The routing rule of the protocol, and messages, which it routes.
 
     r2 f n0 (RouteTo n1 msg) = f n1 (RoutedFrom n0 msg)
 
-A node that receives `RouteTo n1 msg` from n0 hands n1 `RoutedFrom n0 msg`.  A sender never states n0: the node that
-receives supplies it from the link that the bytes came in on, so each step of the trail is vouched for by the node
-after it.  `f` is whatever delivers: a link, a program, or a list in a test.
+A node that receives `RouteTo n1 msg` from n0 delivers `RoutedFrom n0 msg` to n1.  The sender does not state n0: the
+receiver takes it from the link that delivered the bytes, so each step of an origin is vouched for by the node after it.
+`f` is the delivery function: a link, a program, or a list in a test.
 
-`msg` may itself be a RouteTo, which makes a path, and a RoutedFrom, which makes a trail.  On the wire such a nest is
-kept flat, as `Message(path, origin, body)`; `hop` is one application of the rule to the flat form, and
-`test_route.py` shows that flattening and routing commute.
+`msg` may be another RouteTo, which makes a path, or a RoutedFrom, which makes an origin.  The wire form of such a nest
+is flat: `Message(path, origin, body)`.  `hop` applies the rule once to the flat form; `test_route.py` proves that
+flattening and routing commute.
 
-The trail is the way back: reversed by nesting, nearest first, `origin` of a received message is the `path` of its
-answer.  A path that leads back to the sender (n0 = n1) is a ping that needs no code at the far end.
+The origin is the return path: it lists the steps nearest first, so the `origin` of a request is the `path` of its
+answer.  A path back to the sender (n0 = n1) is a ping that needs no code at the far end.
 """
 
 from __future__ import annotations
 
 from ...errors import RefusedError
-from .address import MAX_HOPS, check_address, format_path, parse_path
+from .address import format_path
 from .frames import MESSAGE_FIELDS
 
 TYPE_CHECKING = False
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["MAX_HOPS", "Message", "RouteTo", "RoutedFrom", "check_address", "check_circle", "format_path", "hop",
-           "parse_path", "r2"]  # fmt: skip
 
 
 class RouteTo:
-    """A wish: take `msg` on to the neighbour `to`."""
+    """A request to route `msg` to the neighbour `to`."""
 
     __slots__ = ("msg", "to")
 
@@ -53,7 +51,7 @@ class RouteTo:
 
 
 class RoutedFrom:
-    """A fact: `msg` came in from `origin`."""
+    """The fact that `msg` was received from `origin`."""
 
     __slots__ = ("msg", "origin")
 
@@ -72,14 +70,14 @@ class RoutedFrom:
 
 
 def r2(f: Callable[[str, RoutedFrom], T], n0: str, routed: RouteTo) -> T:
-    """Route one step: what n0 wants taken to n1 is delivered by `f` to n1, as coming from n0."""
+    """Route one step: `f` delivers what n0 sent to n1, as received from n0."""
     return f(routed.to, RoutedFrom(n0, routed.msg))
 
 
 class Message:
-    """A nest of RouteTo around a nest of RoutedFrom around `body`, kept flat.
+    """The flat form of a nest of RouteTo around a nest of RoutedFrom around `body`.
 
-    `path` holds the steps still to go, next first; `origin` the steps it came by, nearest first.
+    `path` holds the remaining steps, next first; `origin` the steps behind it, nearest first.
     """
 
     __slots__ = ("body", "origin", "path")
@@ -90,7 +88,7 @@ class Message:
         self.body = body
 
     def nested(self) -> Any:
-        """The same as the rule writes it: RouteTo p0 (RouteTo p1 … (RoutedFrom o0 (RoutedFrom o1 … body)))."""
+        """Return the nested form: RouteTo p0 (RouteTo p1 … (RoutedFrom o0 (RoutedFrom o1 … body)))."""
         nest: RouteTo | RoutedFrom | bytes = self.body
         for address in reversed(self.origin):
             nest = RoutedFrom(address, nest)
@@ -99,7 +97,7 @@ class Message:
         return nest
 
     def came_from(self, n0: str) -> Message:
-        """The message as its receiver sees it: n0 put in front of the trail."""
+        """Return the message as its receiver sees it: with n0 in front of the origin."""
         return Message(self.path, (n0, *self.origin), self.body)
 
     def __repr__(self) -> str:
@@ -107,7 +105,7 @@ class Message:
 
 
 def hop(n0: str, message: Message) -> tuple[str, Message]:
-    """One step for a flat message that came from n0: who gets it (the head of its path), and as what."""
+    """Apply the rule to a flat message from n0; return the recipient (the head of its path) and what it receives."""
 
     def deliver(n1: str, routed: RoutedFrom) -> tuple[str, Message]:
         rest: Message = routed.msg
@@ -116,11 +114,10 @@ def hop(n0: str, message: Message) -> tuple[str, Message]:
     return r2(deliver, n0, RouteTo(message.path[0], Message(message.path[1:], message.origin, message.body)))
 
 
-def check_circle(me: str, path: tuple[str, ...], origin: tuple[str, ...], spare: int = 0) -> None:
-    """RefusedError if `path` leads to nodes that it has been to, more than `spare` times.
+def check_loop(me: str, path: tuple[str, ...], origin: tuple[str, ...], spare: int = 0) -> None:
+    """Refuse a path that visits nodes again, more than `spare` times: it would multiply work.  RefusedError.
 
-    Each turn of a circle would be work that nothing pays for.  A message may turn back once, as its answer does: a ping
-    of oneself.
+    A message may return once, as its answer does: a node can ping itself.
     """
     seen: set[str] = set()
     for step in (*origin, me, *path[path[:1] == (me,) :]):
@@ -132,13 +129,13 @@ def check_circle(me: str, path: tuple[str, ...], origin: tuple[str, ...], spare:
 
 
 def encode_message(message: Message, descriptors: int = 0) -> bytes:
-    """The payload of a MESSAGE frame; `descriptors` travel beside it (UNIX sockets only)."""
+    """Encode the payload of a MESSAGE frame; `descriptors` is the number that accompany it (UNIX sockets only)."""
     return MESSAGE_FIELDS.encode(
         path=message.path, origin=message.origin, body=message.body, descriptors=descriptors
     )
 
 
 def decode_message(payload: Buffer) -> tuple[Message, int]:
-    """The message in a MESSAGE frame and the number of descriptors that belong to it; WireError if it is none."""
+    """Decode a MESSAGE frame: the message, and the number of its descriptors.  WireError if it is malformed."""
     fields = MESSAGE_FIELDS.decode(payload)
     return Message(fields["path"], fields["origin"], fields["body"]), fields["descriptors"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from r2box.api.session import Session
 from r2box.net.daemon.blackhole import PROBE_TIME
-from r2box.proto.routing.adjacency import CHUNK, MAX_HEARD, PAUSE
+from r2box.proto.routing.adjacency import CHUNK, MAX_LEARNED, PAUSE
 from r2box.proto.wire.advertisement import BEGIN, END, ENTRY_FIELDS, REACH_FIELDS, AdvertisedNode, NodeRecord
 from r2box.proto.wire.frames import MAX_REACH, REACH, encode_frame
 from r2box.proto.wire.outcome import REFUSED, UNKNOWN, Outcome
@@ -218,12 +218,12 @@ def flood(square: Square, count: int) -> Iterator[str]:
     longest = square.dial_all()
     known = len(square.names("alice"))
     yield f"{count} entries in {took:.1f} s, {known} names known afterwards, tunnels in {longest:.2f} s; {bill}"
-    assert known <= MAX_HEARD + 8
+    assert known <= MAX_LEARNED + 8
     assert longest < LATE
     assert bill.memory < 40, bill
     assert bill.cpu("alice") < 4.0 + count / 200_000, bill
     assert max(map(bill.cpu, HONEST[1:])) < 4.0, bill
-    assert bill.entries < 3 * MAX_HEARD, bill
+    assert bill.entries < 3 * MAX_LEARNED, bill
     assert bill.lines <= 3, square.nodes["alice"]
     _leave(square, mallory)
 

@@ -46,7 +46,7 @@ def network(path: str) -> dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]
     def steps(client: Client, done: Callable[[], None]) -> None:
         def page(body: messages.Body, _: tuple[int, ...]) -> None:
             for data in checked(body)["entries"]:
-                entry = messages.KNOWN.decode(data)
+                entry = messages.NETWORK_ENTRY.decode(data)
                 services = tuple(name.decode() for name in entry["services"])
                 found[entry["path"][-1]] = entry["path"], entry["cost"], services
             client.forget(body.id)
