@@ -1,11 +1,10 @@
-"""Every limit on what neighbours and clients may cost this node, with its reason, in one table.
+"""Limits on the resources that neighbours and clients may use, each with its reason, in one table.
 
-A node has one `Limits`: the defaults of the table, changed by `[limits]` of a TOML file or by `limits=` of the
-library's Node.  Values are looked up at each use, so that a reload holds at once.  For `r2 status --limits`, code that
-spends what is limited notes how much is in use, or registers a function that measures it; the high-water marks are
-kept.
+A node has one `Limits`: the defaults of the table with the changes of `[limits]` in a TOML file or of `limits=` of the
+library's Node.  Values are looked up at each use, so that a reload applies at once.  For `r2 status --limits`, users of
+a resource note the current use or register a function that measures it; the high-water marks are kept.
 
-Past a limit one thing is refused with an error that names it, and everything else goes on.
+Past a limit, one request is refused with an error that names the limit; everything else continues.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 LINKS_SHARE = 1 / 4  # of the memory: 64 MiB of 256
 BYTES = "bytes"
-MOST = 1 << 20  # of anything: the labels of a link's streams end there
+MOST = 1 << 20  # the largest value of a count: the number of labels of a link
 
 
 class Limit:
-    """One row: its default, what it counts, why it is what it is, and what it may be set to."""
+    """One row: the default, the unit, the reason, and the range of valid values."""
 
     __slots__ = ("default", "least", "most", "unit", "why")
 
@@ -33,11 +32,11 @@ class Limit:
 
     @property
     def shown(self) -> str:
-        """Its default, for people."""
+        """The default for display."""
         return f"{self.default >> 20} MiB" if self.unit == BYTES else f"{self.default} {self.unit}"
 
     def check(self, value: int) -> int:
-        """`value`; ValueError if the limit may not be that."""
+        """Return `value`; ValueError if it is outside of the range."""
         if not self.least <= value <= self.most:
             raise ValueError(f"must be from {self.least} to {self.most}, not {value}")
         return value
@@ -79,17 +78,17 @@ TABLE: dict[str, Limit] = {
 
 
 class Limits(dict[str, int]):
-    """The limits of one node by name: the defaults with `changes`.  ValueError for an unknown name or a wrong value."""
+    """The limits of one node by name: the defaults with `changes`.  ValueError for an unknown name or invalid value."""
 
     def __init__(self, changes: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.peak: dict[str, int] = dict.fromkeys(TABLE, 0)
-        self.measures: dict[str, Callable[[], int]] = {}  # how much is in use, for what is not noted when it is less
+        self.measures: dict[str, Callable[[], int]] = {}  # functions that measure the current use
         self._noted: dict[str, int] = dict.fromkeys(TABLE, 0)
         self.change(changes or {})
 
     def change(self, changes: Mapping[str, int]) -> None:
-        """From now on the defaults with `changes` hold.  ValueError as above; then nothing is changed."""
+        """Set the defaults with `changes`.  ValueError as above; then nothing is changed."""
         for name, value in changes.items():
             if name not in TABLE:
                 raise ValueError(f"{name}: unknown limit (there are {', '.join(TABLE)})")
@@ -100,20 +99,19 @@ class Limits(dict[str, int]):
         self.update({name: changes.get(name, row.default) for name, row in TABLE.items()})
 
     def note(self, name: str, used: int) -> None:
-        """`used` of it are in use now; of a limit that holds for each link or service, by one of them."""
+        """Note the current use; for a limit per link or service, that of one of them."""
         self._noted[name] = used
         self.peak[name] = max(self.peak[name], used)
 
     def used(self, name: str) -> int:
-        """How much is in use now; of a limit that holds for each link, service or neighbour, by the one that uses
-        most."""
+        """Return the current use; for a limit per link, service or neighbour, the largest one."""
         measure = self.measures.get(name)
         if measure is not None:
             self.note(name, measure())
         return self._noted[name]
 
     def has_room(self, name: str, used: int) -> bool:
-        """Whether one more may be taken where `used` are; notes that it is."""
+        """Whether one more is admitted where `used` are in use; if so, note it."""
         has_room = used < self[name]
         self.note(name, used + has_room)
         return has_room

@@ -483,9 +483,9 @@ def test_a_neighbour_that_has_gone_ends_the_stream_and_nobody_else_can() -> None
     theirs.send([b"x"], 0.0)
     for data in theirs.produce(0.0):
         ours.receive(data, 0.0)
-    ours.receive(PacketEncoder(9, 5).gone(), 0.1)
-    ours.receive(PacketEncoder(7, 6).gone(), 0.1)
+    ours.receive(PacketEncoder(9, 5).reset(), 0.1)
+    ours.receive(PacketEncoder(7, 6).reset(), 0.1)
     before = ours.fault
-    ours.receive(PacketEncoder(7, 5).gone(), 0.1)
+    ours.receive(PacketEncoder(7, 5).reset(), 0.1)
     assert before == ""
     assert ours.fault == "the neighbour no longer knows the connection"

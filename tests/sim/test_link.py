@@ -800,7 +800,7 @@ def test_credit_that_was_never_given_cannot_come_back(size: int) -> None:
     raw = Raw(alice).up()
     raw.say(OPENED, (wire.RETURN, 2, encode_varint(size)))
     assert raw.link.state == DOWN
-    assert "given back" in raw.link.reason
+    assert "returned, of" in raw.link.reason
 
 
 def test_credit_that_came_back_cannot_be_used() -> None:

@@ -221,7 +221,7 @@ def test_the_page_has_these_vectors() -> None:
 
 def test_who_is_gone_is_told_of_once() -> None:
     theirs, ours = p.PacketEncoder(1, 2), p.PacketEncoder(2, 1)
-    assert p.refusal(theirs.data(0, 0, b"x")) == ours.gone()
-    assert p.refusal(ours.gone()) == b""
+    assert p.refusal(theirs.data(0, 0, b"x")) == ours.reset()
+    assert p.refusal(ours.reset()) == b""
     assert p.refusal(p.PacketEncoder(1).data(0, 0, b"x")) == b""
     assert p.refusal(b"noise") == b""

@@ -1,17 +1,17 @@
-"""A reliable, ordered stream of bytes over a transport that loses, swaps, repeats and changes what it carries.
+"""ARQ connection: a reliable, ordered byte stream over a transport that loses, reorders, duplicates or corrupts data.
 
-    stream  <->  Carrier  <->  packets  <->  UDP, a serial line, a raw interface
+    stream  <->  ArqConnection  <->  packets  <->  UDP, a serial line, a raw interface
 
-Both sides begin at once and without asking.  Each has an identity, 32 random bits, for this life of the stream; every
-packet carries that of its sender and, as soon as it is known, that of its receiver.  The first valid packet says who
-the neighbour is.  A packet for another identity belongs to an earlier life and is ignored; one that opens (it has no
-receiver yet) and comes from another than the neighbour is ignored too as long as the neighbour is heard, and after
-`ALONE` seconds means that it has restarted: what it had not acknowledged cannot be told, so the stream ends.
+Both sides send at once, without an exchange before.  Each has an identity for this connection, 32 random bits.  A
+packet holds the identity of its sender and, once known, that of its receiver.  The first valid packet defines the
+neighbour.  A packet for another identity belongs to an earlier connection and is ignored.  An opening packet (without a
+receiver) of another sender is ignored while the neighbour is alive; after `ALONE` seconds of silence it means that the
+neighbour has restarted.  What was not acknowledged is then unknown, so the connection fails.
 
-Packets that are not valid are noise, whatever they are; a neighbour that breaks the rules in valid ones is a fault, and
-nothing is raised for either.
+Invalid packets are noise and are skipped.  A violation of the protocol in a valid packet sets `fault`; nothing is
+raised.
 
-Pure: `now` is seconds on a clock that does not go backwards, randomness comes in as the identity.
+Pure: `now` is seconds on a monotonic clock; randomness enters as the identity.
 """
 
 from __future__ import annotations
@@ -38,36 +38,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..wire.fields import Buffer
 
-ALONE = 2.0  # seconds without the neighbour after which another may take its place
+ALONE = 2.0  # seconds of silence after which an opening packet means that the neighbour has restarted
 
 
 class ArqConnection:
-    """One side of the stream.
+    """One side of the connection.
 
-    `identity` is 32 random bits, not 0; `mtu` is the most bytes in a packet, from MIN_MTU to MAX_MTU.
+    `identity` is 32 random bits, not 0; `mtu` is the maximum size of a packet in bytes, from MIN_MTU to MAX_MTU.
     """
 
     def __init__(self, identity: int, now: float, mtu: int = MTU) -> None:
         if not (0 < identity < 1 << 32 and MIN_MTU <= mtu <= MAX_MTU):
-            raise ValueError("an identity of 32 bits that is not 0, and an MTU within its limits")
+            raise ValueError(f"identity must have 32 bits and not be 0, mtu must be from {MIN_MTU} to {MAX_MTU}")
         self.identity = identity
         self.mtu = mtu
         self.peer = 0  # the neighbour's identity; 0 while unknown
-        self.fault = ""  # why the stream cannot go on
-        self.stale = 0  # packets that were for somebody else
+        self.fault = ""  # why the connection has failed
+        self.stale = 0  # packets for other connections
         self._now = now
         self._received_at = now
         self._scanner = PacketScanner()
         self._encoder = PacketEncoder(identity)
-        self._cookie = b""  # the packet that shows what a listener wants to see again
+        self._cookie = b""  # the COOKIE packet that a listener has requested
         self._in = ArqReceiver()
         self._out = ArqSender(identity, mtu)
 
     # -- bytes in --------------------------------------------------------------------------------------------------
 
     def receive(self, data: Buffer, now: float) -> list[Buffer]:
-        """What the transport delivered: a datagram or a piece of a stream.  The bytes of the stream that are in order
-        now are returned; they may be views of `data`."""
+        """Process a datagram or a piece of a stream; return the bytes that are in order now, maybe views of `data`."""
         self._now = now
         out: list[Buffer] = []
         if self.fault:
@@ -94,7 +93,7 @@ class ArqConnection:
         return out
 
     def _take_cookie(self, sender: int, receiver: int, body: memoryview, now: float) -> None:
-        """A listener wants to see these bytes with what opens: send it again at once."""
+        """A listener requests a cookie: repeat the opening packet with it at once."""
         if sender or receiver != self.identity or self.peer or len(body) > COOKIE_SIZE:
             return
         packet = self._encoder.cookie(bytes(body))
@@ -103,8 +102,8 @@ class ArqConnection:
             self._out.retransmit_now(now)
 
     def _admit(self, sender: int, receiver: int, now: float) -> bool:
-        """Whether a packet is the neighbour's and for this life of the stream."""
-        if sender and sender != self.identity and receiver in (0, self.identity):  # our own: an echo
+        """Whether a packet is from the neighbour and for this connection."""
+        if sender and sender != self.identity and receiver in (0, self.identity):  # not an echo of this side
             if not self.peer:
                 self.peer = self._encoder.receiver = sender
                 self._out.peer_known = True
@@ -119,17 +118,17 @@ class ArqConnection:
 
     @property
     def room(self) -> int:
-        """How many bytes of the stream `send` would take well now; 0: none."""
+        """Bytes that `send` should be given now; 0: none."""
         return 0 if self.fault else self._out.room
 
     def send(self, buffers: list[Buffer], now: float) -> None:
-        """Take bytes of the stream.  More than `room` is allowed, and waits here."""
+        """Queue bytes of the stream; more than `room` is allowed."""
         self._now = now
         if not self.fault:
             self._out.send(buffers)
 
     def produce(self, now: float) -> list[bytes]:
-        """The packets to write now, each for one datagram; when there are any, there may be more right afterwards."""
+        """Return the packets to write now, one for each datagram; if there are any, there may be more at once."""
         self._now = now
         out: list[bytes] = []
         if self.fault:
@@ -149,45 +148,45 @@ class ArqConnection:
         return out
 
     def deadline(self) -> float:
-        """When `produce` must be called if nothing comes before; 0: not until then."""
+        """When `produce` must be called next if nothing is received before; 0: never."""
         if self.fault:
             return 0.0
         return min(filter(None, (self._in.due_at, self._out.deadline(self._now))), default=0.0)
 
     def close(self) -> None:
-        """The stream is over: give back what is held."""
+        """Close the connection and release its memory."""
         self.fault = self.fault or "it is closed"
         self._scanner, self._in, self._out = PacketScanner(), ArqReceiver(), ArqSender(self.identity, self.mtu)
 
     @property
     def held(self) -> int:
-        """Bytes that came and wait for others before them."""
+        """Bytes received out of order."""
         return self._in.held
 
     def limit(self, window: int) -> None:
-        """Let so many bytes wait for a hole to be filled, WINDOW at most."""
+        """Set the receive window in bytes, WINDOW at most."""
         self._in.window = min(max(window, MAX_MTU), WINDOW)
 
-    # -- what is known ---------------------------------------------------------------------------------------------
+    # -- state ---------------------------------------------------------------------------------------------------------
 
     @property
     def unacked(self) -> int:
-        """Bytes of the stream that were taken and of which it is not known that the neighbour has them in order."""
+        """Bytes of the stream that are queued or not acknowledged."""
         return self._out.end - self._out.acked
 
     @property
     def rtt(self) -> float:
-        """The round trip, smoothed, in seconds; 0 while unknown."""
+        """The smoothed round trip in seconds; 0 while unknown."""
         return self._out.rtt
 
     @property
     def rate(self) -> float:
-        """Bytes a second that the path delivers, as far as has been seen; 0 while unknown."""
+        """The measured delivery rate in bytes a second; 0 while unknown."""
         return self._out.congestion.rate
 
     @property
     def statistics(self) -> dict[str, float]:
-        """Counters, and what is known of the path: for people, and for tests."""
+        """Counters and estimates, for display and tests."""
         return {
             "sent": self._out.sent,
             "resent": self._out.resent,

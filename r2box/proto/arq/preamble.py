@@ -1,6 +1,6 @@
-"""Where a link begins in what a command writes: behind messages of its own, such as "Connected /dev/rfcomm0 to ...".
+"""Preamble: finds the start of a link in the output of a command, behind text such as "Connected /dev/rfcomm0 to ...".
 
-A link begins with `wire.MAGIC`, or with a valid header of a packet where the neighbour repairs losses.
+A link begins with `frames.MAGIC`, or with a valid packet header if the neighbour uses ARQ.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from ..wire.frames import MAGIC
 from .packet import HEADER, SYNC, is_header
 
-MAX_CHATTER = 1 << 12  # bytes of messages: what writes more is not on its way to a link
-_HEAD = 64  # bytes of them that are kept, for an error
+MAX_CHATTER = 1 << 12  # bytes of text before a link
+_HEAD = 64  # bytes of output that are kept, for an error
 
 
 class Preamble:
-    """Feed it until `rest` is there, or `is_refused`: more than MAX_CHATTER bytes and no link among them.
+    """To be fed until `rest` is not None, or `is_refused`: no link within MAX_CHATTER bytes.
 
-    `rest` are the bytes from the beginning of the link on, of which `is_packets` says whether they are packets; `head`
-    are the first bytes of all.
+    `rest` holds the bytes from the start of the link on; `is_packets`: they are packets.  `head` holds the first bytes
+    of the output.
     """
 
     __slots__ = ("_held", "head", "is_packets", "is_refused", "rest", "skipped")
@@ -26,22 +26,22 @@ class Preamble:
         self.skipped = 0
         self.rest: bytes | None = None
         self.is_packets = self.is_refused = False
-        self._held = b""  # the last bytes, if they may belong to the beginning of a link
+        self._held = b""  # the last bytes, if a link may begin there
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; return what is a message and can be shown, at most MAX_CHATTER bytes and one in all."""
+        """Process the next bytes; return the text among them, at most MAX_CHATTER + 1 bytes over all calls."""
         self.head += data[: _HEAD - len(self.head)]
         data = self._held + data
         at = self._find(data)
-        said, self._held = data[:at], data[at:]
-        said = said[: MAX_CHATTER - self.skipped + 1]
-        self.skipped += len(said)
+        text, self._held = data[:at], data[at:]
+        text = text[: MAX_CHATTER - self.skipped + 1]
+        self.skipped += len(text)
         if self.skipped > MAX_CHATTER:
             self.rest, self.is_refused = None, True
-        return said
+        return text
 
     def _find(self, data: bytes) -> int:
-        """Where in `data` a link begins, or may begin when more has come; len(data): nowhere."""
+        """Return the position where a link begins, or may begin; len(data) if there is none."""
         at = 0
         while at < len(data):
             if data.startswith(MAGIC, at):

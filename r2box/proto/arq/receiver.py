@@ -1,16 +1,16 @@
-"""The receiving half of a carrier: puts the stream together and says what it has.
+"""ARQ receiver: reassembly of the stream, and selective acknowledgement.
 
-Only what has been accepted into the stream is ever acknowledged: a packet that is beyond the window is dropped before
-it is noted, so the sender will send it again.
+Only what was accepted into the stream is acknowledged: a packet beyond the window is dropped unacknowledged, so the
+sender sends it again.
 
-An acknowledgement says up to where the stream is whole and, as a map of bits, which transmissions beyond that were
-accepted of late.  These are numbers of transmissions and not places in the stream (as in QUIC, RFC 9002, and unlike RFC
-2018), so the sender knows which copy has come and needs no guess for round trips and losses.  A map takes a fixed time
-whatever is missing, where ranges would take longer with each hole.  Each bit is said in `REPEATS` acknowledgements,
-since these get lost too; what gets lost all the same comes in the end with the stream being whole.
+An ACK states the offset up to which the stream is complete and, in a bitmap, the recent transmissions that were
+accepted.  It numbers transmissions, not bytes (as QUIC, RFC 9002, unlike SACK, RFC 2018), so the sender knows which
+copy arrived, and round trips and losses are unambiguous.  A bitmap is processed in constant time, whereas ranges
+take longer with each hole.  Each bit is repeated in `REPEATS` ACKs, since these are lost, too; if all are lost, the
+offset covers it in the end.
 
-An acknowledgement is due at once when something is out of order (RFC 5681, 4.2: the sender must learn of it), for every
-second packet, and after `MAX_DELAY` or a quarter of a round trip.
+An ACK is due at once for a packet out of order (RFC 5681, 4.2), for every second packet, and after `MAX_DELAY` or a
+quarter of a round trip.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from ..wire.fields import Buffer
     from .packet import PacketEncoder
 
-WINDOW = 1 << 22  # bytes that may wait for a hole to be filled: 80 ms of a loss-ridden path with 50 MB/s
+WINDOW = 1 << 22  # bytes received out of order: 80 ms at 50 MB/s
 MAX_PIECES = 1 << 14  # the same in packets: small ones take more memory than they hold
-MAP_BITS = 1 << 12  # transmissions that a map may reach back: 512 bytes
-HISTORY = 1 << 20  # transmissions after which one is too old to be believed: long before 32 bits come round
+MAP_BITS = 1 << 12  # transmissions in a bitmap: 512 bytes
+HISTORY = 1 << 20  # transmissions; older ones are rejected, long before 32 bits wrap around
 MAX_DELAY = 0.025  # seconds (RFC 9000, 13.2.1)
 EVERY = 2  # packets
 REPEATS = 8
@@ -36,24 +36,24 @@ _ALL = (1 << MAP_BITS) - 1
 
 
 class ArqReceiver:
-    """What has come."""
+    """The receiving side of a connection."""
 
     def __init__(self) -> None:
-        self.next = 0  # the stream is whole before this offset
-        self.due_at = 0.0  # when an acknowledgement has to go out; 0: none is owed
-        self.rtt = 0.0  # as the other half knows it, seconds
-        self.window = WINDOW  # bytes that may wait now
-        self._pieces: dict[int, bytes] = {}  # beyond a hole, by offset
+        self.next = 0  # the stream is complete before this offset
+        self.due_at = 0.0  # when an ACK is due; 0: none
+        self.rtt = 0.0  # seconds, from the sender
+        self.window = WINDOW  # bytes
+        self._pieces: dict[int, bytes] = {}  # received out of order, by offset
         self._held = 0  # bytes in them
-        self._top = -1  # the largest transmission that was accepted,
-        self._top_at = 0.0  # and when
+        self._top = -1  # the largest accepted transmission,
+        self._top_at = 0.0  # and when it arrived
         self._map = 0  # bit i: transmission top - i was accepted
-        self._low = -1  # the lowest transmission accepted since the last acknowledgement that a map must say; -1: none
-        self._lows: deque[int] = deque(maxlen=REPEATS)  # and those of the last ones
-        self._count = 0  # packets since then
+        self._low = -1  # the lowest transmission since the last ACK that the bitmap must hold; -1: none
+        self._lows: deque[int] = deque(maxlen=REPEATS)  # those of the last ACKs
+        self._count = 0  # packets since the last ACK
 
     def on_data(self, low_tx: int, low_offset: int, payload: memoryview, now: float, out: list[Buffer]) -> None:
-        """A DATA packet; what is in order now goes to `out`, as views of `payload` where it can be."""
+        """Process DATA; append what is in order now to `out`, as views of `payload` where possible."""
         tx = unwrap(low_tx, self._top)
         offset = unwrap(low_offset, self.next)
         end = offset + len(payload)
@@ -74,15 +74,15 @@ class ArqReceiver:
                 self._held += len(payload)
             is_plain = False
         else:
-            is_plain = False  # it has come before; the sender does not know that
-            if end > self.next:  # not from a sender that keeps to its own pieces
+            is_plain = False  # a duplicate: the ACK was lost
+            if end > self.next:  # never from this implementation, which does not resegment
                 out.append(payload[self.next - offset :])
                 self.next = end
                 self._join(out)
         self._note(tx, is_plain, now)
 
     def _join(self, out: list[Buffer]) -> None:
-        """What the hole has kept back that was filled."""
+        """Append the pieces that the filled hole held back."""
         pieces = self._pieces
         piece = pieces.pop(self.next, None)
         while piece is not None:
@@ -90,7 +90,7 @@ class ArqReceiver:
             self.next += len(piece)
             self._held -= len(piece)
             piece = pieces.pop(self.next, None)
-        self._count = EVERY  # the sender should know soon
+        self._count = EVERY  # acknowledge at once
 
     def _note(self, tx: int, is_plain: bool, now: float) -> None:
         ahead = tx - self._top
@@ -115,11 +115,11 @@ class ArqReceiver:
 
     @property
     def held(self) -> int:
-        """Bytes that wait for a hole to be filled."""
+        """Bytes received out of order."""
         return self._held
 
     def acknowledge(self, encoder: PacketEncoder, mtu: int, now: float) -> bytes:
-        """The acknowledgement that is owed, as a packet."""
+        """Return the ACK that is due."""
         self._lows.append(self._low)
         low = min((low for low in self._lows if low >= 0), default=self._top)
         size = min((self._top - low + 7) // 8, MAP_BITS // 8 - 1, mtu - ACK_OVERHEAD)

@@ -1,15 +1,15 @@
-"""The sending half of a carrier: cuts the stream into packets and sends each until it is acknowledged.
+"""ARQ sender: segments the stream and transmits each segment until it is acknowledged.
 
-Each transmission has a number, and an acknowledgement names those that were accepted.  What is lost is found as RFC
-8985 (RACK-TLP) has it: by time and not by counting.  A packet is lost when one that was sent later has been accepted
-and a round trip and `patience` have passed since it was sent.  Patience is learned: as long as packets overtake each
-other by some time, that time is waited for, so a path that swaps packets does not make us send them twice.
+Each transmission has a number, and an ACK lists the accepted ones.  Losses are detected by time, not by counting, as in
+RACK-TLP (RFC 8985): a transmission is lost when a later one was accepted and a round trip plus the reordering window
+have passed since it was sent.  The reordering window adapts to the delays of packets that arrive late, so that a path
+that reorders causes no duplicates.
 
-When nothing is acknowledged for a round trip and four deviations of it (RFC 6298, 2) the oldest packet is sent again as
-a probe.  Its number is new, so whichever answer comes shows what else was lost.  The time doubles with each probe
-(RFC 6298, 5.5); the third holds all for lost that was on its way.
+If nothing is acknowledged for a round trip and four deviations of it (RFC 6298, 2), the oldest segment is sent again as
+a probe.  Its number is new, so its ACK shows what else was lost.  The timeout doubles with each probe (RFC 6298, 5.5);
+the third probe marks all in flight as lost.
 
-Nothing here takes longer when more is on its way: transmissions are judged in the order of their numbers, each once.
+All work is independent of the number of packets in flight: each transmission is judged once, in order.
 """
 
 from __future__ import annotations
@@ -26,76 +26,76 @@ if TYPE_CHECKING:
     from ..wire.fields import Buffer
     from .packet import PacketEncoder
 
-# RFC 6298 begins with 1 s, for paths of which nothing is known and that a repetition might add to the load of.  Here
-# one packet of some 300 bytes is repeated, a person waits for it, and in 0.3 s all but satellites have answered.  The
-# gentle factor is for loss: of 30 % each way half of the exchanges fail.
-OPENING = 0.3  # seconds
+# RFC 6298 begins with 1 s, for unknown paths that a retransmission may congest.  Here it is one packet of some 300
+# bytes, a person waits for it, and all paths but satellites answer within 0.3 s.  The low factor is for loss: with 30 %
+# each way, half of the exchanges fail.
+OPENING = 0.3  # seconds before the first retransmission while the round trip is unknown
 OPENING_BACKOFF = 1.5
 MAX_OPENING = 2.0
-PROBES_BEFORE_BACKOFF = 8  # probes before the time grows, when the neighbour is heard: then it is answers that are lost
+PROBES_BEFORE_BACKOFF = 8  # once the neighbour is known: then ACKs are lost
 MIN_TIMEOUT = 0.01  # seconds
-MAX_TIMEOUT = 2.0  # a path that was gone is used again so soon after it is back
-SILENT = 3  # probes without an answer
+MAX_TIMEOUT = 2.0  # a path that has recovered is used again within this time
+SILENT = 3  # unanswered probes that mark all as lost
 
-QUEUE = 0.025  # seconds of the rate that wait here: enough for a timer, short for something urgent that comes behind
+QUEUE = 0.025  # seconds of the rate that are queued: enough for a timer, short for urgent data behind them
 MAX_QUEUE = 1 << 20  # bytes
-BURST = 64  # packets at one time: others want to be heard
-REMEMBER = 1 << 14  # transmissions that may be unjudged or come late
-MAX_REORDER_WINDOW = 0.05  # seconds, or a round trip: later than that it is sent twice
-DRY = QUANTUM / 4  # seconds without anything to send that a program may take to bring more
+BURST = 64  # packets in one call
+REMEMBER = 1 << 14  # transmissions that may be unjudged or arrive late
+MAX_REORDER_WINDOW = 0.05  # seconds, or a round trip
+DRY = QUANTUM / 4  # seconds without data before the sender counts as application-limited
 
 
 class ArqSender:
-    """What is to be sent, and what was and is not acknowledged."""
+    """The sending side of a connection."""
 
     def __init__(self, identity: int, mtu: int) -> None:
         self.congestion = CongestionControl(identity, mtu)
-        self.peer_known = False  # the neighbour has been heard
+        self.peer_known = False  # a packet of the neighbour was received
         self.rtt = 0.0  # smoothed, seconds; 0 while unknown
         self.acked = 0  # the stream before this offset is acknowledged
-        self.end = 0  # where it ends so far
+        self.end = 0  # the end of the stream so far
         self.sent = self.resent = 0  # packets
         self._mtu = mtu
-        self._queue = bytearray()  # of the stream, not sent yet
+        self._queue = bytearray()  # not segmented yet
         self._segments: deque[Segment] = deque()  # sent, by offset; the first is not acknowledged
-        self._lost: deque[Segment] = deque()  # to be sent again, unless they are acknowledged meanwhile
-        self._by_tx: dict[int, Segment] = {}  # transmissions of which nothing was heard
-        self._marked_lost: dict[int, float] = {}  # those that were held for lost: when they were sent
+        self._lost: deque[Segment] = deque()  # to be sent again, unless acknowledged meanwhile
+        self._by_tx: dict[int, Segment] = {}  # unacknowledged transmissions
+        self._marked_lost: dict[int, float] = {}  # those marked as lost: when they were sent
         self._next_tx = 0
-        self._judged = 0  # transmissions before this one are acknowledged or held for lost
-        self._top = -1  # the newest transmission that was acknowledged
+        self._judged = 0  # transmissions before this one are acknowledged or marked as lost
+        self._top = -1  # the newest acknowledged transmission
         self._top_rtt = 0.0
-        self._clock = 0  # the receiver's, when that came
-        self._seen = 0  # map of acknowledged transmissions: bit i is top - i
-        self._limit = MAX_MTU  # offset up to which the receiver takes the stream
+        self._clock = 0  # of the receiver, when that arrived
+        self._seen = 0  # bitmap of acknowledged transmissions: bit i is top - i
+        self._limit = MAX_MTU  # offset up to which the receiver accepts the stream
         self._deviation = 0.0  # of `rtt`
         self._reorder_window = 0.0
         self._reorder_window_at = 0.0
-        self._loss_at = 0.0  # when a transmission will have to be held for lost; 0: none waits
-        self._timer_at = 0.0  # since when there is no answer
-        self._probes = 0  # since the last answer
-        self._idle_at = 0.0  # since when there is nothing to send; 0: there is
+        self._loss_at = 0.0  # when the next transmission counts as lost; 0: none
+        self._timer_at = 0.0  # start of the retransmission timer
+        self._probes = 0  # since the last ACK
+        self._idle_at = 0.0  # since when there is no data to send; 0: there is
 
     # -- the stream --------------------------------------------------------------------------------------------------
 
     @property
     def room(self) -> int:
-        """Bytes of stream that would be taken now."""
+        """Bytes of stream that `send` should be given now."""
         pace = self.congestion
         step = pace.segment
         free = pace.window - pace.in_flight
         if pace.rate:
             free = min(free, int(pace.rate * QUEUE), MAX_QUEUE)
-        # Whole packets, so that a large transfer does not leave a small one at the end of each portion.
+        # A multiple of the segment size, so that no portion ends with a short segment.
         return max((max(free, 0) // step + 1) * step - len(self._queue), 0)
 
     @property
     def queue(self) -> int:
-        """Bytes of the stream that were taken and not sent yet."""
+        """Bytes that are queued and not segmented."""
         return len(self._queue)
 
     def send(self, buffers: list[Buffer]) -> None:
-        """Take bytes of the stream; they are copied."""
+        """Queue bytes of the stream; they are copied."""
         queue = self._queue
         before = len(queue)
         for buffer in buffers:
@@ -105,7 +105,7 @@ class ArqSender:
     # -- packets out -------------------------------------------------------------------------------------------------
 
     def produce(self, encoder: PacketEncoder, now: float, out: list[bytes]) -> None:
-        """Append the packets to `out` that may go now."""
+        """Append the packets to `out` that may be sent now."""
         if self._loss_at and now >= self._loss_at:
             self._detect_losses(now)
         if self.congestion.in_flight and now >= self._timeout_at:
@@ -163,7 +163,7 @@ class ArqSender:
 
     @property
     def _timeout_at(self) -> float:
-        """When something must be done about there being no answer."""
+        """When the retransmission timer expires."""
         if not self.rtt:
             tries = max(self._probes - (PROBES_BEFORE_BACKOFF if self.peer_known else 0), 0)
             wait = OPENING * float(OPENING_BACKOFF ** min(tries, 8))
@@ -172,7 +172,7 @@ class ArqSender:
         return self._timer_at + min(wait * (1 << min(self._probes, 8)), max(MAX_TIMEOUT, wait))
 
     def retransmit_now(self, now: float) -> None:
-        """Send the oldest packet again at once."""
+        """Let the retransmission timer expire at once."""
         self._timer_at = now - MAX_OPENING
 
     def _probe(self, encoder: PacketEncoder, now: float, out: list[bytes]) -> None:
@@ -183,7 +183,7 @@ class ArqSender:
             for tx in range(self._judged, self._next_tx):
                 self._mark_lost(tx)
             self._judged = self._next_tx
-        # The oldest is what the stream waits for; a second one, since the first may be lost again.
+        # The oldest, since the stream waits for it; from the second probe on the newest, too.
         for segment in [self._segments[0], self._segments[-1]][: min(self._probes, len(self._segments))]:
             if segment.flies:
                 self._mark_lost(segment.tx)
@@ -192,7 +192,7 @@ class ArqSender:
                 self._transmit(segment, encoder, now, out)
 
     def deadline(self, now: float) -> float:
-        """When `produce` has something to do if nothing comes before; 0: never."""
+        """When `produce` must be called next if nothing is received before; 0: never."""
         pace = self.congestion
         at = 0.0
         if pace.in_flight:
@@ -220,7 +220,7 @@ class ArqSender:
     def on_ack(
         self, low_tx: int, clock: int, delay: float, window: int, low_offset: int, bits: int, now: float
     ) -> None:
-        """An ACK packet.  WireError if it acknowledges what was never sent."""
+        """Process an ACK.  WireError if it acknowledges what was never sent."""
         tx = unwrap(low_tx, max(self._top, 0))
         offset = unwrap(low_offset, self.acked)
         if tx >= self._next_tx or offset > self.end - len(self._queue):
@@ -228,12 +228,12 @@ class ArqSender:
         if tx < 0:
             return
         newest = self._by_tx.get(tx) if tx > self._top else None
-        trip = 0.0
+        rtt = 0.0
         if newest is not None and newest.tx != tx:
-            newest = None  # held for lost and sent again since
+            newest = None  # marked as lost and sent again since
         if newest is not None:
-            trip = max(now - newest.sent_at, 1e-6)
-            self._note_rtt(trip, delay)
+            rtt = max(now - newest.sent_at, 1e-6)
+            self._note_rtt(rtt, delay)
             self._clock = unwrap(clock, self._clock) if self._clock else clock
         is_news = self._take_map(tx, bits << 1 | 1, now)
         if offset > self.acked:
@@ -244,11 +244,11 @@ class ArqSender:
             return
         self._probes = 0
         self._timer_at = now
-        self.congestion.on_ack(newest, trip, self._clock * TICK, now)
+        self.congestion.on_ack(newest, rtt, self._clock * TICK, now)
         self._detect_losses(now)
 
     def _take_map(self, tx: int, bits: int, now: float) -> bool:
-        """The transmissions in `bits`, of which bit i is tx - i, have come.  Whether that is news."""
+        """Process the bitmap `bits`, of which bit i is tx - i; return whether it acknowledges anything new."""
         ahead = tx - self._top
         old_top = self._top
         if ahead > 0:
@@ -279,7 +279,7 @@ class ArqSender:
         return is_news
 
     def _take_offset(self, offset: int, now: float) -> None:
-        """All of the stream before `offset` has come."""
+        """The stream before `offset` is complete at the receiver."""
         self.acked = offset
         segments = self._segments
         while segments and segments[0].end <= offset:
@@ -291,21 +291,21 @@ class ArqSender:
                 self.congestion.on_delivered(segment)
                 del self._by_tx[segment.tx]
 
-    def _note_rtt(self, trip: float, delay: float) -> None:
-        """RFC 6298, 2; the receiver's delay is taken off as far as that can be (RFC 9002, 5.3)."""
-        self._top_rtt = trip
-        if trip - delay >= self.congestion.min_rtt:
-            trip -= delay
+    def _note_rtt(self, rtt: float, delay: float) -> None:
+        """Update the round trip (RFC 6298, 2), less the receiver's delay where that is plausible (RFC 9002, 5.3)."""
+        self._top_rtt = rtt
+        if rtt - delay >= self.congestion.min_rtt:
+            rtt -= delay
         if not self.rtt:
-            self.rtt, self._deviation = trip, trip / 2
+            self.rtt, self._deviation = rtt, rtt / 2
         else:
-            self._deviation += (abs(self.rtt - trip) - self._deviation) / 4
-            self.rtt += (trip - self.rtt) / 8
+            self._deviation += (abs(self.rtt - rtt) - self._deviation) / 4
+            self.rtt += (rtt - self.rtt) / 8
 
     # -- losses ------------------------------------------------------------------------------------------------------
 
     def _note_late(self, tx: int, segment: Segment, now: float) -> None:
-        """A packet has been overtaken by others: wait for such."""
+        """A packet arrived late: widen the reordering window."""
         sent_at = self._marked_lost.pop(tx, segment.sent_at if segment.tx == tx else now)
         if segment.tx != tx or not segment.flies:
             self.congestion.on_spurious()
@@ -314,13 +314,12 @@ class ArqSender:
             self._reorder_window = max(self._reorder_window, min(late * 1.25, max(MAX_REORDER_WINDOW, self.rtt)))
 
     def _detect_losses(self, now: float) -> None:
-        """Hold for lost what was sent before the newest that has come, and too long ago."""
-        trip = self.congestion.min_rtt
+        """Mark transmissions as lost that are older than the newest acknowledged one, by time (RACK)."""
         if now - self._reorder_window_at > self.rtt:
             self._reorder_window_at = now
             self._reorder_window *= 0.97
-        patience = max(self._reorder_window, trip / 8, QUANTUM)
-        wait = max(self.rtt, self._top_rtt) + patience
+        reorder_window = max(self._reorder_window, self.congestion.min_rtt / 8, QUANTUM)
+        wait = max(self.rtt, self._top_rtt) + reorder_window
         by_tx = self._by_tx
         self._loss_at = 0.0
         tx, top = self._judged, self._top
@@ -332,12 +331,12 @@ class ArqSender:
                     break
                 self._mark_lost(tx)
             elif segment is not None and segment.is_acked and tx not in self._marked_lost:
-                del by_tx[tx]  # another copy has come, and this one does not matter
+                del by_tx[tx]  # another copy was acknowledged
             tx += 1
         self._judged = max(tx, self._judged)
 
     def _mark_lost(self, tx: int) -> None:
-        """The segment that was sent as `tx` has to be sent again, if it still flies as that."""
+        """Mark the transmission `tx` as lost, if it is the last one of its segment and in flight."""
         segment = self._by_tx.get(tx)
         if segment is not None and segment.flies and segment.tx == tx:
             self._marked_lost[tx] = segment.sent_at
