@@ -149,7 +149,8 @@ class Connector:
             self._over(self._link_over)
 
     def _start_command(self) -> None:
-        ours, theirs = _packet_pair() if self._options.is_lossy and self._client.link.passes_descriptors else socketpair()
+        has_packets = self._options.is_lossy and self._client.link.passes_descriptors
+        ours, theirs = _packet_pair() if has_packets else socketpair()
         try:
             pid = process.start(
                 self._transport.command,
@@ -223,7 +224,8 @@ class Connector:
             return
         if device.pid:
             self._child = Child(self._loop, device.pid, self._exited, group=True)
-        if self._client.link.passes_descriptors and (self._transport.kind == "serial" or not any(map(is_terminal, device.fds))):
+        is_safe = self._transport.kind == "serial" or not any(map(is_terminal, device.fds))
+        if self._client.link.passes_descriptors and is_safe:
             self._attach(device.fds)
             return
         self._bridge = self._copy(adopt(device.fds), lambda why: None)
