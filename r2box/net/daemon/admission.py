@@ -1,4 +1,4 @@
-"""Admission of links: how many may be pending, suspended, and how much memory all of them may take.
+"""Admission of links: limits on pending and suspended links, and on the memory of all.
 
 A link is pending from its attachment until it is up, or until its transport is closed.  An incoming one costs a
 descriptor and a timer, and any host that reaches a listener can make it.  So there are few places, and the oldest
