@@ -182,7 +182,7 @@ def test_who_cannot_be_measured(place: Place) -> None:
         ("zed", "alice: does not know zed"),
         ("bob/zed", "bob: does not know zed"),
         ("bob/cat", "cat is a service, and nothing lies behind it"),
-        ("alice", "alice: r2.bench measures the way to another node: give one with -t"),
+        ("alice", "alice: r2.bench measures the path to another node: give one with -t"),
     ):
         result = place.run(f"r2 -s alice.sock -t {target} bench --json", status=1)
         assert result.err.startswith("r2-bench: ")

@@ -143,7 +143,7 @@ def test_by_path_and_by_another_name(place: Place) -> None:
         ("r2 -t a//b ls", "r2-ls: 'a//b' is not a path: an address between slashes cannot be empty"),
         ("r2 ping -c 0", "-c"),
         ("r2 ping -c x", "x"),
-        ("r2 bench", "bench measures the way to another node: give one with -t"),
+        ("r2 bench", "bench measures the path to another node: give one with -t"),
         ("r2 -t bob bench --time 0", "--time"),
         ("r2 -t bob bench --size 0", "--size"),
         ("r2 tunnel", "missing TRANSPORT"),

@@ -83,8 +83,6 @@ PENDING = (
     "r2box/api/",
     "r2box/config/jobs.py",
     "r2box/net/client/",
-    "r2box/net/daemon/",
-    "r2box/net/link/",
     "r2box/net/transport/",
     "r2box/tools/bench/bench.py",
     "r2box/tools/bench/gauge.py",

@@ -126,7 +126,7 @@ class Daemon:
         if link in self._drivers:
             self._drivers[link].cut()
 
-    # -- Host of the router --------------------------------------------------------------------------------
+    # -- Host of the router -----------------------------------------------------------------------------------------
 
     def now(self) -> float:
         return self.loop.now()

@@ -151,7 +151,7 @@ class Switchboard:
                 raise RefusedError(f"{self.node.address}: a tunnel takes no descriptors, or an input and an output")
             service = None if isinstance(target, Link) else target or self.node.itself()
             if service is self.node.bench:
-                raise RefusedError(f"{self.node.address}: {BENCH} measures the way to another node: give one with -t")
+                raise RefusedError(f"{self.node.address}: {BENCH} measures the path to another node: give one with -t")
             if service is not None and not is_allowed(service.allow, (client.link.address,)):
                 raise RefusedError(f"{self.node.address}: {SERVICE}{service.name} is not for local programs")
             if service is not None and service.mode != body["mode"]:

@@ -39,7 +39,7 @@ def _nothing() -> None:
 class LinkDriver:
     """Owns `channel`.  `done()` is called once, when the channel is closed."""
 
-    has_arq = False  # by ARQ
+    has_arq = False
     is_lent = False  # by a client: the transport ends with it, so BYE is sent before the end is reported to it
     opening: Opening | None = None  # examines the first bytes before the link does
 

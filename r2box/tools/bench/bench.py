@@ -78,7 +78,7 @@ def main(args: Args) -> int:
         raise UsageError("--size: at least one byte")
     path = join_targets(args.target)
     if not path:
-        raise UsageError("bench measures the way to another node: give one with -t")
+        raise UsageError("bench measures the path to another node: give one with -t")
     run = BenchRun(args, path)
     try:
         ask(args.socket, run.start, args.wait)
