@@ -460,7 +460,7 @@ import json, sys
 from sim.carriers import Sim, path, FAULTS
 sim = Sim(*path(1e6, 0.02, loss=0.05, **FAULTS), totals=(200000, 100000), seed=7)
 sim.run()
-print(json.dumps([sim.trace, sim.now, sim.sides[0].carrier.statistics]))
+print(json.dumps([sim.trace, sim.now, sim.sides[0].arq.statistics]))
 """
 
 

@@ -99,10 +99,10 @@ class Liar:
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         body = messages.decode_body(message.body)
         if body.kind in self.answers:
-            origin = message.came_from(link.address).origin
+            origin = message.received_from(link.address).origin
             link.message(Message(origin[1:], (), self.answers[body.kind](body.id)))
         if self.echoes and body.kind == messages.PING:
-            came = message.came_from(link.address)
+            came = message.received_from(link.address)
             trail = tuple(reversed(message.path))  # as if it had been there
             answer = messages.encode_body(messages.PONG, body.id, data=body["data"])
             link.message(Message(came.origin[1:], trail, answer))

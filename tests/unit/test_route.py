@@ -127,7 +127,7 @@ def test_a_sender_cannot_state_who_it_is(n0: str, message: Message) -> None:
     """Whatever origin a message claims, the one who sent it stands in front of that."""
     _, onward = hop(n0, message)
     assert onward.origin == (n0, *message.origin)
-    assert onward.came_from("next").origin == ("next", n0, *message.origin)
+    assert onward.received_from("next").origin == ("next", n0, *message.origin)
 
 
 def test_nests_compare_by_value() -> None:

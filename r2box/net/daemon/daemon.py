@@ -259,7 +259,7 @@ class Daemon:
                 raise RefusedError(f"{self.node.address}: unknown request 0x{body.kind:02x}")
         except (RefusedError, AddressError) as error:
             if body.is_request:
-                client.fail(body.id, str(error), self.node.again(error, self.loop.now()))
+                client.fail(body.id, str(error), self.node.retry_time(error, self.loop.now()))
         except OSError as error:
             self.switchboard.refuse(client, body, error)
 

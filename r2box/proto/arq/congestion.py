@@ -133,8 +133,8 @@ class CongestionControl:
         self._phase_round = 0
         self._phase_rate = 0.0  # at the start of the cycle
         self._trip_at = 0.0  # when `min_rtt` was measured
-        self._ways: deque[float] = deque(maxlen=2)  # minimum one-way delay plus a constant: earlier, and recent
-        self._ways_at = 0.0
+        self._one_way_delays: deque[float] = deque(maxlen=2)  # minima plus a constant: earlier, and recent
+        self._one_way_at = 0.0
         self._back = 0.0  # seconds
         self._round_trip = 0.0  # the shortest of this round,
         self._round_trips = 0  # of this number
@@ -222,13 +222,13 @@ class CongestionControl:
         if self.state == SQUEEZING:
             self._squeezed_trip = min(rtt, self._squeezed_trip or rtt)
         one_way = came_at - newest.sent_at
-        ways = self._ways
-        if not ways or now - self._ways_at > MEMORY:
-            self._ways_at = now
-            ways.append(one_way)
-        elif one_way < ways[-1]:
-            ways[-1] = one_way
-        back = max(rtt - self.min_rtt - (one_way - min(ways)), 0.0)
+        delays = self._one_way_delays
+        if not delays or now - self._one_way_at > MEMORY:
+            self._one_way_at = now
+            delays.append(one_way)
+        elif one_way < delays[-1]:
+            delays[-1] = one_way
+        back = max(rtt - self.min_rtt - (one_way - min(delays)), 0.0)
         self._back += (back - self._back) / 8
 
     def _note_rate(self, newest: Segment, rtt: float, came_at: float) -> None:

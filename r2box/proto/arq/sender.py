@@ -55,7 +55,6 @@ class ArqSender:
         self.acked = 0  # the stream before this offset is acknowledged
         self.end = 0  # the end of the stream so far
         self.sent = self.resent = 0  # packets
-        self._mtu = mtu
         self._queue = bytearray()  # not segmented yet
         self._segments: deque[Segment] = deque()  # sent, by offset; the first is not acknowledged
         self._lost: deque[Segment] = deque()  # to be sent again, unless acknowledged meanwhile

@@ -53,9 +53,9 @@ class Sender:
 
     def produce(self, now: float, room: int) -> tuple[list[Buffer], tuple[int, ...]]:
         """See `Link.produce`."""
-        again = self._produce_replay(room) if self.is_replaying else None
-        if again:
-            return again, ()
+        replay = self._produce_replay(room) if self.is_replaying else None
+        if replay:
+            return replay, ()
         scheduler, in_flight = self.scheduler, self.in_flight
         in_flight.is_shared = scheduler.is_shared(now)
         if not (self.is_flushing or self.has_arq):

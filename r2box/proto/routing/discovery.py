@@ -281,15 +281,15 @@ class Discovery:
                 self._wake(since + CONFLICT_TIME)
                 return
             del self._conflicts[address]
-            ways: dict[bytes, str] = {}
+            paths: dict[bytes, str] = {}
             for other in self.table.nodes[address].routes.values():
-                ways.setdefault(other.record.identity, "/".join(other.path))
-            if len(ways) > 1 and address not in self._noted and now >= self._quiet_until:
+                paths.setdefault(other.record.identity, "/".join(other.path))
+            if len(paths) > 1 and address not in self._noted and now >= self._quiet_until:
                 self._quiet_until = now + CONFLICT_TIME
                 self._noted[address] = None
                 if len(self._noted) > MAX_CONFLICTS:
                     del self._noted[next(iter(self._noted))]
-                both = ", ".join(list(ways.values())[:2])
+                both = ", ".join(list(paths.values())[:2])
                 self._host.note(f"{self._local_peer.address}: two nodes have the address {address}: {both}")
 
     # -- routes out -----------------------------------------------------------------------------------------------
@@ -360,10 +360,10 @@ class Discovery:
         if known is None or route is None or not neighbour.policy.transit:
             return None
         if address in self._held:
-            still = known.routes.get(advertised.path[0]) if advertised is not None else None
-            if still is None or still.is_relayed:
+            current = known.routes.get(advertised.path[0]) if advertised is not None else None
+            if current is None or current.is_relayed:
                 # Damped: the route that was sent last while it holds, until there is a stable one.
-                if advertised is not None and still is not None and still.path == advertised.path:
+                if advertised is not None and current is not None and current.path == advertised.path:
                     return advertised
                 if self._now < known.since + SETTLED or (advertised is None and self._now < known.born + LAST_WAIT):
                     return advertised

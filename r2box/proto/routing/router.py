@@ -176,14 +176,14 @@ class Router:
     def _targets(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         """Return all targets of `path`, best first, without routes back through `origin` and links without transit."""
         choices = self._choices(path, origin)
-        came = self.links.get(origin[0]) if origin else None
-        if came is None or not isinstance(choices[0][0], Link) or choices[0][0].is_local:
+        incoming = self.links.get(origin[0]) if origin else None
+        if incoming is None or not isinstance(choices[0][0], Link) or choices[0][0].is_local:
             return choices
-        carries = self._rules(came).transit
+        carries = self._rules(incoming).transit
         carried = [it for it in choices if carries and isinstance(it[0], Link) and self._rules(it[0]).transit]
         if carried:
             return carried
-        raise RefusedError(f"{self.address}: carries nothing from {came.address} to {choices[0][1][0]}")
+        raise RefusedError(f"{self.address}: carries nothing from {incoming.address} to {choices[0][1][0]}")
 
     def _choices(self, path: tuple[str, ...], origin: tuple[str, ...]) -> list[Choice]:
         while path and path[0] == self.address:
@@ -233,19 +233,19 @@ class Router:
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
 
-    def open(self, n0: str, wish: Message, far: StreamEnd, joined: Joined, mode: int = STREAM) -> Stream:
-        """Open the tunnel `wish` of n0: a stream to the next neighbour on `wish.path`, joined to `far`.
+    def open(self, n0: str, request: Message, far: StreamEnd, joined: Joined, mode: int = STREAM) -> Stream:
+        """Open the tunnel `request` of n0: a stream to the next neighbour on `request.path`, joined to `far`.
 
         If it fails before the tunnel is accepted, another stream by another route replaces it: `joined` is called with
         that.  RefusedError if no neighbour leads there, or if all of their links are full.
         """
         candidates = [
-            self._candidate(n0, link, Message(path, wish.origin, b""), route, mode)
-            for link, path, route in self._targets(wish.path, wish.came_from(n0).origin)
+            self._candidate(n0, link, Message(path, request.origin, b""), route, mode)
+            for link, path, route in self._targets(request.path, request.received_from(n0).origin)
             if isinstance(link, Link) and not link.is_local
         ]
         if not candidates:
-            raise RefusedError(f"{self.address}: {format_path(wish.path)} takes messages, not tunnels")
+            raise RefusedError(f"{self.address}: {format_path(request.path)} takes messages, not tunnels")
         if len(candidates) == 1:
             return candidates[0].begin(far)
         return Failover(candidates, far, joined, self._suspect).start()
@@ -255,9 +255,9 @@ class Router:
         if link is not None:
             self.discovery.suspect(route, self.host.now())
 
-    def _candidate(self, n0: str, link: Any, wish: Message, route: Route | None, mode: int) -> Candidate:
+    def _candidate(self, n0: str, link: Any, request: Message, route: Route | None, mode: int) -> Candidate:
         def begin(far: StreamEnd) -> Stream:
-            onward = hop(n0, wish)[1]
+            onward = hop(n0, request)[1]
             link.now = self.host.now()
             stream: Stream | None = link.open({"path": onward.path, "origin": onward.origin, "mode": mode})
             if stream is None:
@@ -274,27 +274,27 @@ class Router:
         return self.services[""]
 
     def link_open(self, link: Link, stream: Stream, fields: dict[str, Any]) -> None:
-        wish = Message(fields["path"], fields["origin"], b"")
-        origin = wish.came_from(link.address).origin
+        request = Message(fields["path"], fields["origin"], b"")
+        origin = request.received_from(link.address).origin
         if link.is_local and fields["mode"] == DESCRIPTOR:
             self.host.fd_relay(link, stream)
             return
-        stream.name(origin, wish.path or (self.address,))
+        stream.name(origin, request.path or (self.address,))
         try:
-            check_loop(self.address, wish.path, origin)
+            check_loop(self.address, request.path, origin)
         except RefusedError as error:
             stream.close(Outcome(REFUSED, str(error)))
             return
         try:
             if link.is_local:
                 raise RefusedError(f"{self.address}: a client opens tunnels with TUNNEL, not with OPEN")
-            if len(wish.path) + len(origin) > MAX_HOPS:
+            if len(request.path) + len(origin) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
             if link.opens is not None and not link.opens.take(origin, link.now):
                 raise BusyError(f"{self.address}: too many tunnels opened a second; retry later")
             if fields["mode"] not in (STREAM, DATAGRAMS):
                 raise RefusedError(f"{self.address}: does not know tunnels of the kind {fields['mode']}")
-            target, _ = self.resolve(wish.path, origin)
+            target, _ = self.resolve(request.path, origin)
             if isinstance(target, Link):
                 if not target.is_local and not target.streams.may_relay(link.streams):
                     raise BusyError(f"{self.address}: {link.address} has too many tunnels through this node")
@@ -302,7 +302,7 @@ class Router:
                     raise BusyError(f"{self.address}: too many tunnels through this node a second; retry later")
                 stream.is_relayed, stream.origin = True, origin[:3]
                 link.streams.relayed += 1
-                self._relay_queues.add(link, target, stream, lambda: self._relay(link, stream, wish, fields["mode"]))
+                self._relay_queues.add(link, target, stream, lambda: self._relay(link, stream, request, fields["mode"]))
                 return
             service = target or self.itself()
         except RefusedError as error:
@@ -317,18 +317,18 @@ class Router:
         else:
             self.host.offer(service, stream, origin)
 
-    def _relay(self, link: Link, stream: Stream, wish: Message, mode: int) -> Stream | None:
+    def _relay(self, link: Link, stream: Stream, request: Message, mode: int) -> Stream | None:
         """Forward the tunnel `stream` of `link`; return the outgoing stream, or None if it is refused."""
         try:
-            on = self.open(link.address, wish, stream, lambda other: _join(stream, other), mode)
+            outgoing = self.open(link.address, request, stream, lambda other: _join(stream, other), mode)
         except RefusedError as error:
             stream.close(_refused(error))
             return None
-        stream.far = on
+        stream.far = outgoing
         stream.repeat_ends()
-        if isinstance(on.far, Failover):
-            self.suspect(on.far)
-        return on
+        if isinstance(outgoing.far, Failover):
+            self.suspect(outgoing.far)
+        return outgoing
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -336,14 +336,14 @@ class Router:
         if descriptors and not link.is_local:
             self.host.discard(descriptors)
             descriptors = ()
-        came = message.came_from(link.address)
+        received = message.received_from(link.address)
         try:
-            if len(came.origin) + len(came.path) > MAX_HOPS:
+            if len(received.origin) + len(received.path) > MAX_HOPS:
                 raise RefusedError(f"{self.address}: more than {MAX_HOPS} hops")
-            if link.requests is not None and not link.is_local and not link.requests.take(came.origin, link.now):
+            if link.requests is not None and not link.is_local and not link.requests.take(received.origin, link.now):
                 raise BusyError(f"{self.address}: too many requests a second; retry later")
-            check_loop(self.address, message.path, came.origin, spare=1)
-            target, path = self.resolve(message.path, came.origin)
+            check_loop(self.address, message.path, received.origin, spare=1)
+            target, path = self.resolve(message.path, received.origin)
             if isinstance(target, ServiceEntry):
                 raise RefusedError(f"{self.address}: {SERVICE}{target.name} is a service; only nodes answer")
             if isinstance(target, Link):
@@ -358,9 +358,9 @@ class Router:
                 return
         except RefusedError as error:
             self.host.discard(descriptors)
-            self._bounce(link, came, str(error), self.again(error, link.now) if link.is_local else 0)
+            self._bounce(link, received, str(error), self.retry_time(error, link.now) if link.is_local else 0)
             return
-        self._deliver(link, came, descriptors)
+        self._deliver(link, received, descriptors)
 
     def _deliver(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
         """Process a message to this node itself."""
@@ -392,7 +392,7 @@ class Router:
         """Send `answer` to the origin of `message`.  Dropped if the neighbour does not read."""
         link.message(Message(message.origin[1:], (), answer))
 
-    def again(self, error: Exception, now: float) -> int:
+    def retry_time(self, error: Exception, now: float) -> int:
         """Milliseconds for which a client may retry after `error`, while links are being established."""
         return int(max(0.0, self.settled - now) * 1000) if isinstance(error, UnknownError) else 0
 

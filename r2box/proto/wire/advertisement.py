@@ -155,7 +155,7 @@ def _decode_entry(data: bytes, before: tuple[str, ...]) -> AdvertisedNode:
     keep, cost, identity, names = fields["keep"], fields["cost"], fields["identity"], fields["services"]
     if keep > len(before):
         raise WireError(f"an entry of REACH that keeps {keep} steps of {len(before)}")
-    rest = tuple(sys.intern(step) for step in fields["path"])  # a name stands in many paths
+    rest = tuple(sys.intern(step) for step in fields["path"])  # a name occurs in many paths
     if any("/" in step for step in rest):
         raise WireError("an entry of REACH whose path holds a service or client")
     path = before[:keep] + rest

@@ -96,7 +96,7 @@ class Message:
             nest = RouteTo(address, nest)
         return nest
 
-    def came_from(self, n0: str) -> Message:
+    def received_from(self, n0: str) -> Message:
         """Return the message as its receiver sees it: with n0 in front of the origin."""
         return Message(self.path, (n0, *self.origin), self.body)
 
@@ -109,7 +109,7 @@ def hop(n0: str, message: Message) -> tuple[str, Message]:
 
     def deliver(n1: str, routed: RoutedFrom) -> tuple[str, Message]:
         rest: Message = routed.msg
-        return n1, rest.came_from(routed.origin)
+        return n1, rest.received_from(routed.origin)
 
     return r2(deliver, n0, RouteTo(message.path[0], Message(message.path[1:], message.origin, message.body)))
 
