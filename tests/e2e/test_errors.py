@@ -846,7 +846,7 @@ def test_configuration_that_cannot_be_read(place: Place) -> None:
     (place.path / "alice.toml").write_text(SELF + 'sockt = 1\n[[conn]]\naddr = "b c"\n')
     assert place.run("r2dm -f alice.toml", status=1).err.count("r2dm: alice.toml: line ") == 3  # all at once
     (place.path / "alice.toml").write_text(SELF)
-    assert "right" in place.run("r2dm --check -f alice.toml").out
+    assert "valid: node alice" in place.run("r2dm --check -f alice.toml").out
     assert not (place.path / "alice.sock").exists()
 
 
