@@ -13,7 +13,7 @@ import pytest
 
 from r2box.proto.link import link as links
 from r2box.proto.link import sender as senders
-from r2box.proto.link.inflight import FIRST
+from r2box.proto.link.inflight import INITIAL_LIMIT
 from r2box.proto.link.keepalive import HELLO_TIMEOUT
 from r2box.proto.link.link import DOWN, UP, Link
 from r2box.proto.link.replay_buffer import Block
@@ -218,7 +218,7 @@ def test_many_cuts_anywhere(seed: int) -> None:
     assert client.eof
     assert is_clean(client)
     at_rest(alice, bob)
-    assert storm.most <= FIRST + (1 << 16)
+    assert storm.most <= INITIAL_LIMIT + (1 << 16)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -247,7 +247,7 @@ def test_many_tunnels_both_ways(seed: int) -> None:
         program.read()
     mesh.run(10)
     assert [len(program.sink) for here in (alice, bob) for program in here.programs if program.eof].count(1 << 20) == 2
-    assert storm.most <= FIRST + (1 << 16)
+    assert storm.most <= INITIAL_LIMIT + (1 << 16)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -711,8 +711,8 @@ def test_a_tunnel_of_a_suspended_link_is_not_read() -> None:
     assert far.unsent >= size - 2 * INITIAL_WINDOW
     held = sum(stream.inbox.size for link in bob.node.links.values() for stream in link.streams.values())
     assert held <= 2 * INITIAL_WINDOW
-    assert check_kept(bob.link("carl")) <= FIRST + (1 << 16)
-    assert check_kept(alice.link("bob")) <= FIRST + (1 << 16)
+    assert check_kept(bob.link("carl")) <= INITIAL_LIMIT + (1 << 16)
+    assert check_kept(alice.link("bob")) <= INITIAL_LIMIT + (1 << 16)
 
 
 def test_a_fast_link_keeps_what_its_flight_holds() -> None:
@@ -725,7 +725,7 @@ def test_a_fast_link_keeps_what_its_flight_holds() -> None:
         assert most <= alice.link("bob").sender.in_flight.limit + ALONE
     mesh.run(10)
     assert is_clean(client) or bob.programs[0].eof
-    assert most > FIRST
+    assert most > INITIAL_LIMIT
     mesh.run(20)
     assert check_kept(alice.link("bob")) < 100, "the last answers, perhaps"
 

@@ -17,7 +17,7 @@ from typing import Callable
 
 import pytest
 
-from r2box.proto.link.inflight import FIRST, LEAST, MAX_MARKS, InFlightLimit
+from r2box.proto.link.inflight import INITIAL_LIMIT, MAX_MARKS, MIN_LIMIT, InFlightLimit
 from r2box.proto.link.scheduler import ALONE
 
 MARK = 19  # bytes of a PING
@@ -189,7 +189,7 @@ def test_a_very_fast_path_is_full(chunk: int, greets: bool) -> None:
 def test_a_very_slow_path_is_full_and_a_keystroke_passes(chunk: int, greets: bool) -> None:
     sender = Sender(Path(*SERIAL), chunk=chunk, greets=greets).bulk(200)
     assert sender.fill(0, 200) >= 0.95
-    assert max(sender.queues(0, 60)) < 1.5 * FIRST / SERIAL[0]  # what was sent before anything was measured
+    assert max(sender.queues(0, 60)) < 1.5 * INITIAL_LIMIT / SERIAL[0]  # what was sent before anything was measured
     assert max(sender.queues(60, 200)) < 1
 
 
@@ -206,10 +206,10 @@ def test_the_round_trip_is_measured_anew_and_the_queue_does_not_grow(trip: float
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("rate", "trip"), [(125e6, 0.001), (500e6, 0.0002), (2e9, 0.0001)])
 def test_late_answers_do_not_slow_it_down(rate: float, trip: float, seed: int) -> None:
-    """Nobody is served at once by a busy machine.  A fixed bound of FIRST would cope, so we must."""
+    """Nobody is served at once by a busy machine.  A fixed bound of INITIAL_LIMIT would cope, so we must."""
     noise = 0.005
     sender = Sender(Path(rate, trip, noise=noise, seed=seed)).bulk(0.6)
-    assert sender.fill(0.3, 0.6) >= min(0.7, FIRST / (trip + noise / 2) / rate)
+    assert sender.fill(0.3, 0.6) >= min(0.7, INITIAL_LIMIT / (trip + noise / 2) / rate)
 
 
 def test_marks_cost_little() -> None:
@@ -261,14 +261,14 @@ def test_little_to_send_says_nothing_of_the_path(path: tuple[float, float]) -> N
     while sender.now < 100:
         sender.write(random.randint(1, 300))
         sender.run(sender.now + random.uniform(0.1, 2), asks=True)
-        assert sender.in_flight.limit >= FIRST
+        assert sender.in_flight.limit >= INITIAL_LIMIT
 
 
 def test_silence_says_nothing_of_the_path() -> None:
     sender = Sender(Path(*SLOW))
     for _ in range(20):
         sender.run(sender.now + 30, asks=True)
-        assert sender.in_flight.limit >= FIRST
+        assert sender.in_flight.limit >= INITIAL_LIMIT
 
 
 def test_it_never_waits_for_nothing() -> None:
@@ -289,7 +289,7 @@ def test_it_never_waits_for_nothing() -> None:
 
 def test_first_of_all_there_is_room() -> None:
     flight = InFlightLimit()
-    assert LEAST < flight.room <= flight.limit == FIRST
+    assert MIN_LIMIT < flight.room <= flight.limit == INITIAL_LIMIT
     assert flight.rtt == flight.min_rtt == 0
 
 
@@ -338,7 +338,7 @@ def test_some_marks_get_no_answer(seed: int) -> None:
     before = sender.in_flight.sent
     sender.loses = lambda id: False
     sender.run(160, asks=True)
-    assert before > 10 * FIRST
+    assert before > 10 * INITIAL_LIMIT
     assert sender.fill(130, 160) >= 0.95
 
 
@@ -363,7 +363,7 @@ def test_what_must_always_hold(seed: int) -> None:
 
     def check() -> None:
         known = acked if waiting else flight.sent  # what was not worth a mark counts as arrived
-        assert flight.limit >= LEAST
+        assert flight.limit >= MIN_LIMIT
         assert flight.room + flight.sent - known <= flight.limit
         assert flight.room > 0 or waiting or flight.wants_mark, "it waits for nothing"
 

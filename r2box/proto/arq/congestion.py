@@ -7,26 +7,27 @@ queue, and sends at that rate.  The model:
 
     rate     bytes delivered between the transmission of a packet and its ACK, by the longer of the intervals in which
              they were sent and in which they arrived (draft-cheng-iccrg-delivery-rate-estimation, but by the receiver's
-             clock, since ACKs may be queued behind its data and arrive in bunches); the maximum of the last `ROUNDS`
-             round trips.  A sample while the application limits the rate counts only if it is higher.  A sample begins
-             `SPAN` before the transmission: on a short path, packets arrive in scheduling bursts, whose rate the path
-             does not sustain.
-    min_rtt  the shortest round trip of the last `MEMORY` seconds.  If none as short was seen for that time, the bytes
-             in flight are halved for a moment, so that it can be measured (BBR's ProbeRTT).
-    back     the current queueing delay of ACKs behind the neighbour's data: the round trip less `min_rtt`, and less the
+             clock, since ACKs may be queued behind its data and arrive in bunches); the maximum of the last
+             `RATE_ROUNDS` round trips.  A sample while the application limits the rate counts only if it is higher.  A
+             sample begins `SPAN` before the transmission: on a short path, packets arrive in scheduling bursts, whose
+             rate the path does not sustain.
+    min_rtt  the shortest round trip of the last `MIN_RTT_WINDOW` seconds.  If none as short was seen for that time, the
+             bytes in flight are halved for a moment, so that it can be measured.
+    ack_delay  the queueing delay of ACKs behind the neighbour's data: the round trip less `min_rtt`, and less the
              queueing delay of the data.  The latter is the one-way delay less the minimum one; the offset of the clocks
              cancels out.
-    window   limit of the bytes in flight: rate * (`HEADROOM` * min_rtt + back) and a few packets
+    window   limit of the bytes in flight: rate * (`HEADROOM` * min_rtt + ack_delay) and a few packets
 
-The states:
+The states are BBR's:
 
-    STARTING   the pacing rate is `START` times the delivery rate, until that no longer grows, or all packets of a round
-               trip have met a queue (as in HyStart++, RFC 9406).  The window also grows by all that is acknowledged
-               without a queue, as TCP's in slow start: with losses among few packets, the first rates are too low.
-    DRAINING   the queue that STARTING built up is drained
-    CRUISING   for one round trip a quarter faster, to probe for a higher rate; one a quarter slower, to drain the queue
+    STARTUP    the pacing rate is `STARTUP_GAIN` times the delivery rate, until that no longer grows, or all packets of
+               a round trip have met a queue (as in HyStart++, RFC 9406).  The window also grows by all that is
+               acknowledged without a queue, as TCP's in slow start: with losses among few packets, the first rates are
+               too low.
+    DRAIN      the queue that STARTUP built up is drained
+    PROBE_BW   for one round trip a quarter faster, to probe for a higher rate; one a quarter slower, to drain the queue
                of the probe; six at the rate, unless it has grown
-    SQUEEZING  half of the bytes in flight, to measure `min_rtt`
+    PROBE_RTT  half of the bytes in flight, to measure `min_rtt`
 
 Loss as such is no congestion signal.  It has two effects:
 
@@ -46,20 +47,20 @@ from collections import deque
 
 from .packet import DATA_OVERHEAD
 
-START = 2.77  # 4 ln 2: the least factor that doubles the rate in each round trip
+STARTUP_GAIN = 2.77  # 4 ln 2: the least factor that doubles the rate in each round trip
 CYCLE = (1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 HEADROOM = 2.0  # for ACKs that are late or bunched
-ROUNDS = 10
-MEMORY = 10.0  # seconds
-SQUEEZE = 0.1  # seconds, or a round trip: duration of SQUEEZING
+RATE_ROUNDS = 10
+MIN_RTT_WINDOW = 10.0  # seconds
+PROBE_RTT_TIME = 0.1  # seconds, or a round trip: duration of PROBE_RTT
 GROWTH = 1.25  # factor; a rate that grows less in `FULL_ROUNDS` round trips is that of the path
 FULL_ROUNDS = 3
-GREW = 1.1  # factor over the rate at the start of a cycle, from which the next probe begins at once
-CROWDED = 1.5  # a round trip longer than this factor of the shortest,
-JITTER = 0.002  # plus this time in seconds, has met a queue
-ENOUGH = 8  # round trips that must have met one: fewer may be late by chance
+GROWN = 1.1  # factor over the rate at the start of a cycle, from which the next probe begins at once
+QUEUE_FACTOR = 1.5  # a round trip longer than this factor of the shortest,
+QUEUE_JITTER = 0.002  # plus this time in seconds, has met a queue
+MIN_SAMPLES = 8  # round trips that must have met one: fewer may be late by chance
 
-MAX_FLOOR = 0.25  # of the packets: the maximum loss that is compensated
+MAX_COMPENSATION = 0.25  # of the packets: the maximum loss that is compensated
 EXCESS = 0.3  # of the packets: excessive loss, a fifth plus the deviation in a sample of
 SAMPLE = 50  # packets
 
@@ -75,15 +76,15 @@ MIN_PACKETS = 4  # in flight: two for an ACK, and two meanwhile
 
 NEVER = float("-inf")
 
-STARTING, DRAINING, CRUISING, SQUEEZING = range(4)
+STARTUP, DRAIN, PROBE_BW, PROBE_RTT = range(4)
 
 
 class Segment:
     """A piece of the stream, which is retransmitted unchanged, with the state at its last transmission."""
 
     __slots__ = (
-        "came_at", "data", "delivered", "end", "first_at", "flies", "is_acked", "is_draining", "is_app_limited",
-        "offset", "sent_at", "size", "tx",
+        "arrived_at", "data", "delivered", "end", "first_at", "is_acked", "is_app_limited", "is_draining",
+        "is_in_flight", "offset", "sent_at", "size", "tx",
     )  # fmt: skip
 
     def __init__(self, offset: int, data: bytes) -> None:
@@ -92,11 +93,11 @@ class Segment:
         self.end = offset + len(data)
         self.size = len(data) + DATA_OVERHEAD
         self.is_acked = False
-        self.flies = False  # it is in flight
+        self.is_in_flight = False  # it is in flight
         self.tx = -1  # number of its last transmission
         self.sent_at = 0.0
         self.delivered = 0  # `CongestionControl.delivered` a SPAN before
-        self.came_at = 0.0  # arrival of the packet acknowledged last then, by the receiver's clock,
+        self.arrived_at = 0.0  # arrival of the packet acknowledged last then, by the receiver's clock,
         self.first_at = 0.0  # and its transmission
         self.is_app_limited = False  # there was less data than the window admitted
         self.is_draining = False  # sent below the rate of the path
@@ -113,12 +114,12 @@ class CongestionControl:
         self.segment = min(FIRST_SEGMENT, mtu - DATA_OVERHEAD)  # bytes of stream for the next packet
         self.window = FIRST_PACKETS * (self.segment + DATA_OVERHEAD)
         self.next_at = 0.0  # when the next packet is due
-        self.state = STARTING
+        self.state = STARTUP
         self._most = mtu - DATA_OVERHEAD
-        self._start_window = self.window  # minimum while STARTING
+        self._start_window = self.window  # minimum while in STARTUP
         self._counted = 0  # the part of `delivered` that it includes
         self._interval = 0.0  # seconds between bytes
-        self._came_at = NEVER  # arrival of the newest acknowledged packet, by the receiver's clock,
+        self._arrived_at = NEVER  # arrival of the newest acknowledged packet, by the receiver's clock,
         self._first_at = 0.0  # and its transmission
         mark = (0, NEVER, 0.0)
         self._marks = mark, mark  # (delivered, _came_at, _first_at) SPAN ago or more, and later
@@ -126,20 +127,20 @@ class CongestionControl:
         self._round = 0
         self._round_end = 0
         self._rates: deque[tuple[int, float]] = deque()  # (round, rate): a monotonic queue, the maximum first
-        self._full_rate = 0.0  # the maximum of STARTING
+        self._full_rate = 0.0  # the maximum of STARTUP
         self._full_count = 0  # rounds without growth
         self._phase = 2 + identity % 6  # of CYCLE; random, so that connections on one path do not probe together
         self._phase_at = 0.0
         self._phase_round = 0
         self._phase_rate = 0.0  # at the start of the cycle
-        self._trip_at = 0.0  # when `min_rtt` was measured
+        self._min_rtt_at = 0.0  # when `min_rtt` was measured
         self._one_way_delays: deque[float] = deque(maxlen=2)  # minima plus a constant: earlier, and recent
         self._one_way_at = 0.0
-        self._back = 0.0  # seconds
-        self._round_trip = 0.0  # the shortest of this round,
-        self._round_trips = 0  # of this number
-        self._squeezed_trip = 0.0  # the shortest while SQUEEZING
-        self._squeeze_end = 0.0
+        self._ack_delay = 0.0  # seconds
+        self._round_rtt = 0.0  # the shortest of this round,
+        self._round_samples = 0  # of this number
+        self._probed_rtt = 0.0  # the shortest in PROBE_RTT
+        self._probe_rtt_end = 0.0
         self._lost = self._judged = 0  # packets of this sample: lost; lost or acknowledged
         self._drain_lost = self._drain_judged = 0.0  # the same while draining; decays
         self._bound = 0  # of the window, after excessive loss; 0: none
@@ -150,15 +151,15 @@ class CongestionControl:
         """`segment` is sent."""
         if not self.in_flight and now - self._first_at > SPAN:
             # After idle time: as if a packet sent a round trip ago had just been acknowledged.
-            self._came_at += now - self._first_at - max(self.min_rtt, SPAN)
+            self._arrived_at += now - self._first_at - max(self.min_rtt, SPAN)
             self._first_at = now
-            self._marks = (self.delivered, self._came_at, now), (self.delivered, self._came_at, now)
+            self._marks = (self.delivered, self._arrived_at, now), (self.delivered, self._arrived_at, now)
         size = segment.size
         segment.sent_at = now
-        segment.delivered, segment.came_at, segment.first_at = self._marks[0]
+        segment.delivered, segment.arrived_at, segment.first_at = self._marks[0]
         segment.is_app_limited = self._app_limited_until > self.delivered
-        segment.is_draining = self.state == DRAINING or (self.state == CRUISING and self._phase == 1)
-        segment.flies = True
+        segment.is_draining = self.state == DRAIN or (self.state == PROBE_BW and self._phase == 1)
+        segment.is_in_flight = True
         self.in_flight += size
         self.next_at = max(self.next_at, now - CATCH_UP) + size * self._interval
 
@@ -172,13 +173,13 @@ class CongestionControl:
         self._judged += 1
         if segment.is_draining:
             self._drain_judged += 1
-        if segment.flies:
-            segment.flies = False
+        if segment.is_in_flight:
+            segment.is_in_flight = False
             self.in_flight -= segment.size
 
     def on_lost(self, segment: Segment) -> None:
         """`segment` is marked as lost."""
-        segment.flies = False
+        segment.is_in_flight = False
         self.in_flight -= segment.size
         self._lost += 1
         self._judged += 1
@@ -197,47 +198,47 @@ class CongestionControl:
         self._lost = self._judged = 0
         self._rescale()
 
-    def on_ack(self, newest: Segment | None, rtt: float, came_at: float, now: float) -> None:
+    def on_ack(self, newest: Segment | None, rtt: float, arrived_at: float, now: float) -> None:
         """An ACK was processed; it acknowledges `newest`, unless that is older than what was acknowledged before.
 
-        `newest` had the round trip `rtt` and arrived at `came_at` by the receiver's clock.
+        `newest` had the round trip `rtt` and arrived at `arrived_at` by the receiver's clock.
         """
         if newest is not None:
-            self._note_rtt(newest, rtt, came_at, now)
-            self._note_rate(newest, rtt, came_at)
+            self._update_rtt(newest, rtt, arrived_at, now)
+            self._update_rate(newest, rtt, arrived_at)
         self._advance(now)
         self._rescale()
 
     # -- measurements ------------------------------------------------------------------------------------------------
 
-    def _note_rtt(self, newest: Segment, rtt: float, came_at: float, now: float) -> None:
+    def _update_rtt(self, newest: Segment, rtt: float, arrived_at: float, now: float) -> None:
         if not self.min_rtt or rtt <= self.min_rtt:
-            self.min_rtt, self._trip_at = rtt, now
-        if not self._round_trip or rtt < self._round_trip:
-            self._round_trip = rtt
-        self._round_trips += 1
-        if rtt <= CROWDED * self.min_rtt + JITTER:
+            self.min_rtt, self._min_rtt_at = rtt, now
+        if not self._round_rtt or rtt < self._round_rtt:
+            self._round_rtt = rtt
+        self._round_samples += 1
+        if rtt <= QUEUE_FACTOR * self.min_rtt + QUEUE_JITTER:
             self._start_window += self.delivered - self._counted
         self._counted = self.delivered
-        if self.state == SQUEEZING:
-            self._squeezed_trip = min(rtt, self._squeezed_trip or rtt)
-        one_way = came_at - newest.sent_at
+        if self.state == PROBE_RTT:
+            self._probed_rtt = min(rtt, self._probed_rtt or rtt)
+        one_way = arrived_at - newest.sent_at
         delays = self._one_way_delays
-        if not delays or now - self._one_way_at > MEMORY:
+        if not delays or now - self._one_way_at > MIN_RTT_WINDOW:
             self._one_way_at = now
             delays.append(one_way)
         elif one_way < delays[-1]:
             delays[-1] = one_way
-        back = max(rtt - self.min_rtt - (one_way - min(delays)), 0.0)
-        self._back += (back - self._back) / 8
+        ack_delay = max(rtt - self.min_rtt - (one_way - min(delays)), 0.0)
+        self._ack_delay += (ack_delay - self._ack_delay) / 8
 
-    def _note_rate(self, newest: Segment, rtt: float, came_at: float) -> None:
-        took = rtt if newest.came_at == NEVER else came_at - newest.came_at
+    def _update_rate(self, newest: Segment, rtt: float, arrived_at: float) -> None:
+        took = rtt if newest.arrived_at == NEVER else arrived_at - newest.arrived_at
         took = max(took, newest.sent_at - newest.first_at)
         self._first_at = newest.sent_at
-        self._came_at = came_at
-        if came_at - self._marks[1][1] >= SPAN:
-            self._marks = self._marks[1], (self.delivered, came_at, newest.sent_at)
+        self._arrived_at = arrived_at
+        if arrived_at - self._marks[1][1] >= SPAN:
+            self._marks = self._marks[1], (self.delivered, arrived_at, newest.sent_at)
         if newest.delivered >= self._round_end:
             self._round_end = self.delivered
             self._round += 1
@@ -251,7 +252,7 @@ class CongestionControl:
         while rates and rates[-1][1] <= rate:
             rates.pop()
         rates.append((self._round, rate))
-        while rates[0][0] < self._round - ROUNDS:
+        while rates[0][0] < self._round - RATE_ROUNDS:
             rates.popleft()
         self.rate = rates[0][1]
 
@@ -269,49 +270,49 @@ class CongestionControl:
         if self._drain_judged > 4 * SAMPLE:
             self._drain_judged /= 2
             self._drain_lost /= 2
-        is_crowded = self._round_trips >= ENOUGH and self._round_trip > CROWDED * self.min_rtt + JITTER
-        self._round_trip, self._round_trips = 0.0, 0
-        if self.state != STARTING or is_scarce:
+        has_queue = self._round_samples >= MIN_SAMPLES and self._round_rtt > QUEUE_FACTOR * self.min_rtt + QUEUE_JITTER
+        self._round_rtt, self._round_samples = 0.0, 0
+        if self.state != STARTUP or is_scarce:
             return
-        if is_crowded:
+        if has_queue:
             self._full_count += FULL_ROUNDS
         elif self.rate >= self._full_rate * GROWTH:
             self._full_rate, self._full_count = self.rate, 0
         else:
             self._full_count += 1
         if self._full_count >= FULL_ROUNDS:
-            self.state = DRAINING
+            self.state = DRAIN
 
     @property
     def loss(self) -> float:
         """The part of the packets that is lost without congestion; at most MAX_FLOOR."""
         if self._drain_judged < SAMPLE / 2:
             return 0.0
-        return min(max(self._drain_lost / self._drain_judged, 0.0), MAX_FLOOR)
+        return min(max(self._drain_lost / self._drain_judged, 0.0), MAX_COMPENSATION)
 
     # -- control -----------------------------------------------------------------------------------------------------
 
     def _advance(self, now: float) -> None:
         path = self.rate * self.min_rtt
-        if self.state == DRAINING and self.in_flight <= path + self._least:
-            self.state, self._phase_at = CRUISING, now
-        elif self.state == CRUISING:
+        if self.state == DRAIN and self.in_flight <= path + self._least:
+            self.state, self._phase_at = PROBE_BW, now
+        elif self.state == PROBE_BW:
             if self._round > self._phase_round and now - self._phase_at > self.min_rtt:
                 # The result of the first phase is known at the end of the second.
-                has_grown = self._phase == 1 and self.rate > self._phase_rate * GREW
+                has_grown = self._phase == 1 and self.rate > self._phase_rate * GROWN
                 self._phase = 0 if has_grown else (self._phase + 1) % len(CYCLE)
                 self._phase_at, self._phase_round = now, self._round
                 if self._phase == 0:
                     self._phase_rate = self.rate
-            if now - self._trip_at > MEMORY:
-                self.state = SQUEEZING
-                self._squeezed_trip = self._squeeze_end = 0.0
-        elif self.state == SQUEEZING:
-            if not self._squeeze_end and self.in_flight <= self.window + self._least:
-                self._squeeze_end = now + max(SQUEEZE, self.min_rtt)
-            elif self._squeeze_end and now > self._squeeze_end:
-                self.min_rtt, self._trip_at = self._squeezed_trip or self.min_rtt, now
-                self.state, self._phase, self._phase_at = CRUISING, 2, now
+            if now - self._min_rtt_at > MIN_RTT_WINDOW:
+                self.state = PROBE_RTT
+                self._probed_rtt = self._probe_rtt_end = 0.0
+        elif self.state == PROBE_RTT:
+            if not self._probe_rtt_end and self.in_flight <= self.window + self._least:
+                self._probe_rtt_end = now + max(PROBE_RTT_TIME, self.min_rtt)
+            elif self._probe_rtt_end and now > self._probe_rtt_end:
+                self.min_rtt, self._min_rtt_at = self._probed_rtt or self.min_rtt, now
+                self.state, self._phase, self._phase_at = PROBE_BW, 2, now
 
     @property
     def _least(self) -> int:
@@ -323,25 +324,25 @@ class CongestionControl:
         if not self.rate:
             return self.window
         rate = self.rate / (1 - self.loss)
-        if self.state == SQUEEZING:
+        if self.state == PROBE_RTT:
             return max(self._least // 2, int(rate * self.min_rtt / 2))
         # Three packets and a timer burst: otherwise a path without delay would have no window.
         few = 3 * (self.segment + DATA_OVERHEAD) + min(3 * QUANTUM * self.rate, MAX_BUNCH)
-        least = self._start_window if self.state == STARTING else self._least
-        return max(least, int(rate * (HEADROOM * self.min_rtt + self._back) + few))
+        least = self._start_window if self.state == STARTUP else self._least
+        return max(least, int(rate * (HEADROOM * self.min_rtt + self._ack_delay) + few))
 
     def _rescale(self) -> None:
         if not self.rate:
             return
         rate = self.rate
         least = MIN_SEGMENT
-        if self.state == STARTING:
-            gain, least = START, FIRST_SEGMENT
+        if self.state == STARTUP:
+            gain, least = STARTUP_GAIN, FIRST_SEGMENT
             rate = max(rate, min(self._start_window, self._bound or self._start_window) / self.min_rtt)
-        elif self.state == DRAINING:
-            gain = 1 / START
+        elif self.state == DRAIN:
+            gain = 1 / STARTUP_GAIN
         else:
-            gain = CYCLE[self._phase] if self.state == CRUISING else 1.0
+            gain = CYCLE[self._phase] if self.state == PROBE_BW else 1.0
         self.segment = min(self._most, max(least, int(self.rate * PACKET_TIME)))
         target = self._target
         self.window = min(target, self._bound or target)

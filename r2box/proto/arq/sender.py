@@ -140,7 +140,7 @@ class ArqSender:
         lost = self._lost
         while lost:
             segment = lost.popleft()
-            if not segment.is_acked and not segment.flies:
+            if not segment.is_acked and not segment.is_in_flight:
                 self.resent += 1
                 return segment
         return None
@@ -184,7 +184,7 @@ class ArqSender:
             self._judged = self._next_tx
         # The oldest, since the stream waits for it; from the second probe on the newest, too.
         for segment in [self._segments[0], self._segments[-1]][: min(self._probes, len(self._segments))]:
-            if segment.flies:
+            if segment.is_in_flight:
                 self._mark_lost(segment.tx)
             if not segment.is_acked:
                 self.resent += 1
@@ -199,7 +199,7 @@ class ArqSender:
             if self._loss_at:
                 at = min(at, self._loss_at)
         lost = self._lost
-        while lost and (lost[0].is_acked or lost[0].flies):
+        while lost and (lost[0].is_acked or lost[0].is_in_flight):
             lost.popleft()
         if lost:
             size = lost[0].size
@@ -232,7 +232,7 @@ class ArqSender:
             newest = None  # marked as lost and sent again since
         if newest is not None:
             rtt = max(now - newest.sent_at, 1e-6)
-            self._note_rtt(rtt, delay)
+            self._update_rtt(rtt, delay)
             self._clock = unwrap(clock, self._clock) if self._clock else clock
         is_news = self._take_map(tx, bits << 1 | 1, now)
         if offset > self.acked:
@@ -290,7 +290,7 @@ class ArqSender:
                 self.congestion.on_delivered(segment)
                 del self._by_tx[segment.tx]
 
-    def _note_rtt(self, rtt: float, delay: float) -> None:
+    def _update_rtt(self, rtt: float, delay: float) -> None:
         """Update the round trip (RFC 6298, 2), less the receiver's delay where that is plausible (RFC 9002, 5.3)."""
         self._top_rtt = rtt
         if rtt - delay >= self.congestion.min_rtt:
@@ -306,7 +306,7 @@ class ArqSender:
     def _note_late(self, tx: int, segment: Segment, now: float) -> None:
         """A packet arrived late: widen the reordering window."""
         sent_at = self._marked_lost.pop(tx, segment.sent_at if segment.tx == tx else now)
-        if segment.tx != tx or not segment.flies:
+        if segment.tx != tx or not segment.is_in_flight:
             self.congestion.on_spurious()
         late = now - sent_at - max(self.rtt, self._top_rtt)
         if late > 0:
@@ -324,7 +324,7 @@ class ArqSender:
         tx, top = self._judged, self._top
         while tx < top:
             segment = by_tx.get(tx)
-            if segment is not None and segment.tx == tx and segment.flies:
+            if segment is not None and segment.tx == tx and segment.is_in_flight:
                 if segment.sent_at + wait > now:
                     self._loss_at = segment.sent_at + wait
                     break
@@ -337,7 +337,7 @@ class ArqSender:
     def _mark_lost(self, tx: int) -> None:
         """Mark the transmission `tx` as lost, if it is the last one of its segment and in flight."""
         segment = self._by_tx.get(tx)
-        if segment is not None and segment.flies and segment.tx == tx:
+        if segment is not None and segment.is_in_flight and segment.tx == tx:
             self._marked_lost[tx] = segment.sent_at
             self.congestion.on_lost(segment)
             self._lost.append(segment)
