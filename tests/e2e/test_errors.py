@@ -373,7 +373,7 @@ def test_a_neighbour_that_was_killed_is_back(place: Place) -> None:
     assert words in link.err
     hung_up(place)  # there, where nobody is left
     waits(place, "alice", "bob")
-    assert "waits for a transport" in place.run("r2 -s alice.sock -t bob ping -c 1", status=1).err
+    assert "the link to bob is suspended" in place.run("r2 -s alice.sock -t bob ping -c 1", status=1).err
     assert plain.runs
     assert joined.runs
     place.node("bob")
