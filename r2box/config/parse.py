@@ -27,9 +27,8 @@ from ..proto.limits import TABLE as LIMITS
 from ..proto.link.policy import Policy
 from ..proto.wire.address import BENCH, check_address, parse_path
 from ..proto.wire.messages import EVENTS
-from .placeholders import fill
+from .placeholders import ADDRESS, fill
 from .records import Config, Conn, Forward, Serve, Task
-from .tasks import ADDRESS
 from .toml_lines import TOP, find_lines
 
 try:

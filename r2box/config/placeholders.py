@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+ADDRESS = "addr"  # of the commands of tasks: the name of the event
 LEAST = 3  # letters of a name: conversions of printf and date are shorter
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VARIABLE = _LETTERS + "0123456789_"

@@ -16,7 +16,7 @@ from ..net.io.process import Child
 from ..proto.link.policy import fits
 from ..proto.wire import messages
 from ..proto.wire.address import format_path
-from .placeholders import fill
+from .placeholders import ADDRESS, fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Run = tuple[Task, str, dict[str, str]]
 
 MAX_RUNNING = 64  # commands at a time: a network that comes up makes thousands of events
-ADDRESS = "addr"  # the placeholder
 
 
 class Tasks(Job):

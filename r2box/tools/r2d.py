@@ -76,7 +76,8 @@ def main(args: Args) -> int:
 
     daemon.node.discovery.policy = policy_of(args)
     loop.on_kill((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), lambda number: end())
-    supervisor.listen(daemon, args.socket, args.user)
+    supervisor.bind(log, args.socket, args.user)
+    supervisor.listen(daemon)
     supervisor.ready(daemon.summary())
     if background is not None:
         background.ready(log)

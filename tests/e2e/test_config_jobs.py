@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from r2box.config import jobs, parse
+from r2box.config.node_manager import NodeManager
 from r2box.errors import TransportError
 from r2box.net.client import forward_job, job
 from r2box.net.client.client import Client
 from r2box.net.daemon.daemon import Daemon
+from r2box.net.daemon.systemd import ServiceManager
 from r2box.net.io.channel import socketpair
 from r2box.net.io.log import Log
 from r2box.net.io.loop import Loop
@@ -23,7 +25,6 @@ from r2box.net.link.driver import CLOSE_TIME
 from r2box.proto.arq.packet import SYNC
 from r2box.proto.limits import Limits
 from r2box.proto.wire import messages
-from r2box.tools.manager import NodeManager
 
 SERVE = '[[serve]]\nname = "{}"\ncmd = "cat"\n'
 FORWARD = '[[forward]]\nlisten = "tcp-listen://{}"\ntarget = "bob/x"\n'
@@ -36,7 +37,9 @@ class Node:
     def __init__(self, text: str) -> None:
         self.write(text)
         self.log = Log("r2dm", -1)
-        self.manager = NodeManager(parse.load("alice.toml"), "alice.toml", self.log)
+        supervisor = ServiceManager(Loop())
+        supervisor.bind(self.log, "alice.sock", None)
+        self.manager = NodeManager(parse.load("alice.toml"), "alice.toml", self.log, supervisor)
         self.loop = self.manager.loop
         self.told: list[str] = []
         self.manager.supervisor.ready = lambda status: self.told.append(f"ready: {status.partition(': ')[2]}")  # type: ignore[method-assign]

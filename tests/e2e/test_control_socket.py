@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -169,6 +170,21 @@ def test_commands_and_their_daemon_are_pasted_at_once(place: Place, line: str) -
     client = f"r2 --wait 60 -s new/alice.sock {line}"
     pasted = place.start(f"r2dm -f alice.toml & {client}; status=$?; kill $!; exit $status", shell=True)
     pasted.ends(0)
+
+
+def test_a_manager_listens_before_it_is_loaded(place: Place) -> None:
+    """A client that connects at once is answered; a signal that comes at once ends the node in order."""
+    (place.path / "alice.toml").write_text('[self]\naddr = "alice"\nsocket = "alice.sock"\n[[serve]]\ncmd = "cat"\n')
+    manager = place.start("r2dm -f alice.toml")
+    place.await_socket("alice.sock")
+    assert place.run("r2 -s alice.sock ls").out == "service/cat\n"
+    manager.send(signal.SIGTERM)
+    manager.ends()
+    manager = place.start("r2dm -f alice.toml")
+    place.await_socket("alice.sock")
+    manager.send(signal.SIGTERM)
+    manager.ends()
+    assert not (place.path / "alice.sock").exists()
 
 
 def test_the_library_waits_too(place: Place) -> None:

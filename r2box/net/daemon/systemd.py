@@ -14,12 +14,14 @@ from collections import deque
 
 from ...errors import DaemonError
 from ..io.socket_path import default_path, is_default
-from ..transport.socket_file import make_folder
+from ..transport.socket_file import listen, make_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..io.log import Log
     from ..io.loop import Loop
     from .daemon import Daemon
+    from .privileges import User
 
 FIRST_FD = 3  # SD_LISTEN_FDS_START
 CONTROL = "control"  # the name of the control socket, if several sockets are passed
@@ -30,14 +32,14 @@ _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "L
 
 
 class ServiceManager:
-    """The service manager, if there is one; otherwise all methods but `listen` do nothing.
+    """The service manager, if there is one; otherwise all methods but `bind` and `listen` do nothing.
 
     Sending never blocks and never fails: the node runs on if the manager is absent or does not read.
     DaemonError if descriptors were passed and none of them is a control socket.
     """
 
     def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+        self.loop = loop
         variables = {name: os.environ.pop(name, "") for name in _VARIABLES}
         self._address = variables["NOTIFY_SOCKET"]
         if self._address.startswith("@"):
@@ -48,42 +50,48 @@ class ServiceManager:
             self._socket.setblocking(False)
         self._queue: deque[bytes] = deque(maxlen=MAX_QUEUED)
         self._has_timer = False
-        self.control = _passed_socket(variables)
+        self._passed = _passed_socket(variables)
+        self._bound: socket.socket | None = None
+        self._user: User | None = None
+        self.path = ""  # of the control socket, once bound
         period = variables["WATCHDOG_USEC"]
         if period.isdecimal() and int(period) and variables["WATCHDOG_PID"] in ("", str(os.getpid())):
             self._period = int(period) / 1e6 / 2  # half the watchdog timeout
             self._keepalive()
 
-    def listen(self, daemon: Daemon, path: str | None, user: str | None, makes: bool = False) -> str:
-        """Make `daemon` listen at the passed socket, else at `path` (None: the default); then change to `user`, if any.
+    def bind(self, log: Log, path: str | None, user: str | None, makes: bool = False) -> None:
+        """Listen at the passed socket, else at `path` (None: the default), which `user`, if any, will own.
 
-        Returns the path.  DaemonError, UsageError.
-
-        Missing directories are made for the default socket; with `makes`, for any socket that was not passed.
+        Clients wait until `listen`.  DaemonError, UsageError.  Missing directories are made for the default socket;
+        with `makes`, for any socket that was not passed.
         """
-        listener = self.control
         if user is not None:
-            from .privileges import become, find_user, listen_for
+            from .privileges import find_user, listen_for
 
-            whom = find_user(user)
-        if listener is not None:
-            given = path_of(listener)
-            if path and os.path.realpath(path) != os.path.realpath(given):
-                daemon.log.warning(f"using the control socket {given} that was passed (LISTEN_FDS), not {path}")
-            path = given
-        else:
-            makes = makes or is_default(path)
-            path = default_path(path)
-            if user is not None:
-                listener = listen_for(path, whom, makes)
-            elif makes:
-                make_folder(path)
-        daemon.listen(path, listener, is_ours=self.control is None)
-        if user is not None:
-            become(whom)
+            self._user = find_user(user)
+        if self._passed is not None:
+            self.path = path_of(self._passed)
+            if path and os.path.realpath(path) != os.path.realpath(self.path):
+                log.warning(f"using the control socket {self.path} that was passed (LISTEN_FDS), not {path}")
+            return
+        makes = makes or is_default(path)
+        self.path = default_path(path)
+        if self._user is not None:
+            self._bound = listen_for(self.path, self._user, makes)
+            return
+        if makes:
+            make_folder(self.path)
+        self._bound = listen(self.path)
+
+    def listen(self, daemon: Daemon) -> None:
+        """Make `daemon` take the clients of the bound socket; then change to the user of `bind`, if any."""
+        daemon.listen(self.path, self._passed or self._bound, is_ours=self._passed is None)
+        if self._user is not None:
+            from .privileges import become
+
+            become(self._user)
         if self._socket is not None:
             daemon.changed = lambda: self.status(daemon.summary())
-        return path
 
     def ready(self, status: str) -> None:
         """Report that the node listens, and that its configuration is in effect."""
@@ -103,7 +111,7 @@ class ServiceManager:
 
     def _keepalive(self) -> None:
         self._send(b"WATCHDOG=1")
-        self._loop.later(self._period, self._keepalive)
+        self.loop.later(self._period, self._keepalive)
 
     def _notify(self, text: str) -> None:
         if self._socket is not None:
@@ -115,7 +123,7 @@ class ServiceManager:
             self._queue.popleft()
         if self._queue and not self._has_timer:
             self._has_timer = True
-            self._loop.later(RETRY, self._retry)
+            self.loop.later(RETRY, self._retry)
 
     def _retry(self) -> None:
         self._has_timer = False
