@@ -601,8 +601,8 @@ def test_everything_over_a_forwarded_control_socket(place: Place) -> None:
             server.ends(0)
         link.send(signal.SIGTERM)
         link.ends(0)
-    for daemon in (alice, bob):
-        daemon.says(" closed")
+    alice.says("link to bob closed")
+    bob.says("link to alice closed")
 
 
 def test_links_over_a_forwarded_control_socket(place: Place) -> None:
