@@ -79,9 +79,7 @@ NAMES = frozenset(
 PENDING = (
     "man/iosh.1",
     "man/ioshd.8",
-    "man/r2-protocol.7",
     "r2box/api/",
-    "r2box/config/jobs.py",
     "r2box/net/client/",
     "r2box/net/transport/",
     "r2box/tools/bench/bench.py",
@@ -89,7 +87,6 @@ PENDING = (
     "r2box/tools/connect.py",
     "r2box/tools/iosh/",
     "r2box/tools/lossy/",
-    "r2box/tools/serve.py",
     "r2box/tools/tunnel.py",
 )
 
