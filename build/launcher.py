@@ -1,7 +1,7 @@
-"""The first code to run in the archive `r2box`, where it is called `__main__.py`.
+"""Launcher of the archive `r2box`, where it is called `__main__.py`.
 
-It imports straight from the zip: nothing is unpacked, so r2box needs no HOME and no place to write.
-The old Pythons that it refuses must be able to parse it: no f-strings, no annotations.
+Imports directly from the zip: nothing is unpacked, so r2box needs no HOME and no writable directory.
+Old Pythons, which it refuses, must be able to parse it: no f-strings, no annotations.
 """
 
 import sys
@@ -14,11 +14,11 @@ import os
 from r2box.box import entry
 
 status = entry()
-if not sys.flags.dev_mode:  # which has more to say at the end
+if not sys.flags.dev_mode:  # which reports more at exit
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # taking the interpreter apart would be a sixth of the time of a short run
+        os._exit(status)  # finalizing the interpreter would take a sixth of a short run
     except OSError:
-        pass  # Python's own end says what is wrong with them
+        pass  # the regular exit reports the error
 sys.exit(status)

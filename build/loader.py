@@ -1,9 +1,10 @@
-# Behind the lines of r2box/__init__.py in the archive: how all other modules are imported from there.
+# Module loader of the archive.  The build appends this file to r2box/__init__.py.
 #
-# zipimport wants a member for every module, and modules that are compressed one by one take a third more room than
-# together.  So a package has the texts of its modules in a few members, each named after its first module and as small
-# as memory is dear, and what is compiled is in one more.  zipimport finds the packages; their modules are for this.
-# What a daemon needs is compiled in a child, which takes 50 ms; else it would hold 1.2 MiB more all its life.
+# zipimport needs a member for every module, and modules compressed one by one are a third larger than together.  So
+# each package has the source of its modules in a few members ("blocks"), each named after its first module, and small
+# because a daemon keeps one in memory.  One more member has the compiled modules.  zipimport finds the packages, and
+# this loader their modules.  The modules of a daemon are compiled in a child process, which takes 50 ms and saves the
+# daemon 1.2 MiB.
 
 import sys
 
@@ -14,27 +15,27 @@ if TYPE_CHECKING:
     from typing import Any
     from zipimport import zipimporter
 
-BLOCKS: dict[str, list[str]] = {}  # package: the names of its members, which the build writes here
+BLOCKS: dict[str, list[str]] = {}  # package: the names of its blocks, set by the build
 
-# What daemons import first, and next.  They stay, so their memory counts more than the time to start.
+# Imported by daemons, which run long, so their memory counts more than their startup time.
 DAEMONS = ("r2box.tools.r2d", "r2box.tools.manager", "r2box.config.node_manager")
 
 
 class _Bundle:
-    """A finder and loader of modules, from the archive that `importer` reads.  `spec`: the class ModuleSpec."""
+    """Finder and loader of the modules in the archive of `importer`.  `spec`: the class ModuleSpec."""
 
     def __init__(self, importer: zipimporter, spec: Any) -> None:
         import marshal
 
         self._importer = importer
         self._spec = spec
-        self._texts: dict[str, tuple[str, str]] = {}  # package: the block that was read last, and its name
+        self._texts: dict[str, tuple[str, str]] = {}  # package: the last block read: name, text
         self._codes: dict[str, CodeType] = {}
-        self._made: dict[str, CodeType] | None = None  # in a child: what it has compiled
+        self._made: dict[str, CodeType] | None = None  # in a child: the modules that it compiled
         try:
             compiled = importer.get_data(f"r2box/compiled.{sys.implementation.cache_tag}")
         except OSError:
-            return  # another Python than the one that built this compiles the texts
+            return  # a Python other than the one of the build compiles the source
         if compiled[:4] == sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
             self._codes = marshal.loads(memoryview(compiled)[4:])
 
@@ -45,7 +46,7 @@ class _Bundle:
         if kept != block:
             try:
                 texts = self._importer.get_data(package.replace(".", "/") + f"/{block}.texts").decode()
-            except Exception as error:  # whatever zipimport meets in a file that is another by now
+            except Exception as error:  # of zipimport, if the file was replaced
                 raise ImportError(f"{self._importer.archive} cannot be read: {error}", name=name) from error
             self._texts[package] = block, texts
         begin = texts.find(f"\f{module}\n") + len(module) + 2
@@ -61,7 +62,7 @@ class _Bundle:
         return spec
 
     def forget(self) -> None:
-        """What has not been imported by now is read once more when it is."""
+        """Drop the caches: further imports read the archive again."""
         self._texts, self._codes = {}, {}
 
     def create_module(self, spec: ModuleSpec) -> None:
@@ -90,9 +91,9 @@ class _Bundle:
         return code
 
     def _compile_apart(self, module: ModuleType) -> None:
-        """Have a child import `module`, and take over what it compiles: a compiler leaves a MiB of holes behind it.
+        """Import `module` in a child, and take over the compiled code: compiling fragments a MiB of memory.
 
-        Whatever goes wrong there goes wrong here again, and is told here; without a child, here compiles all.
+        An error of the child occurs here again and is reported here.  Without a child, this process compiles all.
         """
         import marshal
         import os
@@ -102,9 +103,9 @@ class _Bundle:
             child = os.fork()
         except OSError:
             os.close(reader)
-            child = -1  # no more processes for us
+            child = -1  # limit of processes
         if not child:
-            os.close(reader)  # so that what nobody will read fails: the daemon may be killed meanwhile
+            os.close(reader)  # so that writing fails if the daemon is killed meanwhile
             try:
                 self._made = {}
                 exec(self.get_code(module.__name__), module.__dict__)
@@ -121,8 +122,8 @@ class _Bundle:
 
 
 def _bundle(module: Any) -> None:
-    if hasattr(module.__loader__, "archive"):  # while it is built there is none yet
-        # First, because the finder of an editable installation would answer for what zipimport does not find.
+    if hasattr(module.__loader__, "archive"):  # not during the build
+        # First: the finder of an editable installation would find modules that zipimport does not.
         sys.meta_path.insert(0, _Bundle(module.__loader__, type(module.__spec__)))
 
 

@@ -1,16 +1,15 @@
-"""Build the one file that users copy: `dist/r2box`, and beside it its checksum and a symlink for every tool.
+"""Build `dist/r2box`, the one file that users copy, with its checksum and a symlink for every tool.
 
-    python build/make.py [DIRECTORY]        (DIRECTORY: where to put them, `dist` by default)
+    python build/make.py [DIRECTORY]        (DIRECTORY: the output directory, `dist` by default)
 
-Two steps.  `stage` lets shiv and pip resolve and install what goes in: this project and tomli.  `rewrite` turns
-shiv's archive into ours.  shiv's own launcher unpacks the archive below HOME before the first run, which fails
-where HOME is missing or read-only, and costs twice the start-up time; ours imports from the zip in place.
+`stage` has shiv and pip install this project and tomli into an archive.  `rewrite` makes r2box from it, with another
+launcher: shiv's unpacks the archive below HOME before the first run, which fails if HOME is missing or read-only, and
+doubles the startup time; ours imports from the zip.
 
-In the archive, many modules lie in one member, and what is compiled in another: compressed together they take a quarter
-less room than one by one.  `loader.py` reads them.
+In the archive, one member has the source of many modules, and one the compiled code: this is a quarter smaller than a
+member for each.  `loader.py` reads them.
 
-The result depends on nothing but the sources, tomli, and the Python and zlib that build it: same source, same
-sha256, wherever and whenever it is built.
+The build is reproducible: the sha256 depends only on the sources, tomli, and the Python and zlib that build it.
 """
 
 from __future__ import annotations
@@ -33,37 +32,37 @@ import zopfli.zlib
 from slim import SlimError, outdent, slim
 
 ROOT = Path(__file__).resolve().parent.parent
-# Python is started without its variables (-I: PYTHONHOME, PYTHONIOENCODING and the like, which may keep it from
-# starting) and without site-packages (-S), of which nothing is needed and which take longer to find than `r2 ls` runs.
-# A `#!` line passes on one word only, and not every env has -S, so sh it is; an empty PATH finds no python3.
+# Python runs without its environment variables (-I: PYTHONHOME, PYTHONIOENCODING and others can keep it from starting)
+# and without site-packages (-S), which are not needed, and whose search takes longer than `r2 ls`.  A `#!` line passes
+# on one word only, and not every env has -S, hence sh; with an empty PATH it would not find python3.
 SHEBANG = b"""\
 #!/bin/sh
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin} exec python3 -IS "$0" "$@"
 """
-LIMIT = 384 * 1024  # r2box is carried over slow links to small hosts, so its size is part of its contract
-BLOCK = 48 * 1024  # bytes of text after which a block is full; what is read at once stays in the memory of a daemon
-ROUNDS = 1  # of zopfli: more of them take longer and save a quarter of a KiB
-EARLIEST = 315532800  # 1980-01-01, where the clock of the zip format starts
+LIMIT = 384 * 1024  # bytes; r2box is copied over slow links to small hosts
+BLOCK = 48 * 1024  # bytes of source after which a block is full; a daemon keeps one block in memory
+ROUNDS = 1  # iterations of zopfli; more would save a quarter of a KiB
+EARLIEST = 315532800  # 1980-01-01, the first time stamp of the zip format
 
-# What becomes the project's wheel.  The build works on a copy of these, so that neither a leftover of an earlier
-# build gets in nor scratch files get out.
+# Sources of the project's wheel.  The build uses a copy, so that no leftover of an earlier build gets in and no scratch
+# file gets out.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "man", "r2box")
 
-# tomli publishes compiled wheels too.  Ask for the one that runs on every Python from the oldest that we support,
-# and for tomli by name, because a newer Python that builds does not need it itself.
+# tomli publishes compiled wheels too.  Request the one for every Python from the oldest supported version, and tomli by
+# name: a newer Python that builds does not need it.
 PIP_ARGUMENTS = (
     "--quiet --no-compile --no-build-isolation --python-version 3.9 --implementation py --abi none --platform any "
     "--only-binary :all: tomli"
 ).split()
 
 PACKAGES = ("r2box", "tomli")
-# What is compiled is what these import; compiled code takes twice as much room as its source.  What asks a question is
-# started often, by people and scripts that wait for it.  What carries something starts once and stays.
+# The modules that these import are compiled; compiled code is twice as large as its source.  Queries are run often, by
+# users and scripts that wait for them; links, tunnels and daemons start once and run long.
 COMPILED = ("box", "tools.r2")
 
 
 class BuildError(Exception):
-    """The build cannot go on; the text says why in one line."""
+    """The build has failed; the text is the reason, in one line."""
 
 
 def stage(root: Path, work: Path) -> Path:
@@ -101,20 +100,20 @@ def rewrite(staged: Path, target: Path) -> None:
         shutil.copyfile(ROOT / "build" / "launcher.py", tree / "__main__.py")
         data = pack(tree)
     if len(data) > LIMIT:
-        raise BuildError(f"{target.name} has {len(data)} bytes, {len(data) - LIMIT} more than it may have")
+        raise BuildError(f"{target.name} has {len(data)} bytes, {len(data) - LIMIT} more than allowed")
     target.write_bytes(data)
     target.chmod(0o755)
 
 
 def unpack(staged: Path, tree: Path) -> None:
-    """Extract the packages that we ship, with their licences, into `tree`."""
+    """Extract the shipped packages, with their licences, into `tree`."""
     with zipfile.ZipFile(staged) as archive:
         for name in archive.namelist():
             kept = kept_name(PurePosixPath(name))
             if kept is None:
                 continue
             if kept.suffix in (".so", ".pyd"):
-                raise BuildError(f"{name} is compiled for one machine; r2box has to run on all")
+                raise BuildError(f"{name} is compiled for one architecture; r2box has to run on all")
             path = tree / kept
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(archive.read(name))
@@ -125,7 +124,7 @@ def unpack(staged: Path, tree: Path) -> None:
 
 
 def kept_name(name: PurePosixPath) -> PurePosixPath | None:
-    """The name in our archive of an entry of shiv's, or None for what is not needed to run.
+    """The name in the archive of an entry of shiv's, or None if it is not needed at run time.
 
     >>> kept_name(PurePosixPath("site-packages/tomli-2.0.dist-info/licenses/LICENSE"))
     PurePosixPath('tomli/LICENSE')
@@ -134,7 +133,7 @@ def kept_name(name: PurePosixPath) -> PurePosixPath | None:
         return None
     inside = name.relative_to("site-packages")
     metadata = re.fullmatch(r"(\w+)-[^/]*\.dist-info", inside.parts[0])
-    if metadata:  # the licences ask to be carried along; nothing else in there is read
+    if metadata:  # the licences require their text; the rest is not needed
         package = metadata[1]
         return PurePosixPath(package, "LICENSE") if package in PACKAGES and name.stem == "LICENSE" else None
     if inside.parts[0] not in PACKAGES or {"tests", "__pycache__"} & set(inside.parts):
@@ -143,17 +142,17 @@ def kept_name(name: PurePosixPath) -> PurePosixPath | None:
 
 
 def slim_modules(tree: Path) -> None:
-    """Leave out of every module what only its readers need; but `help(r2box.dial)` is to have something to say."""
-    told = {tree / "r2box" / "api" / name for name in ("service.py", "session.py", "node.py")}
-    for path in set(tree.rglob("*.py")) - told:
+    """Slim every module except those of the library, which keep their docstrings for `help(r2box.dial)`."""
+    library = {tree / "r2box" / "api" / name for name in ("service.py", "session.py", "node.py")}
+    for path in set(tree.rglob("*.py")) - library:
         try:
             path.write_bytes(outdent(slim(path.read_text(encoding="utf-8"))).encode())
         except (SyntaxError, SlimError) as error:
             raise BuildError(f"cannot slim {path.relative_to(tree)}: {error}") from None
 
 
-# Run in the folder of the modules, with two lines on stdin: what to import, and the file for the code of all modules of
-# ours that this has loaded.  Packages keep theirs beside them, where zipimport finds it.
+# Runs in the folder of the modules, with two lines on stdin: the modules to import, and the file for the code of all
+# r2box modules that this loads.  The code of packages goes beside them, where zipimport finds it.
 COMPILE = """
 import sys
 given, target = sys.stdin.read().splitlines()
@@ -179,11 +178,11 @@ with open(target + sys.implementation.cache_tag, "wb") as file:
 
 
 def compile_modules(tree: Path) -> None:
-    """Write the code of all that `COMPILED` imports, for the Python that builds; others fall back to the texts.
+    """Compile the modules that `COMPILED` imports, for the Python that builds; others fall back to the source.
 
-    Column numbers are left out, which makes it a fifth smaller.  In a fresh interpreter without site-packages and with
-    a fixed hash seed, because compiled code depends on the order of sets and on which strings its interpreter already
-    knew.  Paths are cut down to `r2box/module.py`.  Unchecked, because code and text cannot go apart.
+    Without column numbers, which saves a fifth.  In a new interpreter without site-packages and with a fixed hash seed,
+    because compiled code depends on the order of sets and on interned strings.  Paths are `r2box/module.py`.  The code
+    is unchecked (PEP 552), because archive members cannot get out of step.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["PYTHONHASHSEED"] = "0"
@@ -196,18 +195,18 @@ def compile_modules(tree: Path) -> None:
 
 
 def bundle(tree: Path) -> dict[str, list[str]]:
-    """Write the texts of the modules of each package into blocks, and return of each package the names of these.
+    """Write the source of the modules into blocks; return the names of the blocks of each package.
 
-    A text stands behind a line of a form feed and the module's name; one more form feed is the end.
+    In a block, a line of a form feed and the module's name precedes each source; a form feed is the end.
     """
     blocks: dict[str, list[str]] = {}
-    # tomli is left as it is: a program with the archive on its path may have one of its own.
+    # tomli is not bundled: a program with the archive on its path may have another one.
     for package in sorted(path.parent for path in Path(tree, "r2box").rglob("__init__.py")):
         size, names = BLOCK, blocks.setdefault(".".join(package.relative_to(tree).parts), [])
         for path in sorted(set(package.glob("*.py")) - {package / "__init__.py"}):
             text = path.read_text(encoding="utf-8")
             if "\f" in text:
-                raise BuildError(f"{path.relative_to(tree)}: a form feed, which ends a module in the archive")
+                raise BuildError(f"{path.relative_to(tree)}: has a form feed, which would end a module in the archive")
             if size >= BLOCK:
                 names.append(path.stem)
                 size = 0
@@ -220,10 +219,10 @@ def bundle(tree: Path) -> dict[str, list[str]]:
 
 
 def pack(tree: Path) -> bytes:
-    """The program: a line for sh, then a zip of `tree` in which order, times and permissions are fixed.
+    """The program: a line for sh, then a zip of `tree` with fixed order, times and permissions.
 
-    zipfile reads what others have compressed but does not write it, so the records are put together here, as in
-    PKWARE's APPNOTE, sections 4.3.7, 4.3.12 and 4.3.16: zopfli's deflate is 3 % smaller than zlib's.
+    zopfli's deflate is 3 % smaller than zlib's, but zipfile cannot write data that is already compressed, so the
+    records are made here (PKWARE's APPNOTE, 4.3.7, 4.3.12 and 4.3.16).
     """
     seconds = max(int(os.environ.get("SOURCE_DATE_EPOCH", EARLIEST)), EARLIEST)
     data, directory, count = bytearray(SHEBANG), bytearray(), 0
@@ -234,7 +233,7 @@ def pack(tree: Path) -> bytes:
         entry.compress_type = zipfile.ZIP_DEFLATED
         entry.CRC, entry.file_size, entry.compress_size = zlib.crc32(content), len(content), len(packed)
         header = entry.FileHeader()
-        # What a local header says, from the version on to the name's length; then a comment and more that is not there.
+        # The fields of the local header from version to name length; no comment, no extra field.
         directory += b"PK\1\2\x14\3" + header[4:28]
         directory += struct.pack("<HHHHLL", 0, 0, 0, 0, 0o100644 << 16, len(data)) + header[30:]
         data += header + packed
@@ -244,7 +243,7 @@ def pack(tree: Path) -> bytes:
 
 
 def tool_names(program: Path) -> list[str]:
-    """The names that the program answers to, as it says itself: which also shows that it runs."""
+    """The names of the tools, as `r2box --list` prints them; this also shows that it runs."""
     answer = subprocess.run([sys.executable, str(program), "--list"], stdout=subprocess.PIPE, text=True)
     names = [line.split()[0] for line in answer.stdout.splitlines() if line.strip()]
     if answer.returncode or not names:
@@ -255,7 +254,7 @@ def tool_names(program: Path) -> list[str]:
 def put_in_place(program: Path, directory: Path) -> str:
     """Move the finished program into `directory`, with its checksum and symlinks; return the checksum.
 
-    By renaming, so that at no time is there a file that is half written, and a running r2box keeps the one it has.
+    Renaming is atomic: no file is ever half written, and a running r2box keeps its old file.
     """
     digest = hashlib.sha256(program.read_bytes()).hexdigest()
     checksum = program.with_suffix(".sha256")
@@ -275,7 +274,7 @@ def put_in_place(program: Path, directory: Path) -> str:
 
 
 def build(directory: Path) -> str:
-    """Build everything into `directory`; return the one line that says what came out."""
+    """Build everything into `directory`; return a line with path, size and checksum."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=directory) as work:
         program = Path(work, "r2box")

@@ -1,9 +1,9 @@
 """Write the manual pages of the tools and of the configuration file into `man/`, from their declarations.
 
-    python build/pages.py [DIRECTORY]        (DIRECTORY: where to put them, `man` by default)
+    python build/pages.py [DIRECTORY]        (DIRECTORY: the output directory, `man` by default)
 
-The pages are checked in, so that a checkout can be read and installed without running anything; a test says when
-they are no longer what the declarations give.  r2-protocol.7 is written by hand and left alone.
+The pages are checked in, so that a checkout can be read and installed without a build; a test fails if they differ from
+the declarations.  r2-protocol.7 is written by hand and not touched.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Source as the archive carries it: without what only its readers need, and with every line at its number.
+"""Removes comments, docstrings, annotations and `if TYPE_CHECKING:` blocks from source, keeping line numbers.
 
-Comments, docstrings, annotations and the blocks under `if TYPE_CHECKING:` go: a third of the source, and a fifth of
-what it compiles to.  What is left says the same, on the same lines, which `slim` makes sure of; so a traceback out of
-the archive points into the repository.
+This saves a third of the source and a fifth of the compiled code.  `slim` verifies that the rest has the same syntax
+tree on the same lines, so a traceback from the archive matches the repository.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from collections.abc import Iterator
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 Documented = (ast.Module, ast.ClassDef, *Function)
-Cut = tuple[int, int, bytes]  # from, to, and what comes there instead
+Cut = tuple[int, int, bytes]  # start, end, replacement
 
 
 class SlimError(Exception):
-    """What would be left is not what was there."""
+    """The result would behave differently."""
 
 
 def slim(text: str) -> str:
-    """`text`, a module, without what is not needed to run it.  SyntaxError if it is none; SlimError.
+    """The module `text` without the parts that only readers need.  SyntaxError; SlimError if it would change.
 
     >>> slim('def f(a: int = 1) -> int:  # one\\n    "More."\\n    return a + 1\\n')
     'def f(a = 1):\\n\\n    return a + 1\\n'
@@ -30,7 +29,7 @@ def slim(text: str) -> str:
     data = text.encode()
     kept, at = [], 0
     for start, end, instead in sorted(_cuts(text)):
-        if start < at:  # it lies inside another
+        if start < at:  # inside another one
             continue
         while not instead and start > at and data[start - 1] in b" \t":
             start -= 1
@@ -42,13 +41,13 @@ def slim(text: str) -> str:
     except SyntaxError as error:
         raise SlimError(f"line {error.lineno}: {error.msg}") from None
     if not same:
-        raise SlimError("it would not do the same")
+        raise SlimError("the result would behave differently")
     return result
 
 
 def outdent(text: str) -> str:
-    """The same, with one blank where there were four: a sixtieth of what it is packed to.  Strings stay as they are."""
-    strings: set[int] = set()  # lines that begin within one
+    """Reduce the indentation from four blanks to one, which saves a sixtieth of the archive.  Strings are unchanged."""
+    strings: set[int] = set()  # lines that begin inside a string
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Constant, ast.JoinedStr)):
             strings.update(range(node.lineno + 1, (node.end_lineno or 0) + 1))
@@ -59,7 +58,7 @@ def outdent(text: str) -> str:
             lines[number - 1] = " " * (depth // 4 + depth % 4) + line[depth:]
     result = "\n".join(lines)
     if _essence(result) != _essence(text):
-        raise SlimError("it would not do the same with less in front")
+        raise SlimError("the result would behave differently with less indentation")
     return result
 
 
@@ -101,12 +100,12 @@ def _is_for_types(node: ast.If) -> bool:
 
 
 def _fits_a_line(annotation: ast.expr) -> bool:
-    """Else what stands behind it would have to move up to what stands before it."""
+    """Whether an annotation is on one line: removing a longer one would join lines."""
     return annotation.lineno == annotation.end_lineno
 
 
 def _annotated(tree: ast.Module) -> list[ast.AnnAssign]:
-    """Assignments whose annotation nobody reads: those of a class make the fields of a NamedTuple, say."""
+    """Assignments with annotations that are not used at run time.  (Those of a class may define fields.)"""
     fields = {id(line) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for line in node.body}
     found = [node for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
     found = [node for node in found if node.value is not None and _fits_a_line(node.annotation)]
@@ -114,7 +113,7 @@ def _annotated(tree: ast.Module) -> list[ast.AnnAssign]:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out of a tree what `_cuts` takes out of its text, without looking at the text."""
+    """Removes from a syntax tree what `_cuts` removes from the text; the reference for the check."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._annotated = {id(node) for node in _annotated(tree)}
@@ -138,7 +137,7 @@ def _nothing(node: ast.stmt) -> ast.stmt:
 
 
 def _essence(text: str) -> str:
-    """What `text` does, and on which lines."""
+    """The syntax tree of `text` with its line numbers, without the removed parts."""
     tree = ast.parse(text)
     _Bare(tree).visit(tree)
     for node in ast.walk(tree):

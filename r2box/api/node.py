@@ -24,7 +24,7 @@ from ..net.client.link_job import LinkJob
 from ..net.client.service_job import ServiceJob
 from ..net.io.process import HANG_UP_TIME
 from ..net.io.units import RESUME_TIMEOUT
-from ..net.transport.transport import STARTER, STDIO, parse_transport
+from ..net.transport.transport import LINK_COMMAND, STDIO, parse_transport
 from ..net.transport.urls import CONNECT, GATHER, LISTEN
 from ..proto.limits import Limits
 from ..proto.wire.address import check_address
@@ -199,7 +199,7 @@ class Node:
         parsed = parse_transport(transport).check_use(CONNECT)
         if parsed.kind == STDIO or (retry and parsed.descriptors):
             raise UsageError(f"{transport}: cannot be used here")
-        if parsed.kind == STARTER and self.socket is None:
+        if parsed.kind == LINK_COMMAND and self.socket is None:
             raise UsageError(f"{transport}: it connects to the node's socket, and this node has none")
         expect = check_address(node) if node else ""
         engine, options = self._engine, LinkOptions(parsed, expect, resume, lossy)

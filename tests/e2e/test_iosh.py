@@ -49,10 +49,10 @@ class Clock(Loop):
 
 
 class Beats:
-    """The ShellConnection of a Heartbeat, and what it has said."""
+    """The connection of a Heartbeat, and a record of its calls."""
 
     def __init__(self) -> None:
-        self.came: Callable[[], object] | None = None
+        self.on_bytes: Callable[[], object] | None = None
         self.pings = 0
         self.said: list[str] = []
         self.clock = Clock()
@@ -66,8 +66,8 @@ class Beats:
         self.pings += 1
 
     def hear(self) -> None:
-        assert self.came is not None
-        self.came()
+        assert self.on_bytes is not None
+        self.on_bytes()
 
 
 def test_a_program_that_says_nothing_is_not_taken_for_a_cut() -> None:
@@ -412,7 +412,7 @@ def test_what_is_no_iosh_is_told_so(served: Place) -> None:
     result = served.run("r2 -s alice.sock -t bob -t ioshd tunnel -", b"hello?\n", status=1)
     assert "this is a shell for iosh" in result.out
     assert "stdin is a terminal" in served.run("script -qec ioshd /dev/null", status=2).out
-    assert "cat: the other side is no ioshd" in served.run("iosh cat", status=255).err
+    assert "cat: the other side is not an ioshd" in served.run("iosh cat", status=255).err
     assert "does not speak iosh" in served.run("iosh 'echo hello'", status=255).err
     assert "no ioshd has answered" in served.run("iosh true", status=255).err
     assert "bob" in served.run(IOSH.replace("-t ioshd", "-t nothing"), status=255).err

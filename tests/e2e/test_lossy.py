@@ -403,7 +403,7 @@ def test_a_link_behind_it(place: Place) -> None:
         ("--delay 5x cat", "not a time"),
         ("--rate 5x cat", "not a number of bytes"),
         ("--slice 0 cat", "--slice"),
-        ("--only up cat", "none of out, in"),
+        ("--only up cat", "not one of out, in"),
         ("--rst cat", "--cut"),
         ("--cut 1M --rst --silence 1s cat", "not both"),
         ("--cut x cat", "--cut"),

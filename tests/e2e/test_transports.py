@@ -232,7 +232,7 @@ def test_serial(place: Place, line: tuple[str, str], options: str) -> None:
 
 
 def test_a_serial_line_that_is_none(nodes: Place) -> None:
-    for path, why in (("/dev/null", "no serial line"), ("/dev/nothing", "No such file")):
+    for path, why in (("/dev/null", "not a serial line"), ("/dev/nothing", "No such file")):
         assert why in nodes.run(f"r2 -s alice.sock connect serial://{path}", status=1).err
 
 

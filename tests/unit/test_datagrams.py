@@ -69,7 +69,7 @@ def test_the_vectors_of_the_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "is_whole"),
+    ("text", "implies_datagrams"),
     [
         ("tun://r20", True), ("tap://", True), ("udp://[::1]:53", True), ("udp-listen://:53", True),
         ("socat tun,iff-up,device-name=r20 -", True), ("socat - TUN:10.0.0.1/24,up", True),
@@ -77,5 +77,5 @@ def test_the_vectors_of_the_page() -> None:
         ("socat - udp:h:1", False), ("echo tun", False), ("socat - exec:tun", False), ("tcp://h:1", False),
     ],
 )  # fmt: skip
-def test_what_is_of_datagrams_without_a_word(text: str, is_whole: bool) -> None:
-    assert parse_transport(text).is_whole is is_whole
+def test_what_is_of_datagrams_without_a_word(text: str, implies_datagrams: bool) -> None:
+    assert parse_transport(text).implies_datagrams is implies_datagrams

@@ -278,7 +278,7 @@ def test_cuts_come_at_the_mean_and_at_the_very_byte() -> None:
 
 def test_a_cut_spares_the_packet_that_it_falls_into() -> None:
     cuts = Cuts(Dice(3), size=10)
-    assert cuts.passes(64, whole=True) == 64
+    assert cuts.passes(64, is_packet=True) == 64
     assert cuts.is_cut
 
 

@@ -77,16 +77,9 @@ NAMES = frozenset(
 )
 
 PENDING = (
-    "man/iosh.1",
-    "man/ioshd.8",
     "r2box/api/",
     "r2box/net/client/",
-    "r2box/net/transport/",
-    "r2box/tools/bench/bench.py",
-    "r2box/tools/bench/gauge.py",
     "r2box/tools/connect.py",
-    "r2box/tools/iosh/",
-    "r2box/tools/lossy/",
     "r2box/tools/tunnel.py",
 )
 

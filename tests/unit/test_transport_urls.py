@@ -14,7 +14,7 @@ from r2box.net.io.units import format_duration, parse_duration
 from r2box.net.transport.socat import is_lossy_command
 from r2box.net.transport.transport import (
     COMMAND,
-    STARTER,
+    LINK_COMMAND,
     STDIO,
     Transport,
     explain,
@@ -107,13 +107,13 @@ WRONG = [
     ("tcp://::1:5", "an IPv6 address is written in brackets: [::1]:5"),
     ("tcp://[host]:5", "'host' is not an IPv6 address"),
     ("tcp://a b:5", "'a b' is not a host"),
-    ("tcp://a%:5", "'%' is no %XX (a % itself is %25)"),
-    ("tcp://a%zz:5", "'%zz' is no %XX (a % itself is %25)"),
-    ("tcp://a%00b:5", "%00 (NUL) has no place in a URL"),
+    ("tcp://a%:5", "'%' is not %XX (a % itself is %25)"),
+    ("tcp://a%zz:5", "'%zz' is not %XX (a % itself is %25)"),
+    ("tcp://a%00b:5", "%00 (NUL) is not allowed in a URL"),
     ("tcp://a%20b:5", "'a b' is not a host"),
     ("tcp://a%ffb:5", "is not a host"),
     ("tcp://[fe80::1%]:5", "'fe80::1%' is not an IPv6 address, and brackets are for those (only a link-local one"),
-    ("tcp://[fe80::1%25v%zz]:5", "'%zz' is no %XX"),
+    ("tcp://[fe80::1%25v%zz]:5", "'%zz' is not %XX"),
     ("tcp://[fe80::1%25v%2f]:5", "'fe80::1%v/' is not an IPv6 address"),
     ("tcp://[fe80::1%25much-too-long-a-name]:5", "is not an IPv6 address"),
     ("tcp://[fe80::zz%25v0]:5", "'fe80::zz%v0' is not an IPv6 address"),
@@ -121,35 +121,35 @@ WRONG = [
     ("tcp://fe80::1%25v0:5", "an IPv6 address is written in brackets: [fe80::1%v0]:5"),
     ("tcp://h:1?bind=fe80::1%", "'fe80::1%' is not an IP address of this host (only a link-local one"),
     ("tcp://h:1?bind=::1%25lo", "'::1%lo' is not an IP address of this host (only a link-local one"),
-    ("tcp://h:1?bind=%z", "bind: '%z' is no %XX"),
-    ("tcp://h:1?timeout=%\u0665\u0665", "is no %XX"),
+    ("tcp://h:1?bind=%z", "bind: '%z' is not %XX"),
+    ("tcp://h:1?timeout=%\u0665\u0665", "is not %XX"),
     ("tcp://h:1?tiemout=5", "no option 'tiemout' (did you mean timeout?); tcp:// takes bind=, timeout="),
     ("tcp://h:1?baud=9600", "no baud= here: tcp:// takes"),
     ("tcp://h:1?timeout", "timeout= needs a value: DURATION"),
     ("tcp://h:1?timeout=5x", "timeout: '5x' is not a duration"),
-    ("tcp://h:1?timeout=0", "timeout: '0' is no time at all"),
+    ("tcp://h:1?timeout=0", "timeout: '0' is not a positive duration"),
     ("tcp://h:1?timeout=-1", "timeout: '-1' is not a duration"),
     ("tcp://h:1?timeout=1&timeout=2", "timeout= is given twice"),
     ("tcp://h:1?keepalive=100ms", "keepalive: '100ms' is not 1 to 32767 seconds"),
     ("tcp://h:1?keepalive=1d", "keepalive: '1d' is not 1 to 32767 seconds"),
     ("tcp://h:1?bind=localhost", "bind: 'localhost' is not an IP address"),
     ("tcp://h:1?bind=[::1]:0", "bind: '0' is not a port"),
-    ("tcp://h:1?lossy=yess", "lossy: 'yess' is none of yes, no, 1, 0 (did you mean yes?)"),
+    ("tcp://h:1?lossy=yess", "lossy: 'yess' is not one of yes, no, 1, 0 (did you mean yes?)"),
     ("tun://r?route=10.0.0.0/8&up=no", "route= needs the interface up"),
     ("tcp-listen://:1?bind=::1", "no bind= here"),
     ("udp://h:1?lossy=0", "no lossy= here"),
     ("udp://h:1?mtu=63", "mtu: '63' is not a size of packets (64 to 65507)"),
     ("udp://h:1?mtu=65508", "is not a size of packets"),
     ("unix://", "the path is missing"),
-    ("unix:///a%zz", "'%zz' is no %XX"),
-    ("unix:///a%", "'%' is no %XX"),
+    ("unix:///a%zz", "'%zz' is not %XX"),
+    ("unix:///a%", "'%' is not %XX"),
     ("unix:///a%00", "NUL"),
     ("unix:///" + "x" * 107, "the path has 108 bytes"),
-    ("unix-listen:///x?mode=888", "mode: '888' is no file mode"),
-    ("serial://ttyS0", "'ttyS0' is no full path"),
-    ("serial:///dev/ttyS0?baud=115201", "baud: '115201' is no baud rate; there are 50 75"),
-    ("serial:///dev/ttyS0?parity=evn", "parity: 'evn' is none of none, even, odd (did you mean even?)"),
-    ("serial:///dev/ttyS0?bits=9", "bits: '9' is none of"),
+    ("unix-listen:///x?mode=888", "mode: '888' is not a file mode"),
+    ("serial://ttyS0", "'ttyS0' is not the full path"),
+    ("serial:///dev/ttyS0?baud=115201", "baud: '115201' is not a baud rate: use one of 50 75"),
+    ("serial:///dev/ttyS0?parity=evn", "parity: 'evn' is not one of none, even, odd (did you mean even?)"),
+    ("serial:///dev/ttyS0?bits=9", "bits: '9' is not one of"),
     ("pty://", "the command is missing"),
     ("pty://-", "- is our stdin and stdout"),
     ("pty://?mtu=100", "the command is missing"),
@@ -284,7 +284,7 @@ def test_commands() -> None:
         transport = parse_transport(text)
         assert (transport.kind, transport.command, transport.how) == (COMMAND, text, COMMAND)
     for text in ("socat tcp-l:1,fork exec:-", "x -% y", 'socat tcp-l:1 EXEC:"-"', "ssh h 'socat tcp-l:1 system:-'"):
-        assert parse_transport(text).kind == STARTER
+        assert parse_transport(text).kind == LINK_COMMAND
     for text in ("echo -%x", "socat - exec:-x", "cat -", "socat tcp-l:1 'exec:r2 connect -'", "x >-%"):
         assert parse_transport(text).kind == COMMAND
     spelled = parse_transport("exec:socat tcp-l:1,fork exec:-")
@@ -376,7 +376,7 @@ def test_where_each_may_be_used(use: str) -> None:
 
 
 def test_stdio_and_starters_where_they_cannot_be() -> None:
-    starter = Transport("x -%", STARTER, command="x -%")
+    starter = Transport("x -%", LINK_COMMAND, command="x -%")
     assert starter.check_use(CONNECT) is starter
     for transport, use in ((starter, TUNNEL), (starter, SERVE), (parse_transport("-"), SERVE)):
         with pytest.raises(UsageError):

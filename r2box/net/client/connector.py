@@ -23,7 +23,7 @@ from ..transport.peer import address_of
 from ..transport.policy_fields import fields_of, words_of
 from ..transport.socat import fill_places
 from ..transport.sockets import Dial, Listener
-from ..transport.transport import COMMAND, STARTER, STDIO, Transport
+from ..transport.transport import COMMAND, LINK_COMMAND, STDIO, Transport
 from ..transport.urls import CONNECT, DEVICE, DIAL, GATHER, LISTEN
 
 TYPE_CHECKING = False
@@ -118,7 +118,7 @@ class Connector:
 
     def start(self) -> None:
         """Open the transport.  OSError if a command cannot be started."""
-        self._report.enter(JobState.RUNNING if self._transport.how == STARTER else JobState.CONNECTING)
+        self._report.enter(JobState.RUNNING if self._transport.how == LINK_COMMAND else JobState.CONNECTING)
         try:
             self._transport.check_use(CONNECT)
         except UsageError as error:
@@ -167,7 +167,7 @@ class Connector:
         self._child = Child(self._loop, pid, self._exited)
         self._attach((ours,))
 
-    def _start_starter(self) -> None:
+    def _start_link_command(self) -> None:
         words = [*this_command(), "r2-connect", "-s", self._socket_path]
         words += ["-n", self._options.expect] if self._options.expect else []
         words += ["--resume", str(self._options.resume_timeout), *(["--lossy"] if self._options.is_lossy else [])]
@@ -326,7 +326,7 @@ class Connector:
                 self._log.warning(f"{self._transport}: output: (more lines are not shown)")
 
     def _exited(self, status: int) -> None:
-        if self._child is not None and self._transport.how == STARTER:
+        if self._child is not None and self._transport.how == LINK_COMMAND:
             self._child.end(process.TERMINATE)  # what it has started
         self._child = None
         if status:
@@ -390,7 +390,7 @@ def _packet_pair() -> tuple[int, int]:
 _STARTS: dict[str, Callable[[Connector], None]] = {
     STDIO: Connector._start_stdio,
     COMMAND: Connector._start_command,
-    STARTER: Connector._start_starter,
+    LINK_COMMAND: Connector._start_link_command,
     DIAL: Connector._start_dialling,
     LISTEN: Connector._start_listening,
     GATHER: Connector._start_gathering,

@@ -6,7 +6,7 @@ import os
 
 from ...proto.wire.job_states import JobKind, JobState
 from ..io.units import format_span
-from ..transport.transport import STARTER
+from ..transport.transport import LINK_COMMAND
 from .connector import Connector
 from .job import Job, JobReport
 
@@ -100,7 +100,7 @@ class LinkJob(Job):
     def _start(self) -> None:
         self._timer = None
         # A command that makes links by itself counts as up while it runs.
-        self._since = self._loop.now() if self._options.transport.kind == STARTER else 0.0
+        self._since = self._loop.now() if self._options.transport.kind == LINK_COMMAND else 0.0
         self._connector = Connector(
             self._loop, self._log, self._client, self._socket_path, self._options, self._report,
             linked=self._linked, listening=self._on_listening, ended=self._over,

@@ -1,6 +1,6 @@
-"""A connection to one address, in the making; and what every socket gets, and why none came about.
+"""One connection attempt; options of every socket; errors of failed attempts as text.
 
-`dial.Dial` runs one for each address of a host.
+`sockets.Dial` runs one attempt for each address of a host.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 INET = (socket.AF_INET, socket.AF_INET6)
-UNSENT = 1 << 20  # bytes that the kernel may hold back, beside what is on its way; `proto.link.inflight` bounds both
-DATAGRAMS = 1 << 20  # bytes of datagrams that the kernel may hold: what a fast sender sends while we do something else
-PROBES = 3  # of the kernel's sign of life that may stay unanswered
-AGAIN = 0.05  # seconds after which a UNIX socket is asked again whose queue was full
-PROBE_AGAIN = 1.0  # seconds after which a probe is sent again, which may have been lost
+UNSENT = 1 << 20  # bytes that the kernel may queue unsent; `proto.link.inflight` bounds the sum with those in flight
+DATAGRAMS = 1 << 20  # bytes of datagrams that the kernel may queue: a fast sender's in one turn of the loop
+PROBES = 3  # unanswered keepalives of the kernel before it resets a connection
+AGAIN = 0.05  # seconds before another attempt at a UNIX socket whose backlog is full
+PROBE_AGAIN = 1.0  # seconds before a probe is retransmitted
 MAX_NAMED = 8  # addresses that an error names for each reason
 
 
 def tune(sock: socket.socket, keepalive: int = 0) -> None:
-    """What every socket of ours gets, as its family has it.
+    """Set the options of a socket.
 
-    TCP: no waiting for more to send, and the kernel's own sign of life, after `keepalive` seconds of silence (0: when
-    the system thinks).  UDP: room for datagrams, as far as the system allows.
+    TCP: no Nagle delay, and keepalives of the kernel after `keepalive` seconds of silence (0: the system's default).
+    UDP: large buffers, as far as the system allows.
     """
     if sock.type == socket.SOCK_DGRAM:
         for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
@@ -50,7 +50,7 @@ def tune(sock: socket.socket, keepalive: int = 0) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, keepalive // PROBES))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # no deep queue below our own
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # no deep queue below the link's
 
 
 def is_self_connected(sock: socket.socket) -> bool:
@@ -63,15 +63,15 @@ def is_self_connected(sock: socket.socket) -> bool:
         return False
     try:
         return bool(sock.getsockname() == sock.getpeername())
-    except OSError:  # it is disconnected already
+    except OSError:  # no longer connected
         return False
 
 
 class Connecting:
-    """One connection to one address, without blocking: see `eyeballs.Race` for what it reports.
+    """One connection attempt to one address, without blocking; it reports as `eyeballs.Race` requires.
 
-    `local` is the address to bind to, if any.  UDP connects by itself: with `probe`, a datagram that the other side
-    answers, it is connected when something comes from there.
+    `local` is the address to bind to, if any.  UDP sockets connect at once; with `probe`, a datagram that the peer
+    answers, the attempt succeeds when an answer arrives.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Connecting:
             if reserve.is_last(self._sock.fileno()):
                 raise reserve.shortage()
             if local is not None:
-                if kind == socket.SOCK_STREAM or probe:  # other attempts are bound to the same
+                if kind == socket.SOCK_STREAM or probe:  # other attempts bind the same address
                     self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 self._sock.bind(local[-1])
             self._connect()
@@ -97,21 +97,21 @@ class Connecting:
 
     def _connect(self) -> None:
         code = self._sock.connect_ex(self._name)
-        if code == errno.EAGAIN:  # of a UNIX socket: so many others wait there
-            self._again(AGAIN, self._connect)
+        if code == errno.EAGAIN:  # the backlog of a UNIX socket is full
+            self._retry(AGAIN, self._connect)
         elif code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
         elif self._probe:
             self._loop.watch(self._sock.fileno(), self._connected)
-            self._ask()
+            self._send_probe()
         else:
             self._loop.watch(self._sock.fileno(), None, self._connected)
 
-    def _ask(self) -> None:
+    def _send_probe(self) -> None:
         self._sock.send(self._probe)
-        self._again(PROBE_AGAIN, self._ask)  # it may be lost
+        self._retry(PROBE_AGAIN, self._send_probe)
 
-    def _again(self, seconds: float, step: Callable[[], None]) -> None:
+    def _retry(self, seconds: float, step: Callable[[], None]) -> None:
         def run() -> None:
             try:
                 step()
@@ -128,12 +128,12 @@ class Connecting:
             if is_self_connected(self._sock):
                 self._refuse_self()
                 return
-            self._sock.setblocking(True)  # it may become a program's, which would not expect anything else
+            self._sock.setblocking(True)  # it may be handed to a program, which expects that
             tune(self._sock, self._transport.keepalive)
         except OSError as error:
             self._failed(error)
             return
-        self._forget()
+        self._unwatch()
         self._report(self._sock.detach(), 0)
 
     def _failed(self, error: OSError) -> None:
@@ -141,29 +141,29 @@ class Connecting:
         self._report(-1, error.errno or errno.EIO)
 
     def _refuse_self(self) -> None:
-        self._forget()
-        Channel(self._sock.detach()).reset()  # so that no TIME_WAIT keeps the listener out
+        self._unwatch()
+        Channel(self._sock.detach()).reset()  # a TIME_WAIT would keep the listener from binding
         self._report(-1, errno.ECONNREFUSED)
 
-    def _forget(self) -> None:
+    def _unwatch(self) -> None:
         self._loop.watch(self._sock.fileno())
         if self._timer is not None:
             self._timer.cancel()
 
     def close(self) -> None:
-        """Give up; nothing is reported any more."""
-        self._forget()
+        """Stop; report nothing any more."""
+        self._unwatch()
         self._sock.close()
 
 
 def make_probe() -> bytes:
-    """A datagram that a node answers which listens for links, and that begins nothing there (r2-protocol(7), GONE)."""
+    """A datagram that every node answers and that opens no link (r2-protocol(7), GONE)."""
     ours, theirs = (int.from_bytes(os.urandom(4), "big") | 1 for _ in range(2))
     return PacketEncoder(ours, theirs).ack(0, 0.0, 0.0, 0, 0, b"")
 
 
 def explain(failures: Failures, host: str) -> str:
-    """Why no attempt has succeeded, in one line: each reason with its addresses, if `host` alone does not say which."""
+    """One line with the reasons of all failed attempts, each with its addresses, unless `host` is the only one."""
     if len(failures) == 1 and (failures[0][0][0] not in INET or ip_version(host)):
         return _reason(*failures[0])
     reasons: dict[str, list[str]] = {}

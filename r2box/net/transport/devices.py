@@ -1,6 +1,6 @@
-"""What is opened by a path or a number: serial lines, terminals, inherited descriptors, network interfaces.
+"""Devices: serial lines, terminals, inherited descriptors, network interfaces.
 
-Each comes as a `Device`.  Descriptors that are opened here do not block, and belong to no other program.
+Each is opened as a `Device`.  Its descriptors are non-blocking and shared with no other program.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 from ...errors import TransportError
 from ..io import process
 from ..io.shell import shell_line
+from ..io.stdio import put_null
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,14 +27,13 @@ _SIOCGIFINDEX, _SIOCSIFMTU = 0x8933, 0x8922  # linux/sockios.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _NEWADDR, _NEWROUTE, _CREATE = 20, 24, 0x1 | 0x4 | 0x200 | 0x400  # linux/netlink.h: request, ack, excl, create
 _NODAD, _SCOPE_LINK, _TABLE_MAIN, _BY_ADMIN, _UNICAST = 0x02, 253, 254, 4, 1  # linux/rtnetlink.h
-_CRTSCTS = 0x80000000  # of Linux, which termios has under this name only since Python 3.12 for some systems
+_CRTSCTS = 0x80000000  # on Linux; termios lacks the name on some systems before Python 3.12
 
 
 class Device:
-    """An open device: `fds` are one descriptor, or one to read and one to write, which are the taker's to close.
+    """An open device: `fds` are one descriptor, or one to read and one to write; the caller closes them.
 
-    `pid` is the command on the other side of a terminal, 0 if there is none.  `release()` is called when its use is
-    over.
+    `pid` is the command on the other side of a terminal, or 0.  Call `release()` after use.
     """
 
     __slots__ = ("_kept", "_link", "_name", "fds", "pid")
@@ -45,11 +45,11 @@ class Device:
         self._link = self._name = ""
 
     def keep(self, fd: int, link: str) -> None:
-        """Keep `fd`, a terminal's other side, so that it outlives the programs that open it by the symlink `link`."""
+        """Keep the slave `fd` open, so that the terminal outlives the programs that open it by the symlink `link`."""
         self._kept, self._link, self._name = fd, link, os.ttyname(fd)
 
     def release(self) -> None:
-        """Remove what was made for it.  Safe to call again."""
+        """Close the slave and remove the symlink.  Safe to call again."""
         if self._kept >= 0:
             os.close(self._kept)
             self._kept = -1
@@ -57,16 +57,16 @@ class Device:
                 if os.readlink(self._link) == self._name:
                     os.unlink(self._link)
             except OSError:
-                return  # somebody was faster, or has put something else there
+                return  # already removed or replaced
 
 
 def open_device(
     transport: Transport, environment: Mapping[str, str] | None = None, with_stderr: bool = False, leash: int = -1
 ) -> Device:
-    """Open the device of `transport`, whose `how` is DEVICE.  TransportError says why it cannot be.
+    """Open the device of `transport`, whose `how` is DEVICE.  TransportError with the reason if that fails.
 
-    A command on a terminal gets `environment` added to its own; `with_stderr`, it writes its stderr there too; `leash`
-    is as in `process.start`.
+    For a command on a terminal: `environment` is added to ours, `with_stderr` connects its stderr to the terminal too,
+    `leash` is as in `process.start`.
     """
     try:
         if transport.kind == "pty" and transport.command:
@@ -81,7 +81,7 @@ def open_device(
 
 
 def _make_raw(fd: int) -> None:
-    """Let all bytes through, as they are (cfmakeraw(3)); a read returns what there is."""
+    """Set raw mode (cfmakeraw(3)); a read returns the available bytes."""
     import termios
 
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = termios.tcgetattr(fd)
@@ -104,16 +104,16 @@ def _open_serial(transport: Transport) -> Device:
     fd = os.open(transport.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not os.isatty(fd):
-            raise TransportError("this is no serial line")
+            raise TransportError("not a serial line")
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # heeded by root too, other than TIOCEXCL
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # binds root too, unlike TIOCEXCL
         except BlockingIOError:
             raise TransportError("another program uses this line") from None
         fcntl.ioctl(fd, termios.TIOCEXCL)
         _make_raw(fd)
         _set_line(fd, transport)
         if transport.is_lossy:
-            termios.tcflush(fd, termios.TCIOFLUSH)  # what came at another rate is noise
+            termios.tcflush(fd, termios.TCIOFLUSH)  # bytes received at another rate are noise
     except (termios.error, TransportError) as error:
         os.close(fd)
         raise error if isinstance(error, TransportError) else TransportError(str(error.args[-1])) from None
@@ -142,12 +142,12 @@ def _set_line(fd: int, transport: Transport) -> None:
 
 
 def _open_command(transport: Transport, environment: Mapping[str, str], with_stderr: bool, leash: int) -> Device:
-    """A command on a new terminal, which it has for its controlling one."""
+    """A command on a new terminal, which becomes its controlling terminal."""
     master, slave = os.openpty()
     try:
         _make_raw(slave)
         os.set_blocking(master, False)
-        # A terminal becomes the controlling one of the session leader that opens it, and stays open meanwhile.
+        # A session leader that opens a terminal gets it as its controlling terminal.
         opening = f"exec 0<>{os.ttyname(slave)} 1>&0{' 2>&0' if with_stderr else ''}\n"
         line = opening + shell_line(transport.command)
         pid = process.start(line, slave, slave, environment=environment, new_session=True, leash=leash)
@@ -160,14 +160,14 @@ def _open_command(transport: Transport, environment: Mapping[str, str], with_std
 
 
 def _open_terminal(transport: Transport) -> Device:
-    """A terminal for a program that opens it itself, by the symlink at ?link=."""
+    """A terminal for a program that opens it by the symlink at ?link=."""
     master, slave = os.openpty()
     link = transport.options["link"]
     try:
         _make_raw(slave)
         os.set_blocking(master, False)
         if os.path.islink(link) and not os.path.exists(link):
-            os.unlink(link)  # of a terminal that is gone
+            os.unlink(link)  # of a terminal that no longer exists
         os.symlink(os.ttyname(slave), link)
     except OSError:
         os.close(master)
@@ -179,7 +179,7 @@ def _open_terminal(transport: Transport) -> Device:
 
 
 def _open_descriptors(transport: Transport) -> Device:
-    """Descriptors that this program was started with.  (Its own are all close-on-exec, so they are told apart.)"""
+    """Inherited descriptors.  (Those that this program opens are all close-on-exec, which distinguishes them.)"""
     import fcntl
 
     for fd in transport.descriptors:
@@ -190,11 +190,7 @@ def _open_descriptors(transport: Transport) -> Device:
         if is_ours:
             raise TransportError(f"{fd} is no descriptor that was open when this program was started")
     taken = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_INHERITED) for fd in transport.descriptors)
-    # An end of theirs is to be heard when the one who gets them closes them.
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in transport.descriptors:
-        os.dup2(null, fd, inheritable=fd < FIRST_INHERITED)
-    os.close(null)
+    put_null(transport.descriptors)
     return Device(taken)
 
 
@@ -228,20 +224,20 @@ def _set_interface(name: bytes, transport: Transport) -> None:
             fcntl.ioctl(sock, _SIOCSIFMTU, struct.pack("16si20x", name, options["mtu"]))
         index = struct.unpack_from("i", fcntl.ioctl(sock, _SIOCGIFINDEX, name + bytes(24)), 16)[0]
         for host, prefix in options.get("addr", ()):
-            _tell_kernel(_NEWADDR, host, prefix, index)
+            _request(_NEWADDR, host, prefix, index)
         if options.get("up", "addr" in options or "route" in options):
             flags = struct.unpack_from("h", fcntl.ioctl(sock, _SIOCGIFFLAGS, name + bytes(24)), 16)[0]
             fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", name, flags | _IFF_UP))
         for host, prefix in options.get("route", ()):
-            _tell_kernel(_NEWROUTE, host, prefix, index)
+            _request(_NEWROUTE, host, prefix, index)
 
 
-def _tell_kernel(what: int, host: str, prefix: int, index: int) -> None:
+def _request(what: int, host: str, prefix: int, index: int) -> None:
     """Give the interface `index` an address, or a route to a network (rtnetlink(7)).  TransportError if refused."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.inet_pton(family, host)
     if what == _NEWADDR:
-        flags = _NODAD if family == socket.AF_INET6 else 0  # to be used at once
+        flags = _NODAD if family == socket.AF_INET6 else 0  # usable at once
         body = struct.pack("=BBBBI", family, prefix, flags, 0, index) + _attribute(1, address) + _attribute(2, address)
     else:
         scope = _SCOPE_LINK if family == socket.AF_INET else 0
@@ -255,7 +251,7 @@ def _tell_kernel(what: int, host: str, prefix: int, index: int) -> None:
 
 
 def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data  # of 4 or 16 bytes, so nothing is to be filled up
+    return struct.pack("=HH", 4 + len(data), kind) + data  # 4 or 16 bytes, so no padding
 
 
 _OPENERS: dict[str, Callable[[Transport], Device]] = {

@@ -1,18 +1,18 @@
-"""Happy Eyeballs (RFC 8305): connection attempts to the addresses of one host, as a race.
+"""Happy Eyeballs (RFC 8305): concurrent connection attempts to the addresses of one host.
 
-A name may have several addresses, and any of them may be dead without saying so: a family that is configured but not
-routed, a host that is down.  An attempt at a time would wait for each until its timeout.  So the next address is tried
-beside the present one when that has not answered for a moment, and the first connection that is made wins.
+A name may have several addresses, and some may be silently unreachable: a family that is configured but not routed, a
+host that is down.  Sequential attempts would wait for each timeout.  So another attempt starts when the last one has
+not succeeded for DELAY seconds, and the first connection wins.
 
-    order   as the resolver sorts them (RFC 6724), with the families taking turns: when one family is dead, the second
-            attempt is already of the other one (RFC 8305, 4)
-    delay   DELAY seconds from one attempt to the next, or none when an attempt fails.  Most round trips are shorter, so
-            most hosts see one attempt (RFC 8305, 5)
-    limit   MAX_ATTEMPTS at a time, since each holds a descriptor.  For one more, the oldest is given up, which has had
-            MAX_ATTEMPTS * DELAY = 4 s then
-    end     a connection, or the failures of all attempts, or the caller's deadline
+    order   as the resolver sorts them (RFC 6724), alternating between the families: if one family is unreachable,
+            the second attempt uses the other one (RFC 8305, 4)
+    delay   DELAY seconds between attempts, or none after a failure.  Most round trips are shorter, so most hosts see
+            one attempt (RFC 8305, 5)
+    limit   MAX_ATTEMPTS at a time, since each holds a descriptor.  A further one replaces the oldest, which has had
+            MAX_ATTEMPTS * DELAY = 4 s
+    end     a connection, the failure of all attempts, or the caller's deadline
 
-The race opens no sockets: `begin` does, so all of this runs on a virtual clock too.
+A Race opens no sockets: `begin` does, so it also runs on a virtual clock.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from .sockaddr import Address
 
     class Clock(Protocol):
-        """What a race needs of the loop."""
+        """The part of the loop that a Race uses."""
 
         def later(self, seconds: float, fn: Callable[[], object]) -> Timer: ...
 
     class Runner(Protocol):
-        """A connection that is being made."""
+        """A connection attempt."""
 
         def close(self) -> None: ...
 
@@ -49,7 +49,7 @@ MAX_ATTEMPTS = 16  # at a time
 
 
 def interleave(addresses: Iterable[Address]) -> list[Address]:
-    """Each address once, with the families taking turns; the order within a family stays, and the first is first."""
+    """Each address once, alternating between the families; the order within a family stays."""
     families: dict[int, deque[Address]] = {}
     for address in dict.fromkeys(addresses):
         families.setdefault(address[0], deque()).append(address)
@@ -63,10 +63,10 @@ def interleave(addresses: Iterable[Address]) -> list[Address]:
 
 
 class Race:
-    """Connection attempts to `addresses`.  `ended(descriptor or failures)` is called once, unless it is closed before.
+    """Concurrent attempts to `addresses`.  `ended(descriptor or failures)` is called once, unless it is closed first.
 
-    `begin(address, report)` starts an attempt, or raises OSError if that fails at once.  The attempt calls
-    `report(descriptor, 0)` or `report(-1, errno)` once, later, unless it is closed.
+    `begin(address, report)` starts an attempt, or raises OSError.  The attempt later calls `report(descriptor, 0)` or
+    `report(-1, errno)` once, unless it is closed.
     """
 
     def __init__(self, clock: Clock, addresses: Iterable[Address], begin: Begin, ended: Ended) -> None:
@@ -78,11 +78,11 @@ class Race:
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """Begin the first attempt."""
+        """Start the first attempt."""
         self._next()
 
     def _next(self) -> None:
-        """Begin the next attempt, and after it those that follow one which fails at once."""
+        """Start the next attempt; if it fails at once, the one after it."""
         if self._timer is not None:
             self._timer.cancel()
         while self._waiting:
@@ -94,7 +94,7 @@ class Race:
                 continue
             self._running[address] = attempt
             if len(self._running) > MAX_ATTEMPTS:
-                self._give_up(next(iter(self._running)))
+                self._abandon(next(iter(self._running)))
             self._timer = self._clock.later(DELAY, self._next)
             return
         if not self._running:
@@ -108,14 +108,14 @@ class Race:
         self._failures.append((address, code))
         self._next()
 
-    def _give_up(self, address: Address) -> None:
+    def _abandon(self, address: Address) -> None:
         self._running.pop(address).close()
         self._failures.append((address, errno.ETIMEDOUT))
 
     def expire(self) -> None:
-        """The caller's time is over: every attempt has failed by that."""
+        """End at the caller's deadline: every attempt has timed out."""
         for address in list(self._running):
-            self._give_up(address)
+            self._abandon(address)
         self._failures += [(address, errno.ETIMEDOUT) for address in self._waiting]
         self._end(self._failures)
 
@@ -126,7 +126,7 @@ class Race:
             ended(result)
 
     def close(self) -> None:
-        """Close all attempts; nothing is called any more."""
+        """Close all attempts; call nothing any more."""
         self._ended = None
         self._waiting.clear()
         if self._timer is not None:

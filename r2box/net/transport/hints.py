@@ -1,7 +1,6 @@
-"""Hints: the URL that was most likely meant by a TRANSPORT that is neither a URL nor a program.
+"""Hints for errors: the URL that a TRANSPORT, neither a valid URL nor a program, most likely stands for.
 
-Used for error messages only.  The file system is read only for a word that looks like an address, so that a program
-whose name is `tcp:foo` still runs.
+The file system is checked only for a word that looks like an address; a program named `tcp:foo` still runs.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SOCAT = {"l": "-listen", "listen": "-listen", "connect": "", "client": "", "rec
 
 
 def near_scheme(word: str) -> str:
-    """The name of the scheme that `word`, in front of a colon, is like; "" if there is none."""
+    """The scheme closest to `word`, which precedes a colon; "" if none is close."""
     from difflib import get_close_matches
 
     base, _, variant = word.lower().partition("-")
@@ -37,19 +36,19 @@ def near_scheme(word: str) -> str:
 
 
 def did_you_mean(url: str) -> str:
-    """What is appended to an error; nothing for ""."""
+    """The end of an error that suggests `url`; "" for ""."""
     return f" (did you mean {url}?)" if url else ""
 
 
 def repair_url(scheme: str, rest: str) -> str:
-    """The URL that `scheme://rest`, which is not valid, was probably meant to be; "" if nothing is near."""
+    """The valid URL closest to the invalid `scheme://rest`; "" if none is close."""
     name = near_scheme(scheme)
     url = _spell(SCHEMES[name], rest) if name else ""
-    return url if url != f"{scheme}://{rest}" else ""  # then an option of it is wrong
+    return url if url != f"{scheme}://{rest}" else ""  # else an option is wrong
 
 
 def meant_url(text: str, use: str) -> str:
-    """The URL that `text`, a command line for `use`, was probably meant to be; "" if it may well be a command."""
+    """The URL that `text`, a command line for `use`, most likely stands for; "" if it may be a command."""
     word = text.strip()
     first = word.split(None, 1)[0] if word else ""
     if not ("/" in first or ":" in first) or find_program(first):
@@ -60,14 +59,14 @@ def meant_url(text: str, use: str) -> str:
 
 
 def instead(text: str, kind: str, use: str) -> str:
-    """The URL `text` of a scheme that cannot be used for `use`, with the one that can: to dial, or to listen."""
+    """The URL `text`, with the scheme that dials or listens instead, if that one fits `use`; else ""."""
     other = kind.rpartition("-listen")[0] or f"{kind}-listen"
     return other + text[len(kind) :] if other in SCHEMES and use in SCHEMES[other].uses else ""
 
 
 def _spell(row: Scheme, rest: str) -> str:
-    """A valid URL of `row`, from what is almost the rest of one; "" if it cannot be guessed."""
-    head = rest.partition(",")[0]  # behind a comma socat has options
+    """A valid URL of scheme `row` from an almost valid rest; "" if there is none."""
+    head = rest.partition(",")[0]  # options of socat follow a comma
     guesses = [rest, head]
     if "HOST" in row.form:
         host, _, port = head.rpartition(":")
@@ -83,7 +82,7 @@ def _spell(row: Scheme, rest: str) -> str:
 
 
 def _from_file(word: str) -> str:
-    """A UNIX socket or a serial line that is there."""
+    """The URL of an existing UNIX socket or serial line."""
     try:
         mode = os.stat(word).st_mode
     except (OSError, ValueError):
@@ -94,7 +93,7 @@ def _from_file(word: str) -> str:
 
 
 def _from_prefix(word: str) -> str:
-    """tcp:HOST:PORT, tcp//HOST:PORT, tcp-l:PORT and the like."""
+    """The URL for tcp:HOST:PORT, tcp//HOST:PORT, tcp-l:PORT and similar."""
     size = next((at for at, c in enumerate(word) if not (c.isalnum() or c == "-")), 0)
     name, rest = word[:size], word[size:]
     if not name or not rest.startswith((":", "//")):
@@ -109,7 +108,7 @@ def _from_prefix(word: str) -> str:
 
 
 def _from_host(word: str, use: str) -> str:
-    """HOST:PORT, [IPV6]:PORT, :PORT."""
+    """The URL for HOST:PORT, [IPV6]:PORT, :PORT."""
     host, colon, port = word.rpartition(":")
     if not (colon and port.isdigit() and word.isascii() and set(host) <= _HOST):
         return ""

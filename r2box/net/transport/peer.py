@@ -1,4 +1,4 @@
-"""Who is at the other side of a socket: its address, or the process and its command line."""
+"""The peer of a socket: its address, or its process, user and command line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred of SO_PEERCRED (unix(7)): pro
 
 
 def peer_address(channel: Channel) -> str:
-    """The remote address of a connected socket, as a URL has it; "" for anything else."""
+    """The remote address of a connected socket, in the form of URLs; "" for any other channel."""
     return _address(channel.sock) if channel.sock is not None else ""
 
 
 def address_of(fd: int) -> str:
-    """The same for a descriptor, which stays the caller's."""
+    """The remote address of a descriptor, which the caller keeps."""
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
@@ -45,12 +45,12 @@ def _address(sock: socket.socket) -> str:
 
 
 def peer_process(channel: Channel) -> int:
-    """The process that connected a UNIX socket, or made a socketpair; 0 where the system does not say."""
+    """The process that connected a UNIX socket, or made a socketpair; 0 if the system does not report it."""
     return _credentials(channel.sock)[0] if channel.sock is not None else 0
 
 
 def peer_user(sock: socket.socket) -> int:
-    """The user of the process at the other side of a UNIX socket; -1 where the system does not say."""
+    """The user of the process at the other side of a UNIX socket; -1 if the system does not report it."""
     return _credentials(sock)[1]
 
 
@@ -61,20 +61,20 @@ def _credentials(sock: socket.socket) -> tuple[int, int]:
             process, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
             return process, user
     except (OSError, struct.error):
-        pass  # no UNIX socket
+        pass  # not a UNIX socket
     return 0, -1
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process without the path of its program and the Python that runs that, shortened; "" if
-    there is none to be read."""
+    """The command line of a process, shortened, without the path of its program and without the Python that runs it; ""
+    if it cannot be read."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = os.fsdecode(file.read(_READ)).rstrip("\0").split("\0")
     except OSError:
         return ""
     if len(words) > 1 and os.path.basename(words[0]).startswith("python"):
-        if words[1] == "-IS" and len(words) > 2:  # as our own file starts it
+        if words[1] == "-IS" and len(words) > 2:  # as the r2box file starts it
             words = words[2:]
         elif not words[1].startswith("-"):
             words = words[1:]

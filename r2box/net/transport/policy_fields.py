@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
     from ...proto.wire.messages import Body
 
-NOTHING = ("",)  # the pattern of no name: an empty list of patterns, where a list of none stands for all
+NOTHING = ("",)  # a pattern that matches no name: an empty list would mean all names
+
 
 def words_of(policy: Policy) -> list[str]:
-    """The options that say the same."""
+    """The command-line options of `policy`."""
     words = ["--no-discover"] * (not policy.discover) + ["--no-transit"] * (not policy.transit)
     for option, patterns in (("--advertise", policy.advertise), ("--accept", policy.accept)):
         if patterns is not None:
@@ -22,7 +23,7 @@ def words_of(policy: Policy) -> list[str]:
 
 
 def fields_of(policy: Policy) -> dict[str, Any]:
-    """The same in ATTACH."""
+    """The fields of `policy` in ATTACH."""
 
     def patterns(those: tuple[str, ...] | None) -> tuple[bytes, ...]:
         return () if those is None else tuple(pattern.encode() for pattern in those or NOTHING)
@@ -36,7 +37,7 @@ def fields_of(policy: Policy) -> dict[str, Any]:
 
 
 def policy_in(body: Body) -> Policy | None:
-    """The inverse; None where nothing is said."""
+    """The inverse of `fields_of`; None for the default policy."""
 
     def patterns(field: str) -> tuple[str, ...] | None:
         return tuple(pattern.decode("utf-8", "replace") for pattern in body[field]) or None

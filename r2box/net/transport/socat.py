@@ -1,11 +1,11 @@
-"""Command lines that carry links, as far as they are looked into.
+"""Analysis of commands that carry links: places for r2-connect, and addresses of socat.
 
-    find_places, fill_places   where a command *starts* the program that speaks, and that program's command line there
+    find_places, fill_places   the places where a command that makes links starts r2-connect, and its command line there
     is_lossy_command, has_tun  whether a socat in it has an address that loses bytes, or one of a network interface
     with_tun_name              socat's option tun-name= in place of device-name=, which no socat has
 
-A place is a lone dash as the command of exec: or system: (`socat tcp-l:1,fork exec:-`), or the word `-%` anywhere.  All
-of this sees through quotes (`ssh HOST "socat ..."`), as deep as `DEPTH`, and through socat's own exec: and system:.
+A place is a lone dash as the command of exec: or system: (`socat tcp-l:1,fork exec:-`), or the word `-%` anywhere.  The
+analysis includes quoted command lines (`ssh HOST "socat ..."`), `DEPTH` levels deep, and those in exec: and system:.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from ..io.words import Token
 
-DEPTH = 8  # command lines within each other
+DEPTH = 8  # levels of nested command lines
 PLACE = "-%"
-EXEC, SYSTEM = "exec", "system"  # what quotes in socat's addresses that run a program: by itself, or by a shell
+EXEC, SYSTEM = "exec", "system"  # quoting in an address of socat that runs a program directly, or by a shell
 _PROGRAMS = {"exec:": EXEC, "system:": SYSTEM, "shell:": SYSTEM}
-# What socat reads as more than itself: in an address, and once more in the words of an exec: (its nestlex.c).
+# Special characters of socat: in an address, and again in the words of an exec: (its nestlex.c).
 _IN_ADDRESS = frozenset(",:!\"'\\()[]{}")
 _IN_EXEC = frozenset(" \t\"'\\()[]{}")
 
-# socat's addresses whose bytes may be lost, without what distinguishes their variants (udp4-listen, ip6-sendto).
+# socat's addresses that can lose bytes, without the parts that distinguish variants (udp4-listen, ip6-sendto).
 _LOSSY = frozenset(("udp", "udplite", "ip", "dtls", "openssl-dtls", "interface", "if", "tun"))
 _INTERFACES = frozenset(("tun", "interface", "if"))
-_FILES = frozenset(("open", "file", "gopen", "create", "creat"))  # and those that open a file
-# Serial lines.  (RFCOMM's ttys are not among them: Bluetooth repeats what was lost.)
+_FILES = frozenset(("open", "file", "gopen", "create", "creat"))  # addresses that open a file
+# Serial lines, but not the ttys of RFCOMM: Bluetooth retransmits.
 _LINES = ("/dev/tty", "/dev/cua", "/dev/cu.", "/dev/serial")
 OLD_NAME, TUN_NAME = "device-name=", "tun-name="
 
@@ -43,8 +43,7 @@ def _escape(text: str, special: frozenset[str]) -> str:
 
 
 def quote_for(text: str, context: str) -> str:
-    """`text` as it has to stand to be read as it is: with EXEC or SYSTEM in an address of socat, else in a command line
-    within the quote `context`, or outside quotes."""
+    """Quote `text` for `context`: EXEC or SYSTEM, an address of socat; a quote, inside which it is; "", the shell."""
     if context in (EXEC, SYSTEM):
         return _escape(text, _IN_ADDRESS)
     if context == "'":
@@ -55,7 +54,7 @@ def quote_for(text: str, context: str) -> str:
 
 
 def join_words(words: list[str], context: str = "") -> str:
-    """`words` as one command line, for the shell or, with EXEC, for socat's exec:."""
+    """Join `words` to one command line, for the shell or, with EXEC, for socat's exec:."""
     return " ".join(_escape(word, _IN_EXEC) if context == EXEC else quote(word) for word in words)
 
 
@@ -63,7 +62,7 @@ def join_words(words: list[str], context: str = "") -> str:
 
 
 def _walk(text: LexText, depth: int = DEPTH) -> Iterator[tuple[LexText, Token, bool]]:
-    """Every word of a command line and of those in its words: the line, the word, and whether it is a socat's."""
+    """Every word of a command line and of those nested in it: the line, the word, and whether socat gets it."""
     is_socat = is_file = False
     for token in lex(text).tokens:
         if token.is_operator:
@@ -79,7 +78,7 @@ def _walk(text: LexText, depth: int = DEPTH) -> Iterator[tuple[LexText, Token, b
 
 
 def _lines_in(word: LexText) -> Iterator[LexText]:
-    """The command lines in `word`: those of socat's exec: and system:, or else the word as a whole."""
+    """The command lines in `word`: those of socat's exec: and system:, else the word itself."""
     is_found = False
     for address in _addresses_in(word):
         for prefix, kind in _PROGRAMS.items():
@@ -91,7 +90,7 @@ def _lines_in(word: LexText) -> Iterator[LexText]:
 
 
 def _addresses_in(word: LexText) -> Iterator[LexText]:
-    """Of socat: an address, or two with !! between."""
+    """Addresses of socat: one, or two separated by !!."""
     at = 0
     while at >= 0:
         end = word.find("!!", at)
@@ -100,7 +99,7 @@ def _addresses_in(word: LexText) -> Iterator[LexText]:
 
 
 def _command_of(address: LexText, at: int, kind: str) -> LexText:
-    """The command of an exec: or system:, from `at` to the options that follow it, as socat reads it once."""
+    """The command of an exec: or system:, from `at` up to the options, as socat unquotes it."""
     chars, spots, inside = [], [], ""
     while at < len(address) and (inside or address[at] != ","):
         character, start = address[at], at
@@ -120,7 +119,7 @@ def _command_of(address: LexText, at: int, kind: str) -> LexText:
 
 
 def find_places(command: str) -> list[tuple[int, int, tuple[str, ...]]]:
-    """Where in `command` a whole command line is to stand: from, to, and how that is quoted, the innermost first."""
+    """The places for a command line in `command`: start, end, and their quotings, the innermost first."""
     places = []
     for text, token, _ in _walk(LexText(command)):
         if token.text not in ("-", PLACE):
@@ -137,10 +136,10 @@ def find_places(command: str) -> list[tuple[int, int, tuple[str, ...]]]:
 
 
 def fill_places(command: str, words: list[str]) -> str:
-    """`command` with `words`, as one command line, in its places; quoted for the shell and for socat."""
+    """`command` with the command line `words` in its places, quoted for the shell and for socat."""
     changes = []
     for start, end, contexts in find_places(command):
-        is_word = contexts[0] in ("'", '"')  # with the command line for its text; else there are as many as `words`
+        is_word = contexts[0] in ("'", '"')  # whose text is the command line; else the place takes all `words`
         around = contexts if is_word else contexts[1:]
         line = join_words(words, "" if is_word else contexts[1] if len(contexts) > 1 else "")
         for context in around:
@@ -153,17 +152,17 @@ def fill_places(command: str, words: list[str]) -> str:
 
 
 def is_lossy_command(command: str) -> bool:
-    """Whether `command` is a socat, however deep in other commands, with an address that may lose bytes."""
+    """Whether a socat in `command` has an address that can lose bytes."""
     return any(map(_is_lossy_address, _addresses(command)))
 
 
 def has_tun(command: str) -> bool:
-    """The same with a network interface of its own, whose packets are to stay whole."""
+    """Whether a socat in `command` has a network interface, which needs packet boundaries."""
     return any(_name(address) == "tun" for address in _addresses(command))
 
 
 def with_tun_name(command: str) -> str:
-    """`command` with socat's tun-name= for device-name= in its addresses of network interfaces."""
+    """`command` with tun-name= in place of device-name= in socat's addresses of network interfaces."""
     changes = []
     for address in _addresses(command):
         if _name(address) not in _INTERFACES:
@@ -183,13 +182,13 @@ def _name(address: str) -> str:
 
 
 def _is_lossy_address(address: str) -> bool:
-    """Of socat: NAME:PARAMETERS,OPTIONS; what begins with a slash is a file, as far as its first comma or colon."""
+    """For NAME:PARAMETERS,OPTIONS, an address of socat; with a slash, it is a file up to its first comma or colon."""
     address, _, _ = address.partition(",")
     name, _, rest = address.partition(":")
     name = name.lower()
     if name in _FILES or "/" in name:
         path = rest.partition(":")[0] if name in _FILES else address
-        return path.startswith(_LINES) and path != "/dev/tty"  # which is the terminal that one sits at
+        return path.startswith(_LINES) and path != "/dev/tty"  # the controlling terminal
     family = name if name in _LOSSY else name[:12] if name.startswith("openssl-dtls") else name.partition("-")[0]
     if family.endswith(("4", "6")):
         family = family[:-1]
@@ -197,7 +196,7 @@ def _is_lossy_address(address: str) -> bool:
 
 
 def _addresses(command: str) -> Iterator[LexText]:
-    """Those of every socat in `command`."""
+    """The addresses of every socat in `command`."""
     for _, token, is_socat in _walk(LexText(command)):
         if is_socat:
             yield from _addresses_in(token.text)

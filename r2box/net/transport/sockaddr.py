@@ -1,8 +1,7 @@
-"""Socket addresses as text: `[fe80::1%25eth0]:4721`, as a URL has them, and back.
+"""Socket addresses as text in the form of URLs, such as `[fe80::1%25eth0]:4721`, and back.
 
-An IPv6 address of one link only (fe80::/10) says nothing without its interface, the zone (RFC 4007).  In a URL the zone
-stands behind %25 (RFC 6874), in a host name behind a lone %, and in a socket address it is a number.  What is printed
-here can be pasted behind a SCHEME:// again.
+A link-local IPv6 address (fe80::/10) needs its interface, the zone (RFC 4007).  In a URL the zone follows %25 (RFC
+6874), in a host name a lone %, and in a socket address it is a number.  The text is valid after SCHEME://.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ UNESCAPED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 
 
 def spell_address(name: Any) -> str:
-    """What `getsockname`, `accept` or `recvfrom` give, or the last field of `getaddrinfo`, as a URL has it."""
+    """The text of an address from `getsockname`, `accept`, `recvfrom`, or the last field of `getaddrinfo`."""
     if not isinstance(name, tuple):
         return os.fsdecode(name).replace("\0", "@")
     if ":" in str(name[0]) and len(name) == 4:
@@ -32,28 +31,28 @@ def spell_address(name: Any) -> str:
 
 
 def spell_host(name: Any) -> str:
-    """The host alone, without brackets, and with the zone as a URL has it."""
+    """The host only, without brackets, and with the zone in the form of URLs."""
     host = str(name[0])
     if len(name) < 4 or not name[3] or "%" in host:
         return host
     try:
         zone = socket.if_indextoname(name[3])
-    except OSError:  # it has gone
+    except OSError:  # the interface no longer exists
         zone = str(name[3])
     return f"{host}%25" + "".join(c if c in UNESCAPED else f"%{ord(c):02X}" for c in zone)
 
 
 def spell(sock: socket.socket) -> str:
-    """Where `sock` listens, as a URL has it."""
+    """The local address of `sock`, in the form of URLs."""
     return spell_address(sock.getsockname())
 
 
 def numeric(host: str, port: int, kind: int, flags: int = 0) -> Sequence[Address]:
-    """The socket addresses of a host that is a number, with zone and flow as the system has them.
+    """The socket addresses of a numeric host, with zone and flow.
 
-    TransportError where its zone is no interface of this host; OSError or UnicodeError where it is no number.
+    TransportError if its zone is not an interface of this host; OSError or UnicodeError if it is not numeric.
     """
-    # As bytes where it can be: for a text Python loads its tables of IDNA, most of a MiB.
+    # As bytes if possible: for a str Python loads its IDNA tables, almost a MiB.
     name = (host.encode() if host.isascii() else host) or None
     try:
         return socket.getaddrinfo(name, port, type=kind, flags=flags | socket.AI_NUMERICHOST)

@@ -1,4 +1,7 @@
-"""The control socket's file: who may use it, and who owns it when two daemons want it.  `reach` says where it is."""
+"""File of a UNIX socket: its mode, its directory, and the lock that lets one of two daemons have it.
+
+`socket_path` has the path of the control socket.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import sys
 from ...errors import DaemonError
 from ..io.socket_path import check_length, home
 
-LOCK_TIME = 5.0  # seconds for other daemons that start in the same directory
+LOCK_TIME = 5.0  # seconds to wait for other daemons that start in the same directory
 
 
 def listen(path: str) -> socket.socket:
-    """The listening control socket at `path`, mode 0600.  A stale file is taken over; a live daemon is not.
+    """A listening socket at `path`, mode 0600.  A stale file is replaced; a socket in use is not.
 
-    DaemonError if its directory is missing, or the place is taken, or unsafe.
+    DaemonError if the directory is missing or unsafe, or the path is in use.
     """
     check_length(path)
     folder = os.path.dirname(path) or "."
@@ -30,20 +33,20 @@ def listen(path: str) -> socket.socket:
         status = os.fstat(lock)
         if not status.st_mode & stat.S_ISVTX:
             if status.st_mode & stat.S_IWOTH:
-                raise DaemonError(f"{folder}: everybody may write here, so anybody could take the socket's place")
+                raise DaemonError(f"{folder}: all users can write here, and could replace the socket (run chmod o-w)")
             if status.st_uid not in (0, os.geteuid()):
-                raise DaemonError(f"{folder}: belongs to somebody else, who could take the socket's place")
-        _lock(lock, folder)  # daemons that start at once look one after the other
-        _make_way(path)
+                raise DaemonError(f"{folder}: belongs to another user, who could replace the socket")
+        _lock(lock, folder)  # concurrent daemons check one after the other
+        _remove_stale(path)
         return _bind(path)
     finally:
         os.close(lock)
 
 
 def make_folder(path: str) -> None:
-    """Make the missing directories of the socket `path`, for their owner only.  DaemonError if that cannot be.
+    """Make the missing directories of the socket `path`, mode 0700.  DaemonError if that fails.
 
-    A missing home directory is not made: then the place is a mistake.
+    A missing home directory is not made: it is a mistake.
     """
     missing = []
     folder = os.path.dirname(path)
@@ -56,13 +59,13 @@ def make_folder(path: str) -> None:
         try:
             os.mkdir(folder, 0o700)
         except FileExistsError:
-            continue  # another daemon was faster, or it is none: then it cannot be opened
+            continue  # made by another daemon; or not a directory, which `listen` reports
         except OSError as error:
             raise DaemonError(f"{folder}: {error.strerror}") from None
 
 
 def _lock(folder_fd: int, folder: str) -> None:
-    """Lock the folder, which others hold for a moment only; but anybody may lock /tmp, so do not wait for ever."""
+    """Lock the folder.  Daemons hold it briefly, but any user can lock /tmp, so the wait is bounded."""
     import fcntl
     import time
 
@@ -73,12 +76,12 @@ def _lock(folder_fd: int, folder: str) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise DaemonError(f"{folder}: somebody holds a lock on this directory") from None
-            time.sleep(0.01)  # before there is a loop; flock(2) knows no deadline
+                raise DaemonError(f"{folder}: another program holds a lock on this directory") from None
+            time.sleep(0.01)  # there is no loop yet, and flock(2) takes no timeout
 
 
-def _make_way(path: str) -> None:
-    """Remove a socket file that nobody listens at."""
+def _remove_stale(path: str) -> None:
+    """Remove a stale socket file."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise DaemonError(f"{path}: this exists and is not a socket; it is left alone")
@@ -92,7 +95,7 @@ def _make_way(path: str) -> None:
             os.unlink(path)
             return
         except BlockingIOError:
-            pass  # its queue is full: it lives
+            pass  # its backlog is full: it is in use
         except OSError as error:
             raise DaemonError(f"{path}: {error.strerror}") from None
     raise DaemonError(f"{path}: another daemon, or another program, listens here already")
@@ -100,7 +103,7 @@ def _make_way(path: str) -> None:
 
 def _bind(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Linux makes the file with the mode that the socket has; a umask is that of all threads of a program.
+    # On Linux the file gets the mode of the socket; umask would affect all threads.
     old = None if sys.platform == "linux" else os.umask(0o177)
     try:
         if old is None:
@@ -118,17 +121,17 @@ def _bind(path: str) -> socket.socket:
 
 
 def identity(path: str) -> tuple[int, int]:
-    """Which file it is that is at `path` now."""
+    """Device and inode of the file at `path`."""
     status = os.lstat(path)
     return status.st_dev, status.st_ino
 
 
 def remove(path: str, which: tuple[int, int]) -> None:
-    """Remove the socket file at `path`, if it still is the one that `identity` told of, and if we may."""
+    """Remove the socket file at `path` if its `identity` is still `which`, and if permitted."""
     try:
         if identity(path) == which:
             os.unlink(path)
     except FileNotFoundError:
-        return  # somebody was faster
+        return  # already removed
     except PermissionError:
-        return  # we were root when it was made (--user); whoever starts there next finds it stale
+        return  # made as root (--user); the next daemon finds it stale

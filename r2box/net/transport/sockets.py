@@ -1,10 +1,11 @@
-"""Connections: making one, and taking any number of them, without blocking.
+"""Connections: dialling and accepting, without blocking.
 
-    resolve    the addresses that a transport stands for; names are looked up in a thread
-    Dial       a connection to a host, by whichever of its addresses answers
-    Listener   connections of others
+    resolve          the addresses of a transport; names are looked up in a thread
+    Dial             one connection, to any of the addresses of a host
+    AddressListener  sockets at all addresses of a transport
+    Listener         accepts connections
 
-All of them give the connected socket away as a descriptor.
+A connected socket is handed to the caller as a descriptor.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     Addresses = Sequence[Address]
 
 CONNECT_TIMEOUT = 20.0  # seconds for all addresses of a host
-QUEUE = 1024  # connections that wait to be taken: as many as a client opens at once
+QUEUE = 1024  # backlog of listen(2): as many connections as a client opens at once
 
 
 def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], passive: bool = False) -> None:
-    """Find where the transport leads: `found(Addresses, or TransportError)`, at once or later.
+    """Find the addresses of a transport: calls `found(Addresses or TransportError)`, at once or later.
 
-    Only a host that is no number takes a look-up, which is done in a thread.
+    A host that is not numeric is looked up in a thread.
     """
     scheme = transport.kind.partition("-")[0]
     if scheme in _FAMILIES:
@@ -53,7 +54,7 @@ def resolve(loop: Loop, transport: Transport, found: Callable[[Any], None], pass
     flags = socket.AI_PASSIVE if passive else 0
 
     def look_up() -> Addresses:
-        # As bytes where it can be, as in `numeric`.
+        # As bytes if possible: see `numeric`.
         host = transport.host.encode() if transport.host.isascii() else transport.host
         return socket.getaddrinfo(host, transport.port, type=kind, flags=flags)
 
@@ -100,9 +101,9 @@ _FAMILIES: dict[str, Callable[[Transport], Address]] = {
 
 
 class Dial:
-    """One attempt to connect, to all addresses of the host: `opened(fd)` or `opened(TransportError)`, once.
+    """One connection, to any address of the host: calls `opened(fd)` or `opened(TransportError)`, once.
 
-    The error says what became of each address.  `for_link`: the other side is to be a node, so that UDP can ask which
+    The error gives the reason for each address.  `for_link`: the peer must be a node, so that UDP can probe which
     address has one.
     """
 
@@ -113,7 +114,7 @@ class Dial:
         self._for_link = for_link
         self._race: Race | None = None
         self._timer = loop.later(transport.options.get("timeout", CONNECT_TIMEOUT), self._timed_out)
-        loop.soon(self._start)  # so that nothing is called before the caller has us
+        loop.soon(self._start)  # no callback before the constructor returns
 
     def _start(self) -> None:
         if self._opened is not None:
@@ -173,19 +174,107 @@ class Dial:
             os.close(result)
 
     def cancel(self) -> None:
-        """Give up; nothing is called any more."""
+        """Stop; call nothing any more."""
         self._opened = None
         self._timer.cancel()
         if self._race is not None:
             self._race.close()
 
 
-class Listener:
-    """Takes connections: `opened(fd)` for each; `failed(TransportError)` once if it cannot listen at all.
+class AddressListener:
+    """Sockets at all addresses of a transport.  `bind(sock, address)` and `readable(sock)` are the subclass's.
 
-    `listening(where)` tells when it does, and at which addresses.  A host that is missing is every address of this
-    one, or with `at_home` those of the loopback alone.
+    Calls `listening(where)` with the addresses when it listens, or `failed(TransportError)` once if it cannot.  Without
+    a host it listens at all addresses of this host, or with `at_home` at those of the loopback.
     """
+
+    needs_all = False  # whether one address in use makes it fail
+
+    def __init__(
+        self,
+        loop: Loop,
+        transport: Transport,
+        failed: Callable[[TransportError], None],
+        listening: Callable[[str], None] = lambda where: None,
+        at_home: bool = False,
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._failed = failed
+        self._listening = listening
+        self._at_home = at_home
+        self._socks: list[socket.socket] = []
+        self._closed = False
+        loop.soon(self._start)  # no callback before the constructor returns
+
+    def _start(self) -> None:
+        if not self._closed:
+            resolve(self._loop, self._transport, self._found, passive=not self._at_home)
+
+    def _found(self, addresses: Addresses | TransportError) -> None:
+        if self._closed:
+            return
+        if isinstance(addresses, TransportError):
+            self._failed(addresses)
+            return
+        problem, port = None, 0
+        for family, kind, protocol, _, address in addresses:
+            if port and not self._transport.port:  # the port that the system assigned to the first address
+                address = (address[0], port, *address[2:])
+            try:
+                self._open(socket.socket(family, kind, protocol), address)
+            except OSError as error:  # such as a family that this kernel lacks
+                problem = problem or error
+                continue
+            if not port and family in INET:
+                port = self._socks[-1].getsockname()[1]
+        if self.needs_all and problem and problem.errno == errno.EADDRINUSE and self._transport.port:
+            self.close()  # else localhost could lead to another program behind the same port
+        if not self._socks:
+            self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
+        else:
+            self._listening(", ".join(map(spell, self._socks)))
+
+    def _open(self, sock: socket.socket, address: Any) -> None:
+        try:
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self.bind(sock, address)
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            raise
+        self._add(sock)
+
+    def _add(self, sock: socket.socket) -> None:
+        self._socks.append(sock)
+        self._watch(sock)
+
+    def _watch(self, sock: socket.socket) -> None:
+        if not self._closed:
+            self._loop.watch(sock.fileno(), lambda: self.readable(sock))
+
+    def bind(self, sock: socket.socket, address: Any) -> None:
+        """Set the options of `sock` and bind it.  OSError if that fails."""
+        raise NotImplementedError
+
+    def readable(self, sock: socket.socket) -> None:
+        """Take what `sock` has received."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close all sockets; call nothing any more."""
+        self._closed = True
+        for sock in self._socks:
+            self._loop.watch(sock.fileno())
+            sock.close()
+        self._socks = []
+
+
+class Listener(AddressListener):
+    """Accepts connections: `opened(fd)` for each."""
+
+    needs_all = True
 
     def __init__(
         self,
@@ -196,27 +285,16 @@ class Listener:
         listening: Callable[[str], None] = lambda where: None,
         at_home: bool = False,
     ) -> None:
-        self._loop = loop
-        self._transport = transport
+        super().__init__(loop, transport, failed, listening, at_home)
         self._opened = opened
-        self._failed = failed
-        self._listening = listening
-        self._at_home = at_home
-        self._socks: list[socket.socket] = []
-        self._file: tuple[int, int] | None = None  # the socket's file, which is ours to remove
-        self._held: socket.socket | None = None  # a connection for which there was no descriptor left
-        self._closed = False
-        loop.soon(self._start)  # so that nothing is called before the caller has us
+        self._file: tuple[int, int] | None = None  # the file of the UNIX socket, to remove
+        self._held: socket.socket | None = None  # a connection whose descriptor is in the reserve
 
     def _start(self) -> None:
-        if self._closed:
+        path = self._transport.path
+        if self._closed or not path or path.startswith("@"):
+            super()._start()
             return
-        if self._transport.path and not self._transport.path.startswith("@"):
-            self._listen_at_file(self._transport.path)
-        else:
-            resolve(self._loop, self._transport, self._found, passive=not self._at_home)
-
-    def _listen_at_file(self, path: str) -> None:
         try:
             sock = socket_file.listen(path)
             os.chmod(path, self._transport.options.get("mode", 0o600))
@@ -227,51 +305,13 @@ class Listener:
         self._add(sock)
         self._listening(path)
 
-    def _found(self, addresses: Addresses | TransportError) -> None:
-        if self._closed:
-            return
-        if isinstance(addresses, TransportError):
-            self._failed(addresses)
-            return
-        problem, port = None, 0
-        for family, kind, protocol, _, address in addresses:
-            try:
-                sock = socket.socket(family, kind, protocol)
-            except OSError as error:  # a family that this kernel has not
-                problem = problem or error
-                continue
-            try:
-                if family in INET:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                if port and not self._transport.port:  # the one that the system gave for the first address
-                    address = (address[0], port, *address[2:])
-                sock.bind(address)
-                sock.listen(QUEUE)
-                sock.setblocking(False)
-            except OSError as error:
-                sock.close()
-                problem = problem or error
-                continue
-            self._add(sock)
-            if not port and family in INET:
-                port = sock.getsockname()[1]
-        if problem and problem.errno == errno.EADDRINUSE and self._transport.port:
-            self.close()  # who connects to localhost would find somebody else behind the same port
-        if not self._socks:
-            self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
-        else:
-            self._listening(", ".join(spell(sock) for sock in self._socks))
+    def bind(self, sock: socket.socket, address: Any) -> None:
+        if sock.family in INET:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(QUEUE)
 
-    def _add(self, sock: socket.socket) -> None:
-        self._socks.append(sock)
-        self._watch(sock)
-
-    def _watch(self, sock: socket.socket) -> None:
-        self._loop.watch(sock.fileno(), lambda: self._accept(sock))
-
-    def _accept(self, sock: socket.socket) -> None:
+    def readable(self, sock: socket.socket) -> None:
         try:
             connection, _ = sock.accept()
         except OSError as error:
@@ -287,18 +327,18 @@ class Listener:
     def _take(self, connection: socket.socket) -> None:
         try:
             tune(connection, self._transport.keepalive)
-        except OSError:  # it was reset before it was ours
+        except OSError:  # it was reset already
             connection.close()
             return
         self._opened(connection.detach())
 
     def _wait(self) -> None:
-        """Take no more connections before there are free descriptors again."""
+        """Accept no connections until descriptors are free."""
         self.pause()
-        self._loop.when_free(self._go_on)
+        self._loop.when_free(self._continue)
 
-    def _go_on(self) -> None:
-        """There are free descriptors: take what came last, by a number that is not of the reserve."""
+    def _continue(self) -> None:
+        """Accept again; hand the held connection over under a descriptor that is not in the reserve."""
         held, self._held = self._held, None
         self.resume()
         if held is not None:
@@ -306,22 +346,18 @@ class Listener:
                 self._take(held.dup())
 
     def pause(self) -> None:
-        """Let further connections wait."""
+        """Accept no connections until `resume`."""
         for sock in self._socks:
             self._loop.watch(sock.fileno())
 
     def resume(self) -> None:
-        """Take them again."""
+        """Accept connections again."""
         for sock in self._socks:
             self._watch(sock)
 
     def close(self) -> None:
-        """Take no more, and remove the socket's file."""
-        self._closed = True
-        for sock in self._socks:
-            self._loop.watch(sock.fileno())
-            sock.close()
-        self._socks = []
+        """Close all sockets, and remove the file of a UNIX socket."""
+        super().close()
         if self._held is not None:
             self._held.close()
             self._held = None

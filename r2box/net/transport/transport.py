@@ -1,14 +1,14 @@
-"""TRANSPORT: what carries a link, or stands at an end of a tunnel, as one spells it.
+"""Parser of TRANSPORT, which carries a link or is the end of a tunnel.
 
-    -                    our own stdin and stdout
-    SCHEME://...         what we open ourselves: the rows of `scheme.SCHEMES`
+    -                    stdin and stdout
+    SCHEME://...         a built-in transport: a row of `urls.SCHEMES`
     exec:COMMAND         a command line for /bin/sh
-    anything else        the same, unless the command starts links itself: see `starter`
+    anything else        the same, unless the command makes links itself: see `socat`
 
-A URL is SCHEME://REST?NAME=VALUE&NAME=VALUE.  In paths and values, %XX is the byte XX.  A COMMAND is taken as it
-stands, so only a URL without one has options.
+A URL is SCHEME://REST?NAME=VALUE&NAME=VALUE.  In paths and values, %XX is the byte XX.  A COMMAND is not decoded, so
+only a URL without one has options.
 
-This module reads; what opens a transport is `dial` (connections), `datagram` (the senders of UDP) and `device`.
+This module only parses; transports are opened by `sockets` (connections), `udp` (senders of UDP) and `devices`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .urls import (
     SERVE,
     WHY_NOT,
     WORDS,
+    command_line,
     switch,
     unescape,
-    whole_line,
 )
 
 TYPE_CHECKING = False
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
     from .urls import Scheme, UrlOption
 
 TUN_NOTE = "socat has no option device-name=; tun-name= is used in its place"
-STDIO, COMMAND, STARTER = "stdio", "command", "starter"  # the kinds that have no scheme
+STDIO, COMMAND, LINK_COMMAND = "stdio", "command", "link command"  # the kinds without a scheme
 
 
 class Transport:
     """A parsed TRANSPORT.
 
-    `kind` is STDIO, COMMAND, STARTER or the name of a scheme; `how` it is opened is one of those three, or DIAL,
-    LISTEN, GATHER or DEVICE.  `host` and `port` are what a network has for it (of vsock the number of the CID), `path`
-    a file or an interface, `command` a command line, `descriptors` those of fd://.  `options` has those that were
-    given, by name.  `note` is what users should know of how their text was read; mostly empty.
+    `kind` is STDIO, COMMAND, LINK_COMMAND or the name of a scheme; `how`, the way to open it, is one of the first
+    three, or DIAL, LISTEN, GATHER or DEVICE.  `host` and `port` are a network address (for vsock, `host` is the number
+    of the CID), `path` is a file or an interface, `command` a command line, `descriptors` those of fd://, `options` the
+    given options by name.  `note` warns the user about a change of the command; mostly empty.
     """
 
     __slots__ = ("_has_tun", "_loses", "command", "descriptors", "host", "how", "kind", "note", "options", "path",
@@ -65,7 +65,7 @@ class Transport:
         self.how = SCHEMES[kind].how if kind in SCHEMES else kind
         self.host, self.port, self.path, self.descriptors = host, port, path, descriptors
         self.options = options or {}
-        # All that is to be seen in the command is looked at here, so that a transport that was parsed can be used.
+        # The command is parsed here, so that every error of it is found now.
         self.command = with_tun_name(command)
         self.note = TUN_NOTE if self.command != command else ""
         self._loses, self._has_tun = is_lossy_command(self.command), has_tun(self.command)
@@ -82,41 +82,41 @@ class Transport:
 
     @property
     def is_datagrams(self) -> bool:
-        """Whether each read and write of its descriptor is one packet."""
+        """Whether each read and write of its descriptor is one datagram."""
         return self.kind in ("udp", "udp-listen")
 
     @property
-    def is_whole(self) -> bool:
-        """Whether a tunnel with this at its end is one of datagrams without a word."""
+    def implies_datagrams(self) -> bool:
+        """Whether it makes a tunnel of datagrams without --datagrams."""
         return self.is_datagrams or self.kind in INTERFACES or (self.kind == COMMAND and self._has_tun)
 
-    def mode(self, asked: bool) -> int:
-        """The mode of a tunnel with this at its end; `asked`: --datagrams was given.  UsageError if it has none."""
-        if asked and not self.is_whole and self.kind not in (STDIO, COMMAND):
+    def mode(self, datagrams: bool) -> int:
+        """The mode of a tunnel that ends here; `datagrams`: with --datagrams.  UsageError if it cannot be so."""
+        if datagrams and not self.implies_datagrams and self.kind not in (STDIO, COMMAND):
             raise UsageError(
                 f"{self}: is a stream of bytes: --datagrams is for commands and -; udp://, tun:// imply it"
             )
-        return DATAGRAMS if asked or self.is_whole else STREAM
+        return DATAGRAMS if datagrams or self.implies_datagrams else STREAM
 
     @property
     def mtu(self) -> int:
-        """Bytes of the packets of a lossy link; 0: as the link has it."""
+        """Packet size of a lossy link, in bytes; 0: the default of links."""
         return int(self.options.get("mtu", 0))
 
     @property
     def keepalive(self) -> int:
-        """Seconds of silence before a sign of life is sent; 0: as the link has it."""
+        """Seconds of silence before a keepalive; 0: the default of links."""
         return int(self.options.get("keepalive", 0))
 
     def check_use(self, use: str) -> Transport:
-        """This, if it may be used for CONNECT, TUNNEL, SERVE or FORWARD; UsageError with the reason if not."""
+        """Return this transport if it fits CONNECT, TUNNEL, SERVE or FORWARD; else raise UsageError with the reason."""
         row = SCHEMES.get(self.kind)
         if row is None:
             if self.kind == COMMAND and not self.text.startswith("exec:"):
                 _refuse_near_url(self.text, use)
             if use == FORWARD:
                 raise UsageError(f"{self}: cannot {WORDS[use]}: it does not listen ({summary(use)})")
-            if use != CONNECT and self.kind == STARTER:
+            if use != CONNECT and self.kind == LINK_COMMAND:
                 raise UsageError(f"{self}: cannot {WORDS[use]}: it starts links itself (but for exec:COMMAND)")
             if use == SERVE and self.kind == STDIO:
                 raise UsageError("-: cannot be served: there is only one stdin and stdout, for any number of tunnels")
@@ -147,7 +147,7 @@ def _refuse_near_url(text: str, use: str) -> None:
 
 
 def parse_transport(text: str) -> Transport:
-    """The transport that `text` spells.  UsageError that says what is wrong with which part."""
+    """Parse `text`.  UsageError names the wrong part and the reason."""
     if not text.strip():
         raise UsageError("an empty TRANSPORT: give a command, - or a URL such as tcp://HOST:PORT")
     if text == "-":
@@ -174,20 +174,20 @@ def parse_transport(text: str) -> Transport:
         if command.strip() in ("", "-"):
             raise UsageError(f"{text}: the command is missing: exec:COMMAND")
         return Transport(text, COMMAND, command=command)
-    return Transport(text, STARTER if find_places(text) else COMMAND, command=text)
+    return Transport(text, LINK_COMMAND if find_places(text) else COMMAND, command=text)
 
 
 def _can_be_passed(text: str) -> bool:
-    """Whether there are bytes for it."""
+    """Whether it can be encoded as an argument."""
     try:
         return bool(os.fsencode(text))
-    except UnicodeEncodeError:  # a surrogate that stands for no byte
+    except UnicodeEncodeError:  # a surrogate that encodes no byte
         return False
 
 
 def _read_url(text: str, row: Scheme, rest: str) -> Transport:
     query = ""
-    if row.read is not whole_line or rest.startswith("?"):
+    if row.read is not command_line or rest.startswith("?"):
         rest, _, query = rest.partition("?")
     fields = row.read(rest, row.how in (LISTEN, GATHER))
     options: dict[str, Any] = {}
@@ -210,13 +210,13 @@ def _read_url(text: str, row: Scheme, rest: str) -> Transport:
             raise ValueError(f"{name}: {error}") from None
     if "route" in options and not options.get("up", True):
         raise ValueError("route= needs the interface up, and up=no keeps it down")
-    if row.read is whole_line and not fields["command"].strip() and "link" not in options:
+    if row.read is command_line and not fields["command"].strip() and "link" not in options:
         raise ValueError("the command is missing (or ?link=PATH, for a program that opens the terminal itself)")
     return Transport(text, row.name, options=options, **fields)
 
 
 def service_name(text: str) -> str:
-    """The name that a service gets from its transport: the base name of its command.  AddressError if it has none."""
+    """Default name of a service: the base name of its command.  AddressError if it has none."""
     command = text.partition(":")[2] if text.startswith("exec:") else text
     if command.startswith("pty://") and not command.startswith("pty://?"):
         command = command[len("pty://") :]
@@ -229,7 +229,7 @@ def service_name(text: str) -> str:
 
 
 def summary(use: str) -> str:
-    """What TRANSPORT may be for CONNECT, TUNNEL, SERVE or FORWARD, in one line of help."""
+    """One line of help: the forms of TRANSPORT for CONNECT, TUNNEL, SERVE or FORWARD."""
     names = ", ".join(row.name for row in SCHEMES.values() if use in row.uses)
     if use == FORWARD:
         return f"where to listen, a URL: SCHEME://... of {names}"
@@ -238,7 +238,7 @@ def summary(use: str) -> str:
 
 
 def explain(use: str) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
-    """The URLs that may be used for one of the four uses, and their options: two lists for a page."""
+    """Two lists for a manual page: the URLs for one of the four uses, and their options."""
     rows = [row for row in SCHEMES.values() if use in row.uses]
     seen: dict[str, UrlOption] = {}
     urls = []

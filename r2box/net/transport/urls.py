@@ -1,7 +1,7 @@
-"""The URLs that r2box opens itself, as a table: a row for each scheme, and for each option that may stand behind its ?.
+"""Table of the built-in transports: a row for each URL scheme, with the options that may follow its ?.
 
-Reading, checks, errors, help and manual pages come from `SCHEMES`; a new scheme is a new row there, and a way to open
-it.  Everything here is text: nothing is opened.
+Parsing, checks, errors, help and manual pages come from `SCHEMES`.  A new scheme needs a row there and a function that
+opens it.  This module handles text only.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-DIAL, LISTEN, GATHER, DEVICE = "dial", "listen", "gather", "device"  # how it is opened
-CONNECT, TUNNEL, SERVE, FORWARD = "connect", "tunnel", "serve", "forward"  # where they may be used
+DIAL, LISTEN, GATHER, DEVICE = "dial", "listen", "gather", "device"  # ways to open it
+CONNECT, TUNNEL, SERVE, FORWARD = "connect", "tunnel", "serve", "forward"  # uses
 INTERFACES = ("tun", "tap")
 WORDS = {CONNECT: "carry a link", TUNNEL: "be the end of a tunnel", SERVE: "be served", FORWARD: "be forwarded"}
 
-MAX_KEEPALIVE = 32767  # seconds; tcp(7) has no longer ones
+MAX_KEEPALIVE = 32767  # seconds; the limit of tcp(7)
 MAX_PATH = 107  # bytes; sun_path holds 108 with the final NUL (unix(7))
 MAX_INTERFACE = 15  # bytes; IFNAMSIZ is 16 with the final NUL
-MAX_MTU = 65507  # bytes; what UDP has room for in one packet of IPv4
+MAX_MTU = 65507  # bytes; the payload of UDP in one IPv4 packet
 BAUDS = (
     50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800,
     500000, 576000, 921600, 1000000, 1152000, 1500000, 2000000, 2500000, 3000000, 3500000, 4000000,
@@ -50,7 +50,7 @@ URL_HELP = (
 EXEC_HELP = "exec:COMMAND is always a command.  "
 
 
-# -- values: (text) -> what it stands for, or ValueError with the reason --------------------------------------------
+# -- values of options: (text) -> value, or ValueError with the reason ------------------------------------------------
 
 
 def _number(low: int, high: int, what: str) -> Callable[[str], int]:
@@ -65,27 +65,27 @@ def _number(low: int, high: int, what: str) -> Callable[[str], int]:
 def _choice(*words: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}{suggestion(text, words)}")
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}{suggestion(text, words)}")
         return text
 
     return read
 
 
 def switch(text: str) -> bool:
-    """Yes or no, also as 1 and 0; the name alone means yes."""
+    """Parse yes or no, or 1 or 0; an empty text means yes."""
     return _choice("yes", "no", "1", "0")(text or "yes") in ("yes", "1")
 
 
 def _baud(text: str) -> int:
     if text not in map(str, BAUDS):
-        raise ValueError(f"{text!r} is no baud rate; there are {' '.join(map(str, BAUDS))}")
+        raise ValueError(f"{text!r} is not a baud rate: use one of {' '.join(map(str, BAUDS))}")
     return int(text)
 
 
 def _seconds(text: str) -> float:
     seconds = parse_duration(text)
     if seconds <= 0:
-        raise ValueError(f"{text!r} is no time at all")
+        raise ValueError(f"{text!r} is not a positive duration")
     return seconds
 
 
@@ -97,7 +97,7 @@ def _keepalive(text: str) -> int:
 
 
 def ip_version(text: str) -> int:
-    """4 or 6 for an IP address, which may have a zone if it is one of a link (fe80::1%eth0); 0 for anything else."""
+    """4 or 6 for an IP address, with a zone if it is link-local (fe80::1%eth0); 0 for any other text."""
     import socket
 
     host, percent, zone = text.partition("%")
@@ -112,7 +112,7 @@ def ip_version(text: str) -> int:
 
 
 def is_link_local(host: str) -> bool:
-    """Whether an IPv6 address says nothing without its interface (RFC 4007): fe80::/10, and ffx2::/16."""
+    """Whether an IPv6 address needs its interface (RFC 4007): fe80::/10, and ffx2::/16."""
     import socket
 
     first, second = socket.inet_pton(socket.AF_INET6, host)[:2]
@@ -120,12 +120,12 @@ def is_link_local(host: str) -> bool:
 
 
 def is_interface(name: str) -> bool:
-    """Whether a network interface may have this name, or number."""
+    """Whether `name` is valid as the name or number of a network interface."""
     return name.isprintable() and 0 < len(name.encode()) <= MAX_INTERFACE and not set(name) & set("/ :")
 
 
 def _local(text: str) -> tuple[str, int]:
-    """A local address: IP, or IP:PORT, of IPv6 [IP]:PORT."""
+    """Parse a local address: IP or IP:PORT; for IPv6, [IP]:PORT."""
     host, port = text, 0
     if text.startswith("[") or text.count(":") == 1:
         host, colon, digits = text.rpartition(":") if not text.endswith("]") else (text, "", "")
@@ -137,13 +137,13 @@ def _local(text: str) -> tuple[str, int]:
 
 
 def _zone_help(host: str) -> str:
-    """What to say more of an address with a zone that is none."""
+    """Advice for an address with a wrong zone."""
     is_number = "%" in host and ip_version(host.partition("%")[0])
     return " (only a link-local one, fe80::, has an interface behind %25)" if is_number else ""
 
 
 def _network(text: str) -> tuple[str, int]:
-    """ADDRESS/PREFIX, as an interface has it."""
+    """Parse ADDRESS/PREFIX of an interface."""
     host, slash, prefix = text.partition("/")
     version = ip_version(host)
     if not version or not slash or "%" in host:
@@ -152,35 +152,35 @@ def _network(text: str) -> tuple[str, int]:
 
 
 def _networks(text: str) -> tuple[tuple[str, int], ...]:
-    """Any number of them, with commas between."""
+    """Parse a list of them, separated by commas."""
     return tuple(map(_network, text.split(",")))
 
 
 def _mode(text: str) -> int:
     if not (0 < len(text) <= 4 and set(text) <= set("01234567")):
-        raise ValueError(f"{text!r} is no file mode, such as 660")
+        raise ValueError(f"{text!r} is not a file mode, such as 660")
     return int(text, 8)
 
 
 def unescape(text: str) -> str:
-    """`text` with the bytes that its %XX stand for.  ValueError for a % that begins none, and for NUL."""
+    """Decode each %XX of `text`.  ValueError for any other %, and for NUL."""
     import os
 
     head, *parts = text.split("%")
     data = os.fsencode(head)
     for part in parts:
         if len(part) < 2 or not _is_hex(part[:2]):
-            raise ValueError(f"'%{part[:2]}' is no %XX (a % itself is %25)")
+            raise ValueError(f"'%{part[:2]}' is not %XX (a % itself is %25)")
         data += bytes((int(part[:2], 16),)) + os.fsencode(part[2:])
     if b"\0" in data:
-        raise ValueError("%00 (NUL) has no place in a URL")
+        raise ValueError("%00 (NUL) is not allowed in a URL")
     return os.fsdecode(data)
 
 
 def unescape_host(text: str) -> str:
-    """The same for a host, which may be an IPv6 address with a zone: [fe80::1%25eth0] (RFC 6874), or [fe80::1%eth0].
+    """`unescape` for a host, which may be an IPv6 address with a zone: [fe80::1%25eth0] (RFC 6874) or [fe80::1%eth0].
 
-    A lone % is taken as curl takes it: what stands behind it, if it is not 25, is the name of the interface as it is.
+    As in curl, text after a lone % that is not 25 is the literal name of the interface.
     """
     host, percent, zone = text.partition("%")
     if not percent or ip_version(host.lstrip("[")) != 6:
@@ -192,7 +192,7 @@ def unescape_host(text: str) -> str:
 
 _port = _number(1, 65535, "a port")
 
-# -- what stands behind ://  (text, whether it listens) -> fields of a Transport, or ValueError ---------------------
+# -- after ://  (text, whether it listens) -> fields of a Transport, or ValueError -----------------------------------
 
 
 def _host_and_port(rest: str, listens: bool) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _path(rest: str, listens: bool) -> dict[str, Any]:
     if not path:
         raise ValueError("the path is missing, such as /run/name.sock or name.sock")
     if path.startswith("~"):
-        from ..io.socket_path import expand  # in every daemon already
+        from ..io.socket_path import expand  # loaded in every daemon
 
         path = expand(path)
     size = len(os.fsencode(path))
@@ -234,7 +234,7 @@ def _path(rest: str, listens: bool) -> dict[str, Any]:
 def _device(rest: str, listens: bool) -> dict[str, Any]:
     path = unescape(rest)
     if not path.startswith("/"):
-        raise ValueError(f"{path!r} is no full path of a device, such as /dev/ttyUSB0")
+        raise ValueError(f"{path!r} is not the full path of a device, such as /dev/ttyUSB0")
     return {"path": path}
 
 
@@ -246,7 +246,7 @@ def _descriptors(rest: str, listens: bool) -> dict[str, Any]:
     return {"descriptors": tuple(map(read, numbers))}
 
 
-def whole_line(rest: str, listens: bool) -> dict[str, Any]:
+def command_line(rest: str, listens: bool) -> dict[str, Any]:
     if rest.strip() == "-":
         raise ValueError("- is our stdin and stdout, and not a command")
     return {"command": rest}
@@ -290,8 +290,10 @@ def _interface(rest: str, listens: bool) -> dict[str, Any]:
 
 
 class UrlOption:
-    """`?name=FORM`.  `read` makes the value of it, after `unescape`; those `for_links` mean nothing at the end of a
-    tunnel, and those `for_tunnels` nothing elsewhere."""
+    """Option `?name=FORM`; `read` makes its value from the text, after `unescape`.
+
+    An option `for_links` is not for ends of tunnels; one `for_tunnels` is only for them.
+    """
 
     __slots__ = ("for_links", "for_tunnels", "form", "help", "name", "read", "unescape")
 
@@ -314,7 +316,7 @@ class UrlOption:
 
 
 class Scheme:
-    """`name://form`, how it is opened, for what it may be used, and whether it loses bytes by its nature."""
+    """Scheme `name://form`: the way to open it, its uses, its options, and whether it can lose bytes."""
 
     __slots__ = ("form", "help", "how", "is_lossy", "name", "options", "read", "uses")
 
@@ -372,7 +374,7 @@ SCHEMES = {row.name: row for row in (
     Scheme("udp-listen", "[HOST]:PORT", _host_and_port, GATHER, "connect tunnel", (LINK_ALIVE, MTU, IDLE),
            "accept UDP, one link or tunnel for each sender", True),
     Scheme("serial", "DEVICE", _device, DEVICE, "connect tunnel serve", _SERIAL, "a serial line", True),
-    Scheme("pty", "COMMAND", whole_line, DEVICE, "connect tunnel serve", (LINE, *_HERE),
+    Scheme("pty", "COMMAND", command_line, DEVICE, "connect tunnel serve", (LINE, *_HERE),
            "COMMAND on a pseudo-terminal, in raw mode"),
     Scheme("fd", "N[,M]", _descriptors, DEVICE, "connect tunnel", _HERE,
            "an inherited descriptor, or one to read and one to write"),

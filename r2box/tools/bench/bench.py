@@ -1,12 +1,11 @@
-"""r2 bench: how much goes through to a node, and how long it takes.
+"""r2 bench: measures throughput and round trips to a node.
 
-The far end is the service `r2.bench` that every node has (`measurement`).  Each step of a run has a time of its own, as
-a round trip beside a bulk says something else than one alone, and a bulk beside which nothing runs goes in larger
-pieces:
+The far end is the service `r2.bench` of every node (`proto.routing.measurement`).  The steps run one after the other,
+since round trips beside a bulk stream differ from those on an idle link, and a bulk stream alone uses larger writes:
 
-    idle         round trips, nothing beside them
-    up, down     a bulk, nothing beside it
-    and again    a shorter bulk, and round trips beside it
+    idle                    round trips only
+    up, down                a bulk stream only
+    up_beside, down_beside  a shorter bulk stream, and round trips beside it
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
     from ...net.client.client import Client
     from ...net.io.loop import Timer
 
-IDLE, BESIDE = 1.0, 2.0  # seconds of round trips alone and beside a bulk; less if less is measured at all
-EVERY = 0.01  # seconds between round trips beside a bulk: they should not be a load of their own
+IDLE, BESIDE = 1.0, 2.0  # seconds of round trips alone and beside a bulk stream; less with a smaller --time
+EVERY = 0.01  # seconds between round trips beside a bulk stream, so that they add no load
 REDRAW = 0.2  # seconds
-PARTING = 1.5  # seconds for the far end's count after ^C
-PATIENCE = 5.0  # seconds for an answer to whether the node is there at all
+COUNT_TIME = 1.5  # seconds for the far end's count after ^C
+PING_TIMEOUT = 5.0  # seconds for a node that refused the tunnel to answer a PING
 MIB = 1 << 20
 
 _TIMES = "an object or null, round trips of 64 bytes"
@@ -87,7 +86,7 @@ def main(args: Args) -> int:
     return run.status
 
 
-# name of the result, what runs as a bulk, whether round trips are measured
+# name of the result, class of the bulk stream, whether round trips are measured
 STEPS: tuple[tuple[str, type[Bulk] | None, bool], ...] = (
     ("idle", None, True),
     ("up", Up, False),
@@ -98,7 +97,7 @@ STEPS: tuple[tuple[str, type[Bulk] | None, bool], ...] = (
 
 
 class BenchRun:
-    """All steps, one after the other, and what came of them."""
+    """One run: all steps in turn, and their results."""
 
     client: Client
     _done: Callable[[], None]
@@ -112,9 +111,9 @@ class BenchRun:
         self._step = STEPS[0]
         self._echo: Echo | None = None
         self._bulk: Bulk | None = None
-        self._runs = False  # a step does
-        self._timer: Timer | None = None  # its time
-        self._is_late = False  # that is up, but there is no round trip yet
+        self._runs = False  # a step is running
+        self._timer: Timer | None = None  # ends the step
+        self._is_late = False  # the time is up, but no round trip is complete
         self._times: dict[str, list[float]] = {}
         self._bulks: dict[str, tuple[int, float]] = {}  # bytes and seconds
         self._is_complete = False
@@ -131,7 +130,7 @@ class BenchRun:
         self._next()
 
     def _next(self) -> None:
-        """The next step, if there is one: first its round trips' tunnel, then its bulk's, then its time begins."""
+        """Start the next step: open the tunnel for round trips, then the bulk stream, then start the timer."""
         if self.status or not self._steps:
             self._is_complete = not self.status
             self._done()
@@ -161,7 +160,7 @@ class BenchRun:
             self._echo.send()
 
     def _time_up(self) -> None:
-        """End the step; but not before there is one round trip."""
+        """End the step, after at least one round trip."""
         self._is_late = self._echo is not None and not self._echo.times
         if not self._is_late:
             self._stop()
@@ -171,7 +170,7 @@ class BenchRun:
             self._stop()
 
     def _stop(self) -> None:
-        """End the present step, and wait for what the far end says to that."""
+        """End the present step, and wait for the far end."""
         self._runs = self._is_late = False
         if self._timer is not None:
             self._timer.cancel()
@@ -188,7 +187,7 @@ class BenchRun:
             self._bulk = None
             if not self._step[2]:
                 self._bulks[self._step[0]] = tunnel.moved, tunnel.seconds
-        if self._runs:  # a bulk of a certain size
+        if self._runs:  # a bulk stream of limited size
             self._stop()
         if self._echo is None and self._bulk is None:
             self._next()
@@ -196,20 +195,20 @@ class BenchRun:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _interrupted(self, number: int) -> None:
-        """End with what there is.  Asked twice, or while a tunnel is not open yet, at once."""
+        """End with the results so far: at once at the second signal, or while a tunnel is being opened."""
         opens = not self._runs and not any(tunnel and tunnel.is_stopped for tunnel in (self._echo, self._bulk))
-        self.client.loop.later(0.0 if self.status or opens else PARTING, self._done)
+        self.client.loop.later(0.0 if self.status or opens else COUNT_TIME, self._done)
         self.status = SIGNALLED + number
         if self._runs:
             self._stop()
 
     def _refused(self, body: messages.Body) -> None:
-        """A tunnel could not be opened.  A node that is there and does not know r2.bench is of an older version."""
-        error = RefusedError(body["text"] if body.kind == messages.ERROR else f"{self.name}: an answer that is none")
+        """Report that a tunnel was refused; a node that answers PING and has no r2.bench is of an older version."""
+        error = RefusedError(body["text"] if body.kind == messages.ERROR else f"{self.name}: unexpected response")
         if body.kind != messages.ERROR or body["code"] != UNKNOWN:
             raise error
 
-        def heard(answer: messages.Body, _: tuple[int, ...]) -> None:
+        def received(answer: messages.Body, _: tuple[int, ...]) -> None:
             if answer.kind == messages.PONG:
                 raise RefusedError(f"{self.name}: has no {BENCH}: its r2box is older than this one")
             raise error
@@ -217,10 +216,10 @@ class BenchRun:
         def missed() -> None:
             raise error
 
-        self.client.request(messages.PING, heard, self.path)
-        self.client.loop.later(PATIENCE, missed)
+        self.client.request(messages.PING, received, self.path)
+        self.client.loop.later(PING_TIMEOUT, missed)
 
-    # -- what is shown ---------------------------------------------------------------------------------------------
+    # -- output ----------------------------------------------------------------------------------------------------
 
     def _redraw(self) -> None:
         name, _, probes = self._step
@@ -233,13 +232,13 @@ class BenchRun:
         self.client.loop.later(REDRAW, self._redraw)
 
     def _draw(self, text: str) -> None:
-        """`text` in place of the line that is there."""
+        """Draw `text` over the present line."""
         sys.stderr.write(f"\r{text:<{self._width}}")
         sys.stderr.flush()
         self._width = len(text)
 
     def report(self) -> None:
-        """What was measured, on stdout."""
+        """Print the results."""
         if self._width:
             self._draw("")
             self._draw("")
@@ -265,12 +264,12 @@ class BenchRun:
 
 
 def _rate(rate: float) -> str:
-    """Bytes a second as MiB/s, with three digits that say something."""
+    """Bytes a second as MiB/s, with three significant digits."""
     return f"{rate / MIB:.0f}" if rate >= 100 * MIB else f"{rate / MIB:.3g}"
 
 
 def _summary(times: list[float]) -> dict[str, Any]:
-    """Of round trips, in seconds."""
+    """Count and percentiles of round trips, in seconds."""
     row = sorted(times)
     last = len(row) - 1
     return {"count": len(row), "min": row[0], "median": row[last // 2], "p99": row[-(-last * 99 // 100)]}

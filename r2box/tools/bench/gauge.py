@@ -1,7 +1,7 @@
-"""Our end of measurements, as a client of the daemon: round trips, and bulks each way.
+"""Measurements through a tunnel to r2.bench: round trips, and bulk streams in each direction.
 
-The far end is `measurement`.  What is written is one block of zeros, what is read goes to one room, so that it is not
-this side that is measured.
+The far end is `proto.routing.measurement`.  All writes send one block of zeros and all reads fill one buffer, so that
+this side costs little.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from ...net.io.channel import Buffer, Channel
     from ...net.io.loop import Timer
 
-MESSAGE = 64  # bytes that make a round trip
+MESSAGE = 64  # bytes of a round trip
 BLOCK = 1 << 19  # bytes written or read at once
 
 
 class BenchTunnel:
-    """A tunnel to r2.bench at the node `path`, which is told `choice`.
+    """A tunnel to r2.bench at the node `path`; its first byte is `choice`, the measurement.
 
-    If it cannot be opened, `refused` gets the answer.  `ready()` is called when it stands, `over(self)` when it is over
-    as far as the far end is concerned too, after `stop`.  RefusedError comes out of the loop if it fails.
+    `refused(answer)` is called if it cannot be opened, `ready()` when it is open, `over(self)` after `stop`, when the
+    far end has ended too.  If it fails, the loop raises RefusedError.
     """
 
     choice = 0
@@ -46,16 +46,16 @@ class BenchTunnel:
         self.name = format_path(path)
         self.channel: Channel | None = None
         self.is_stopped = False
-        self.is_at_end = False  # nothing more will come
-        self.is_closed = False  # we need nothing more
-        self.has_ended = False  # the far end has said so
+        self.is_at_end = False  # EOF was read
+        self.is_closed = False  # this end is closed
+        self.has_ended = False  # the daemon has reported its end
         self._client = client
         self._refused = refused
         self._ready = ready
         self._over = over
-        client.request(messages.TUNNEL, self._heard, target=(*path, SERVICE + BENCH))
+        client.request(messages.TUNNEL, self._received, target=(*path, SERVICE + BENCH))
 
-    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+    def _received(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == messages.OPENED and descriptors:
             self.channel = adopt(descriptors)
             self.write(bytes((self.choice,)))
@@ -74,7 +74,7 @@ class BenchTunnel:
         self.maybe_over()
 
     def stop(self) -> None:
-        """The time is up."""
+        """End the measurement."""
         if not self.is_stopped:
             self.is_stopped = True
             self.finish()
@@ -91,7 +91,7 @@ class BenchTunnel:
         self.loop.watch(self.channel.read_fd, read, write)
 
     def write(self, data: Buffer) -> int:
-        """How many bytes of `data` fit now; -1 if the tunnel has failed, why ENDED will tell."""
+        """Write `data`; return the number of bytes, -1 if the tunnel has failed: ENDED has the reason."""
         assert self.channel is not None
         try:
             return self.channel.write((data,))
@@ -99,13 +99,13 @@ class BenchTunnel:
             self.watch()
             return -1
 
-    def read(self, room: memoryview) -> int:
-        """How many bytes came, -1 for none now, 0 if it has ended: nothing more is to be watched then."""
+    def read(self, buffer: memoryview) -> int:
+        """Read into `buffer`; return the number of bytes, -1 for none now, 0 at the end, where watching stops."""
         assert self.channel is not None
         try:
-            size = self.channel.read_into(room)
+            size = self.channel.read_into(buffer)
         except ConnectionResetError:
-            size = 0  # a UNIX socket says so when its other end was closed with bytes unread
+            size = 0  # a UNIX socket that was closed with bytes unread
         if not size:
             self.is_at_end = True
             self.watch()
@@ -118,17 +118,16 @@ class BenchTunnel:
         self.channel.close()
 
     def begin(self) -> None:
-        """It stands."""
+        """Start; the tunnel is open."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Want nothing more."""
+        """Stop measuring."""
         raise NotImplementedError
 
 
 class Echo(BenchTunnel):
-    """Round trips, one after the other, each begun when the last has ended, and `every` seconds since it began have
-    passed.  `returned()` is called after each."""
+    """Sequential round trips, which start at least `every` seconds apart.  `returned()` is called after each."""
 
     choice = ECHO
 
@@ -146,8 +145,8 @@ class Echo(BenchTunnel):
         self.times: list[float] = []  # seconds
         self._returned = returned
         self._every = every
-        self._room = memoryview(bytearray(MESSAGE))
-        self._missing = 0  # bytes of the present round trip
+        self._buffer = memoryview(bytearray(MESSAGE))
+        self._missing = 0  # bytes still to receive of this round trip
         self._sent = 0.0
         self._timer: Timer | None = None
 
@@ -155,12 +154,12 @@ class Echo(BenchTunnel):
         self.watch(self._readable)
 
     def send(self) -> None:
-        """Begin a round trip: the first; the others follow."""
+        """Start the first round trip; the others follow."""
         self._sent, self._missing = self.loop.now(), MESSAGE
-        self.write(bytes(MESSAGE))  # which always fits, as nothing else is on its way
+        self.write(bytes(MESSAGE))  # always fits: nothing else is in flight
 
     def _readable(self) -> None:
-        self._missing -= max(0, self.read(self._room[: self._missing or 1]))
+        self._missing -= max(0, self.read(self._buffer[: self._missing or 1]))
         if self._missing:
             return
         now = self.loop.now()
@@ -179,7 +178,7 @@ class Echo(BenchTunnel):
 
 
 class Bulk(BenchTunnel):
-    """A stream one way, of `size` bytes at most if that is not 0."""
+    """A stream in one direction, of at most `size` bytes (0: unlimited)."""
 
     def __init__(
         self,
@@ -192,7 +191,7 @@ class Bulk(BenchTunnel):
     ) -> None:
         super().__init__(client, path, refused, ready, over)
         self.moved = 0  # bytes
-        self.seconds: float | None = None  # that it took, once that is known
+        self.seconds: float | None = None  # duration, once known
         self._size = size
         self._start = 0.0
 
@@ -201,7 +200,7 @@ class Bulk(BenchTunnel):
 
     @property
     def left(self) -> int:
-        """How much more is to be moved at once."""
+        """The size of the next read or write, in bytes."""
         return min(BLOCK, self._size - self.moved) if self._size else BLOCK
 
     @property
@@ -210,7 +209,7 @@ class Bulk(BenchTunnel):
 
 
 class Up(Bulk):
-    """From here to the node, which counts it.  What is on its way when the time is up is counted too."""
+    """From here to the node, which counts the bytes, including those in flight when the time is up."""
 
     choice = TAKE
 
@@ -251,11 +250,11 @@ class Down(Bulk):
 
     def begin(self) -> None:
         super().begin()
-        self._room = memoryview(bytearray(BLOCK))
+        self._buffer = memoryview(bytearray(BLOCK))
         self.watch(self._readable)
 
     def _readable(self) -> None:
-        self.moved += max(0, self.read(self._room[: self.left]))
+        self.moved += max(0, self.read(self._buffer[: self.left]))
         if not self.left:
             self.stop()
 

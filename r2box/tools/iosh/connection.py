@@ -1,8 +1,8 @@
-"""The frames of iosh and ioshd over descriptors, and the streams that they carry, each within its credit.
+"""Frames of iosh and ioshd over descriptors, and their streams, with flow control by credit.
 
-    ShellConnection   the other side: frames to it and from it
-    Source   what is read here comes out there
-    Sink     what was read there comes out here
+    ShellConnection  sends and receives frames
+    StreamSource     reads a descriptor and sends its bytes
+    StreamSink       writes received bytes to a descriptor
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ if TYPE_CHECKING:
     from ...net.io.channel import Channel
     from ...net.io.loop import Loop
 
-SETTLE = WINDOW // 4  # bytes written out for which credit is given back at once
-QUIET = 0.05  # seconds without a byte, after which a program that has ended has said all
-LOOKS = 20  # so often it is seen whether it is quiet
-LAST_WORDS = 1.0  # seconds in which it may be heard why nobody reads us any more, or has broken off
+SETTLE = WINDOW // 4  # bytes written out after which credit is returned
+QUIET = 0.05  # seconds without output after which the output of an exited program has ended
+MAX_CHECKS = 20  # for such silence
+REASON_TIME = 1.0  # seconds for the reason to arrive after writing has failed or the tunnel has ended
 
 
 class ShellConnection:
-    """`heard(kind, payload)` for every frame; it may raise WireError.  `ended(why)` once: "" at the end, or a fault.
+    """Connection to the peer.  Calls `received(kind, payload)` for each frame, which may raise WireError, and
+    `ended(why)` once: "" at the end, or a fault.
 
-    Owns `channel`.  What waits to be written is bounded by the credits of the streams and by what makes its sender
-    look at `is_clear` first.
+    Owns `channel`.  The write buffer is bounded by the credits of the streams; for other frames, senders check
+    `is_clear` first.
     """
 
     def __init__(
-        self, loop: Loop, channel: Channel, heard: Callable[[int, bytes], None], ended: Callable[[str], None]
+        self, loop: Loop, channel: Channel, received: Callable[[int, bytes], None], ended: Callable[[str], None]
     ) -> None:
         self._loop = loop
         self._channel = channel
-        self._heard = heard
+        self._received = received
         self._ended: Callable[[str], None] | None = ended
         self._decoder = ShellDecoder()
-        self._room = memoryview(bytearray(WINDOW))
+        self._buffer = memoryview(bytearray(WINDOW))
         self._out = bytearray()
-        self._is_unread = False  # by the other side
-        self.farewell = b""  # plain bytes for an other side that turns out to be none of ours
-        self.cleared: Callable[[], object] | None = None  # called when all that waited has been written
-        self.came: Callable[[], object] | None = None  # called when bytes have come, before their frames are passed on
+        self._write_failed = False
+        self.last_bytes = b""  # sent at the end, in plain text for a peer that is not iosh
+        self.cleared: Callable[[], object] | None = None  # called when the write buffer is empty
+        self.on_bytes: Callable[[], object] | None = None  # called when bytes arrive, before their frames are handled
         self._watch()
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing waits to be written."""
+        """Whether the write buffer is empty."""
         return not self._out
 
     def send(self, data: bytes) -> None:
-        """A frame, or plain bytes."""
-        if self._ended is None or self._is_unread:
+        """Send a frame, or plain bytes."""
+        if self._ended is None or self._write_failed:
             return
         self._out += data
         if len(self._out) == len(data):
@@ -64,28 +65,28 @@ class ShellConnection:
         try:
             del self._out[: self._channel.write([bytes(self._out)])]
         except OSError:
-            # What it said before it went away is still to be read, and that is why it went.
-            self._is_unread = True
+            # The peer may have sent the reason before it closed.
+            self._write_failed = True
             self._out.clear()
-            self._loop.later(LAST_WORDS, lambda: self._end(""))
+            self._loop.later(REASON_TIME, lambda: self._end(""))
         self._watch()
         if self.cleared is not None and not self._out:
             self.cleared()
 
     def _read(self) -> None:
         try:
-            size = self._channel.read_into(self._room)
+            size = self._channel.read_into(self._buffer)
         except OSError:
-            size = 0  # a connection that was reset has ended too: only EXIT makes an end a good one
+            size = 0  # a reset ends it too: only EXIT makes an end a clean one
         if size < 0:
             return
-        if size and self.came is not None:
-            self.came()
+        if size and self.on_bytes is not None:
+            self.on_bytes()
         try:
-            for kind, payload in self._decoder.feed(bytes(self._room[:size])):
+            for kind, payload in self._decoder.feed(bytes(self._buffer[:size])):
                 if self._ended is None:
                     return
-                self._heard(kind, payload)
+                self._received(kind, payload)
         except WireError as error:
             self._end(str(error))
             return
@@ -99,39 +100,39 @@ class ShellConnection:
         self._channel.watch(self._loop, self._read, write)
 
     def fail(self, why: str) -> None:
-        """End it as if the other side had made a fault."""
+        """End it as after a fault of the peer."""
         self._end(why)
 
     def _end(self, why: str) -> None:
         ended = self._ended
         if ended is None:
             return
-        if self.farewell:
+        if self.last_bytes:
             try:
-                self._channel.write([self.farewell])
+                self._channel.write([self.last_bytes])
             except OSError:
-                pass  # nobody is there to read it
+                pass  # the peer has closed
         self.close()
         ended(why)
 
     def close(self) -> None:
-        """Say and hear nothing more.  Safe to call again."""
+        """Close; call nothing any more.  Safe to call again."""
         self._ended = None
         self._channel.watch(self._loop, None, None)
         self._channel.close()
 
 
 class StreamSource:
-    """Reads `fd`, which it owns, and sends that as frames of `stream`; `ended()` when there is no more.
+    """Reads `fd`, which it owns, and sends its bytes as frames of `stream`; calls `ended()` at the end.
 
-    `change` makes of what was read what is sent.  `ahead` bytes are read without a credit: only so can `change` hear
-    of what is typed when nothing gets through.
+    `change` filters what is read.  Up to `ahead` bytes are read without credit, so that `change` finds escape keys
+    while the peer accepts nothing.
     """
 
     def __init__(
         self,
         loop: Loop,
-        frames: ShellConnection,
+        connection: ShellConnection,
         fd: int,
         stream: int,
         ended: Callable[[], None],
@@ -139,36 +140,36 @@ class StreamSource:
         ahead: int = 0,
     ) -> None:
         self._loop = loop
-        self._frames = frames
+        self._connection = connection
         self._end = ChannelEnd(fd)
         self._stream = stream
         self._ended: Callable[[], None] | None = ended
         self._change = change
         self._ahead = ahead
-        self._room = memoryview(bytearray(MAX_FRAME))
+        self._buffer = memoryview(bytearray(MAX_FRAME))
         self._held = bytearray()
         self._credit = WINDOW
         self._at_end = False
         self._reads = 0
         self._watch()
 
-    def finish(self, seen: int = -1, looks: int = LOOKS) -> None:
-        """No more is expected, but what is there: end when nothing comes for QUIET, and in any case after `looks`.
+    def finish(self, seen: int = -1, checks: int = MAX_CHECKS) -> None:
+        """End after QUIET without a byte, at the latest after `checks`: the program has exited.
 
-        (A terminal whose program has ended stays open as long as something in its background has it.)
+        (Its terminal stays open as long as a background process holds it.)  `seen`: the reads at the last check.
         """
         if self._ended is None or self._at_end:
             return
-        if not self._held and (seen == self._reads or not looks):
+        if not self._held and (seen == self._reads or not checks):
             self._at_end = True
             self._send()
             return
-        left = looks - bool(self._credit and looks)  # what waits for a credit has not had its chance
+        left = checks - bool(self._credit and checks)  # without credit, no check counts
         reads = self._reads if self._credit else -1
         self._loop.later(QUIET, lambda: self.finish(reads, left))
 
     def give(self, count: int) -> None:
-        """The other side has written out so many bytes."""
+        """Add `count` bytes of credit: the peer has written them out."""
         if self._credit + count > WINDOW:
             raise WireError("credit for more than was sent")
         self._credit += count
@@ -176,12 +177,12 @@ class StreamSource:
 
     def _read(self) -> None:
         try:
-            size = self._end.read_into(self._room)
+            size = self._end.read_into(self._buffer)
         except OSError:
-            size = 0  # what cannot be read any more is at its end
+            size = 0  # an unreadable descriptor is at its end
         if size > 0:
             self._reads += 1
-            data = bytes(self._room[:size])
+            data = bytes(self._buffer[:size])
             self._held += self._change(data) if self._change else data
         self._at_end = not size
         self._send()
@@ -191,7 +192,7 @@ class StreamSource:
             part = bytes(self._held[: min(MAX_FRAME, self._credit)])
             del self._held[: len(part)]
             self._credit -= len(part)
-            self._frames.send(encode_frame(self._stream, part))
+            self._connection.send(encode_frame(self._stream, part))
         if self._at_end and not self._held and self._ended is not None:
             ended = self._ended
             self.close()
@@ -211,16 +212,21 @@ class StreamSource:
 
 
 class StreamSink:
-    """Writes frames of `stream` to `fd`, which it owns, and gives credit for what is written.
+    """Writes frames of `stream` to `fd`, which it owns, and returns credit for the written bytes.
 
-    When that fails, `broken(error)` is called, and what comes is thrown away from then on.
+    If writing fails, `broken(error)` is called, and further bytes are discarded.
     """
 
     def __init__(
-        self, loop: Loop, frames: ShellConnection, fd: int, stream: int, broken: Callable[[OSError], None] | None = None
+        self,
+        loop: Loop,
+        connection: ShellConnection,
+        fd: int,
+        stream: int,
+        broken: Callable[[OSError], None] | None = None,
     ) -> None:
         self._loop = loop
-        self._frames = frames
+        self._connection = connection
         self._end: ChannelEnd | None = ChannelEnd(fd)
         self._stream = stream
         self._broken = broken
@@ -230,19 +236,19 @@ class StreamSink:
 
     @property
     def is_clear(self) -> bool:
-        """Whether all that was put has been written."""
+        """Whether all bytes have been written."""
         return not self._queue
 
     def put(self, data: bytes) -> None:
         if len(self._queue) + self._owed + len(data) > WINDOW or self._finished is not None:
-            raise WireError("more came than there was credit for, or behind the end")
+            raise WireError("bytes without credit, or after the end of the stream")
         self._queue += data
         self._write()
 
     def finish(self, done: Callable[[], None], tail: bytes = b"") -> None:
-        """No more will come: done() when all is written, and behind it `tail`, for which there is no credit."""
+        """End the stream: call done() when all bytes, and `tail`, which takes no credit, are written."""
         if self._finished is not None:
-            raise WireError("a stream that ends twice")
+            raise WireError("a second end of a stream")
         self._finished = done
         self._queue += tail
         self._owed -= len(tail)
@@ -261,7 +267,7 @@ class StreamSink:
         self._owed += written
         if self._owed >= SETTLE:
             owed, self._owed = self._owed, 0
-            self._frames.send(encode_credit(self._stream, owed))
+            self._connection.send(encode_credit(self._stream, owed))
         if self._end is not None:
             self._loop.watch(self._end.fd, None, self._write if self._queue else None)
         if self._finished is not None and not self._queue:

@@ -1,7 +1,7 @@
-"""Heartbeat of iosh: whether the other end still answers, found out by PING frames while nothing else comes.
+"""Heartbeat of iosh: detects by PING frames that ioshd does not answer.
 
-A PING is sent for each BEAT seconds in which nothing was read, at most MAX_PINGS until something is.  So a shell that
-says nothing is told from a link that is cut, also where what was typed is not echoed.
+A PING is sent after each BEAT seconds without a byte from ioshd, at most MAX_PINGS in a row.  This distinguishes a
+silent program from a suspended link, even without echo.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from .connection import ShellConnection
 
 BEAT = 1.0  # seconds
-SILENCE = 3.0  # seconds without a byte, after which the other end is said not to answer
-MAX_PINGS = 8  # unanswered ones on their way; they are answered when a link is resumed
-LATE = 1.0  # seconds by which a timer may be late; beyond that this process did not run (stopped, host asleep)
+SILENCE = 3.0  # seconds without a byte after which ioshd counts as not answering
+MAX_PINGS = 8  # unanswered; they are answered when the link is resumed
+LATE = 1.0  # seconds by which a timer may be late; more means that this process was stopped or the host asleep
 
 
 class Heartbeat:
-    """Calls `silent(seconds)` each BEAT while nothing has come for SILENCE or more, and `back(seconds)` when it ends.
+    """Calls `silent(seconds)` each BEAT while ioshd has not answered for SILENCE, and `back(seconds)` when it answers.
 
-    `frames.came` is taken for the latter, so `back` runs before the frames that have come are passed on.
+    Sets `on_bytes` of the connection, so `back` runs before the frames that arrived are handled.
     """
 
     def __init__(
-        self, loop: Loop, frames: ShellConnection, silent: Callable[[float], None], back: Callable[[float], None]
+        self, loop: Loop, connection: ShellConnection, silent: Callable[[float], None], back: Callable[[float], None]
     ) -> None:
         self._loop = loop
-        self._frames = frames
+        self._connection = connection
         self._silent = silent
         self._back = back
-        self._last = loop.now()  # time at which something came
+        self._last = loop.now()  # time of the last byte
         self._pings = 0
         self._is_silent = False
         self._timer: Timer | None = None
-        frames.came = self._came
+        connection.on_bytes = self._on_bytes
         self._wait()
 
     def restart(self) -> None:
-        """Begin anew: the time until now does not count, for example because this process was stopped."""
+        """Restart: do not count the time until now, for example because this process was stopped."""
         self._last, self._is_silent, self._pings = self._loop.now(), False, 0
         self._wait()
 
-    def _came(self) -> None:
+    def _on_bytes(self) -> None:
         now = self._loop.now()
         seconds, self._last, self._pings = now - self._last, now, 0
         if self._is_silent:
@@ -55,7 +55,7 @@ class Heartbeat:
             self._back(seconds)
 
     def _wait(self) -> None:
-        """Wake up at the next full BEAT since something came, at least half of one from now."""
+        """Set the timer to the next multiple of BEAT since the last byte, at least half a BEAT from now."""
         now = self._loop.now()
         due = self._last + BEAT * ((now - self._last + BEAT / 2) // BEAT + 1)
         if self._timer is not None:
@@ -69,14 +69,14 @@ class Heartbeat:
         quiet = now - self._last
         if quiet > BEAT / 2 and self._pings < MAX_PINGS:
             self._pings += 1
-            self._frames.send(encode_frame(PING))
+            self._connection.send(encode_frame(PING))
         self._wait()
         if quiet >= SILENCE - BEAT / 4:
             self._is_silent = True
             self._silent(quiet)
 
     def close(self) -> None:
-        """Send and call nothing more."""
+        """Stop; call nothing any more."""
         if self._timer is not None:
             self._timer.cancel()
-        self._frames.came = None
+        self._connection.on_bytes = None

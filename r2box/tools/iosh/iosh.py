@@ -1,4 +1,4 @@
-"""iosh: a shell far away, at the terminal one sits at."""
+"""iosh: a remote shell on the user's terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...net.io.signals import FATAL
 from ...net.io.words import TOOLS, quote
 from ...proto.wire.address import ANY, SERVICE, parse_path
 from . import protocol
-from .connection import LAST_WORDS, ShellConnection, StreamSink, StreamSource
+from .connection import REASON_TIME, ShellConnection, StreamSink, StreamSource
 from .heartbeat import Heartbeat
 from .statusline import StatusLine
 from .usertty import Escapes, Terminal
@@ -48,7 +48,7 @@ COMMAND = Command(
     description=(
         "Runs PROGRAM at DESTINATION as the user who serves ioshd there, or without PROGRAM, that user's login "
         "shell.  DESTINATION is a node if it is one word that is a path, such as bob or carl/bob, and not a "
-        "program on PATH; its service ioshd is used, unless the path names another, as in bob/service/guest.  "
+        "program on PATH; its service ioshd is used, unless the path names another, as in bob/service/root-shell.  "
         "Anything else is a command line.  r2://NODE is always a node, exec:COMMAND always a command.\n\n"
         "If stdin and stdout are a terminal, PROGRAM runs on a terminal of the same size and type: TERM, "
         "COLORTERM, LANG, LANGUAGE and LC_* are passed on.  Otherwise it has three pipes, and the end of stdin "
@@ -81,7 +81,7 @@ COMMAND = Command(
 )
 
 _LOCALE = (b"LC_ALL", b"LC_CTYPE", b"LC_MESSAGES", b"LC_COLLATE", b"LC_TIME", b"LC_NUMERIC", b"LC_MONETARY")
-EXIT_TIME = 1.0  # seconds for COMMAND to end when the shell has, or when it was hung up
+EXIT_TIME = 1.0  # seconds for COMMAND to end after the shell, or after its hangup
 SUSPEND = 0x1A  # ^Z
 HELP = b"""
 ~.   leave at once
@@ -92,8 +92,8 @@ HELP = b"""
 """
 
 
-NODE, RUN = "r2://", "exec:"  # in front of a DESTINATION: what it is, whatever it looks like
-REDRAW = 0.1  # seconds between the two changes of size that make a program draw its screen anew
+NODE, RUN = "r2://", "exec:"  # prefixes of a DESTINATION that state its kind
+REDRAW = 0.1  # seconds between the two changes of size that make a program redraw its screen
 
 
 def main(args: Args) -> int:
@@ -106,7 +106,7 @@ def main(args: Args) -> int:
 
 
 def find_command(destination: str, socket: str | None) -> tuple[str, str]:
-    """The command line that leads to `destination`, and what that is called in messages.
+    """The command line that leads to `destination`, and its name in messages.
 
     `socket` is -s, for a node only.  UsageError or AddressError if there is no such destination.
     """
@@ -156,22 +156,22 @@ class ShellSession:
         finally:
             os.close(theirs)
         self._child = process.Child(self._loop, pid, self._command_exited)
-        self._frames = ShellConnection(self._loop, Channel(ours), self._heard, self._lost)
-        self._source: StreamSource | None = None  # our stdin, once it has been started there
+        self._connection = ShellConnection(self._loop, Channel(ours), self._received, self._lost)
+        self._source: StreamSource | None = None  # our stdin, once the program has started
         self._sinks = {
-            protocol.OUTPUT: StreamSink(self._loop, self._frames, os.dup(1), protocol.OUTPUT, self._unwritable),
-            protocol.ERRORS: StreamSink(self._loop, self._frames, os.dup(2), protocol.ERRORS),
+            protocol.OUTPUT: StreamSink(self._loop, self._connection, os.dup(1), protocol.OUTPUT, self._unwritable),
+            protocol.ERRORS: StreamSink(self._loop, self._connection, os.dup(2), protocol.ERRORS),
         }
-        self._heartbeat: Heartbeat | None = None  # of an ioshd that answers, while we have the terminal
+        self._heartbeat: Heartbeat | None = None  # if ioshd answers PING and there is a terminal
         self._line = StatusLine(
             self._loop, self._name, self._show_status, lambda: self._terminal.size()[1], self._redraw
         )
-        self._is_greeted = False
-        self._answers = False  # PING
-        self._has_exited = False  # the program; what it has said may not be written out yet
+        self._has_hello = False
+        self._answers = False  # ioshd answers PING
+        self._has_exited = False  # the program; its output may not be written out yet
         self._is_over = False
         self._exit = TOOL_FAILED
-        self._why = ""  # there is no tunnel any more
+        self._why = ""  # the tunnel has ended
 
     def _encode_start(self, words: list[bytes]) -> bytes:
         first = [*((b"TERM", b"COLORTERM") if self._on_terminal else ()), b"LANG", b"LANGUAGE", *_LOCALE]
@@ -195,41 +195,43 @@ class ShellSession:
         if self._on_terminal:
             self._loop.on_signal(signal.SIGWINCH, self._resized)
             self._loop.on_signal(signal.SIGCONT, self._continued)
-        self._frames.send(protocol.encode_hello() + self._start)
+        self._connection.send(protocol.encode_hello() + self._start)
         try:
             self._loop.run()
         finally:
             self._terminal.restore()
         return self._exit
 
-    # -- what ioshd says -------------------------------------------------------------------------------------------
+    # -- frames of ioshd -------------------------------------------------------------------------------------------
 
-    def _heard(self, kind: int, payload: bytes) -> None:
-        if kind not in _HEARD or (kind == protocol.HELLO) == self._is_greeted:
-            raise WireError("the other side is no ioshd")
-        _HEARD[kind](self, payload)
+    def _received(self, kind: int, payload: bytes) -> None:
+        if kind not in _HANDLERS or (kind == protocol.HELLO) == self._has_hello:
+            raise WireError("the other side is not an ioshd")
+        _HANDLERS[kind](self, payload)
 
     def _hello(self, payload: bytes) -> None:
         self._answers = bool(protocol.decode_hello(payload)[1] & protocol.ANSWERS)
-        self._is_greeted = True
+        self._has_hello = True
 
     def _started(self, payload: bytes) -> None:
         if self._source is not None:
-            raise WireError("a second start")
+            raise WireError("a second STARTED")
         take: Callable[[bytes], bytes] | None = None
         if self._on_terminal and os.isatty(0):
             keys = {ord("."): self._leave, ord("?"): self._help, SUSPEND: self._suspend}
             escapes = Escapes(keys)
 
             def take(data: bytes) -> bytes:
-                self._resized()  # what is typed into a new size finds it there, though the signal be heard of later
+                self._resized()  # a new size goes before the keys, even if SIGWINCH is late
                 return escapes.take(data)
 
             self._terminal.make_raw()
             if self._answers and os.isatty(1):
-                self._heartbeat = Heartbeat(self._loop, self._frames, self._line.silent, self._line.back)
+                self._heartbeat = Heartbeat(self._loop, self._connection, self._line.silent, self._line.back)
         ahead = protocol.WINDOW if take else 0
-        self._source = StreamSource(self._loop, self._frames, os.dup(0), protocol.INPUT, self._input_ended, take, ahead)
+        self._source = StreamSource(
+            self._loop, self._connection, os.dup(0), protocol.INPUT, self._input_ended, take, ahead
+        )
         self._resized()
 
     def _refused(self, payload: bytes) -> None:
@@ -257,34 +259,34 @@ class ShellSession:
             sink.finish(written)
 
     def _pong(self, payload: bytes) -> None:
-        """Its bytes have been noticed; they say nothing more."""
+        """Nothing: the heartbeat has noted its bytes."""
 
     def _credit(self, payload: bytes) -> None:
         stream, count = protocol.decode_credit(payload)
         if stream != protocol.INPUT or self._source is None:
-            raise WireError("credit for what is not sent")
+            raise WireError("credit for an unknown stream")
         self._source.give(count)
 
-    # -- what happens here -----------------------------------------------------------------------------------------
+    # -- local events ----------------------------------------------------------------------------------------------
 
     def _input_ended(self) -> None:
-        self._frames.send(protocol.encode_frame(protocol.EOF))
+        self._connection.send(protocol.encode_frame(protocol.EOF))
 
     def _resized(self) -> None:
-        """The size that counts is the last one: no more than one waits."""
+        """Send the size, if it has changed, once the write buffer is empty: only the last size matters."""
         if self._source is None or not self._on_terminal:
             return
-        if not self._frames.is_clear:
-            self._frames.cleared = self._resized
+        if not self._connection.is_clear:
+            self._connection.cleared = self._resized
             return
-        self._frames.cleared = None
+        self._connection.cleared = None
         size = self._terminal.size()
         if size != self._size:
             self._size = size
-            self._frames.send(protocol.encode_size(*size))
+            self._connection.send(protocol.encode_size(*size))
 
     def _continued(self) -> None:
-        """We were stopped, and the shell here has made the terminal its own meanwhile."""
+        """Make the terminal raw again: while this process was stopped, the local shell has reset it."""
         if self._terminal.is_raw:
             self._terminal.make_raw()
             self._resized()
@@ -303,7 +305,7 @@ class ShellSession:
 
     @staticmethod
     def _show(text: bytes) -> bool:
-        """On the raw terminal, if it takes it at once.  Whether it did."""
+        """Write `text` to the raw terminal if it does not block; return whether it was written."""
         poll = select.poll()
         poll.register(1, select.POLLOUT)
         if not poll.poll(0):
@@ -315,11 +317,11 @@ class ShellSession:
         return self._terminal.is_raw and self._sinks[protocol.OUTPUT].is_clear and self._show(data)
 
     def _redraw(self) -> None:
-        """Make the program draw its screen: by a row less for a moment, since a size that stays is no change."""
+        """Make the program redraw its screen: one row less for REDRAW seconds, as an equal size has no effect."""
         rows, columns = self._size
-        if rows > 1 and not self._has_exited and self._frames.is_clear:
+        if rows > 1 and not self._has_exited and self._connection.is_clear:
             self._size = rows - 1, columns
-            self._frames.send(protocol.encode_size(*self._size))
+            self._connection.send(protocol.encode_size(*self._size))
             self._loop.later(REDRAW, self._resized)
 
     def _unwritable(self, error: OSError) -> None:
@@ -331,45 +333,45 @@ class ShellSession:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _lost(self, why: str) -> None:
-        """The tunnel has ended.  If it did before the program, COMMAND has some time to say why."""
+        """The tunnel has ended.  If the program has not, COMMAND gets REASON_TIME to report why."""
         if self._has_exited:
             return
-        self._why = why or ("it broke off" if self._source else "no ioshd has answered")
-        self._give_terminal_back()
+        self._why = why or ("the tunnel failed" if self._source else "no ioshd has answered")
+        self._restore_terminal()
         if self._child.is_running:
-            self._loop.later(LAST_WORDS, self._give_up)
+            self._loop.later(REASON_TIME, self._give_up)
         else:
             self._give_up_soon()
 
     def _give_up_soon(self) -> None:
-        """A ^C reaches COMMAND too, whose end may be heard of before our own signal is.  Two rounds on, it has been."""
+        """Give up two rounds later: a ^C reaches COMMAND too, whose exit may be reported before our own signal."""
         self._loop.soon(lambda: self._loop.soon(self._give_up))
 
     def _give_up(self) -> None:
         if not self._is_over:
-            is_both = is_path(self._command) and self._source is None  # a program's name that a node may have too
+            is_both = is_path(self._command) and self._source is None  # the name of a program may be meant as a node
             hint = f" (if a node is meant: iosh {NODE}{self._command})" if is_both else ""
             self._leave(TOOL_FAILED, f"{self._name}: {self._why}{hint}")
 
     def _leave(self, status: int = TOOL_FAILED, why: str = "") -> None:
-        """End at once, and hang COMMAND up."""
+        """End now, and hang up on COMMAND."""
         if self._is_over:
             self._loop.stop()
             return
-        self._give_terminal_back()
+        self._restore_terminal()
         self._close(status)
         if why:
             self._log.error(why)
         self._child.hang_up()
 
-    def _give_terminal_back(self) -> None:
+    def _restore_terminal(self) -> None:
         if self._terminal.is_raw:
             self._line.hide(redraw=False)
-            self._show(b"\n")  # so that what is said next stands on a line of its own
+            self._show(b"\n")  # so that the next message begins a line
         self._terminal.restore()
 
     def _close(self, status: int) -> None:
-        """All is done but that COMMAND has to end."""
+        """Close everything; wait for COMMAND to end."""
         if self._is_over:
             return
         self._is_over = True
@@ -377,7 +379,7 @@ class ShellSession:
         self._line.hide(redraw=False)
         if self._heartbeat is not None:
             self._heartbeat.close()
-        self._frames.close()
+        self._connection.close()
         if self._source is not None:
             self._source.close()
         for sink in self._sinks.values():
@@ -399,7 +401,7 @@ class ShellSession:
             self._give_up_soon()
 
 
-_HEARD = {
+_HANDLERS = {
     protocol.HELLO: ShellSession._hello,
     protocol.STARTED: ShellSession._started,
     protocol.REFUSED: ShellSession._refused,

@@ -40,7 +40,7 @@ COMMAND = Command(
     examples=[
         ("r2 serve ioshd", "offer a shell as yourself to other nodes"),
         ("r2 serve --allow alice ioshd", "only to the node alice"),
-        ("r2 serve -n guest 'sudo -u guest ioshd'", "a shell as another user"),
+        ("r2 serve -n visitor 'sudo -u visitor ioshd'", "a shell as another user"),
     ],
     statuses=[
         ("0", "the program has ended, whatever its status"), ("1", "the tunnel ended first, or the peer is not iosh"),
@@ -51,7 +51,7 @@ COMMAND = Command(
     section=8,
 )
 
-HELLO_TIME = 60.0  # seconds for iosh to greet: who connects by hand and waits is to be told what this is
+HELLO_TIME = 60.0  # seconds for HELLO; a user who connects by hand then gets NO_IOSH
 NO_IOSH = b'ioshd: this is a shell for iosh; run: iosh NODE\n'
 ACCEPTED = (b"TERM", b"COLORTERM", b"LANG", b"LANGUAGE")  # of iosh's environment; and LC_*
 _IUTF8 = 0x4000  # linux/termbits.h; missing in termios before Python 3.13
@@ -64,43 +64,43 @@ def main(args: Args) -> int:
 
 
 class Shell:
-    """One program for one iosh.  It is over when the program has ended and all that it said is on its way."""
+    """One program for one iosh.  Ends when the program has exited and all its output is sent."""
 
     def __init__(self) -> None:
         self._log = Log("ioshd")
         self._loop = Loop()
-        self._frames = ShellConnection(self._loop, Channel(*take_stdio()), self._heard, self._lost)
-        self._frames.farewell = NO_IOSH
-        self._is_greeted = False
+        self._connection = ShellConnection(self._loop, Channel(*take_stdio()), self._received, self._lost)
+        self._connection.last_bytes = NO_IOSH
+        self._has_hello = False
         self._shell = SHELL
         self._child: process.Child | None = None
         self._has_started = False
-        self._status: int | None = None  # of the program, as `on_exit` has it
+        self._status: int | None = None  # of the program, as of `on_exit`
         self._input: StreamSink | None = None
-        self._outputs: dict[int, StreamSource] = {}  # by stream, those that are not at their end
-        self._master = -1  # our side of the terminal
-        self._last = b"\n"  # byte that was typed
+        self._outputs: dict[int, StreamSource] = {}  # by stream; those that have not ended
+        self._master = -1  # master of the terminal
+        self._last = b"\n"  # byte of input
         self._exit = FAILED
 
     def run(self) -> int:
         self._loop.on_kill((signal.SIGHUP, signal.SIGTERM, signal.SIGINT), lambda number: self._lost(""))
-        self._loop.later(HELLO_TIME, self._greet_plainly)
+        self._loop.later(HELLO_TIME, self._hello_timeout)
         self._loop.run()
         return self._exit
 
-    # -- what iosh says --------------------------------------------------------------------------------------------
+    # -- frames of iosh --------------------------------------------------------------------------------------------
 
-    def _heard(self, kind: int, payload: bytes) -> None:
-        due = protocol.HELLO if not self._is_greeted else protocol.START if not self._has_started else 0
-        if kind not in _HEARD or (kind != due if due else kind in (protocol.HELLO, protocol.START)):
-            raise WireError(f"a frame of type {kind} at the wrong time")
-        _HEARD[kind](self, payload)
+    def _received(self, kind: int, payload: bytes) -> None:
+        due = protocol.HELLO if not self._has_hello else protocol.START if not self._has_started else 0
+        if kind not in _HANDLERS or (kind != due if due else kind in (protocol.HELLO, protocol.START)):
+            raise WireError(f"unexpected frame of type {kind}")
+        _HANDLERS[kind](self, payload)
 
     def _hello(self, payload: bytes) -> None:
         protocol.decode_hello(payload)
-        self._is_greeted = True
-        self._frames.farewell = b""
-        self._frames.send(protocol.encode_hello(protocol.ANSWERS))
+        self._has_hello = True
+        self._connection.last_bytes = b""
+        self._connection.send(protocol.encode_hello(protocol.ANSWERS))
 
     def _start(self, payload: bytes) -> None:
         words, env, size = protocol.decode_start(payload)
@@ -110,8 +110,8 @@ class Shell:
         except OSError as error:
             what = os.fsdecode(words[0]) if len(words) > 1 else self._shell
             status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-            self._frames.send(protocol.encode_refused(status, f"{what}: {error.strerror}"))
-            self._exit = OK  # iosh has its answer
+            self._connection.send(protocol.encode_refused(status, f"{what}: {error.strerror}"))
+            self._exit = OK  # iosh has its reply
             self._leave()
 
     def _run(self, words: list[bytes], env: dict[bytes, bytes], size: tuple[int, int] | None) -> None:
@@ -124,14 +124,14 @@ class Shell:
         else:
             pid = self._run_on_pipes(line, path, environment)
         self._child = process.Child(self._loop, pid, self._exited, group=True)
-        self._frames.send(protocol.encode_frame(protocol.STARTED))
+        self._connection.send(protocol.encode_frame(protocol.STARTED))
 
     def _prepare(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Go home; the environment of the program."""
+        """Change to the home directory; return the environment of the program."""
         try:
             user = pwd.getpwuid(os.getuid())
             name, home, self._shell = user.pw_name, user.pw_dir, user.pw_shell or SHELL
-        except KeyError:  # a number without a name, as in containers
+        except KeyError:  # a user id without a name, as in containers
             name, home, self._shell = str(os.getuid()), "/", SHELL
         known = {"HOME": home, "SHELL": self._shell, "USER": name, "LOGNAME": name, "PATH": os.defpath}
         wanted = {key: value for key, value in env.items() if key in ACCEPTED or key.startswith(b"LC_")}
@@ -155,7 +155,7 @@ class Shell:
             pid = process.start_program(line, environment, path=path, terminal=os.ttyname(slave))
         finally:
             os.close(slave)
-        self._input = StreamSink(self._loop, self._frames, os.dup(self._master), protocol.INPUT)
+        self._input = StreamSink(self._loop, self._connection, os.dup(self._master), protocol.INPUT)
         self._send_from(self._master, protocol.OUTPUT)
         return pid
 
@@ -172,30 +172,30 @@ class Shell:
             close_all(theirs)
         for fd in ours:
             os.set_blocking(fd, False)
-        self._input = StreamSink(self._loop, self._frames, ours[0], protocol.INPUT)
+        self._input = StreamSink(self._loop, self._connection, ours[0], protocol.INPUT)
         self._send_from(ours[1], protocol.OUTPUT)
         self._send_from(ours[2], protocol.ERRORS)
         return pid
 
     def _send_from(self, fd: int, stream: int) -> None:
-        self._outputs[stream] = StreamSource(self._loop, self._frames, fd, stream, lambda: self._silent(stream))
+        self._outputs[stream] = StreamSource(self._loop, self._connection, fd, stream, lambda: self._silent(stream))
 
     def _type(self, payload: bytes) -> None:
         if self._input is None:
-            raise WireError("input for what was not started")
+            raise WireError("INPUT before STARTED")
         self._last = payload[-1:] or self._last
         self._input.put(payload)
 
     def _end_input(self, payload: bytes) -> None:
-        """A terminal cannot end one direction; what is typed there for that purpose can be."""
+        """End the input of the program.  A terminal cannot close one direction: type its EOF character."""
         sink = self._input
         if sink is None:
-            raise WireError("the end of input for what was not started")
+            raise WireError("EOF before STARTED")
         if self._master < 0:
             sink.finish(sink.close)
             return
         eof = termios.tcgetattr(self._master)[6][termios.VEOF]
-        tail = eof if self._last == b"\n" else eof * 2  # the first one only ends the line that was begun
+        tail = eof if self._last == b"\n" else eof * 2  # within a line the first one only ends the line
         sink.finish(lambda: None, tail)
 
     def _resize(self, payload: bytes) -> None:
@@ -212,9 +212,9 @@ class Shell:
             self._outputs[stream].give(count)
 
     def _ping(self, payload: bytes) -> None:
-        """What waits to be written already shows as much as an answer; so no number of PINGs fills our memory."""
-        if self._frames.is_clear:
-            self._frames.send(protocol.encode_frame(protocol.PONG))
+        """Answer, unless other frames wait to be written: they show the same, and PINGs cannot fill the buffer."""
+        if self._connection.is_clear:
+            self._connection.send(protocol.encode_frame(protocol.PONG))
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -229,24 +229,24 @@ class Shell:
         self._maybe_over()
 
     def _maybe_over(self) -> None:
-        """As sshd has it: what the program has left running may still write to pipes.  A terminal ends with it."""
+        """End after the program and its outputs.  As in sshd, background processes may still write to pipes."""
         if self._status is not None and not self._outputs:
-            self._frames.send(protocol.encode_exit(max(self._status, 0), max(-self._status, 0)))
+            self._connection.send(protocol.encode_exit(max(self._status, 0), max(-self._status, 0)))
             self._exit = OK
             self._leave()
 
     def _leave(self) -> None:
-        """When all is written."""
-        self._frames.cleared = self._loop.stop
-        if self._frames.is_clear:
+        """Stop when the write buffer is empty."""
+        self._connection.cleared = self._loop.stop
+        if self._connection.is_clear:
             self._loop.stop()
 
-    def _greet_plainly(self) -> None:
-        if not self._is_greeted:
-            self._frames.fail("iosh has not greeted")
+    def _hello_timeout(self) -> None:
+        if not self._has_hello:
+            self._connection.fail("no HELLO from iosh")
 
     def _lost(self, why: str) -> None:
-        """iosh is gone, or was none."""
+        """The tunnel has ended, or the peer is not iosh."""
         if why:
             self._log.warning(why)
         if self._child is not None:
@@ -254,7 +254,7 @@ class Shell:
         self._loop.stop()
 
 
-_HEARD = {
+_HANDLERS = {
     protocol.HELLO: Shell._hello,
     protocol.START: Shell._start,
     protocol.INPUT: Shell._type,

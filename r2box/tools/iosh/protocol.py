@@ -1,21 +1,20 @@
-"""What iosh and ioshd say to each other through a tunnel: a program's terminal, or its three streams, as frames.
+"""Protocol of iosh and ioshd: a terminal, or three streams, as frames over a byte stream.
 
-A terminal is more than two streams of bytes: its size changes, its program ends with a status, and standard error is a
-stream of its own where there is no terminal.  So each way is a row of frames ``type (1 byte) length (2) payload``, all
-numbers big-endian.  Both begin with HELLO: a magic word that no other protocol begins with, the version, and a set of
-features; what both have counts, bits that are not known are ignored, and so a later version talks to this one.  A frame
-of an unknown type below REQUIRED is skipped for the same reason, one from there on is a fault.
+Each direction is a sequence of frames ``type (1 byte) length (2) payload``, with big-endian numbers.  Both begin with
+HELLO: a magic word, the version, and a set of features.  The features of both apply; unknown bits are ignored, and so
+is a frame of an unknown type below REQUIRED, so that later versions interoperate.  An unknown type from REQUIRED on is
+a fault.
 
-iosh sends START at once behind it, and INPUT, EOF, SIZE as they come.  ioshd greets when it has been greeted, so that
-what is no iosh can be told so in plain words; it sends STARTED or REFUSED, OUTPUT and ERRORS, and EXIT as its last.
-Each stream has a credit of WINDOW bytes, given back by CREDIT as its bytes are written out at the other end.  The
-tunnel below has a window of its own, but a far larger one: with it alone, megabytes of `yes` would still come after ^C,
-and a new size would wait behind a paste.  Nobody ever holds more than one window.
+iosh sends HELLO and START together, then INPUT, EOF and SIZE.  ioshd answers HELLO with HELLO, so that it can send
+plain text to a peer that is not iosh; then it sends STARTED or REFUSED, OUTPUT and ERRORS, and last EXIT.  Each stream
+has a flow control window of WINDOW bytes; the receiver returns CREDIT as it writes bytes out.  The window of the tunnel
+is far larger: with it alone, megabytes of `yes` would follow a ^C, and a SIZE would wait behind a paste.  Neither side
+buffers more than one window per stream.
 
-A cut link cannot be told from a program that says nothing, so iosh may send PING, if ioshd's HELLO has the feature
-ANSWERS, and gets PONG.  ioshd leaves that out while other frames wait to be written, which show the same.
+A suspended link looks like a silent program, so iosh may send PING, if ioshd has the feature ANSWERS, and gets PONG.
+ioshd omits PONG while other frames wait to be written, as they show the same.
 
-Pure: no descriptor and no clock.  Whatever the other side does wrong is a WireError of `ShellDecoder.feed`.
+Pure: no descriptor and no clock.  Any violation raises WireError in `ShellDecoder.feed`.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
 MAGIC = b"iosh"
 VERSION = 1
-MAX_FRAME = 16384  # bytes of payload: what is buffered of one frame; a keystroke waits for no more than this
-WINDOW = 65536  # bytes under way for each stream: what still comes after ^C
-MAX_WORDS = 256  # of the program's command line
-MAX_ENV = 32  # variables: TERM and those of the language are a dozen
+MAX_FRAME = 16384  # bytes of payload; a keystroke waits for one frame at most
+WINDOW = 65536  # bytes in flight for each stream: the most that follows a ^C
+MAX_WORDS = 256  # of the command line
+MAX_ENV = 32  # variables; TERM and those of the locale are a dozen
 MAX_SIDE = 4096  # rows or columns: no screen has more, and programs allocate rows x columns
 
 HELLO, START, INPUT, EOF, SIZE, STARTED, REFUSED, OUTPUT, ERRORS, EXIT, CREDIT, PING, PONG = range(1, 14)
@@ -62,9 +61,9 @@ def encode_hello(features: int = 0, version: int = VERSION) -> bytes:
 
 
 def decode_hello(payload: bytes) -> tuple[int, int]:
-    """The version to speak, which is the lower one of both, and the other side's features.  What follows is later's."""
+    """The common version, the lower of both, and the features of the peer.  Further bytes belong to later versions."""
     if len(payload) < _HELLO.size:
-        raise WireError("a greeting that is cut off")
+        raise WireError("truncated HELLO")
     magic, version, features = _HELLO.unpack_from(payload)
     if magic != MAGIC or not version:
         raise WireError("the other side does not speak iosh")
@@ -72,7 +71,7 @@ def decode_hello(payload: bytes) -> tuple[int, int]:
 
 
 def encode_start(words: Sequence[bytes], env: Mapping[bytes, bytes], size: tuple[int, int] | None) -> bytes:
-    """Run `words` (none: the login shell) with `env` besides; `size` is (rows, columns) of a terminal, None for pipes.
+    """Run `words` (none: the login shell) with `env` added; `size` is (rows, columns) of a terminal, None for pipes.
 
     ValueError: too many or too long, a zero byte, or "=" in a name.
     """
@@ -92,7 +91,7 @@ def encode_start(words: Sequence[bytes], env: Mapping[bytes, bytes], size: tuple
 
 
 def fit_env(words: Sequence[bytes], env: Mapping[bytes, bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
-    """What of `env`, in its order, a START has room for beside `words`; and the names of the variables left out."""
+    """The first variables of `env` that fit into a START beside `words`, and the names of those left out."""
     room = MAX_FRAME - _START.size - sum(len(word) + 1 for word in words)
     kept: dict[bytes, bytes] = {}
     for name, value in env.items():
@@ -106,22 +105,22 @@ def fit_env(words: Sequence[bytes], env: Mapping[bytes, bytes]) -> tuple[dict[by
 def decode_start(payload: bytes) -> tuple[list[bytes], dict[bytes, bytes], tuple[int, int] | None]:
     """The arguments of `encode_start`."""
     if len(payload) < _START.size:
-        raise WireError("a start that is cut off")
+        raise WireError("truncated START")
     flags, rows, columns, words, variables = _START.unpack_from(payload)
     parts = payload[_START.size :].split(b"\0")
     if words > MAX_WORDS or variables > MAX_ENV or len(parts) != words + variables + 1 or parts.pop():
-        raise WireError("a start whose words are not those that it announces")
+        raise WireError("START with a wrong number of words")
     env: dict[bytes, bytes] = {}
     for part in parts[words:]:
         name, equals, value = part.partition(b"=")
         if not name or not equals:
-            raise WireError("a start with a variable that has no name or no value")
+            raise WireError("START with a variable that has no name or no value")
         env[name] = value
     return parts[:words], env, clamp(rows, columns) if flags & PTY else None
 
 
 def clamp(rows: int, columns: int) -> tuple[int, int]:
-    """A size within bounds; 0 says that it is not known, and stays."""
+    """A size within bounds; 0 means unknown and stays."""
     return max(0, min(rows, MAX_SIDE)), max(0, min(columns, MAX_SIDE))
 
 
@@ -130,18 +129,18 @@ def encode_size(rows: int, columns: int) -> bytes:
 
 
 def decode_size(payload: bytes) -> tuple[int, int]:
-    return clamp(*_exact(_SIZE, payload, "size"))
+    return clamp(*_exact(_SIZE, payload, "SIZE"))
 
 
 def encode_refused(status: int, text: str) -> bytes:
-    """Nothing was started: the exit status that a shell would have for it, and why."""
+    """Nothing was started: the exit status of a shell in that case, and the reason."""
     return encode_frame(REFUSED, bytes((status,)) + text.encode("utf-8", "replace")[: MAX_FRAME - 1])
 
 
 def decode_refused(payload: bytes) -> tuple[int, str]:
-    """The text may hold anything that a peer likes, but no control characters."""
+    """The status and the reason, with control characters replaced."""
     if not payload:
-        raise WireError("a refusal without a status")
+        raise WireError("REFUSED without a status")
     text = payload[1:].decode("utf-8", "replace")
     return payload[0], "".join(c if c.isprintable() else "?" for c in text)
 
@@ -152,7 +151,7 @@ def encode_exit(status: int, signal: int = 0) -> bytes:
 
 
 def decode_exit(payload: bytes) -> tuple[int, int]:
-    status, signal = _exact(_EXIT, payload, "exit")
+    status, signal = _exact(_EXIT, payload, "EXIT")
     return status, signal
 
 
@@ -162,51 +161,51 @@ def encode_credit(stream: int, count: int) -> bytes:
 
 
 def decode_credit(payload: bytes) -> tuple[int, int]:
-    stream, count = _exact(_CREDIT, payload, "credit")
+    stream, count = _exact(_CREDIT, payload, "CREDIT")
     if stream not in (INPUT, OUTPUT, ERRORS) or count > WINDOW:
-        raise WireError("a credit for no stream, or for more than a window")
+        raise WireError("CREDIT for an unknown stream, or for more than a window")
     return stream, count
 
 
 def _exact(layout: struct.Struct, payload: bytes, what: str) -> tuple[int, ...]:
     if len(payload) != layout.size:
-        raise WireError(f"a frame of {len(payload)} bytes that is to be of {layout.size}: {what}")
+        raise WireError(f"{what} of {len(payload)} bytes instead of {layout.size}")
     return layout.unpack(payload)
 
 
 class ShellDecoder:
-    """Bytes as they come, in any pieces, to frames.  Holds less than one frame."""
+    """Decoder of frames from bytes in pieces of any size.  Buffers less than one frame."""
 
     def __init__(self) -> None:
-        self._kept = bytearray()
-        self._greeted = False
+        self._buffer = bytearray()
+        self._has_hello = False
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """(type, payload) of each frame that is complete now, of known types only; the first is HELLO.
 
-        WireError: not this protocol.  What is no iosh is found out from its first bytes, not when a length is through.
+        WireError: not this protocol.  The first bytes are checked before a length is complete.
         """
-        self._kept += data
+        self._buffer += data
         at = 0
         try:
-            while len(self._kept) - at >= _HEAD.size:
-                kind, length = _HEAD.unpack_from(self._kept, at)
+            while len(self._buffer) - at >= _HEAD.size:
+                kind, length = _HEAD.unpack_from(self._buffer, at)
                 self._check(kind, length)
                 end = at + _HEAD.size + length
-                if len(self._kept) < end:
+                if len(self._buffer) < end:
                     return
-                payload = bytes(memoryview(self._kept)[at + _HEAD.size : end])
+                payload = bytes(memoryview(self._buffer)[at + _HEAD.size : end])
                 at = end
                 if kind in KNOWN:
                     yield kind, payload
         finally:
-            del self._kept[:at]
+            del self._buffer[:at]
 
     def _check(self, kind: int, length: int) -> None:
-        if not self._greeted and kind != HELLO:
+        if not self._has_hello and kind != HELLO:
             raise WireError("the other side does not speak iosh")
         if length > MAX_FRAME:
-            raise WireError(f"a frame of {length} bytes, where {MAX_FRAME} are allowed")
+            raise WireError(f"a frame of {length} bytes; {MAX_FRAME} are allowed")
         if kind not in KNOWN and kind >= REQUIRED:
             raise WireError(f"a frame of type {kind:#04x}, which this version does not know")
-        self._greeted = True
+        self._has_hello = True

@@ -1,22 +1,21 @@
-"""A status line on a terminal that shows another program's screen: the bytes that draw it and take it away again.
+"""Control sequences that draw and erase a status line on the screen of another program.
 
-The line is the top row, in reverse video.  What stood there is not known here and cannot be put back: the program is
-to be asked for it.  The cursor, colours and character set of the program are saved and restored (DECSC, DECRC).  Its
-output may have stopped within an escape sequence or a character; `find_unfinished` is that part, which the drawing
-cancels and which has to be repeated behind it.
+The line is the top row, in reverse video.  Its former content is unknown, so the program has to redraw it.  Cursor,
+colours and character set of the program are saved and restored (DECSC, DECRC).  The output may have stopped within an
+escape sequence or a character: `find_unfinished` returns that part, which the drawing cancels and then repeats.
 
 Pure: bytes in, bytes out.
 """
 
 from __future__ import annotations
 
-KEPT = 256  # bytes at the end of the output in which an unfinished sequence is looked for; longer ones are titles
+KEPT = 256  # last bytes of the output, searched for an unfinished sequence; longer sequences are titles
 _SAVE, _RESTORE, _CANCEL = b"\x1b7", b"\x1b8", b"\x18"
 _TOP = b"\x1b[1;1H\x1b(B\x0f\x1b[0m"  # first row and column, US ASCII, plain
 
 
 def find_unfinished(output: bytes) -> bytes:
-    """The escape sequence or UTF-8 character that `output` ends within; empty if it ends within none."""
+    """The escape sequence or UTF-8 character that `output` ends within; empty if there is none."""
     start = output.rfind(b"\x1b")
     if start >= 0 and not _is_complete(output[start:]):
         return output[start:]
@@ -31,7 +30,7 @@ def find_unfinished(output: bytes) -> bytes:
 
 
 def _is_complete(sequence: bytes) -> bool:
-    """Whether `sequence`, which begins with the last ESC there is, has reached its end (ECMA-48, 5.4 and 8.3)."""
+    """Whether `sequence`, which begins with the last ESC of the output, is complete (ECMA-48, 5.4 and 8.3)."""
     kind, rest = sequence[1:2], sequence[2:]
     if kind == b"[":
         return any(0x40 <= byte <= 0x7E for byte in rest)
@@ -41,13 +40,13 @@ def _is_complete(sequence: bytes) -> bool:
 
 
 def draw_line(text: str, columns: int, unfinished: bytes = b"") -> bytes:
-    """Show `text` in the top row, cut to `columns`; `unfinished` is what the output ends within."""
+    """Show `text` in the top row, cut to `columns`; `unfinished` as returned by `find_unfinished`."""
     shown = text.encode("ascii", "replace")[: columns or 80]
     cancel = _CANCEL if unfinished else b""
     return cancel + _SAVE + _TOP + b"\x1b[7m" + shown + b"\x1b[K\x1b[0m" + _RESTORE + unfinished
 
 
 def erase_line(unfinished: bytes = b"") -> bytes:
-    """Leave the top row empty."""
+    """Clear the top row."""
     cancel = _CANCEL if unfinished else b""
     return cancel + _SAVE + _TOP + b"\x1b[2K" + _RESTORE + unfinished

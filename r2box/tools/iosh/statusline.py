@@ -1,7 +1,7 @@
-"""Status line of iosh: says on the user's terminal that the other end does not answer, and that it does again.
+"""Status line of iosh: reports on the terminal that the other end does not answer, and when it answers again.
 
-The top row is drawn over and, once the other end answers, left empty; the program is then asked to draw its screen
-anew.  On a terminal without a movable cursor (TERM is dumb) it is two lines in the output instead.
+It overwrites the top row.  When the other end answers, the row is cleared and the program is made to redraw its screen.
+On a terminal without cursor addressing (TERM is dumb) it is two lines in the output instead.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from ...net.io.loop import Loop, Timer
 
-HIDDEN, SILENT, BACK = "hidden", "silent", "back"  # what is shown
-STAYS = 2.0  # seconds for which it is shown that the other end answers again, unless output comes
+HIDDEN, SILENT, BACK = "hidden", "silent", "back"  # states
+STAYS = 2.0  # seconds of BACK, unless there is output before
 
 
 def spell_seconds(seconds: float) -> str:
-    """A time for people, in its largest unit.
+    """A duration in its largest unit.
 
     >>> spell_seconds(3.2), spell_seconds(119), spell_seconds(120), spell_seconds(7200)
     ('3 s', '119 s', '2 min', '2 h')
@@ -33,9 +33,9 @@ def spell_seconds(seconds: float) -> str:
 
 
 class StatusLine:
-    """`show(data)` writes to the terminal and says whether it could; `redraw()` asks the program for its screen.
+    """`show(data)` writes to the terminal and returns whether it could; `redraw()` makes the program redraw its screen.
 
-    `name` is the other end, in words; `columns()` the width of the terminal now.
+    `name` is the name of the other end, `columns()` the width of the terminal.
     """
 
     def __init__(
@@ -48,26 +48,26 @@ class StatusLine:
         self._columns = columns
         self._redraw = redraw
         self._state = HIDDEN
-        self._since = ""  # time of day at which the last byte came
+        self._since = ""  # time of day of the last byte
         self._tail = b""  # of the program's output
         self._timer: Timer | None = None
         self._is_plain = os.environ.get("TERM", "") in ("", "dumb", "unknown")
 
     def output(self, data: bytes) -> None:
-        """To be called before `data`, output of the program, is written to the terminal."""
+        """Hide the line; call it before `data`, output of the program, is written to the terminal."""
         self.hide()
         self._tail = (self._tail + data)[-KEPT:]
 
     def silent(self, seconds: float) -> None:
-        """Nothing has come for `seconds`."""
-        if self._state != SILENT:  # it may not be drawn yet, where the terminal takes nothing
+        """Show that nothing was received for `seconds`."""
+        if self._state != SILENT:  # else it may not be drawn yet, as the terminal was blocked
             self._since = time.strftime("%H:%M:%S", time.localtime(time.time() - seconds))
         text = f"iosh: no answer from {self._name} since {self._since}"
         if self._draw(SILENT, f"{text} ({spell_seconds(seconds)}); Enter ~. leaves"):
             self._cancel()
 
     def back(self, seconds: float) -> None:
-        """Something has come, after `seconds`."""
+        """Show that the other end answers again, after `seconds`."""
         text = f"iosh: {self._name} answers again, after {spell_seconds(seconds)}"
         if self._state == SILENT and self._draw(BACK, text):
             self._timer = self._loop.later(STAYS, self.hide)
@@ -81,7 +81,7 @@ class StatusLine:
         return done
 
     def hide(self, redraw: bool = True) -> None:
-        """Take it away, if it is shown; `redraw`: and ask the program for what stood there."""
+        """Remove the line, if it is shown; with `redraw`, make the program redraw its screen."""
         if self._state == HIDDEN:
             return
         self._cancel()

@@ -1,4 +1,4 @@
-"""The terminal that a user sits at: raw mode and back, its size, and keys that are for the tool itself."""
+"""The user's terminal: raw mode, its size, and escape keys."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """The terminal one sits at, on stdin.  Without one, nothing is done."""
+    """The user's terminal, on stdin.  Does nothing if stdin is not a terminal."""
 
     def __init__(self) -> None:
-        self._modes: list[Any] | None = None  # as they were found, while it is raw
+        self._modes: list[Any] | None = None  # the original ones, while it is raw
 
     def make_raw(self) -> None:
         if not os.isatty(0):
@@ -24,10 +24,10 @@ class Terminal:
         import tty
 
         self._modes = self._modes or termios.tcgetattr(0)
-        tty.setraw(0, termios.TCSANOW)  # and what was typed already is not lost
+        tty.setraw(0, termios.TCSANOW)  # TCSANOW keeps what was typed already
 
     def restore(self) -> None:
-        """As it was.  Safe to call again, and from the background, where we would be stopped for it."""
+        """Restore the original modes.  Safe to call again, and in the background, where SIGTTOU would stop us."""
         modes, self._modes = self._modes, None
         if modes is None:
             return
@@ -37,7 +37,7 @@ class Terminal:
         try:
             termios.tcsetattr(0, termios.TCSANOW, modes)
         except termios.error:
-            pass  # it is gone
+            pass  # the terminal was closed
         signal.signal(signal.SIGTTOU, handler)
 
     @property
@@ -46,7 +46,7 @@ class Terminal:
 
     @staticmethod
     def size() -> tuple[int, int]:
-        """(rows, columns); zeros where there is no terminal."""
+        """(rows, columns); zeros without a terminal."""
         for fd in range(3):
             try:
                 columns, rows = os.get_terminal_size(fd)
@@ -57,15 +57,15 @@ class Terminal:
 
 
 class Escapes:
-    """Finds in what is typed the keys that are for iosh; `keys` says what each does."""
+    """Filter of typed bytes for the escape keys of iosh, ~ and a key after a newline; `keys` are their actions."""
 
     def __init__(self, keys: dict[int, Callable[[], None]]) -> None:
         self._keys = keys
         self._at_start = True  # of a line
-        self._is_held = False  # a ~ there
+        self._is_held = False  # a ~ at the start of a line
 
     def take(self, data: bytes) -> bytes:
-        """What of `data`, and of what was held back, goes to the other side."""
+        """The bytes of `data`, and of what was held back, to send to the other end."""
         passed = bytearray()
         for key in data:
             if self._is_held:

@@ -1,11 +1,11 @@
-"""Lines that misbehave: `tools.lossy.faults` between descriptors.
+"""Lines with faults: the model between descriptors.
 
-    Plan    what is to be done to every line, and the seed
-    Lane    one direction, from `offer` through its faults to a writer
-    Line    both directions between two sides, and how it is cut
-    Pair    a line between descriptors: streams, or sockets that keep packets whole
+    Plan    the faults and cuts of all lines, and the seed
+    Lane    one direction: from `offer` through its faults to a writer
+    Line    both directions, and their cuts
+    Pair    a line between descriptors: streams, or sockets with packet boundaries
 
-Of two sides, the near one is who started this or who connects, the far one is what was started or is connected to.
+The near side is our stdio or a client; the far side is the command or the target.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     Write = Callable[[Sequence[Buffer]], int]
     Ended = Callable[[str], None]
 
-OUT, BACK = 0, 1  # directions: from the near side to the far one, and from there
+OUT, BACK = 0, 1  # directions: from the near side to the far side, and back
 CUT, BROKEN = "cut", "broken pipe"
-READ_SIZE = 1 << 16  # bytes, and more than a packet can have
-BATCH = 64  # buffers written at once; parts of a sliced stream, or packets, written in one turn
-DRAIN = 5.0  # seconds in which what was under way before a cut may still come out
+READ_SIZE = 1 << 16  # bytes; more than any packet has
+BATCH = 64  # buffers in one write; parts of a sliced stream, or packets, in one turn
+DRAIN = 5.0  # seconds for the output of what was in flight before a cut
 
 
 class Plan:
-    """What is to be done to every line.  `only` is a direction, or None for both; `faults` are arguments of Faults."""
+    """Faults and cuts of all lines.  `only` is a direction, or None for both; `faults` are arguments of Faults."""
 
     def __init__(
         self, seed: int, faults: dict[str, Any], *, only: int | None = None, cut_size: float = 0.0,
         cut_seconds: float = 0.0, reset: bool = False, silence: float = 0.0,
     ) -> None:  # fmt: skip
-        """A line is cut about every `cut_size` bytes or `cut_seconds`: by RST if `reset`, else by FIN; or with
-        `silence`, nothing passes for so many seconds."""
+        """A line is cut about every `cut_size` bytes or `cut_seconds`: by RST if `reset`, else by FIN; with `silence`,
+        it passes nothing for that many seconds."""
         self.tally = Tally()
         self.reset, self.silence = reset, silence
         self._cut = cut_size, cut_seconds
@@ -53,9 +53,9 @@ class Plan:
         self._faults, self._only = faults, only
 
     def faults(self, number: int, direction: int, stream: bool) -> Faults:
-        """For the line `number`: the same ones for the same seed."""
-        struck = self._faults if self._only in (None, direction) else {}
-        return Faults(self._dice.fork(number).fork(direction), self.tally, stream=stream, **struck)
+        """The faults of line `number`, which depend on the seed."""
+        faults = self._faults if self._only in (None, direction) else {}
+        return Faults(self._dice.fork(number).fork(direction), self.tally, stream=stream, **faults)
 
     def cuts(self, number: int) -> Cuts:
         return Cuts(self._dice.fork(number).fork(2), *self._cut)
@@ -68,23 +68,23 @@ class Plan:
 class Lane:
     """One direction.
 
-    `write` takes a list of buffers and returns how many bytes it took, 0 if `fd` has to be waited for.  `moved()` is
-    called when there may be room again; `failed(OSError)` when the target takes nothing more, ever.
+    `write(buffers)` returns the number of bytes written, 0 to wait for `fd`.  `moved()` is called when there may be
+    room again, `failed(OSError)` when writing has failed.
     """
 
     def __init__(
         self, loop: Loop, faults: Faults, write: Write, moved: Callable[[], None] = lambda: None,
         failed: Callable[[OSError], None] = lambda error: None, fd: int = -1, joins: bool = False,
     ) -> None:  # fmt: skip
-        """With `joins`, buffers may be written together; else one by one."""
+        """With `joins`, several buffers may be written at once."""
         self._loop, self._faults, self._write = loop, faults, write
         self._moved, self._failed, self._fd = moved, failed, fd
         self._batch = BATCH if joins else 1
-        self._left: deque[Buffer] = deque()  # due, but not yet taken
+        self._left: deque[Buffer] = deque()  # due, but not written yet
         self._timer: Timer | None = None
         self._finished: Callable[[], None] | None = None
         self._closed = False
-        self.is_silent = False  # nothing comes out now
+        self.is_silent = False  # no output now
 
     @property
     def is_full(self) -> bool:
@@ -96,7 +96,7 @@ class Lane:
         self.turn()
 
     def turn(self) -> None:
-        """Write what is due, as far as the target takes it, and see to it that the rest will be."""
+        """Write what is due, as much as the target takes, and schedule the rest."""
         if self._closed:
             return
         more = False
@@ -116,7 +116,7 @@ class Lane:
         self._moved()
 
     def _write_some(self) -> bool:
-        """Whether more is due already."""
+        """Write some; return whether more is due."""
         left = self._left
         turns = BATCH
         while turns or self._fd < 0:
@@ -142,12 +142,12 @@ class Lane:
             self._timer = self._loop.later(max(0.0, when - self._loop.now()), self.turn)
 
     def finish(self, finished: Callable[[], None]) -> None:
-        """Nothing more will be offered: call `finished()` when all has come out."""
+        """End the input: call `finished()` when all output is written."""
         self._finished = finished
         self.turn()
 
     def close(self) -> None:
-        """What has not come out is gone."""
+        """Stop; drop what is not written."""
         if self._closed:
             return
         self._closed = True
@@ -157,12 +157,12 @@ class Lane:
 
 
 class Line:
-    """Both directions, and the cuts.  `packets`: what is offered comes out whole or not at all."""
+    """Both directions, and the cuts.  With `packets`, a cut does not split what is offered."""
 
     def __init__(self, loop: Loop, plan: Plan, number: int, packets: bool) -> None:
         self._loop, self._plan, self._packets = loop, plan, packets
         self._cuts = plan.cuts(number)
-        self._silence = 0.0  # seconds that the present one lasts
+        self._silence = 0.0  # seconds of the present one
         self._cut_timer: Timer | None = None
         self.lanes: tuple[Lane, ...] = ()
         self._await_cut()
@@ -184,7 +184,7 @@ class Line:
 
     @property
     def is_dead(self) -> bool:
-        """Whether nothing will ever pass again, and nobody is told."""
+        """Whether an endless silence has begun: nothing passes, and no end is passed on."""
         return self._silence == FOREVER
 
     def _await_cut(self) -> None:
@@ -213,7 +213,7 @@ class Line:
             lane.turn()
 
     def cut(self) -> None:
-        """The line ends here."""
+        """End the line."""
 
     def close(self) -> None:
         if self._cut_timer is not None:
@@ -223,11 +223,11 @@ class Line:
 
 
 class Pair(Line):
-    """A line between two sides, each a descriptor to read and one to write (not the same one).  Owns them.
+    """A line between two sides, each a descriptor to read and a different one to write.  Owns them.
 
-    The end of one direction is passed on and leaves the other open.  `ended(why)` is called once, when everything is
-    closed: "" when both directions have ended, CUT, BROKEN when the near side reads no more, else what failed.
-    `half_ended()` is called when one direction has.
+    The end of one direction is passed on and leaves the other open.  `ended(why)` is called once, when all are closed:
+    "" after both directions have ended, CUT, BROKEN if the near side has closed its end, else the error.
+    `half_ended()` is called when the first direction has ended.
     """
 
     def __init__(
@@ -274,13 +274,13 @@ class Pair(Line):
             if error.errno != errno.ECONNRESET or sock is None or sock.family != socket.AF_UNIX:
                 self._end(f"reading failed: {error.strerror}", reset=True)
                 return
-            size = 0  # a UNIX socket whose other end was closed with bytes unread
+            size = 0  # a UNIX socket that was closed with bytes unread
         if size > 0:
             self.offer(way, bytes(self._room[:size]))
         elif not size:
             self._reads[way] = False
             if self.is_dead:
-                self._way_ended(way)  # but nobody hears of it
+                self._way_ended(way)  # the end is not passed on
             else:
                 self.lanes[way].finish(lambda: self._all_out(way))
         self._watch()
@@ -289,9 +289,9 @@ class Pair(Line):
         sock = self._targets[way].sock
         if sock is not None:
             try:
-                sock.shutdown(socket.SHUT_WR)  # also where another process holds it
+                sock.shutdown(socket.SHUT_WR)  # even if another process holds it
             except OSError:
-                pass  # not connected any more: as good as shut
+                pass  # no longer connected
         else:
             self._targets[way].close()
             self._open.remove(self._targets[way])
@@ -302,7 +302,7 @@ class Pair(Line):
             known = error.errno in (errno.EPIPE, errno.ECONNRESET)
             self._end(BROKEN if known else f"writing failed: {error.strerror}", reset=True)
             return
-        self._reads[way] = False  # the far side reads no more; what it still has to say may come
+        self._reads[way] = False  # the far side reads no more, but may still send
         self._watch()
         self._way_ended(way)
 
@@ -331,7 +331,7 @@ class Pair(Line):
             ended(why)
 
     def close(self, reset: bool = False) -> None:
-        """Close everything; with `reset` so that a TCP neighbour sees a failure (RST), not an end."""
+        """Close everything; with `reset`, TCP connections are reset."""
         if self._ended is None:
             return
         self._ended = None

@@ -16,7 +16,7 @@ from ...net.io.loop import Loop
 from ...net.io.stdio import take_stdio
 from ...net.transport.sockets import Dial, Listener
 from ...net.transport.transport import COMMAND as RUN
-from ...net.transport.transport import STARTER, Transport, parse_transport
+from ...net.transport.transport import LINK_COMMAND, Transport, parse_transport
 from ...net.transport.urls import CONNECT, DIAL, GATHER, LISTEN
 from .line import BACK, BROKEN, CUT, OUT, Pair, Plan
 from .model import FOREVER
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from ...cli.command import Args
 
-MAX_CONNECTIONS = 64  # at a time; more are closed at once
-GRACE = 2.0  # seconds for a command whose line is cut, to end by itself; as many again when it has been hung up
+MAX_CONNECTIONS = 64  # at a time; further ones are closed
+GRACE = 2.0  # seconds for a command to end after a cut, and again after its hangup
 
 COMMAND = Command(
     "r2-lossy",
@@ -107,7 +107,7 @@ def _number(flag: str, text: str, units: dict[str, Any], what: str) -> float:
 
 
 def share(flag: str, text: str) -> float:
-    """A rate such as 10% or 0.1.  UsageError where it is none, or not between 0 and 1."""
+    """Parse a rate such as 10% or 0.1.  UsageError if it is invalid or more than 1."""
     value = _number(flag, text, {"%": 0.01}, "a rate such as 10% or 0.1")
     if value > 1:
         meant = "" if "%" in text else f" (write {text}% if that is meant)"
@@ -116,17 +116,17 @@ def share(flag: str, text: str) -> float:
 
 
 def seconds(flag: str, text: str) -> float:
-    """A time such as 100ms or 1.5.  UsageError where it is none."""
+    """Parse a time such as 100ms or 1.5.  UsageError if it is invalid."""
     return _number(flag, text, _TIMES, "a time such as 100ms, 1.5s, 2m")
 
 
 def size(flag: str, text: str) -> int:
-    """A number of bytes such as 1000 or 64k.  UsageError where it is none."""
+    """Parse a number of bytes such as 1000 or 64k.  UsageError if it is invalid."""
     return int(_number(flag, text, _SIZES, "a number of bytes such as 1000, 64k, 1M"))
 
 
 def make_plan(args: Args) -> Plan:
-    """What the options ask for.  UsageError where they cannot be meant so."""
+    """The plan of the options.  UsageError if they do not fit together."""
     faults: dict[str, Any] = {}
     for name, read in (
         ("loss", share), ("duplicate", share), ("reorder", share), ("corrupt", share),
@@ -165,7 +165,7 @@ def main(args: Args) -> int:
     plan = make_plan(args)
     log = Log("r2-lossy", args.verbose - args.quiet)
     what = parse_transport(args.what)
-    if what.kind in (RUN, STARTER):
+    if what.kind in (RUN, LINK_COMMAND):
         what.check_use(CONNECT)
         if args.to is not None:
             raise UsageError(f"unexpected argument {args.to!r}: a command is one word (put it into quotes)")
@@ -180,12 +180,12 @@ def main(args: Args) -> int:
         run = (Datagrams if what.is_datagrams else Ports)(plan, log, what, to)
     status = run.run()
     if args.stats or args.verbose:
-        run.say_tally()
+        run.report_tally()
     return status
 
 
 class LossyRun:
-    """What the forms of r2-lossy share: one loop, signals, and the words at the end."""
+    """Common part of the forms of r2-lossy: the loop, signals, and the final report."""
 
     def __init__(self, plan: Plan, log: Log) -> None:
         self._plan, self._log = plan, log
@@ -194,12 +194,12 @@ class LossyRun:
 
     def run(self) -> int:
         self._loop.on_kill((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._killed)
-        self._loop.on_signal(signal.SIGUSR1, self.say_tally)
-        self._log.info(f"--seed {self._plan.seed}")  # now that signals are heeded: whoever has read it may send some
+        self._loop.on_signal(signal.SIGUSR1, self.report_tally)
+        self._log.info(f"--seed {self._plan.seed}")  # after the handlers: its reader may send signals
         self._loop.run()
         return self._exit
 
-    def say_tally(self) -> None:
+    def report_tally(self) -> None:
         self._log.error(str(self._plan.tally))
 
     def _killed(self, number: int) -> None:
@@ -212,12 +212,12 @@ class LossyRun:
 
 
 class Filter(LossyRun):
-    """The faults stand between our stdio and a command's."""
+    """Faults between stdin and stdout and those of a command."""
 
     def __init__(self, plan: Plan, log: Log, command: str) -> None:
         super().__init__(plan, log)
         self._status: int | None = None  # of the command
-        self._ended: str | None = None  # why there is no line any more
+        self._ended: str | None = None  # why the line has ended
         packets = keeps_packets(0)
         ours, theirs = packet_pair() if packets else socketpair()
         near = take_stdio()
@@ -245,19 +245,19 @@ class Filter(LossyRun):
             self._exit = FAILED
             (self._log.info if why == CUT else self._log.error)(why)
             if why == CUT and not self._plan.reset and self._status is None:
-                self._loop.later(GRACE, self._hang_up)  # it has seen the end of its input, and may end by itself
+                self._loop.later(GRACE, self._hang_up)  # it gets EOF, and may exit by itself
             else:
                 self._hang_up()
         self._maybe_over()
 
     def _hang_up(self) -> None:
-        """The command is told that its line is cut, and has a little time."""
+        """Hang up on the command, and end GRACE seconds later."""
         if self._status is None:
             self._child.hang_up()
             self._loop.later(GRACE, self._loop.stop)
 
     def _maybe_over(self) -> None:
-        """Over when the command has ended and all that it wrote is out; or when we are its only hope in a silence."""
+        """End after the command has exited and its output is written; in an endless silence, end the command."""
         if self._status is not None and (self._ended is not None or self._pair.is_over[BACK] or self._pair.is_dead):
             self._loop.stop()
         elif self._pair.is_dead and self._pair.is_over[OUT]:
@@ -272,7 +272,7 @@ class Filter(LossyRun):
 
 
 def keeps_packets(fd: int) -> bool:
-    """Whether `fd` is a socket that keeps packets apart."""
+    """Whether `fd` is a socket with packet boundaries."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return False
     with socket.socket(fileno=os.dup(fd)) as sock:
@@ -280,13 +280,13 @@ def keeps_packets(fd: int) -> bool:
 
 
 def packet_pair() -> tuple[int, int]:
-    """Two descriptors, joined by the kernel, that keep packets apart and see each other's end."""
+    """Two connected descriptors with packet boundaries and end of file."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return one.detach(), other.detach()
 
 
 class Ports(LossyRun):
-    """Every connection to a port leads to a target, by a line of its own."""
+    """A line to the target for each connection to a port."""
 
     def __init__(self, plan: Plan, log: Log, listen: Transport, target: Transport) -> None:
         super().__init__(plan, log)
@@ -328,17 +328,17 @@ class Ports(LossyRun):
 
 
 class Datagrams(LossyRun):
-    """Every sender to a port leads to a target, by a line of its own."""
+    """A line to the target for each sender to a port."""
 
     def __init__(self, plan: Plan, log: Log, listen: Transport, target: Transport) -> None:
         from .udp_relay import UdpRelay
 
         super().__init__(plan, log)
 
-        def listening() -> None:
+        def listening(where: str) -> None:
             log.info(f"{listen}: listening")
 
         def failed(error: R2Error) -> None:
             self._fail(R2Error(f"{listen}: {error}"))
 
-        self._loop.soon(lambda: UdpRelay(self._loop, plan, listen, target, listening, failed))  # failing ends the loop
+        UdpRelay(self._loop, plan, listen, target, listening, failed)

@@ -1,4 +1,4 @@
-"""Lines that misbehave, between who sends datagrams to a UDP port and one target."""
+"""UDP relay with faults: a line to one target for each sender at a UDP port."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 from ...errors import TransportError
 from ...net.transport.connecting import tune
-from ...net.transport.sockets import resolve
+from ...net.transport.sockets import AddressListener, resolve
 from .line import BACK, BATCH, OUT, READ_SIZE, Lane, Line
 
 TYPE_CHECKING = False
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from ...net.transport.transport import Transport
     from .line import Plan, Write
 
-MAX_FLOWS = 64  # senders at a time; one more, and the one silent for longest is forgotten
-IDLE = 120.0  # seconds after which one that is silent is forgotten, as NAT does it (RFC 4787, 4.3)
+MAX_FLOWS = 64  # senders at a time; a further one replaces the one idle for longest
+IDLE = 120.0  # seconds after which an idle sender is dropped, as NAT does (RFC 4787, 4.3)
 
 
 class Flow(Line):
-    """A line between one sender and the target, which sees it at a port of its own."""
+    """A line between one sender and the target, with its own port towards the target."""
 
     def __init__(self, loop: Loop, plan: Plan, number: int, sock: socket.socket, answer: Write) -> None:
         super().__init__(loop, plan, number, packets=True)
         self._sock = sock
-        self.heard = loop.now()
+        self.active = loop.now()
         self.lanes = (
             Lane(loop, plan.faults(number, OUT, stream=False), lambda buffers: _send(sock, buffers)),
             Lane(loop, plan.faults(number, BACK, stream=False), answer),
@@ -43,8 +43,8 @@ class Flow(Line):
             except BlockingIOError:
                 return
             except OSError:
-                continue  # what ICMP has said of an earlier one: nobody is there now
-            self.heard = self._loop.now()
+                continue  # an ICMP error for an earlier datagram: the target does not listen
+            self.active = self._loop.now()
             self.offer(BACK, data)
 
     def close(self) -> None:
@@ -54,7 +54,7 @@ class Flow(Line):
 
 
 def _send(sock: socket.socket, buffers: Sequence[Buffer], address: Any = None) -> int:
-    """One datagram.  What the system does not take is lost: that is what datagrams are like."""
+    """Send one datagram; if the system does not take it, it is lost, as datagrams are."""
     try:
         sock.sendto(buffers[0], address) if address else sock.send(buffers[0])
     except OSError:
@@ -62,60 +62,34 @@ def _send(sock: socket.socket, buffers: Sequence[Buffer], address: Any = None) -
     return len(buffers[0]) or 1
 
 
-class UdpRelay:
-    """Takes datagrams at the address `listen` and joins each sender by a line to `target`.
-
-    `ready()` is called when it listens; `failed(TransportError)` when it cannot.
-    """
+class UdpRelay(AddressListener):
+    """Receives datagrams at the address `listen`, and joins each sender by a line to `target`."""
 
     def __init__(
-        self, loop: Loop, plan: Plan, listen: Transport, target: Transport, ready: Callable[[], None],
+        self, loop: Loop, plan: Plan, listen: Transport, target: Transport, listening: Callable[[str], None],
         failed: Callable[[TransportError], None],
     ) -> None:  # fmt: skip
-        self._loop, self._plan, self._listen = loop, plan, listen
-        self._ready, self._failed = ready, failed
-        self._socks: list[socket.socket] = []
-        self._target: tuple[int, Any] = (0, None)  # family and address
-        self._flows: dict[Any, Flow] = {}  # by (our socket, the sender's address), the one silent for longest first
+        super().__init__(loop, listen, failed, listening)
+        self._plan, self._target = plan, target
+        self._remote: tuple[int, Any] = (0, None)  # family and address of the target
+        self._flows: dict[Any, Flow] = {}  # by (our socket, the sender's address), the one idle for longest first
         self._number = 0
-        resolve(loop, target, self._found_target)
+
+    def _start(self) -> None:
+        resolve(self._loop, self._target, self._found_target)
 
     def _found_target(self, addresses: Any) -> None:
         if isinstance(addresses, TransportError):
             self._failed(addresses)
             return
-        self._target = addresses[0][0], addresses[0][-1]
-        resolve(self._loop, self._listen, self._found, passive=True)
+        self._remote = addresses[0][0], addresses[0][-1]
+        super()._start()
 
-    def _found(self, addresses: Any) -> None:
-        if isinstance(addresses, TransportError):
-            self._failed(addresses)
-            return
-        problem: OSError | None = None
-        for family, *_, address in addresses:
-            try:
-                sock = socket.socket(family, socket.SOCK_DGRAM)
-            except OSError as error:  # a family that this kernel has not
-                problem = problem or error
-                continue
-            try:
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind(address)
-                sock.setblocking(False)
-                tune(sock)
-            except OSError as error:
-                sock.close()
-                problem = problem or error
-                continue
-            self._socks.append(sock)
-            self._loop.watch(sock.fileno(), lambda sock=sock: self._read(sock))  # type: ignore[misc]
-        if self._socks:
-            self._ready()
-        else:
-            self._failed(TransportError((problem and problem.strerror) or "the host has no address"))
+    def bind(self, sock: socket.socket, address: Any) -> None:
+        sock.bind(address)
+        tune(sock)
 
-    def _read(self, sock: socket.socket) -> None:
+    def readable(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
             try:
                 data, sender = sock.recvfrom(READ_SIZE)
@@ -126,7 +100,7 @@ class UdpRelay:
             flow = self._flows.pop((sock, sender), None) or self._new(sock, sender)
             if flow is not None:
                 self._flows[sock, sender] = flow
-                flow.heard = self._loop.now()
+                flow.active = self._loop.now()
                 flow.offer(OUT, data)
 
     def _new(self, sock: socket.socket, sender: Any) -> Flow | None:
@@ -134,11 +108,11 @@ class UdpRelay:
             self._flows.pop(next(iter(self._flows))).close()
         ours = None
         try:
-            ours = socket.socket(self._target[0], socket.SOCK_DGRAM)
+            ours = socket.socket(self._remote[0], socket.SOCK_DGRAM)
             ours.setblocking(False)
             tune(ours)
-            ours.connect(self._target[1])
-        except OSError:  # no more descriptors, or no way there: as if it were lost
+            ours.connect(self._remote[1])
+        except OSError:  # no descriptor left, or no route: as if it were lost
             if ours is not None:
                 ours.close()
             return None
@@ -148,9 +122,9 @@ class UdpRelay:
         return Flow(self._loop, self._plan, self._number - 1, ours, lambda buffers: _send(sock, buffers, sender))
 
     def _sweep(self) -> None:
-        """Forget who has been silent for long."""
+        """Drop idle senders."""
         for key, flow in list(self._flows.items()):
-            if flow.heard < self._loop.now() - IDLE:
+            if flow.active < self._loop.now() - IDLE:
                 self._flows.pop(key).close()
         if self._flows:
             self._loop.later(IDLE, self._sweep)
