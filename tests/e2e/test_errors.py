@@ -266,7 +266,7 @@ def test_the_server_is_killed(place: Place, from_: str) -> None:
     joined = tunnel(place, from_, "cat", "'cat >got; echo clean end >verdict'")
     eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the second tunnel")
     server.kill()
-    assert "went away" in plain.ends(TOOL_FAILED).err
+    assert "the server of this service disconnected" in plain.ends(TOOL_FAILED).err
     joined.ends(TOOL_FAILED)
     assert not (place.path / "verdict").exists()
     assert place.run("r2 -s bob.sock ls").out == "alice\n"
