@@ -380,9 +380,8 @@ SCHEMES = {row.name: row for row in (
            "an inherited descriptor, or one to read and one to write"),
     Scheme("rfcomm", "ADDRESS/CHANNEL", _bluetooth, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
            "connect by Bluetooth"),
-    Scheme("rfcomm-listen", "[ADDRESS]/CHANNEL", _bluetooth, LISTEN, "connect tunnel", _HERE, "accept "
-                                                                                              "Bluetooth "
-                                                                                              "connections"),
+    Scheme("rfcomm-listen", "[ADDRESS]/CHANNEL", _bluetooth, LISTEN, "connect tunnel", _HERE,
+           "accept Bluetooth connections"),
     Scheme("vsock", "CID:PORT", _cid_and_port, DIAL, "connect tunnel serve", (TIMEOUT, *_HERE),
            "connect between a virtual machine and its host"),
     Scheme("vsock-listen", "[CID]:PORT", _cid_and_port, LISTEN, "connect tunnel", _HERE,

@@ -7,7 +7,7 @@ receiver takes it from the link that delivered the bytes, so each step of an ori
 `f` is the delivery function: a link, a program, or a list in a test.
 
 `msg` may be another RouteTo, which makes a path, or a RoutedFrom, which makes an origin.  The wire form of such a nest
-is flat: `Message(path, origin, body)`.  `hop` applies the rule once to the flat form; `test_route.py` proves that
+is flat: `Message(path, origin, body)`.  `hop` applies the rule once to the flat form; a test proves that
 flattening and routing commute.
 
 The origin is the return path: it lists the steps nearest first, so the `origin` of a request is the `path` of its
