@@ -1,9 +1,10 @@
 """Descriptor relay: descriptors beside messages on a control link, or streams in their place.
 
 A control socket that is forwarded (ssh -L, socat) carries bytes and drops descriptors.  So each side attaches one to
-its HELLO, as a test whether descriptors pass (`Link.passes_descriptors`).  Where they do not, the sender opens a stream of the mode
-`DESCRIPTOR` for each descriptor, and copies between the two; the receiver makes a socketpair, joins one end to the
-stream, and takes the other end as the descriptor.  The users of the control link do not notice the difference.
+its HELLO, as a test whether descriptors pass (`Link.passes_descriptors`).  Where they do not, the sender opens a
+stream of the mode `DESCRIPTOR` for each descriptor, and copies between the two; the receiver makes a socketpair,
+joins one end to the stream, and takes the other end as the descriptor.  The users of the control link do not notice
+the difference.
 
 A descriptor that is relayed is a socket, for both directions.
 """
