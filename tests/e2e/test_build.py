@@ -204,10 +204,10 @@ def test_the_date_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("change", "complaint"),
     [
         ({"site-packages/r2box/noise.py": f"{os.urandom(make.LIMIT).hex()!r}, 1"}, "more than allowed"),
-        ({"site-packages/tomli/_parser.cpython-39.so": ""}, "compiled for one machine"),
+        ({"site-packages/tomli/_parser.cpython-39.so": ""}, "compiled for one architecture"),
         ({"site-packages/r2box/box.py": "def entry(:"}, "cannot slim r2box/box.py: "),
         ({"site-packages/r2box/box.py": "import nothing"}, "cannot compile r2box"),
-        ({"site-packages/r2box/box.py": "x = '\f'"}, "r2box/box.py: a form feed"),
+        ({"site-packages/r2box/box.py": "x = '\f'"}, "r2box/box.py: has a form feed"),
     ],
 )
 def test_what_must_not_be_shipped_is_refused(tmp_path: Path, change: dict[str, str], complaint: str) -> None:
