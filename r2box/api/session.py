@@ -83,7 +83,7 @@ class Session(Closing):
         self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels nobody has taken yet
         self._is_ready = False
         self._thread: threading.Thread | None = None  # runs the loop, where descriptors do not pass
-        self._client = Client(self._loop, socket.detach(), ready=self._ready, gone=self._lost, event=self._event)
+        self._client = Client(self._loop, socket.detach(), ready=self._ready, lost=self._lost, event=self._event)
         try:
             if not self._wait(lambda: self._is_ready, _left(self, timeout)):
                 raise TimeoutError(f"{self._path}: no answer within {timeout:g} s")

@@ -69,7 +69,7 @@ def main(args: Args) -> int:
         raise UsageError("-t is not supported: the local node makes the link (-n names the neighbour)")
     transport = parse_transport(args.transport).check_use(CONNECT)
     if args.retry and (transport.kind == STDIO or transport.descriptors):
-        raise UsageError("--retry: a descriptor can be used once; whoever starts this can start it again")
+        raise UsageError("--retry: a descriptor can be used once; start r2 connect again for each link")
     if transport.kind == STDIO:
         _check_stdio()
     try:
@@ -121,7 +121,7 @@ def _single(run: JobRun, log: Log, options: LinkOptions) -> LinkJob:
 
 
 def _check_stdio() -> None:
-    """UsageError if somebody types at stdin or reads at stdout.  (A terminal in raw mode is a line like any other.)"""
+    """UsageError if stdin or stdout is a terminal for people.  (One in raw mode is a serial line.)"""
     for fd, name in ((0, "stdin"), (1, "stdout")):
         if os.isatty(fd):
             import termios

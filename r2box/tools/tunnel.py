@@ -115,7 +115,7 @@ class TunnelTool:
         self._transport = transport
         sock, self._socket = reach(args.socket, args.wait)
         self._loop = Loop()
-        self._client = Client(self._loop, sock.detach(), ready=self._ready, gone=self._daemon_lost, wait=args.wait)
+        self._client = Client(self._loop, sock.detach(), ready=self._ready, lost=self._daemon_lost, wait=args.wait)
         self._outcome: Outcome | None = None  # of the tunnel
         self._status: int | None = None  # of the command
         self._id = 0

@@ -211,7 +211,7 @@ class Lent:
         lent, far = socket.socketpair()
         self.far = far
         self.told: list[str] = []
-        self.client = Client(self.loop, ours, ready=lambda: self._ready(lent.detach()), gone=lambda why: None)
+        self.client = Client(self.loop, ours, ready=lambda: self._ready(lent.detach()), lost=lambda why: None)
         self.until(lambda: self.daemon.admission.pending)
         far.settimeout(PATIENCE)
 

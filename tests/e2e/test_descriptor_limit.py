@@ -66,7 +66,7 @@ def test_idle_clients_cost_no_link(place: Place, nodes: tuple[Program, Program])
         refused = place.run("r2 -s alice.sock ls", status=1)
         assert WORDS in refused.err
         assert "ulimit -n" in refused.err
-        assert "went away" not in refused.err
+        assert "daemon closed the connection" not in refused.err
         assert sessions[0].ping("bob") > 0
         assert [entry.name for entry in sessions[1].ls("bob")]
         before = cpu_time(alice.pid)

@@ -318,7 +318,7 @@ def test_the_link_or_the_forwarding_is_cut(place: Place, from_: str) -> None:
         if program.line.startswith("socat"):
             for child in children(program.pid):  # each carries one client
                 os.kill(child, signal.SIGKILL)
-    words = "alice: the link to bob" if from_ == "alice.sock" else "went away"
+    words = "alice: the link to bob" if from_ == "alice.sock" else "daemon closed the connection"
     assert words in client.ends(TOOL_FAILED).err
     assert words in joined.ends(TOOL_FAILED).err
     eventually((place.path / "hangup").exists, "the service to be hung up on")

@@ -132,8 +132,8 @@ def test_daemon_ends_in_good_order(place: Place, tool: str, number: int) -> None
     daemon.send(number)
     daemon.ends(0)
     assert not (place.path / "alice.sock").exists()
-    assert "went away" in server.ends(1).err
-    assert "went away" in client.ends(TOOL_FAILED).err or "shutting down" in client.err
+    assert "daemon closed the connection" in server.ends(1).err
+    assert "daemon closed the connection" in client.ends(TOOL_FAILED).err or "shutting down" in client.err
     hung_up(place)
 
 
@@ -341,12 +341,12 @@ def test_the_daemon_is_killed(place: Place, from_: str) -> None:
     joined = tunnel(place, from_, "cat", "'cat >got; echo clean end >verdict'")
     eventually(lambda: (place.path / "got").exists() and (place.path / "got").read_text(), "the second tunnel")
     bob.kill()
-    words = "went away" if from_ == "bob" else "the link to bob"
+    words = "daemon closed the connection" if from_ == "bob" else "the link to bob"
     assert words in plain.ends(TOOL_FAILED).err
     assert words in joined.ends(TOOL_FAILED).err
     assert not (place.path / "verdict").exists()
-    assert "went away" in server.ends(1).err
-    assert "went away" in waiting.ends(1).err
+    assert "daemon closed the connection" in server.ends(1).err
+    assert "daemon closed the connection" in waiting.ends(1).err
     hung_up(place)
     alice.says("link to bob closed")
     assert place.run("r2 -s alice.sock ls").out == ""
@@ -394,7 +394,7 @@ def test_the_clients_own_daemon_is_killed(place: Place, options: str) -> None:
     server = place.serve("bob", WAITER, "wait")
     client = tunnel(place, "alice", "wait", stdin=-1).prints("ready")
     alice.kill()
-    assert "went away" in client.ends(TOOL_FAILED).err
+    assert "daemon closed the connection" in client.ends(TOOL_FAILED).err
     if not options:
         bob.says("link to alice suspended: ")
         waits(place, "bob", "alice")
@@ -752,7 +752,7 @@ def test_a_link_that_is_tried_again_and_again(place: Place) -> None:
     trying.ends(0)
     alice.send(signal.SIGTERM)
     alice.ends(0)
-    assert "the daemon went away" in other.ends(1).err
+    assert "the daemon closed the connection" in other.ends(1).err
 
 
 # -- links that must not be --------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_a_daemon_that_is_killed_is_no_end_of_a_file(nodes: Place, peer: Peer, v
         if victim == "alice":
             node.kill()
             program.ends(1)
-            assert "the daemon went away" in program.err
+            assert "the daemon closed the connection" in program.err
         else:
             node.send(signal.SIGTERM)
             node.ends(0)

@@ -320,7 +320,7 @@ def test_our_own_daemon_dies(place: Place) -> None:
         screen.shows(b"ready")
         alice.kill()
         screen.ends(255)
-        assert "alice.sock: the daemon went away" in screen.iosh.err
+        assert "alice.sock: the daemon closed the connection" in screen.iosh.err
 
 
 @pytest.mark.parametrize("who", ["ioshd", "serve", "daemon"])

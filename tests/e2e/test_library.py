@@ -433,7 +433,7 @@ def test_the_daemon_goes_away(place: Place, pair: tuple[Program, Program]) -> No
         with r2box.Session("bob.sock") as session, session.dial("bob/cat") as local:
             remote = r2box.dial("bob/cat", socket="alice.sock")
             pair[1].kill()
-            with pytest.raises(DaemonError, match="went away"):
+            with pytest.raises(DaemonError, match="daemon closed the connection"):
                 session.dial("bob/cat")
             eventually(lambda: service.error is not None, "the service to hear of it")
             local.settimeout(PATIENCE)

@@ -136,7 +136,7 @@ def all_end(programs: dict[str, Program], wanted: Callable[[str], set[int]], han
         program.ends(None, patience=SOON)
     assert not wrong(programs, wanted)
     assert {name for name, program in programs.items() if HANGS in program.err} == hang
-    assert not [program for program in programs.values() if "went away" in program.err]
+    assert not [program for program in programs.values() if "daemon closed the connection" in program.err]
 
 
 @NUMBERS
@@ -201,7 +201,7 @@ def test_a_daemon_that_hangs_is_not_one_that_went_away(place: Place, alice: Prog
     for program, status in (*((program, 1) for program in programs), (tunnel, 255)):
         program.ends(status)
         assert HANGS in program.err, program
-        assert "went away" not in program.err
+        assert "daemon closed the connection" not in program.err
 
 
 # -- process 1 ---------------------------------------------------------------------------------------------------------

@@ -477,7 +477,7 @@ def test_top_ends_when_the_daemon_does(place: Place, terminals: Callable[..., Te
     top.shows(lambda frame: "alice" in frame[0])
     alice.send(signal.SIGTERM)
     top.program.ends(1)
-    assert top.program.err.startswith("r2-top: alice.sock: the daemon went away")
+    assert top.program.err.startswith("r2-top: alice.sock: the daemon closed the connection")
     top.is_given_back()
 
 

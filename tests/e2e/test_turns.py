@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from r2box.net.client import service_job, start_pace
-from r2box.net.client.start_pace import PATIENCE, is_busy
+from r2box.net.client.start_pace import SETTLE_TIMEOUT, is_busy
 from r2box.net.io import process
 from r2box.net.io.channel import Channel
 from r2box.net.io.loop import Loop
@@ -234,7 +234,7 @@ def served(loop: FakeLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 def test_as_many_programs_start_at_the_same_time_as_there_are_processors(served: Served) -> None:
     assert served.turn(0) == 2
-    assert served.turn(PATIENCE / 2) == 2
+    assert served.turn(SETTLE_TIMEOUT / 2) == 2
     served.busy.discard(served.started[0])
     assert served.turn(0.01) == 3
     served.exits[served.started[1]](0)
@@ -243,7 +243,7 @@ def test_as_many_programs_start_at_the_same_time_as_there_are_processors(served:
 
 
 def test_a_program_that_stays_busy_keeps_others_waiting_for_a_moment_only(served: Served) -> None:
-    assert [served.turn(PATIENCE * 1.1) for _ in range(5)] == [2, 4, 6, 8, 10]
+    assert [served.turn(SETTLE_TIMEOUT * 1.1) for _ in range(5)] == [2, 4, 6, 8, 10]
 
 
 def test_a_program_is_busy_until_it_waits_for_something() -> None:

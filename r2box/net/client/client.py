@@ -1,4 +1,4 @@
-"""The other end of the control socket: what every tool but r2d uses to ask the daemon for something."""
+"""Client: a connection to the daemon over the control socket, for requests, answers and events."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     Answer = Callable[[messages.Body, tuple[int, ...]], None]
 
 
-AGAIN = 0.05  # seconds before a request is repeated: no event tells that a name has become known in every place
-PARTING = 2.0  # seconds for what is on the ferry to arrive when its client leaves
+AGAIN = 0.05  # seconds before a request is repeated: no event reports that a name has become known
+PARTING = 2.0  # seconds for the descriptor relay to empty when its client leaves
 ANSWER_TIME = 0.8  # seconds for a daemon to show that it lives when its client leaves
 SILENT = "the daemon does not answer"
 
@@ -52,12 +52,12 @@ class _Request:
 class Client:
     """A connection to the daemon over `fd`, a UNIX socket.
 
-    `ready()` is called when the daemon has answered; `gone(why)` once, when it is not there any more: `why` begins
+    `ready()` is called when the daemon has answered; `lost(why)` once, when the connection has failed: `why` begins
     with "the daemon".  Events that belong to no request of ours go to `event(body, descriptors)`, which owns the
     descriptors.
 
-    A name that the daemon does not know is asked for again for up to `wait` seconds, as long as the daemon says that
-    its links are just being made.
+    A request for a name that the daemon does not know is repeated for up to `wait` seconds, as long as the daemon
+    reports that its links are being made.
     """
 
     limits = Limits()  # the defaults, for all
@@ -68,20 +68,20 @@ class Client:
         fd: int,
         *,
         ready: Callable[[], None],
-        gone: Callable[[str], None],
+        lost: Callable[[str], None],
         event: Answer | None = None,
         wait: float = 0.0,
     ) -> None:
         self.loop = loop
         self.address = ""  # the daemon's, once ready
         self._ready = ready
-        self._gone = gone
+        self._lost = lost
         self._event = event
         self._answers: dict[int, tuple[Answer, tuple[str, ...]]] = {}
         self._wait = wait
         self._until = 0.0  # until when a request may be repeated
         self._unanswered: dict[int, _Request] = {}  # those that may be
-        self._last = int.from_bytes(os.urandom(3), "big")  # nobody can guess what we have asked
+        self._last = int.from_bytes(os.urandom(3), "big")  # so that answers cannot be guessed
         self._driver: LinkDriver | None = None
         me = LocalPeer("", b"", role=CLIENT, software=f"r2box {__version__}")
         self.link = Link(self, me, loop.now(), local=True)
@@ -175,7 +175,7 @@ class Client:
             self.close()  # or it would still come up, and begin
             self.loop.soon(done)
             return
-        self._gone = lambda why: done()
+        self._lost = lambda why: done()
         received = self.link.received
         self.request(messages.LEAVE, answered)
         self.link.ping()
@@ -183,15 +183,15 @@ class Client:
 
     def close(self) -> None:
         """Part from the daemon at once: what hangs on this client there ends when it notices."""
-        self._gone = lambda why: None
+        self._lost = lambda why: None
         self.link.close("", orderly=True)
 
     def abandon(self) -> None:
-        """Close our descriptor and say nothing: the connection goes on in the process that we were forked from."""
+        """Close our descriptor and send nothing: the connection continues in the process that we were forked from."""
         if self._driver is not None:
             self._driver.channel.close()
 
-    # -- what the link says (Owner) --------------------------------------------------------------------------------
+    # -- events of the link (Owner) --------------------------------------------------------------------------------
 
     def link_hello(self, link: Link) -> None:
         self.address = link.address
@@ -203,16 +203,16 @@ class Client:
 
     def link_down(self, link: Link, reason: str) -> None:
         if link.ended == BY_TIMEOUT:
-            self._gone(f"{SILENT} ({reason.partition(':')[0]})")
+            self._lost(f"{SILENT} ({reason.partition(':')[0]})")
         elif link.ended == BY_NEIGHBOUR and not link.was_up:
-            self._gone(f"the daemon refused: {reason}")
+            self._lost(f"the daemon refused: {reason}")
         else:
-            self._gone(f"the daemon went away: {reason}")
+            self._lost(f"the daemon closed the connection: {reason}")
 
     def link_suspended(self, link: Link, reason: str) -> None:
         return
 
-    def link_resumed(self, link: Link, newcomer: Link) -> None:
+    def link_resumed(self, link: Link, other: Link) -> None:
         return
 
     def link_message(self, link: Link, message: Message, descriptors: tuple[int, ...]) -> None:
@@ -240,7 +240,7 @@ class Client:
             close_all(descriptors)
 
     def _may_answer(self, origin: tuple[str, ...], path: tuple[str, ...], is_error: bool) -> bool:
-        """Whether what has come by `origin` can be an answer to what was asked of the node at `path`.
+        """Whether what has come by `origin` can be an answer of the node at `path`.
 
         It comes from that node, by way of all that were named; others may lie between them, which discovery knew.  An
         error may come from any node on the way, which was perhaps not named; on the way to our own daemon is none.
@@ -284,13 +284,13 @@ def ask(
     The daemon is found by `reach`, with the socket `given`, or None, within `wait` seconds; `for_names`, names are
     waited for as long too, as `Client` does.  It has `limit` seconds to answer (None: as long as any link).
 
-    DaemonError if there is no daemon, or if it goes away before done() was called.
+    DaemonError if there is no daemon, or if it is lost before done() was called.
     """
     sock, path = reach(given, wait)
     loop = Loop()
     state = {"over": False, "why": SILENT}
 
-    def gone(why: str) -> None:
+    def lost(why: str) -> None:
         state["why"] = why
         loop.stop()
 
@@ -303,8 +303,8 @@ def ask(
             timer.cancel()
         steps(client, done)
 
-    timer = loop.later(limit, lambda: gone(SILENT)) if limit is not None else None
-    client = Client(loop, sock.detach(), ready=ready, gone=gone, wait=wait * for_names)
+    timer = loop.later(limit, lambda: lost(SILENT)) if limit is not None else None
+    client = Client(loop, sock.detach(), ready=ready, lost=lost, wait=wait * for_names)
     try:
         loop.run()
     finally:

@@ -1,4 +1,4 @@
-"""Making links: opens a transport, hands its descriptors to the daemon, and stays to report and to reap."""
+"""Connector: one attempt at a link.  Opens the transport, attaches its descriptors to the daemon, reaps its command."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from .client import Client
     from .job import JobReport
 
-EXIT_TIME = 1.0  # seconds that a command has to pass on why its link ended, or never was, and to end by itself
-KILL_TIME = 1.5  # and when it was told to: a tool ends within 2 s
+EXIT_TIME = 1.0  # seconds for a command to pass on why its link ended or failed, and to exit
+KILL_TIME = 1.5  # and after SIGTERM: a tool ends within 2 s
 MAX_LINES = 20  # of a command's that are shown, before its link
 
 
@@ -102,7 +102,7 @@ class Connector:
         self._on_ended = ended
         self._child: Child | None = None  # the command, while it runs
         self._was_linked = False
-        self.was_cut = False  # the link waits for another transport
+        self.was_cut = False  # the link is suspended
         self._link_over: str | None = None  # why the link ended
         self._shown = 0  # lines of the command's that were logged
         self._printed = b""  # by the command, the beginning of a line; bounded by `proto.arq.preamble`
@@ -128,7 +128,7 @@ class Connector:
         _STARTS[self._transport.how](self)
 
     def _fail(self, why: str) -> None:
-        """It is over, but not before the caller has us."""
+        """End with a reason, after the constructor of the caller has returned."""
         self._loop.soon(lambda: self._over(why))
 
     def _start_stdio(self) -> None:
@@ -143,7 +143,7 @@ class Connector:
         self._attach(taken)
 
     def _copied(self, why: str) -> None:
-        """All that the daemon had to say has gone out on our stdout."""
+        """The last output of the daemon has been written to our stdout."""
         self._is_copying = False
         if self._link_over is not None:
             self._over(self._link_over)
@@ -174,7 +174,7 @@ class Connector:
         words += words_of(self._options.policy)
         command = fill_places(self._transport.command, [*words, "-"])
         self._log.debug(f"starting: {command}")
-        # It listens, perhaps, and would keep the port: nothing but the leash tells it that we are gone.
+        # If it listens, it would keep the port: only the leash ends it when we end.
         leash = self._loop.shared(Leash)
         null = os.open(os.devnull, os.O_RDONLY)
         try:
@@ -244,14 +244,14 @@ class Connector:
         self._report.enter(JobState.LISTENING, where=where)
         self._on_listening(where)
 
-    # -- what the daemon says ----------------------------------------------------------------------------------------
+    # -- messages of the daemon ----------------------------------------------------------------------------------------
 
     def _attach(self, descriptors: tuple[int, ...], left: Callable[[], None] | None = None) -> None:
         """Hand a transport over; left() is called when its link has ended."""
         peer = address_of(descriptors[0]) if self._listener is not None else ""
         id_ = self._client.request(
             messages.ATTACH,
-            self._heard,
+            self._received,
             (),
             descriptors,
             self._transport.kind == "serial",
@@ -279,7 +279,7 @@ class Connector:
         close_all(descriptors)
         self._over("datagrams do not pass a control socket that is forwarded: start this where the daemon runs")
 
-    def _heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+    def _received(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == messages.OUTPUT:
             self._show(body["data"])
             return
@@ -306,7 +306,7 @@ class Connector:
             return
         self._link_over = why
         if self._is_copying:
-            return  # the farewell is on its way
+            return  # until the last output has been written
         if self._child is None:
             self._over("; ".join(filter(None, (why, self._exit))))
         else:
@@ -327,7 +327,7 @@ class Connector:
 
     def _exited(self, status: int) -> None:
         if self._child is not None and self._transport.how == LINK_COMMAND:
-            self._child.end(process.TERMINATE)  # what it has started
+            self._child.end(process.TERMINATE)  # its process group
         self._child = None
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
@@ -355,20 +355,20 @@ class Connector:
             self._device.release()
 
     def abandon(self) -> None:
-        """Give up, and say nothing more."""
+        """End, and call nothing more."""
         self._is_over = True
         self._release()
         self.end()
 
     def end(self) -> None:
-        """Give up: the command is ended too.  (The link ends with the client's connection to the daemon.)"""
+        """End the attempt and its command.  (The link ends with the client's connection to the daemon.)"""
         if self._dial is not None:
             self._dial.cancel()
         if self._listener is not None:
             self._listener.close()
         if self._child is None:
             self._over("")
-        else:  # what is linked has to pass on why that ends
+        else:  # after a link, it passes on the reason first
             self._child.end(process.TERMINATE, EXIT_TIME if self._was_linked else 0.0)
             self._loop.later(KILL_TIME, self.kill)
         self._link_over = self._link_over or ""
@@ -377,7 +377,7 @@ class Connector:
 def _packet_pair() -> tuple[int, int]:
     """As `socketpair`, and each write is read as one, where the system has such sockets.
 
-    What passes packets on (socat udp:...) makes of each that it reads one of its own.
+    A command that forwards packets (socat udp:...) sends one for each read.
     """
     try:
         return socketpair(socket.SOCK_SEQPACKET)

@@ -33,37 +33,37 @@ LISTEN_AGAIN = 5.0  # seconds before a forward that cannot listen tries again: i
 
 
 class _ForwardedTunnel:
-    """One connection, on the descriptor `fd`, and its tunnel.
+    """A connection, on the descriptor `fd`, and its tunnel.
 
-    The descriptor is kept while the daemon reads and writes its own copies of it: so a connection whose daemon dies
-    does not look as if it had come to its end.
+    The descriptor is kept while the daemon reads and writes its own copies of it: so a connection whose daemon is
+    killed does not see an end of file.
     """
 
-    __slots__ = ("bridge", "fd", "id", "is_told", "job")
+    __slots__ = ("bridge", "fd", "id", "is_ended", "job")
 
     def __init__(self, job: ForwardJob, fd: int) -> None:
         self.job = job
         self.fd = fd
         self.id = 0
         self.bridge: Bridge | None = None
-        self.is_told = False  # of its end: nothing more is to be heard of it
+        self.is_ended = False  # as the daemon has reported
 
-    def heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+    def receive(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == messages.OPENED:
             if descriptors:  # our end of it, as the daemon could not use the connection itself
                 fd, self.fd = self.fd, -1
                 stream = open_channel(self.job.loop, descriptors, body["program"])
                 self.bridge = Bridge(self.job.loop, Channel(fd), stream, self._bridged)
         elif body.kind == messages.ERROR:
-            self.is_told = True
+            self.is_ended = True
             self.end(body["text"], broken=True)
         elif body.kind == messages.ENDED:
-            self.is_told = True
+            self.is_ended = True
             outcome = make_outcome(body)
             if outcome.is_clean:
                 self._maybe_end()
             else:
-                # Who made the connection has ended it, if nobody is left to read: that is no news.
+                # If the reader has closed the connection, that is no error.
                 self.end("" if outcome.code in (UNREAD, GONE) else outcome.describe(), broken=True)
 
     def _bridged(self, why: str) -> None:
@@ -71,17 +71,17 @@ class _ForwardedTunnel:
         self._maybe_end(why)
 
     def _maybe_end(self, why: str = "") -> None:
-        if self.bridge is None and self.is_told:
+        if self.bridge is None and self.is_ended:
             self.end(why)
 
     def end(self, why: str = "", broken: bool = False) -> None:
-        """End the connection; if it is `broken`, so that it shows."""
+        """End the connection; with a reset if it is `broken`."""
         bridge, self.bridge = self.bridge, None
         if bridge is not None:
             bridge.close(broken)
         if self.fd >= 0:
             channel, self.fd = Channel(self.fd), -1
-            if broken and not channel.is_inet:  # which has no reset; and the daemon may hold it for a while
+            if broken and not channel.is_inet:  # which has no reset; and the daemon may hold a copy
                 channel.close_read()
                 channel.close_write()
             (channel.reset if broken else channel.close)()
@@ -94,7 +94,7 @@ class ForwardJob(Job):
     It listens once the daemon has answered, and then also while there is none.  listening() is called when it does,
     failed(TransportError) if it cannot; with `retry` it tries again every `LISTEN_AGAIN` seconds, and reports each
     reason once.  A missing host is the loopback.  A connection for which there is no tunnel, or whose tunnel fails, is
-    reset.  `number` tells the forwards of one client apart.
+    reset.  `number` distinguishes the forwards of one client.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ForwardJob(Job):
         self._on_failed = failed
         self._on_listening = listening
         self._retry = retry
-        self._said = ""  # why it does not listen
+        self._failure = ""  # why it does not listen
         self._timer: Timer | None = None  # of the next attempt to listen
         self._is_stopped = False
         self._listener: Listener | UdpForwarder | None = None  # from `begin` on: the first connection has a tunnel too
@@ -139,7 +139,7 @@ class ForwardJob(Job):
         self._client = None
         if self._listener is not None and not isinstance(self._listener, Listener):
             self._listener.use(None)
-        for tunnel in [tunnel for tunnel in self._tunnels if not tunnel.is_told]:
+        for tunnel in [tunnel for tunnel in self._tunnels if not tunnel.is_ended]:
             tunnel.end(broken=True)
 
     def hurry(self) -> None:
@@ -183,8 +183,8 @@ class ForwardJob(Job):
             self._timer = self.loop.later(LISTEN_AGAIN, self.hurry)
         else:
             self._report.enter(JobState.STOPPED, reason=why)
-        if why != self._said:
-            self._said = why
+        if why != self._failure:
+            self._failure = why
             self._on_failed(error)
 
     def _taken(self, fd: int) -> None:
@@ -205,10 +205,10 @@ class ForwardJob(Job):
             close_all(given)
             tunnel.end(explain() if is_short(error) else str(error.strerror), broken=True)
             return
-        tunnel.id = client.request(messages.TUNNEL, tunnel.heard, (), tuple(given), target=self._path, apart=1)
+        tunnel.id = client.request(messages.TUNNEL, tunnel.receive, (), tuple(given), target=self._path, apart=1)
 
     def over(self, tunnel: _ForwardedTunnel, why: str) -> None:
-        """A tunnel has ended, in good order if there is no reason."""
+        """A tunnel has ended, without an error if there is no reason."""
         if self._client is not None:
             self._client.forget(tunnel.id)
         was_full = len(self._tunnels) >= self._room

@@ -111,7 +111,7 @@ class JobClient:
 
     def attach(self, fd: int) -> None:
         """Connect over `fd`, a UNIX socket that leads to the daemon."""
-        self.client = Client(self.loop, fd, ready=self._ready, gone=self._gone, event=self.jobs[0].event)
+        self.client = Client(self.loop, fd, ready=self._ready, lost=self._closed, event=self.jobs[0].event)
 
     def embed(self, adopt: Callable[[int], object]) -> None:
         """Connect to a daemon in this process: adopt(fd) gives it the other end of a socketpair.  OSError."""
@@ -125,7 +125,7 @@ class JobClient:
             for job in self.jobs:
                 job.begin(self.client)
 
-    def _gone(self, why: str) -> None:
+    def _closed(self, why: str) -> None:
         if not self.is_stopped:
             for job in self.jobs:
                 job.lose()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FIRST_DELAY = 0.1  # seconds before a link is made again
 LAST_DELAY = 30.0  # and at most, after many failures
 STEADY = 10.0  # seconds that a link must last for its failures to be forgotten
-MAX_SAID = 16  # different failures in a row that are logged
+MAX_LOGGED = 16  # different failures in a row that are logged
 
 
 class LinkJob(Job):
@@ -57,7 +57,7 @@ class LinkJob(Job):
         self._report = JobReport(loop, JobKind.LINK, transport.text, options.expect)
         self._client: Client
         self._delay = FIRST_DELAY
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._since = 0.0  # when the link came up
         self._timer: Timer | None = None
         self._connector: Connector | None = None
@@ -91,7 +91,7 @@ class LinkJob(Job):
         if self._connector is not None:
             self._connector.end()
         else:
-            self._say_done()
+            self._finished()
 
     def kill(self) -> None:
         if self._connector is not None:
@@ -121,25 +121,25 @@ class LinkJob(Job):
         if self._on_ended is not None:
             self._on_ended(why)
         if self._is_stopped or self._on_ended is not None:
-            self._say_done()
+            self._finished()
             return
         was_steady = self._since and self._loop.now() - self._since >= STEADY
         if was_steady:
-            self._said.clear()
+            self._logged.clear()
         if was_steady or (connector is not None and connector.was_cut):
             self._delay = FIRST_DELAY
         jitter = 0.75 + os.urandom(1)[0] / 512  # so that many that failed together do not retry together
         delay = self._delay * jitter
-        if why and why not in self._said and len(self._said) < MAX_SAID:
+        if why and why not in self._logged and len(self._logged) < MAX_LOGGED:
             transport = str(self._options.transport)
             where = self._name if transport in self._name else f"{self._name}: {transport}"
             self._log.warning(f"{where}: {why}; trying again in {format_span(round(delay, 1))}")
-            self._said.add(why)
+            self._logged.add(why)
         self._report.enter(JobState.RETRYING, reason=why or "the link ended", delay=delay)
         self._timer = self._loop.later(delay, self._start)
         self._delay = min(2 * self._delay, LAST_DELAY)
 
-    def _say_done(self) -> None:
+    def _finished(self) -> None:
         done, self._done = self._done, None
         if done is not None:
             done()

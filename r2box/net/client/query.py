@@ -1,4 +1,4 @@
-"""Questions to nodes that are answered a page at a time, and what of the answers tools share."""
+"""Queries of nodes that are answered page by page, and what tools share of the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATH_FIELD = ("path", "text", "its path, joined by /")
 COST_FIELD = ("cost", "number", "the cost of the route: its round trip in seconds, plus 0.001 for each link")
 AGE_FIELD = ("age", "number", "age of the route in seconds")
 
-PATIENCE = 10.0  # seconds for an answer
+ANSWER_TIMEOUT = 10.0  # seconds for an answer
 MAX_ENTRIES = 100_000  # of one node that are listed
 
 # question: (its answer, an entry of that, the field with the place behind it, the field to ask for that place)
@@ -40,9 +40,9 @@ def ask_all(
     failed: Callable[[RefusedError], None],
     **fields: Any,
 ) -> None:
-    """All entries that the node at `path` answers to the question `kind`: done(its address, entries), or failed(why).
+    """Fetch all entries of the node at `path` for the query `kind`: done(its address, entries), or failed(why).
 
-    It has `PATIENCE` for each page.  Entries are checked, since other nodes answer what they like: see `_checked`.
+    It has `ANSWER_TIMEOUT` for each page.  Entries are checked, since any node may answer anything: see `_checked`.
     """
     answer, layout, place, ask_by = _PAGES[kind]
     entries: Entries = []
@@ -68,12 +68,12 @@ def ask_all(
             if client.link.received == received:
                 failed(RefusedError(SILENT))
             else:
-                failed(RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s"))
+                failed(RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {ANSWER_TIMEOUT:.0f} s"))
 
         received = client.link.received
         more = {ask_by: start} if start else {}
         id_ = client.request(kind, page, path, **{**fields, **more})
-        timer = client.loop.later(PATIENCE, missed)
+        timer = client.loop.later(ANSWER_TIMEOUT, missed)
 
     ask_for(None)
 

@@ -72,7 +72,7 @@ class ServiceJob(Job):
         self._running: dict[int, Child] = {}  # tunnel: program
         self._bridges: dict[int, Callable[[], None]] = {}  # tunnel: what ends the use of its device
         self._dials: dict[int, Dial] = {}
-        self._said = ""  # why the last connection could not be made, until one is
+        self._failure = ""  # of the last connection, until one is made
         self._done: Callable[[], None] | None = None
         if transport.how == DEVICE:
             from ..io import copier  # noqa: F401  now, as the file under us may change before the first tunnel
@@ -180,7 +180,7 @@ class ServiceJob(Job):
         )
 
     def _give_interface(self, id: int) -> None:
-        """It is gone when the daemon, or who gets it from there, closes it."""
+        """The interface is deleted when the daemon, or the client that gets it, closes it."""
         from ..transport.devices import open_device
 
         try:
@@ -231,17 +231,17 @@ class ServiceJob(Job):
     def _dialled(self, id: int, got: int | TransportError) -> None:
         del self._dials[id]
         if isinstance(got, int):
-            self._said = ""
+            self._failure = ""
             self._send(messages.STARTED, id, (got,))
         else:
-            if str(got) != self._said:
-                self._said = str(got)
+            if str(got) != self._failure:
+                self._failure = str(got)
                 self._log.warning(f"{self.name or 'cmd'}: {self.transport}: {got}")
             self._exited(id, Outcome(FAILED, f"{SERVICE}{self.name}: {got}"))
 
     def _exited(self, id: int, outcome: Outcome) -> None:
         if not outcome.is_clean or outcome.status:
-            # Many programs end so when their line is cut (sshd: 255); who opened the tunnel is told in any case.
+            # Many programs exit so when their connection is closed (sshd: 255); the client gets the outcome.
             self._log.debug(f"{self.name or 'cmd'}: {outcome.describe()}")
         self._send(messages.EXITED, id, **outcome.fields())
 

@@ -4,8 +4,8 @@ A program that starts is busy: its shell, exec, the linker, an interpreter.  A t
 processors from everything else for as long as that takes; a few at a time are all ready no later, as the work is the
 same.
 
-A program *settles* when it first waits for something, when it ends, or after `PATIENCE`.  As many may be unsettled as
-there are processors.  Where the system does not show the state of a process (/proc), there is no pace.
+A program *settles* when it first waits for something, when it ends, or after `SETTLE_TIMEOUT`.  As many may be
+unsettled as there are processors.  Where the system does not show the state of a process (/proc), there is no pace.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..io.loop import Loop, Timer
 
-PATIENCE = 0.1  # seconds: what computes from the beginning, or loads much, keeps others waiting no longer
+SETTLE_TIMEOUT = 0.1  # seconds: what computes from the beginning, or loads much, keeps others waiting no longer
 LOOK = 2e-3  # seconds between two looks while something waits
 _BUSY = b"RD"  # states of proc_pid_stat(5): running, and waiting for a disk
 
@@ -46,7 +46,7 @@ class Settling:
         """Whether another program may be started."""
         if len(self._since) >= self._most:
             now = self._loop.now()
-            self._since = {pid: at for pid, at in self._since.items() if now - at < PATIENCE and is_busy(pid)}
+            self._since = {pid: at for pid, at in self._since.items() if now - at < SETTLE_TIMEOUT and is_busy(pid)}
         return len(self._since) < self._most
 
     def wait(self) -> None:

@@ -90,7 +90,7 @@ LIMIT_JSON = [
 ]
 
 MAX_ROWS = 200_000  # that are taken from one daemon
-PATIENCE = 10.0  # seconds for an answer
+ANSWER_TIMEOUT = 10.0  # seconds for an answer
 
 
 def fetch(
@@ -124,10 +124,10 @@ def fetch(
                 done(body["address"], rows)
 
         def missed() -> None:
-            raise RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {PATIENCE:.0f} s")
+            raise RefusedError(f"{format_path(path) or 'the daemon'}: no answer within {ANSWER_TIMEOUT:.0f} s")
 
         id_ = client.request(messages.STATUS, page, path, start=start, clients=int(clients), limits=int(limits))
-        timer = client.loop.later(PATIENCE, missed)
+        timer = client.loop.later(ANSWER_TIMEOUT, missed)
 
     ask_for(0)
 

@@ -1,7 +1,7 @@
 """A tunnel of datagrams for each sender: `r2 tunnel udp-listen://...`.
 
-One socket hears all of them, and answers each from the address to which it had sent.  What comes faster than a tunnel
-takes it is lost, as datagrams are.
+One socket receives from all of them, and answers each from the address to which it had sent.  Datagrams that arrive
+faster than the tunnel takes them are dropped.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _UdpSender:
         self.channel: Channel | None = None
         self.used = senders.loop.now()
         self.is_ended = False  # we take no more from there
-        self.is_over = False  # the daemon has nothing more to tell: of its own services that is so at once
+        self.is_over = False  # the daemon reports nothing more: for its own services, at once
         self._timer = senders.loop.later(senders.idle, self._look)
 
     def take(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class _UdpSender:
         except OSError:
             self.end()
 
-    def heard(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
+    def receive(self, body: messages.Body, descriptors: tuple[int, ...]) -> None:
         if body.kind == messages.OPENED:
             self.channel = adopt(descriptors)
             if self.is_ended:
@@ -108,7 +108,7 @@ class _UdpSender:
             self.end()
 
     def end(self) -> None:
-        """Nothing more is taken; the daemon tells when the tunnel is over."""
+        """Take nothing more; the daemon reports when the tunnel is over."""
         if self.is_ended:
             return
         self.is_ended = True
@@ -149,14 +149,14 @@ class UdpForwarder(UdpListener):
             try:
                 data, ancillary, _, address = sock.recvmsg(MAX_DATAGRAM, ANCILLARY)
             except OSError:
-                return  # nothing there, or what ICMP has said of somebody
+                return  # nothing to read, or an ICMP error of one sender
             sender = self._known.pop((sock, address), None) or self._meet_new(sock, address, ancillary)
             if sender is not None:
                 self._known[sock, address] = sender
                 sender.take(data)
 
     def _meet_new(self, sock: socket.socket, address: Any, ancillary: Ancillary) -> _UdpSender | None:
-        """A new sender; None if there are too many, and none of them has been quiet for a while."""
+        """A new sender; None if there are too many, and none of them has been idle for `QUIET` seconds."""
         if len(self._tunnels) >= MAX_SENDERS - SPARE:
             quietest = next(iter(self._known.values()), None)
             if quietest is not None and quietest.used + QUIET < self.loop.now():
@@ -165,7 +165,7 @@ class UdpForwarder(UdpListener):
             return None
         sender = _UdpSender(self, sock, address, ancillary)
         try:
-            self._client.request(messages.TUNNEL, sender.heard, (), (), target=self._path, mode=DATAGRAMS)
+            self._client.request(messages.TUNNEL, sender.receive, (), (), target=self._path, mode=DATAGRAMS)
         except R2Error as error:
             self._log.error(f"{self._name}: {error}")
             return None
@@ -182,7 +182,7 @@ class UdpForwarder(UdpListener):
                 self._tunnels.discard(sender)
 
     def lost(self, sender: _UdpSender, key: Any) -> None:
-        """Nothing more is taken from there; whoever sends from there again is a new sender."""
+        """Nothing more is taken from there; the next datagram from there makes a new sender."""
         self._known.pop(key, None)
         self._log.debug(f"{self._name}: no more from {spell_address(sender.address)}")
         if sender.is_over:
