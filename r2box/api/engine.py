@@ -1,6 +1,6 @@
-"""A daemon in somebody else's process: its loop in any thread, and what other threads may ask of it.
+"""Engine of an embedded node: a daemon whose loop runs in any thread, and calls into it from other threads.
 
-Nothing here touches what belongs to the whole process: no signal, no environment, no limit.
+It does not touch what belongs to the process: signals, environment, limits.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class Engine:
         self.address = address
         self.socket = socket
         self._limits = limits
-        self.path = socket or os.devnull  # what R2_SOCKET says to commands: there, no daemon is
+        self.path = socket or os.devnull  # R2_SOCKET of commands: no daemon listens there
         self.log = _LoggingLog("r2box", DEBUG)
-        self.is_ending = False  # as it was asked to
-        self.jobs: dict[EngineJob, None] = {}  # in the loop only, as the next
-        self._is_daemon_over = False  # the daemon has ended; what ran for it has still to
-        self._lock = threading.Lock()  # of these
+        self.is_ending = False  # `stop` was called
+        self.jobs: dict[EngineJob, None] = {}  # used in the loop only
+        self._is_daemon_over = False  # the daemon has ended, its jobs perhaps not
+        self._lock = threading.Lock()  # for what follows
         self._loop: Loop | None = None  # while it runs
         self._daemon: Daemon | None = None
         self._was_run = False
         self._calls: set[threading.Event] = set()  # of other threads that wait
         self._ended = threading.Event()
-        self._process = os.getpid()  # that it runs in: a child by fork has the memory of it, but no thread
+        self._process = os.getpid()  # a child made by fork has no thread that runs it
 
     def prepare(self) -> Loop:
         """Take the socket.  DaemonError if that cannot be."""
@@ -195,9 +195,9 @@ class EngineJob(JobClient):
 
 
 class _LoggingLog(Log):
-    """What a daemon says, for whoever listens to the logger "r2box"."""
+    """Log that writes to the logger "r2box"."""
 
-    def _say(self, level: int, text: str) -> None:
+    def _write(self, level: int, text: str) -> None:
         logging.getLogger(self.name).log(_LEVELS[level], text)
 
 

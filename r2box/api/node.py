@@ -1,16 +1,16 @@
-"""A daemon inside your own process: everything that `r2d` is, without another program.
+"""Embedded node: all that `r2d` does, inside a Python program.
 
     with r2box.Node("alice") as alice, r2box.Node("bob") as bob:
         bob.connect("tcp-listen://127.0.0.1:4721")
         alice.connect("tcp://127.0.0.1:4721", retry=True).wait(timeout=5)
         sock = alice.dial("bob/echo", timeout=5)
 
-A Node runs its loop in a thread of its own from `start` to `stop` (a `with` does both), or in yours with `run`.  There
-may be any number of them in a process.  It sets no signal handler, changes no environment and raises no limits; what
-`r2d` writes on stderr goes to the logger "r2box" of `logging`, from the node's thread.
+A Node runs its loop in a separate thread from `start` to `stop` (a `with` does both), or in the calling thread with
+`run`.  A process may have any number of nodes.  A node sets no signal handler, changes no environment and raises no
+limits; what `r2d` writes on stderr goes to the logger "r2box" of `logging`, from the node's thread.
 
-All methods may be called from any thread but the node's own, and wait for it: with asyncio, `asyncio.to_thread`.  In a
-child by fork the node does not run; it may make one of its own.
+All methods may be called from any thread but the node's, and block: with asyncio, use `asyncio.to_thread`.  In a child
+process made by fork the node does not run; the child may make another one.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 class Node:
     """The node `address`.  With `socket`, a path, the tools and other programs reach it there too.
 
-    `limits` are as in [limits] of r2.toml(5), but all of them numbers: `{"memory": 64 << 20}`.
+    `limits` are as in [limits] of r2.toml(5), as integers: `{"memory": 64 << 20}`.
 
-    AddressError if `address` is none, ValueError for a limit that cannot be.  Nothing runs before `start` or `run`; a
-    node that was stopped stays so.
+    AddressError if `address` is invalid, ValueError for an invalid limit.  Nothing runs before `start` or `run`; a
+    node that was stopped cannot be started again.
 
     >>> with r2box.Node("alice", socket="alice.sock") as node:  # doctest: +SKIP
     ...     node.offer("date", "date -u")
@@ -75,7 +75,7 @@ class Node:
     # -- running ---------------------------------------------------------------------------------------------------
 
     def start(self) -> Node:
-        """Run in a thread of its own; it is there when this returns.  DaemonError if `socket` is taken or unsafe."""
+        """Run in a new thread; the node is ready when this returns.  DaemonError if `socket` is taken or unsafe."""
         loop = self._engine.prepare()
         name = f"r2box {self.address}"
         self._thread = threading.Thread(target=self._engine.run, args=(loop,), name=name, daemon=True)
@@ -85,7 +85,7 @@ class Node:
     def run(self, ready: Callable[[], object] | None = None) -> None:
         """Run in this thread until `stop` is called in another.  DaemonError as `start`.
 
-        `ready()` is called here when it is there; it must not wait, nor call this node.
+        `ready()` is called in this thread when the node is ready; it must not block or call this node.
 
         >>> threading.Thread(target=node.run, args=(event.set,)).start()  # doctest: +SKIP
         """
@@ -95,9 +95,9 @@ class Node:
         self._engine.run(loop)
 
     def stop(self, timeout: float | None = None) -> None:
-        """End in order, as `r2d` does on SIGTERM: what was accepted is passed on, neighbours are told, commands end.
+        """Shut down as `r2d` does on SIGTERM: send what was accepted, close links and end commands.
 
-        It takes 20 seconds at most.  TimeoutError if it is not over within `timeout` seconds.  Safe to call again.
+        This takes at most 20 seconds.  TimeoutError after `timeout` seconds.  Safe to call again.
         """
         self._engine.stop(timeout)
         if self._thread is not None:
@@ -129,7 +129,7 @@ class Node:
         return offer(self.session(), name, allow, lambda: self._engine.is_ending)
 
     def ls(self, path: str = "", *, clients: bool = False, timeout: float | None = 5.0) -> list[Entry]:
-        """What the node at `path` ("": this one) is connected to: see `Session.ls`.
+        """Neighbours and services of the node at `path` ("": this one): see `Session.ls`.
 
         >>> [entry.name for entry in node.ls()]  # doctest: +SKIP
         ['bob', 'service/date']
@@ -138,7 +138,7 @@ class Node:
             return session.ls(path, clients=clients, timeout=timeout)
 
     def ping(self, path: str = "", *, timeout: float | None = 5.0) -> float:
-        """The seconds of a round trip to the node at `path`: see `Session.ping`.
+        """The round trip time to the node at `path`, in seconds: see `Session.ping`.
 
         >>> node.ping("bob") < 0.1  # doctest: +SKIP
         True
@@ -146,20 +146,20 @@ class Node:
         with self.session() as session:
             return session.ping(path, timeout=timeout)
 
-    # -- what else a daemon's programs do --------------------------------------------------------------------------
+    # -- services and links ----------------------------------------------------------------------------------------
 
     def offer(self, name: str, transport: str, allow: Iterable[str] = ()) -> None:
         """Offer what `r2 serve -n NAME TRANSPORT` does, until the node ends: a command line, "tcp://host:port" ...
 
-        `allow` is as in `Session.serve`.  UsageError if `transport` is spelled wrong or cannot be served, AddressError
-        if `name` is no name, RefusedError if it is taken.
+        `allow` is as in `Session.serve`.  UsageError if `transport` is invalid or cannot be served, AddressError if
+        `name` is invalid, RefusedError if it is taken.
 
         >>> node.offer("sshd", "tcp://127.0.0.1:22")  # doctest: +SKIP
         """
         parsed, patterns = parse_transport(transport), (allow,) if isinstance(allow, str) else tuple(allow)
         check_address(name)
         if parsed.kind == STDIO:
-            raise UsageError("-: stdin and stdout are the process's; serve them by hand")
+            raise UsageError("-: stdin and stdout belong to the process; use serve()")
         engine, errors = self._engine, list[R2Error]()
 
         def make(loop: Loop, daemon: Daemon) -> EngineJob:
@@ -185,9 +185,9 @@ class Node:
     def connect(
         self, transport: str, *, node: str = "", retry: bool = False, lossy: bool = False, resume: int = RESUME_TIMEOUT
     ) -> NodeLink:
-        """Begin a link over `transport`, as `r2 connect` does, and return it at once: `NodeLink.wait` waits for it.
+        """Begin a link over `transport`, as `r2 connect` does, and return at once; `NodeLink.wait` waits for the link.
 
-        A transport that listens, and is not to `retry`, listens when this returns; TransportError if it cannot.
+        Without `retry`, a transport that listens does so when this returns; TransportError if it cannot.
 
         `node` is the only address that the neighbour may have ("": any).  With `retry` the link is made again whenever
         it ends.  After a cut its tunnels wait `resume` seconds for another transport.  `lossy`: bytes may be lost.

@@ -1,4 +1,4 @@
-"""A service of the library, as an iterator of its tunnels that any thread can close."""
+"""Service of the library: an iterator of its tunnels, which any thread can close."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Closing:
-    """What is closed at the end of a `with`."""
+    """Context manager that calls `close`."""
 
     def close(self) -> None:
         raise NotImplementedError
@@ -32,7 +32,7 @@ class Closing:
 class Service(Closing):
     """A service that a program offers: an iterator of its tunnels, as `Session.serve` has them, and a context manager.
 
-    It is offered until `close`, or until nobody holds the iterator any more.
+    It is offered until `close`, or until the iterator is garbage-collected.
 
     >>> with r2box.serve("echo") as service:  # doctest: +SKIP
     ...     signal.signal(signal.SIGTERM, lambda *_: service.close())
@@ -47,8 +47,8 @@ class Service(Closing):
         end: Callable[[], None],
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Made by `serve` only.  At the end of `bell` who waits for one of `tunnels` has a DaemonError; end() ends the
-        session of both; is_over() says whether an end of the daemon is no error."""
+        """Made by `serve` only.  Closing `bell` makes `tunnels` raise DaemonError; end() closes the session; is_over()
+        returns whether the end of the daemon is expected."""
         self._tunnels = tunnels
         self._bell = bell
         self._end = end
@@ -67,9 +67,9 @@ class Service(Closing):
                     self._is_waiting = True
                     return next(self._tunnels)
             except BaseException as error:
-                was_wished = self._is_closed or self._is_over()
+                was_expected = self._is_closed or self._is_over()
                 self._is_closed = True
-                if not (isinstance(error, DaemonError) and was_wished):
+                if not (isinstance(error, DaemonError) and was_expected):
                     raise
             finally:
                 self._is_waiting = False
@@ -78,21 +78,21 @@ class Service(Closing):
         raise StopIteration
 
     def close(self) -> None:
-        """Offer it no more; an iteration ends, tunnels do not.
+        """Withdraw the service.  The iteration ends, tunnels do not.  Safe to call again.
 
-        Any thread may call this, and a signal handler, also while another waits for the next tunnel; and again.
-        A child by fork only lets go what it has of it: the service goes on.
+        May be called from any thread and from a signal handler, also while another thread waits for a tunnel.  In a
+        child made by fork this only closes the copies of the descriptors; the service continues.
         """
         self._is_closed = True
-        if os.getpid() != self._process:  # where nobody waits, whoever has the lock
+        if os.getpid() != self._process:  # no thread of this process waits, and the lock may be held for ever
             self._release()
             return
         try:
-            self._bell.shutdown(sockets.SHUT_RDWR)  # a child by fork may have it too
+            self._bell.shutdown(sockets.SHUT_RDWR)  # a child made by fork may hold it too
         except OSError:
             pass  # closed already
         with self._lock:
-            if not self._is_waiting:  # or this is a signal handler on top of `__next__`, which sees to it
+            if not self._is_waiting:  # else this is a signal handler on top of `__next__`, which releases
                 self._release()
 
     def _release(self) -> None:

@@ -5,16 +5,16 @@
     for entry in r2box.ls("bob"): ...              # what that node is connected to
     seconds = r2box.ping("bob")                    # a round trip to it
 
-The sockets are real: the daemon hands them over, and nothing of this process is in the way.  (Only where the control
-socket is forwarded and passes no descriptors, a thread of the session copies.)  They are stream sockets of the family
-AF_UNIX, or what the service itself gave: AF_INET of a service of the same node that is `tcp://…`.  A tunnel lives as
-long as its socket, not as long as the `Session` that opened it.
+The daemon passes these sockets as descriptors, so this process copies nothing.  (Only where the control socket is
+forwarded and passes no descriptors, a thread of the session copies.)  They are stream sockets of the family AF_UNIX,
+or what the service itself provides: AF_INET for a service of the same node that is `tcp://…`.  A tunnel lives as long
+as its socket, not as long as the `Session` that opened it.
 
-Everything here blocks, and takes the most seconds that it may as `timeout` (None: as long as it takes).  The functions
-may be called from any thread; a Session is for one thread at a time: give each a Session of its own.  What goes wrong
-is an R2Error, or TimeoutError.  No signal handler is set, and asyncio runs what blocks here in `asyncio.to_thread`.
+All calls block; `timeout` is in seconds (None: no limit).  The functions may be called from any thread; a Session may
+be used by one thread at a time.  Errors are R2Error or TimeoutError.  No signal handler is set.  With asyncio, use
+`asyncio.to_thread`.
 
-A child by fork has sockets like any other, but no sessions or services: those are its parent's, and go on when it ends.
+A child process made by fork inherits the sockets, but may not use sessions or services: they stay with the parent.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-LINGER = 1.0  # seconds that the end of a process waits for what a thread of ours has still to copy
-AT_ONCE = 64  # tunnels that `Session.dial_all` has on the way
+LINGER = 1.0  # seconds that the exit of the process waits for the thread to copy the rest
+MAX_PENDING = 64  # tunnels that `Session.dial_all` opens at the same time
 
 
 class Entry(NamedTuple):
-    """One thing that a node is connected to."""
+    """A neighbour, service or client of a node."""
 
     kind: str  # "node", "service" or "client"
     name: str  # its address, "service/NAME" or "child/ID"
@@ -57,12 +57,11 @@ class Entry(NamedTuple):
 
 
 class Session(Closing):
-    """A connection to the daemon at `socket`, for any number of calls.
+    """A connection to the daemon at `socket`, for any number of calls.  A context manager that closes it.
 
-    `socket` is a path, by default the one that every tool finds, or a connected UNIX socket, which is taken over.
-    It waits up to `wait` seconds, and not longer than `timeout`, for a daemon that is just starting.  DaemonError if
-    there is none then, or none that answers within 10 seconds; TimeoutError after `timeout` seconds.
-    A context manager: at its end it parts from the daemon.
+    `socket` is a path (default: the same as for the tools), or a connected UNIX socket, which the session then owns.
+    The session waits up to `wait` seconds, and at most `timeout`, for a daemon that is starting.  DaemonError if there
+    is none, or if it does not answer within 10 seconds; TimeoutError after `timeout` seconds.
 
     >>> with r2box.Session() as session:  # doctest: +SKIP
     ...     socks = [session.dial("bob/echo", timeout=5) for _ in range(10)]
@@ -77,12 +76,12 @@ class Session(Closing):
         else:
             socket, self._path = reach(socket, wait if timeout is None else min(wait, timeout))
         self._loop = Loop()
-        self._process = os.getpid()  # a child by fork has our descriptors, but may not use them
-        self._gone: str | None = None
+        self._process = os.getpid()  # a child made by fork inherits the descriptors, but may not use them
+        self._lost_why: str | None = None
         self._is_closed = False
-        self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels nobody has taken yet
+        self._incoming: dict[str, deque[tuple[sockets.socket, str]]] = {}  # by service: tunnels not accepted yet
         self._is_ready = False
-        self._thread: threading.Thread | None = None  # runs the loop, where descriptors do not pass
+        self._thread: threading.Thread | None = None  # runs the loop where descriptors do not pass
         self._client = Client(self._loop, socket.detach(), ready=self._ready, lost=self._lost, event=self._event)
         try:
             if not self._wait(lambda: self._is_ready, _left(self, timeout)):
@@ -94,34 +93,34 @@ class Session(Closing):
             self._start_copying()
 
     def close(self) -> None:
-        """Part from the daemon; services of this session end, tunnels do not.  Safe to call again.
+        """Disconnect from the daemon.  Services of this session end, tunnels do not.  Safe to call again.
 
-        In a child by fork only what that has of it is closed.
+        A child made by fork only closes its copies of the descriptors.
         """
         if self._is_closed:
             return
         self._is_closed = True
-        self._gone = self._gone or "the session is closed"
+        self._lost_why = self._lost_why or "the session is closed"
         if os.getpid() != self._process:
             self._client.abandon()
             self._loop.close()
             self._drop_incoming()
             return
         if self._thread is not None:
-            self._loop.post(self._part_when_empty)
+            self._loop.post(self._disconnect_when_idle)
             return
-        self._part()
+        self._disconnect()
         self._loop.run()
         self._loop.close()
         self._drop_incoming()
 
-    def _part(self) -> None:
+    def _disconnect(self) -> None:
         self._client.close()
         self._loop.soon(self._loop.stop)
 
     @property
     def address(self) -> str:
-        """The daemon's."""
+        """The address of the daemon."""
         return self._client.address
 
     # -- tunnels ---------------------------------------------------------------------------------------------------
@@ -129,25 +128,22 @@ class Session(Closing):
     def dial(self, path: str, timeout: float | None = None) -> sockets.socket:
         """A tunnel to `path` (such as "bob/echo"; "" is the node's own command) as a connected, blocking socket.
 
-        RefusedError if it cannot be opened, BusyError among these if it may be later; TimeoutError after `timeout`
-        seconds, DaemonError if the daemon goes away.  A tunnel that fails later looks like a connection that its other
-        end closed.
+        RefusedError if it cannot be opened, or its subclass BusyError if a later attempt may succeed; TimeoutError
+        after `timeout` seconds; DaemonError if the connection to the daemon is lost.  A later failure reads as
+        end of file.
         """
         got: list[sockets.socket | Exception] = []
         self._ask(path, got)
         return self._take(got, timeout, f"{path}: not open")
 
     def dial_all(self, paths: Iterable[str]) -> Iterator[sockets.socket]:
-        """A tunnel to each of `paths`, in their order; up to `AT_ONCE` are on the way at the same time.
-
-        Errors as `dial`.
-        """
+        """A tunnel to each of `paths`, in order; opens `MAX_PENDING` at the same time.  Errors as `dial`."""
         waiting: deque[list[sockets.socket | Exception]] = deque()
         try:
             for path in paths:
                 waiting.append([])
                 self._ask(path, waiting[-1])
-                if len(waiting) >= AT_ONCE:
+                if len(waiting) >= MAX_PENDING:
                     yield self._first(waiting)
             while waiting:
                 yield self._first(waiting)
@@ -160,7 +156,7 @@ class Session(Closing):
         return self._take(got, None, "")
 
     def _ask(self, path: str, got: list[sockets.socket | Exception]) -> None:
-        """Ask for a tunnel; what comes of it goes to `got`."""
+        """Request a tunnel, and append its socket, or an error, to `got`."""
 
         def answered(body: messages.Body, descriptors: tuple[int, ...]) -> None:
             self._client.forget(body.id)
@@ -173,13 +169,12 @@ class Session(Closing):
         target = _steps(path)
         self._do(lambda: self._client.request(messages.TUNNEL, answered, target=target, detached=1))
 
-    # -- questions -------------------------------------------------------------------------------------------------
+    # -- queries ---------------------------------------------------------------------------------------------------
 
     def ls(self, path: str = "", *, clients: bool = False, timeout: float | None = 5.0) -> list[Entry]:
-        """What the node at `path` ("": the daemon's own) is connected to: neighbours, services, and `clients` of its
-        control socket if they are wanted.
+        """Neighbours and services of the node at `path` ("": this node), with `clients` also its clients.
 
-        RefusedError if it cannot be reached, TimeoutError if the whole answer has not come within `timeout` seconds.
+        RefusedError if it cannot be reached; TimeoutError if the answer is not complete within `timeout` seconds.
         """
         got: list[list[dict[str, Any]] | Exception] = []
         target = _steps(path)
@@ -196,7 +191,7 @@ class Session(Closing):
         return [Entry(**entry) for entry in self._take(got, timeout, f"{path or self.address}: no answer")]
 
     def ping(self, path: str = "", *, timeout: float | None = 5.0) -> float:
-        """The seconds of one round trip to the node at `path` ("": the daemon's own).
+        """The round trip time to the node at `path` ("": this node), in seconds.
 
         RefusedError if it cannot be reached, TimeoutError after `timeout` seconds.
         """
@@ -220,9 +215,9 @@ class Session(Closing):
     def serve(self, name: str, allow: Iterable[str] = ()) -> Iterator[tuple[sockets.socket, str]]:
         """Offer the service `name`, and yield a connected, blocking socket and its origin for each tunnel to it.
 
-        The origin is the way back to who opened it, nearest node first, such as "bob/child/7".  With `allow`, only
-        tunnels whose origin matches one of these patterns, or this one, come.  RefusedError if the name is taken,
-        AddressError if it is none.  It is offered from this call on, not from the first `next`.
+        The origin is the path back to the client that opened the tunnel, nearest node first, such as "bob/child/7".
+        With `allow`, a pattern or several, tunnels from other origins are refused.  RefusedError if the name is taken,
+        AddressError if it is invalid.  The service is offered from this call on, not from the first `next`.
         """
         answers: list[messages.Body] = []
         patterns = tuple(pattern.encode() for pattern in ((allow,) if isinstance(allow, str) else allow))
@@ -239,15 +234,15 @@ class Session(Closing):
         return self._accept(self._incoming.setdefault(name, deque()))
 
     def _bell(self) -> sockets.socket:
-        """When it is closed, whoever waits in a call is let go, with a DaemonError."""
-        bell, ear = sockets.socketpair()
+        """A socket whose close makes a waiting call raise DaemonError."""
+        bell, other = sockets.socketpair()
 
-        def heard() -> None:
-            self._loop.watch(ear.fileno())
-            ear.close()
+        def closed() -> None:
+            self._loop.watch(other.fileno())
+            other.close()
             self._lost("the service is closed")
 
-        self._do(lambda: self._loop.watch(ear.fileno(), heard))
+        self._do(lambda: self._loop.watch(other.fileno(), closed))
         return bell
 
     def _accept(self, incoming: deque[tuple[sockets.socket, str]]) -> Iterator[tuple[sockets.socket, str]]:
@@ -262,7 +257,7 @@ class Session(Closing):
             self._client.send(messages.STARTED, body.id)
 
     def _drop_incoming(self) -> None:
-        """Nobody takes these tunnels any more."""
+        """Close the tunnels that were not accepted."""
         for incoming in self._incoming.values():
             while incoming:
                 incoming.popleft()[0].close()
@@ -273,10 +268,10 @@ class Session(Closing):
         self._is_ready = True
 
     def _lost(self, why: str) -> None:
-        self._gone = why
+        self._lost_why = why
 
     def _do(self, fn: Callable[[], object]) -> None:
-        """fn(), where the loop runs."""
+        """Call fn() in the thread of the loop."""
         self._check_process()
         if self._thread is None:
             fn()
@@ -284,10 +279,10 @@ class Session(Closing):
             self._loop.post(fn)
 
     def _wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Until done(), or for `timeout` seconds; whether it is.  DaemonError if the daemon goes away first."""
+        """Wait until done(), up to `timeout` seconds, and return done().  DaemonError if the daemon is lost first."""
 
         def over() -> bool:
-            return done() or self._gone is not None
+            return done() or self._lost_why is not None
 
         self._check_process()
         if self._thread is not None:
@@ -300,22 +295,22 @@ class Session(Closing):
                 self._loop.run_once()
             if timer is not None:
                 timer.cancel()
-        if self._gone is not None and not done():
-            raise DaemonError(f"{self._path}: {self._gone}")
+        if self._lost_why is not None and not done():
+            raise DaemonError(f"{self._path}: {self._lost_why}")
         return done()
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
-            raise DaemonError(f"{self._path}: this session is of the process that this one was forked from")
+            raise DaemonError(f"{self._path}: this session belongs to the parent process")
 
     def _take(self, got: list[T | Exception], timeout: float | None, missed: str) -> T:
-        """What has come into `got`, waiting for it; TimeoutError with `missed` if that is not within `timeout` s."""
+        """Wait for the first item of `got`, and return or raise it.  TimeoutError with `missed` after `timeout` s."""
         try:
             if not self._wait(lambda: bool(got), timeout):
                 raise TimeoutError(f"{missed} within {round(timeout or 0, 2):g} s")
         finally:
             if not got:
-                got.append(TimeoutError(missed))  # nobody takes what comes late
+                got.append(TimeoutError(missed))  # a late result is dropped
         first = got[0]
         if isinstance(first, Exception):
             raise first
@@ -324,7 +319,7 @@ class Session(Closing):
     # -- where descriptors do not pass -----------------------------------------------------------------------------
 
     def _start_copying(self) -> None:
-        """Have a thread run the loop: our ends of all tunnels are copied there, while the caller does what it likes."""
+        """Run the loop in a thread, which copies the bytes of all tunnels."""
         self._changed = threading.Condition()
         self._loop.enable_post()
         self._thread = threading.Thread(target=self._copy, name="r2box", daemon=True)
@@ -339,15 +334,15 @@ class Session(Closing):
                 self._changed.notify_all()
         self._loop.close()
         self._drop_incoming()
-        atexit.unregister(self._finish)  # or every session that ever was would be kept until the end
+        atexit.unregister(self._finish)  # which would keep each session until the exit
 
-    def _part_when_empty(self) -> None:
-        self._client.fd_relay.idle = self._part
+    def _disconnect_when_idle(self) -> None:
+        self._client.fd_relay.idle = self._disconnect
         if not self._client.fd_relay.active:
-            self._part()
+            self._disconnect()
 
     def _finish(self) -> None:
-        """This process ends: what its sockets were given should have gone out before."""
+        """Send what was written to the sockets before the process exits."""
         self.close()
         assert self._thread is not None
         self._thread.join(LINGER)
@@ -358,21 +353,21 @@ def _steps(path: str) -> tuple[str, ...]:
 
 
 def _drop(got: list[sockets.socket | Exception]) -> None:
-    """Nobody takes what has come into `got`, or comes."""
+    """Discard the result in `got`, also one that arrives later."""
     got.append(TimeoutError())
     if isinstance(got[0], sockets.socket):
         got[0].close()
 
 
 def _refusal(body: messages.Body, path: str) -> RefusedError:
-    """What `body`, an answer that was not hoped for, says."""
+    """The error for `body`, which is not the expected response."""
     if body.kind != messages.ERROR:
-        return RefusedError(f"{path}: an answer that is none")
+        return RefusedError(f"{path}: unexpected response")
     return (BusyError if body["code"] == BUSY else RefusedError)(body["text"])
 
 
 def _left(session: Session, timeout: float | None) -> float | None:
-    """What the beginning of `session` has left of `timeout`."""
+    """The part of `timeout` that is left since the beginning of `session`."""
     return None if timeout is None else max(0.0, timeout - (Loop.now() - session._begun))
 
 
@@ -395,7 +390,7 @@ def ls(
     timeout: float | None = 5.0,
     wait: float = WAIT,
 ) -> list[Entry]:
-    """What the node at `path` is connected to: see `Session.ls`, and `Session` for `socket` and `wait`.
+    """Neighbours and services of the node at `path`: see `Session.ls`, and `Session` for `socket` and `wait`.
 
     >>> [entry.name for entry in r2box.ls("bob") if entry.kind == "service"]  # doctest: +SKIP
     ['service/echo']
@@ -407,7 +402,7 @@ def ls(
 def ping(
     path: str = "", *, socket: str | None = None, timeout: float | None = 5.0, wait: float = WAIT
 ) -> float:
-    """The seconds of a round trip to the node at `path`: see `Session.ping`, and `Session` for `socket` and `wait`.
+    """The round trip time to the node at `path`, in seconds: see `Session.ping`, and `Session` for `socket` and `wait`.
 
     >>> f"{r2box.ping('bob') * 1000:.1f} ms"  # doctest: +SKIP
     '0.2 ms'
@@ -431,7 +426,7 @@ def serve(
 def offer(
     session: Session, name: str, allow: Iterable[str], is_over: Callable[[], bool] = lambda: False
 ) -> Service:
-    """`serve` for a `session` that ends with what is returned; is_over(): whether an end of the daemon is no error."""
+    """`serve` for a `session` that the Service owns.  is_over(): whether the end of the daemon is expected."""
     bell = session._bell()
     try:
         return Service(session.serve(name, allow), bell, session.close, is_over)

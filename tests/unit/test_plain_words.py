@@ -3,9 +3,6 @@
 PROSE is looked for in the docstrings, comments and string literals of r2box/, and in README.md, CHANGELOG.md and man/;
 a phrase is found across a line break too.  NAMES is looked for in the identifiers and file names of r2box/, word by
 word: `is_told`, `Told` and `TOLD` all hold "told".  To list the places: `python tests/unit/test_plain_words.py [PATH]`
-
-PENDING lists files and folders that still use such words.  Such a file is skipped as long as it does; once it does not,
-it is checked as any other: remove it from PENDING.
 """
 
 from __future__ import annotations
@@ -76,13 +73,6 @@ NAMES = frozenset(
     """.split()
 )
 
-PENDING = (
-    "r2box/api/",
-    "r2box/net/client/",
-    "r2box/tools/connect.py",
-    "r2box/tools/tunnel.py",
-)
-
 GONE = "GONE"  # a name of the protocol: the code of an outcome, and a packet
 
 _PROSE = re.compile(r"\b(?:" + "|".join(f"(?:{it})" for it in PROSE).replace(" ", r"\s+") + r")\b", re.IGNORECASE)
@@ -135,8 +125,6 @@ def findings(path: str) -> list[str]:
 @pytest.mark.parametrize("path", FILES)
 def test_plain_words(path: str) -> None:
     found = findings(path)
-    if found and path.startswith(PENDING):
-        pytest.skip(f"pending: {len(found)} places")
     assert not found, "\n".join(found)
 
 

@@ -64,7 +64,7 @@ def reach(given: str | None = None, wait: float = WAIT) -> tuple[socket.socket, 
         left = deadline - time.monotonic()
         if left <= 0:
             raise DaemonError(_missing(path, is_named=not is_default(given)))
-    # Nothing tells when a socket begins to listen, and its directory may be missing yet; the time is bounded.
+        # There is no event for a socket that begins to listen in a directory that may not exist yet.
         time.sleep(min(pause, left))
         pause = min(2 * pause, LAST_PAUSE)
 

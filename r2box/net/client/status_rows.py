@@ -100,10 +100,10 @@ def fetch(
     clients: bool = False,
     limits: bool = False,
 ) -> None:
-    """All rows, page by page: done(the node's address, rows).  Those of `clients` come only where they are asked for;
-    where `limits` are, nothing else does.
+    """Request all rows, page by page; then done(the node's address, rows).  With `clients`, rows of clients too; with
+    `limits`, those of limits only.
 
-    RefusedError if there is no answer, or it is none.
+    RefusedError if there is no response in time, or an unexpected one.
     """
     rows: list[Row] = []
 
@@ -112,7 +112,7 @@ def fetch(
             timer.cancel()
             client.forget(id_)
             if body.kind != messages.STATUS_IS:
-                raise RefusedError(body["text"] if body.kind == messages.ERROR else "an answer that is no report")
+                raise RefusedError(body["text"] if body.kind == messages.ERROR else "unexpected response")
             rows.extend(_link(messages.LINK.decode(line)) for line in body["links"])
             rows.extend(_tunnel(messages.ROUTE.decode(line)) for line in body["tunnels"])
             rows.extend(_job(messages.JOB_LINE.decode(line)) for line in body["jobs"])
