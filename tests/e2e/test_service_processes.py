@@ -139,7 +139,7 @@ class Server:
         self.client.send = self._send  # type: ignore[method-assign]
         self.limits = Limits({name.replace("_", "-"): value for name, value in limits.items()})
         self.starts = Starts("bob", self.limits)
-        self.service = ServiceEntry("x", self.client, runs=runs)  # type: ignore[arg-type]
+        self.service = ServiceEntry("x", self.client, runs=runs)
         self.outcomes: list[Outcome] = []
         self.fds: list[int] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..wire.frames import STREAM
+from ..wire.messages import SINGLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ class ServiceEntry:
     __slots__ = ("allow", "begun", "detail", "mode", "name", "owner", "private", "runs")
 
     def __init__(
-        self, name: str, owner: Any, *, runs: bool = True, allow: tuple[str, ...] = (), detail: str = "",
+        self, name: str, owner: Any, *, runs: int = SINGLE, allow: tuple[str, ...] = (), detail: str = "",
         private: bool = False, mode: int = STREAM, begun: float = 0.0,
     ) -> None:  # fmt: skip
         self.name = name  # "" for the node's own command
         self.owner = owner
-        self.runs = runs  # a program runs for each tunnel; otherwise the server supplies a descriptor
+        self.runs = runs  # how a tunnel is given to the server: PROVIDES, SINGLE or APART of `messages`
         self.allow = allow
         self.detail = detail
         self.private = private  # not advertised
