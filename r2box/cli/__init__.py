@@ -8,5 +8,6 @@
     completion      completion for bash, zsh and fish
     policy_options  options that set a policy
     tables          tables that fit the terminal
+    output          JSON Lines
     background      --background
 """

@@ -6,9 +6,10 @@ import sys
 from collections import deque
 
 from ..cli.command import JSON, Command, Option
+from ..cli.output import print_json
 from ..errors import FAILED, OK, R2Error, UsageError
 from ..net.client.client import ask
-from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
+from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of
 from ..proto.wire import messages
 from ..proto.wire.address import SERVICE, format_path, join_targets
 
@@ -208,7 +209,7 @@ def _query_all(client: Client, start: Path, found: _Map, failures: list[str], do
 def _show(args: Args, found: _Map) -> None:
     if args.json:
         for line in found.objects():
-            show_json(**line)
+            print_json(**line)
     elif args.svg:
         _draw(found.dot())
     else:

@@ -6,9 +6,10 @@ import os
 import sys
 
 from ..cli.command import JSON, Command, Option
+from ..cli.output import print_json
 from ..errors import FAILED, OK, UsageError
 from ..net.client.client import Client, ask
-from ..net.client.query import PATH_FIELD, give_up, show_json, spell_out
+from ..net.client.query import PATH_FIELD, give_up, spell_out
 from ..proto.wire import messages
 from ..proto.wire.address import ANY, SERVICE, format_path, join_targets
 
@@ -130,7 +131,7 @@ def main_ping(args: Args) -> int:
 def _show_answer(args: Args, name: str, seq: int, seconds: float | None, why: str) -> None:
     time = None if seconds is None else seconds * 1000
     if args.json:
-        show_json(path=format_path(join_targets(args.target)), seq=seq, rtt=seconds, error=why)
+        print_json(path=format_path(join_targets(args.target)), seq=seq, rtt=seconds, error=why)
     elif time is None:
         print(f"r2-ping: {why}", file=sys.stderr)
     elif not args.quiet:
@@ -163,7 +164,7 @@ def main_trace(args: Args) -> int:
                 time = None if seconds is None else seconds * 1000
                 name = format_path(path[:length])
                 if args.json:
-                    show_json(hop=length, path=name, rtt=seconds, error=why)
+                    print_json(hop=length, path=name, rtt=seconds, error=why)
                 else:
                     print(f"{length:>2}  {name or client.address:<32} {why if time is None else f'{time:.3f} ms'}")
                 if time is None:

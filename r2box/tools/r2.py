@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..cli.command import JSON, WIDE, Argument, Command, Option
+from ..cli.output import print_json
 from ..errors import OK
 from ..net.client.client import Client, ask
-from ..net.client.query import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of, show_json
+from ..net.client.query import AGE_FIELD, COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, seconds_of
 from ..proto.wire import messages
 from ..proto.wire.address import SERVICE, format_path, join_targets
 
@@ -101,7 +102,7 @@ def main_ls(args: Args) -> int:
         def show(rows: list[dict[str, Any]]) -> None:
             if args.json:
                 for row in rows:
-                    show_json(**row)
+                    print_json(**row)
             else:
                 print("".join(f"{line}\n" for line in _table(args, rows)), end="")
             done()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 
 from ..cli.command import JSON, Command, Option
+from ..cli.output import print_json
 from ..errors import FAILED, OK, RefusedError, UsageError
 from ..net.client.client import Client, ask, checked
-from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of, show_json
+from ..net.client.query import COST_FIELD, PATH_FIELD, ask_all, give_up, names_of
 from ..net.io.units import parse_duration
 from ..proto.wire import messages
 from ..proto.wire.address import ANY, SERVICE, format_path, join_targets
@@ -99,7 +100,7 @@ def _show(args: Args, event: str, name: str, path: Path, cost: int, count: int =
     now = time.time()
     if args.json:
         where = format_path(path)
-        show_json(time=round(now, 3), event=event, name=name, path=where, cost=cost / 1e6, count=count)
+        print_json(time=round(now, 3), event=event, name=name, path=where, cost=cost / 1e6, count=count)
         return
     shown = f"{count} events" if event == "missed" else f"{name:<24} {format_path(path)}"
     price = f"  {cost / 1000:.1f} ms" if cost else ""

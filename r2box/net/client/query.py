@@ -115,13 +115,6 @@ def seconds_of(entry: dict[str, Any]) -> tuple[float, float]:
     return entry["cost"] / 1e6, entry["age"] / 1000
 
 
-def show_json(**fields: Any) -> None:
-    """Print an object, on a line."""
-    import json
-
-    print(json.dumps(fields), flush=True)
-
-
 def names_of(entry: dict[str, Any]) -> list[str]:
     """The services of an entry of NETWORK; what is no name is left out."""
     return [name for name in (name.decode("ascii", "replace") for name in entry["services"]) if is_name(name)]
