@@ -144,7 +144,7 @@ class UdpForwarder(UdpListener):
         self._known: dict[Any, _UdpSender] = {}  # who used theirs last is last
         self._tunnels: set[_UdpSender] = set()  # with those that are forgotten, until the daemon has ended them
 
-    def _readable(self, sock: socket.socket) -> None:
+    def readable(self, sock: socket.socket) -> None:
         for _ in range(BATCH):
             try:
                 data, ancillary, _, address = sock.recvmsg(MAX_DATAGRAM, ANCILLARY)
