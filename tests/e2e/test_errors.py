@@ -110,7 +110,7 @@ def test_unsafe_places_for_the_socket(place: Place) -> None:
     open_for_all = place.path / "open"
     open_for_all.mkdir()
     open_for_all.chmod(0o777)
-    assert "everybody" in place.run("r2d -s open/alice.sock alice", status=1).err
+    assert "all users" in place.run("r2d -s open/alice.sock alice", status=1).err
     long_name = "x" * 120
     for command, status in ((f"r2d -s {long_name} alice", 1), (f"r2 -s {long_name} ls", 1)):
         assert "107" in place.run(command, status=status).err
