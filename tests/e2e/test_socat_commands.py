@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from r2box.net.transport.socat import fill_places
-from r2box.net.transport.transport import parse_transport
+from r2box.net.transport.transport import LINK_COMMAND, parse_transport
 from support.processes import need
 
 SHOW = "import os, sys\nos.write(1, ascii(sys.argv[1:]).encode())"
@@ -70,7 +70,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.mark.parametrize("line", LINES)
 def test_words_arrive_as_they_are(show: list[str], line: str) -> None:
     words = [ODD, "-", "plain", *[""] * ("exec:" not in line.lower())]  # for which socat's exec: has no spelling
-    assert parse_transport(line).how == "starter"
+    assert parse_transport(line).how == LINK_COMMAND
     assert shown(fill_places(line, [*show, *words])) == ascii(words)
 
 
