@@ -90,10 +90,10 @@ def sockets(pid: int) -> list[str]:
     return [target for target in found if target.startswith("socket:")]
 
 
-def sleeps(program: Program) -> bool:
-    """Whether it waits in its loop, or in a system call on a socket."""
-    tree = [program.pid, *children(program.pid)]
+def sleeps(root: int) -> bool:
+    """Whether a process and its children wait in their loops, or in a system call on a socket."""
     try:
+        tree = [root, *children(root)]
         states = {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in tree}
     except OSError:  # one of them has ended meanwhile
         return False
@@ -101,7 +101,7 @@ def sleeps(program: Program) -> bool:
 
 
 def await_sleep(program: Program) -> None:
-    eventually(lambda: sleeps(program), f"{program} to wait")
+    eventually(lambda: sleeps(program.pid), f"{program} to wait")
 
 
 def either(name: str, number: int) -> set[int]:
@@ -229,9 +229,9 @@ def test_a_signal_ends_every_tool_as_process_1(first: None, place: Place, alice:
 
 
 def await_first(outer: Program) -> int:
-    """The process 1 that it has started, once that has a socket."""
+    """The process 1 that it has started, once that waits."""
     first = eventually(lambda: children(outer.pid), "process 1")[0]
-    eventually(lambda: any(map(sockets, [first, *children(first)])), f"{outer} to wait")
+    eventually(lambda: sleeps(first), f"{outer} to wait")
     return first
 
 
